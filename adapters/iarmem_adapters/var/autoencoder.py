@@ -1,0 +1,192 @@
+"""The convolutional encoder and decoder around VAR's quantiser."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+NORM_GROUPS = 32
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Make the block; the shortcut is a 1x1 convolution where the widths differ."""
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = group_norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height width"]:
+        """Return shortcut(x) plus the convolved x."""
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        out: Tensor = hidden.add_(self.nin_shortcut(x))
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all places of a map, beside a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the block for `channels` channels."""
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(
+        self, x: Float[Tensor, "image channel height width"]
+    ) -> Float[Tensor, "image channel height width"]:
+        """Return x plus what each place reads from all places."""
+        joined = self.qkv(self.norm(x)).flatten(2).mT.unsqueeze(1)
+        read = F.scaled_dot_product_attention(*joined.chunk(3, dim=3))
+        out: Tensor = self.proj_out(read.squeeze(1).mT.unflatten(2, x.shape[2:]))
+        return out.add_(x)
+
+
+class Downsample(nn.Module):
+    """Halve both sides: pad one column right and one row below, then convolve by stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the layer for `channels` channels."""
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(
+        self, x: Float[Tensor, "image channel height width"]
+    ) -> Float[Tensor, "image channel half_height half_width"]:
+        """Return the map of half the size."""
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Upsample(nn.Module):
+    """Double both sides: repeat each place, then convolve."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the layer for `channels` channels."""
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self, x: Float[Tensor, "image channel height width"]
+    ) -> Float[Tensor, "image channel double_height double_width"]:
+        """Return the map of double the size."""
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, with attention after each where asked."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, attention: bool) -> None:
+        """Make `blocks` blocks, the first of which changes the width."""
+        super().__init__()
+        widths = [inputs] + [outputs] * blocks
+        self.block = nn.ModuleList(map(ResidualBlock, widths[:-1], widths[1:]))
+        count = blocks if attention else 0
+        self.attn = nn.ModuleList(AttentionBlock(outputs) for _ in range(count))
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height2 width2"]:
+        """Return the map after the blocks, and after the change of size where there is one."""
+        for index, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[index](x)
+        for name in ("downsample", "upsample"):
+            if name in self._modules:
+                x = self.get_submodule(name)(x)
+        return x
+
+
+class Middle(nn.Module):
+    """Block, attention, block at the coarsest resolution."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the three for `channels` channels."""
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels)
+        self.attn_1 = AttentionBlock(channels)
+        self.block_2 = ResidualBlock(channels, channels)
+
+    def forward(
+        self, x: Float[Tensor, "image channel height width"]
+    ) -> Float[Tensor, "image channel height width"]:
+        """Return the map after the three."""
+        out: Tensor = self.block_2(self.attn_1(self.block_1(x)))
+        return out
+
+
+class Encoder(nn.Module):
+    """Turn images into feature maps, halving the sides between resolutions."""
+
+    def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
+        """Make the encoder for one width a resolution, fine to coarse."""
+        super().__init__()
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        for level, (inputs, outputs) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
+            stage = Level(inputs, outputs, res_blocks, attention=level == last)
+            if level < last:
+                stage.downsample = Downsample(outputs)
+            self.down.append(stage)
+        self.mid = Middle(widths[-1])
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], code_width, 3, padding=1)
+
+    def forward(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image code coarse_height coarse_width"]:
+        """Return the feature maps of images in [-1, 1]."""
+        x = self.conv_in(images)
+        for stage in self.down:
+            x = stage(x)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
+        return out
+
+
+class Decoder(nn.Module):
+    """Turn feature maps into images; `up` is stored fine to coarse and run the other way."""
+
+    def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
+        """Make the decoder for one width a resolution, fine to coarse."""
+        super().__init__()
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(code_width, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1])
+        self.up = nn.ModuleList()
+        for level, (outputs, inputs) in enumerate(
+            zip(widths, widths[1:] + widths[-1:], strict=True)
+        ):
+            stage = Level(inputs, outputs, res_blocks, attention=level == last)
+            if level > 0:
+                stage.upsample = Upsample(outputs)
+            self.up.append(stage)
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+
+    def forward(
+        self, features: Float[Tensor, "image code coarse_height coarse_width"]
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Return images, not yet limited to [-1, 1]."""
+        x = self.mid(self.conv_in(features))
+        for stage in reversed(self.up):
+            x = stage(x)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(x), inplace=True))
+        return out
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a group norm of 32 groups, or of one channel each where there are fewer."""
+    return nn.GroupNorm(min(NORM_GROUPS, channels), channels, eps=NORM_EPS)

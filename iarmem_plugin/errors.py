@@ -1,0 +1,63 @@
+"""Everything iarmem raises on purpose, under one root and beside a fitting builtin."""
+
+from __future__ import annotations
+
+
+class IarmemError(Exception):
+    """Root of all errors raised on purpose: what was given, what was expected, what to do."""
+
+
+class UnknownNameError(IarmemError, LookupError):
+    """No plugin, variant or model of that name; the message lists what there is."""
+
+
+class InputError(IarmemError, ValueError):
+    """An argument, picture, label or file that cannot be used."""
+
+
+class WeightsError(IarmemError, ValueError):
+    """A weight file or model object that does not fit the variant it was given for."""
+
+
+class BypassedNeuronsError(IarmemError, RuntimeError):
+    """The model computes its MLP without calling ``fc1``, so its neurons cannot be read."""
+
+
+class NonFiniteActivationError(IarmemError, ArithmeticError):
+    """NaN or infinity among the activations; the message names block, scale and image."""
+
+
+class PluginError(IarmemError, RuntimeError):
+    """Two plugins provide the same name, or a plugin provides what it should not."""
+
+
+class StoreError(IarmemError):
+    """Root of the activation store's errors."""
+
+
+class NotAStoreError(StoreError, ValueError):
+    """The path holds something else than an activation store."""
+
+
+class StoreVersionError(StoreError, ValueError):
+    """The store was written by a newer release."""
+
+
+class UnknownModelError(StoreError, LookupError):
+    """The store holds no activations of that model."""
+
+
+class CorruptStoreError(StoreError, RuntimeError):
+    """Part of the store is missing or damaged."""
+
+
+class IncompleteCaptureError(StoreError, RuntimeError):
+    """Not all images of the store have been captured."""
+
+
+class FingerprintMismatchError(StoreError, ValueError):
+    """The store was captured with other settings; the message names the fields."""
+
+
+class StoreLockedError(StoreError, RuntimeError):
+    """Another process is writing to the store."""

@@ -1,0 +1,50 @@
+"""The hooks: each returns classes, and none calls back into a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from iarmem_plugin.interfaces import (
+    Adapter,
+    Intervention,
+    Metric,
+    Quality,
+    Selector,
+    Similarity,
+)
+
+PROJECT = "iarmem"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def provide_adapters() -> Iterable[type[Adapter]]:  # type: ignore[empty-body]  # a specification
+    """Return adapter classes, each for one model family."""
+
+
+@hookspec
+def provide_metrics() -> Iterable[type[Metric]]:  # type: ignore[empty-body]  # a specification
+    """Return metric classes, which score neurons from activations."""
+
+
+@hookspec
+def provide_interventions() -> Iterable[type[Intervention]]:  # type: ignore[empty-body]  # a specification
+    """Return intervention classes, which change the weights of selected neurons."""
+
+
+@hookspec
+def provide_selectors() -> Iterable[type[Selector]]:  # type: ignore[empty-body]  # a specification
+    """Return selector classes, which pick neurons from their scores."""
+
+
+@hookspec
+def provide_similarities() -> Iterable[type[Similarity]]:  # type: ignore[empty-body]  # a specification
+    """Return similarity classes, which compare a completion with its target."""
+
+
+@hookspec
+def provide_qualities() -> Iterable[type[Quality]]:  # type: ignore[empty-body]  # a specification
+    """Return quality classes, which measure what an intervention cost."""

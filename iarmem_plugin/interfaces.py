@@ -1,0 +1,298 @@
+"""What plugins provide: abstract classes without behaviour, and the plain data they exchange."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import xarray as xr
+from jaxtyping import Float, Int
+
+from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.layout import ModelLayout, NeuronWeights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from iarmem_plugin.images import Views
+    from iarmem_plugin.organism import Organism
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen after the prefix.
+
+    Attributes:
+        guidance: strength of classifier-free guidance; 0 is off and costs no second pass.
+        guidance_power: exponent of the guidance schedule, for families that have one.
+        temperature: divides the logits; positive.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the likeliest tokens whose probabilities reach top_p; 0 keeps all.
+        greedy: take the likeliest token; then nothing is drawn at random.
+        seed: seeds a generator of the call's own; None draws from the global one.
+    """
+
+    guidance: float = 0.0
+    guidance_power: float = 0.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.0
+    greedy: bool = True
+    seed: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One released or bundled model.
+
+    Attributes:
+        name: as the user types it, such as ``"var-d30"``.
+        family: ``"var"`` or ``"rar"``.
+        blocks: number of transformer blocks.
+        neurons: neurons in each block.
+        parameters: number of parameters of the transformer.
+        resolution: side of the square images in pixels.
+        views: the augmentation the model was trained with.
+        sampling: sampling settings as published.
+        prefix_tokens: tokens given to a completion when the attack is run on this model.
+        files: names of the weight and the tokenizer file.
+        source: where the files are hosted; not fetched from by itself.
+        licence: of the weights, or ``"not checked"``.
+        organism: loads the bundled experiment, where the variant is an organism.
+    """
+
+    name: str
+    family: str
+    blocks: int
+    neurons: int
+    parameters: int
+    resolution: int
+    views: Views
+    sampling: Sampling
+    prefix_tokens: int
+    files: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = "not checked"
+    organism: Callable[[], Organism] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardInputs:
+    """Arguments of the model's ``forward`` for one teacher-forced pass."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Images with the tokens they were decoded from.
+
+    Attributes:
+        images: RGB in [0, 1].
+        tokens: all tokens of each image, the given prefix included.
+    """
+
+    images: Float[Tensor, "image 3 height width"]
+    tokens: Int[Tensor, "image token"]
+
+
+@dataclass(frozen=True, slots=True)
+class QualityValue:
+    """One measured value with the whole label of its protocol.
+
+    Attributes:
+        label: tool, extractor, reference and sample counts, such as
+            ``"FID (emoji classifier, reference training pictures once each n=1606, generated
+            n=512)"``; two values may be compared only if their labels are equal.
+        value: None where it could not be measured.
+        n: number of generated images.
+    """
+
+    label: str
+    value: float | None
+    n: int
+
+
+class Adapter(ABC):
+    """The only place that knows a model family.
+
+    Attributes:
+        name: the family, such as ``"var"``.
+        variant: what is known about this model.
+        layout: where its neurons are.
+        network: the transformer; borrowed, never changed outside a context manager.
+        tokenizer: the image tokenizer.
+    """
+
+    name: ClassVar[str]
+    variant: Variant
+    layout: ModelLayout
+    network: nn.Module
+    tokenizer: nn.Module
+
+    @classmethod
+    @abstractmethod
+    def variants(cls) -> Mapping[str, Variant]:
+        """Return the models of this family by name."""
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        variant: str,
+        *,
+        weights: Path | None,
+        tokenizer: Path | None,
+        device: str,
+        dtype: torch.dtype,
+    ) -> Adapter:
+        """Load a variant from files the user names; an organism needs none."""
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, model: nn.Module) -> bool:
+        """Tell whether a model object is of this family, by its structure."""
+
+    @classmethod
+    @abstractmethod
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module) -> Adapter:
+        """Adapt a model object the user already holds."""
+
+    @abstractmethod
+    def tokenize(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Int[Tensor, "image token"]:
+        """Turn RGB images in [0, 1] into tokens."""
+
+    @abstractmethod
+    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+        """Turn tokens into RGB images in [0, 1]."""
+
+    @abstractmethod
+    def teacher_forced(
+        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+    ) -> ForwardInputs:
+        """Return the arguments of ``forward`` that make the model read ground-truth tokens."""
+
+    @abstractmethod
+    def complete(
+        self,
+        prefix: Int[Tensor, "image prefix"],
+        labels: Int[Tensor, " image"],
+        sampling: Sampling,
+    ) -> Int[Tensor, "image token"]:
+        """Complete a token prefix; an empty prefix is generation.
+
+        Users call ``model.complete`` instead: it runs this method through the traced model, so
+        that an edit made through nnsight takes effect.
+        """
+
+
+class Metric(ABC):
+    """Scores neurons from activations; one instance is one run."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def update(self, activations: xr.DataArray) -> None:
+        """Take a batch of finished images.
+
+        Args:
+            activations: dims (block, scale, neuron, image), float32; coordinates ``image``
+                (global id) and ``label``.
+        """
+
+    @abstractmethod
+    def state(self) -> xr.Dataset:
+        """Return everything needed to resume or to merge: named arrays and attributes."""
+
+    @abstractmethod
+    def merge(self, state: xr.Dataset) -> None:
+        """Add another run's state; any order of updates and merges gives the same result."""
+
+    @abstractmethod
+    def compute(self) -> xr.DataArray:
+        """Return the scores.
+
+        Returns:
+            dims (block, scale, neuron), with the boolean coordinate ``valid``, and
+            ``top_image`` where it is known.
+        """
+
+
+class Intervention(ABC):
+    """A change to neurons that can be undone; parameters go to ``__init__``."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, float]:
+        """Return the parameters by name, for the report."""
+
+    @abstractmethod
+    def edit(self, neurons: NeuronWeights) -> NeuronWeights:
+        """Return the changed weights of the selected neurons; the input is left as it was."""
+
+
+class Selector(ABC):
+    """Picks neurons; the pool and how scales are joined go to ``__init__``."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, str]:
+        """Return the parameters by name, for the report."""
+
+    @abstractmethod
+    def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:
+        """Pick a fraction of the neurons, never one that is not valid.
+
+        Args:
+            scores: variables ``score`` and, where known, ``mean_activation`` with dims
+                (block, scale, neuron) and the coordinate ``valid``.
+            fraction: share of all neurons to select, in (0, 1].
+            seed: used by selectors that draw at random.
+
+        Returns:
+            bool, dims (block, neuron).
+        """
+
+
+class Similarity(ABC):
+    """Closeness of completion and target; higher is closer.
+
+    Attributes:
+        threshold: a candidate is extracted if its similarity is strictly above.
+        threshold_source: who calibrated it, on what.
+    """
+
+    name: ClassVar[str]
+    threshold: float
+    threshold_source: str
+
+    @abstractmethod
+    def compare(self, completion: Completion, target: Completion) -> Float[Tensor, " image"]:
+        """Return one similarity for each image."""
+
+
+class Quality(ABC):
+    """Measures image quality; every value carries the label of its protocol."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def measure(
+        self,
+        generated: Iterable[Float[Tensor, "image 3 height width"]],
+        reference: Iterable[Float[Tensor, "image 3 height width"]],
+        *,
+        reference_name: str,
+    ) -> list[QualityValue]:
+        """Compare generated images with reference images, both RGB in [0, 1]."""
