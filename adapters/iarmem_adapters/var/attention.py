@@ -97,8 +97,9 @@ class SelfAttention(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bias = torch.cat((self.q_bias, self.zero_k_bias, self.v_bias))
-        joined = F.linear(x, self.mat_qkv.weight, bias).unflatten(2, (3, self.heads, -1))
-        query, key, value = joined.permute(2, 0, 3, 1, 4)
+        joined = F.linear(x, self.mat_qkv.weight, bias)
+        heads = joined.view(*x.shape[:2], 3, self.heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
 
 
@@ -106,5 +107,5 @@ def _normalise(
     x: Float[Tensor, "image head token channel"], scale: Tensor | float = 1.0
 ) -> Float[Tensor, "image head token channel"]:
     """Divide by the l2 norm over channels (at least 1e-12) and multiply by `scale`."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
     return x * (scale / norm)

@@ -48,7 +48,7 @@ class AttentionBlock(nn.Module):
         """Return x plus what each place reads from all places."""
         joined = self.qkv(self.norm(x)).flatten(2).mT.unsqueeze(1)
         read = F.scaled_dot_product_attention(*joined.chunk(3, dim=3))
-        out: Tensor = self.proj_out(read.squeeze(1).mT.unflatten(2, x.shape[2:]))
+        out: Tensor = self.proj_out(read.squeeze(1).mT.reshape(x.shape))
         return out.add_(x)
 
 
@@ -98,15 +98,46 @@ class Level(nn.Module):
     def forward(
         self, x: Float[Tensor, "image inputs height width"]
     ) -> Float[Tensor, "image outputs height2 width2"]:
-        """Return the map after the blocks, and after the change of size where there is one."""
+        """Return the map after the blocks."""
         for index, block in enumerate(self.block):
             x = block(x)
             if len(self.attn):
                 x = self.attn[index](x)
-        for name in ("downsample", "upsample"):
-            if name in self._modules:
-                x = self.get_submodule(name)(x)
         return x
+
+
+class DownLevel(Level):
+    """A resolution of the encoder, which hands on a map of half the size unless it is the last."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, last: bool) -> None:
+        """Make the level; the last one has attention."""
+        super().__init__(inputs, outputs, blocks, attention=last)
+        self.downsample = nn.Identity() if last else Downsample(outputs)
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height2 width2"]:
+        """Return the map for the next level."""
+        out: Tensor = self.downsample(super().forward(x))
+        return out
+
+
+class UpLevel(Level):
+    """A resolution of the decoder, which hands on a map of double the size unless finest."""
+
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int, *, coarsest: bool, finest: bool
+    ) -> None:
+        """Make the level; the coarsest one has attention."""
+        super().__init__(inputs, outputs, blocks, attention=coarsest)
+        self.upsample = nn.Identity() if finest else Upsample(outputs)
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height2 width2"]:
+        """Return the map for the next level."""
+        out: Tensor = self.upsample(super().forward(x))
+        return out
 
 
 class Middle(nn.Module):
@@ -135,12 +166,11 @@ class Encoder(nn.Module):
         super().__init__()
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
-        self.down = nn.ModuleList()
-        for level, (inputs, outputs) in enumerate(zip(widths[:1] + widths, widths, strict=False)):
-            stage = Level(inputs, outputs, res_blocks, attention=level == last)
-            if level < last:
-                stage.downsample = Downsample(outputs)
-            self.down.append(stage)
+        inputs = widths[:1] + widths[:-1]
+        self.down = nn.ModuleList(
+            DownLevel(inputs[level], widths[level], res_blocks, last=level == last)
+            for level in range(len(widths))
+        )
         self.mid = Middle(widths[-1])
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], code_width, 3, padding=1)
@@ -165,14 +195,13 @@ class Decoder(nn.Module):
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(code_width, widths[-1], 3, padding=1)
         self.mid = Middle(widths[-1])
-        self.up = nn.ModuleList()
-        for level, (outputs, inputs) in enumerate(
-            zip(widths, widths[1:] + widths[-1:], strict=True)
-        ):
-            stage = Level(inputs, outputs, res_blocks, attention=level == last)
-            if level > 0:
-                stage.upsample = Upsample(outputs)
-            self.up.append(stage)
+        inputs = widths[1:] + widths[-1:]
+        self.up = nn.ModuleList(
+            UpLevel(
+                inputs[level], widths[level], res_blocks, coarsest=level == last, finest=level == 0
+            )
+            for level in range(len(widths))
+        )
         self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -102,7 +101,8 @@ class MultiScaleQuantizer(nn.Module):
     ) -> Float[Tensor, "image code side side"]:
         """Return the code map of one scale's tokens."""
         codes: Tensor = self.embedding(tokens)
-        return codes.mT.unflatten(2, (self.patch_nums[scale],) * 2)
+        side = self.patch_nums[scale]
+        return codes.mT.reshape(codes.shape[0], codes.shape[2], side, side)
 
     def smooth(
         self, codes: Float[Tensor, "image code side side"], scale: int
@@ -146,7 +146,7 @@ class MultiScaleQuantizer(nn.Module):
                 f"got {tokens.shape[1]} tokens an image, expected {sum(sizes)} for the scales "
                 f"{self.patch_nums}"
             )
-        return tokens.split(sizes, dim=1)
+        return torch.split(tokens, sizes, dim=1)
 
     def empty(self, images: int) -> Float[Tensor, "image code height width"]:
         """Return the `fhat` of no scales: zeros."""
@@ -155,12 +155,13 @@ class MultiScaleQuantizer(nn.Module):
 
     def accumulated(
         self, tokens: Int[Tensor, "image token"]
-    ) -> Sequence[Float[Tensor, "image code height width"]]:
-        """Return `fhat` after each scale."""
-        steps = enumerate(self.split(tokens))
-        sums = itertools.accumulate(
-            steps,
-            lambda fhat, step: self.accumulate(fhat, self.embed(step[1], step[0]), step[0]),
-            initial=self.empty(tokens.shape[0]),
-        )
-        return list(sums)[1:]
+    ) -> Iterator[Float[Tensor, "image code height width"]]:
+        """Yield `fhat` after each scale.
+
+        Raises:
+            ValueError: the number of tokens is not that of all scales together.
+        """
+        fhat = self.empty(tokens.shape[0])
+        for scale, chosen in enumerate(self.split(tokens)):
+            fhat = self.accumulate(fhat, self.embed(chosen, scale), scale)
+            yield fhat

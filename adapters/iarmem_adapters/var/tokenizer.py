@@ -89,7 +89,8 @@ class MultiScaleVQVAE(nn.Module):
         Raises:
             ValueError: the number of tokens is not that of all scales together.
         """
-        return self.decode_features(self.quantize.accumulated(tokens)[-1])
+        *_, fhat = self.quantize.accumulated(tokens)
+        return self.decode_features(fhat)
 
     def teacher_input(
         self, tokens: Int[Tensor, "image token"]
@@ -101,8 +102,9 @@ class MultiScaleVQVAE(nn.Module):
         Raises:
             ValueError: the number of tokens is not that of all scales together.
         """
-        sums = self.quantize.accumulated(tokens)[:-1]
-        rows = [self.quantize.next_input(fhat, scale) for scale, fhat in enumerate(sums)]
+        sums = self.quantize.accumulated(tokens)
+        scales = range(len(self.config.patch_nums) - 1)
+        rows = [self.quantize.next_input(next(sums), scale) for scale in scales]
         return torch.cat(rows, dim=1)
 
     def features(

@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import KeyValueCache, SelfAttention
-
-NORM_EPS = 1e-6
+from .attention import KeyValueCache
+from .block import AdaptiveNorm, Block, adaptive_linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,81 +53,6 @@ class VARConfig:
         return self.ends[-1]
 
 
-class FeedForward(nn.Module):
-    """The MLP of a block: `fc1`, tanh-approximated GELU, `fc2`, each its own module."""
-
-    def __init__(self, width: int) -> None:
-        """Make the MLP for `width` channels and four times as many neurons."""
-        super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.act = nn.GELU(approximate="tanh")
-        self.fc2 = nn.Linear(4 * width, width)
-
-    def forward(
-        self, x: Float[Tensor, "image token width"]
-    ) -> Float[Tensor, "image token width"]:
-        """Return fc2(GELU(fc1(x)))."""
-        out: Tensor = self.fc2(self.act(self.fc1(x)))
-        return out
-
-
-class Block(nn.Module):
-    """One transformer block with adaptive layer norms and output gates."""
-
-    def __init__(self, config: VARConfig) -> None:
-        """Make the block; with shared adaptive norms it owns only their offset, `ada_gss`."""
-        super().__init__()
-        self.shared = config.shared_adaln
-        if self.shared:
-            self.ada_gss = nn.Parameter(torch.zeros(1, 1, 6, config.width))
-        self.attn = SelfAttention(config.width, config.heads)
-        self.ffn = FeedForward(config.width)
-        if not self.shared:
-            self.ada_lin = adaptive_linear(config.width, 6)
-
-    def forward(
-        self,
-        x: Float[Tensor, "image token width"],
-        condition: Float[Tensor, "image modulation"],
-        mask: Float[Tensor, "query key"] | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Float[Tensor, "image token width"]:
-        """Return the residual stream after attention and MLP.
-
-        Args:
-            x: the residual stream.
-            condition: `width` channels of the class embedding, or, with shared adaptive norms,
-                the 6 times `width` channels of the shared projection.
-            mask: see `SelfAttention`.
-            cache: see `SelfAttention`.
-        """
-        gate1, gate2, scale1, scale2, shift1, shift2 = self._modulation(condition).unbind(2)
-        x = torch.addcmul(x, self.attn(modulate(x, scale1, shift1), mask, cache), gate1)
-        return torch.addcmul(x, self.ffn(modulate(x, scale2, shift2)), gate2)
-
-    def _modulation(self, condition: Tensor) -> Tensor:
-        if self.shared:
-            return self.ada_gss + condition.unflatten(1, (1, 6, -1))
-        projected: Tensor = self.ada_lin(condition)
-        return projected.unflatten(1, (1, 6, -1))
-
-
-class AdaptiveNorm(nn.Module):
-    """The class-conditional layer norm before the head."""
-
-    def __init__(self, width: int) -> None:
-        """Make the norm for `width` channels."""
-        super().__init__()
-        self.ada_lin = adaptive_linear(width, 2)
-
-    def forward(
-        self, x: Float[Tensor, "image token width"], condition: Float[Tensor, "image width"]
-    ) -> Float[Tensor, "image token width"]:
-        """Return `x` normalised, scaled and shifted as the class embedding asks."""
-        scale, shift = self.ada_lin(condition).unsqueeze(1).chunk(2, dim=2)
-        return modulate(x, scale, shift)
-
-
 class VARTransformer(nn.Module):
     """Predict every token of every scale from the scales before it.
 
@@ -159,7 +83,9 @@ class VARTransformer(nn.Module):
         self.class_emb = nn.Embedding(config.num_classes + 1, width)
         self.lvl_embed = nn.Embedding(scales, width)
         self.shared_ada_lin = adaptive_linear(width, 6) if config.shared_adaln else nn.Identity()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, shared=config.shared_adaln) for _ in range(config.depth)
+        )
         self.head_nm = AdaptiveNorm(width)
         self.head = nn.Linear(width, config.vocab_size)
         _initialise(self)
@@ -226,20 +152,6 @@ class VARTransformer(nn.Module):
         return out.float()
 
 
-def adaptive_linear(width: int, parts: int) -> nn.Sequential:
-    """Return SiLU, then a linear layer from `width` to `parts` times `width` channels."""
-    return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
-
-
-def modulate(
-    x: Float[Tensor, "image token width"],
-    scale: Float[Tensor, "image 1 width"],
-    shift: Float[Tensor, "image 1 width"],
-) -> Float[Tensor, "image token width"]:
-    """Return LayerNorm(x) * (1 + scale) + shift; the norm has no weights of its own."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
-
-
 def _block_causal(levels: Tensor) -> Tensor:
     """Return [1, 1, token, token]: 0 where the key's scale is not later than the query's."""
     later = levels[0, :, None] < levels[0, None, :]
@@ -276,14 +188,8 @@ def _initialise(model: VARTransformer) -> None:
             parameter.normal_(std=(3 * parameter.shape[1]) ** -0.5)
         else:
             parameter.normal_(std=0.05)
-    _open_gates(model)
-
-
-def _open_gates(model: VARTransformer) -> None:
-    width = model.config.width
-    if model.config.shared_adaln:
-        for block in model.blocks:
-            block.ada_gss[:, :, :2] += 1
-    else:
-        for block in model.blocks:
-            block.ada_lin[1].bias[: 2 * width] = 1
+    for name, parameter in model.named_parameters():
+        if name.endswith("ada_gss"):
+            parameter[:, :, :2] += 1
+        elif name.startswith("blocks.") and name.endswith("ada_lin.1.bias"):
+            parameter[: 2 * model.config.width] = 1

@@ -1,0 +1,187 @@
+"""Completion of token prefixes, scale by scale, with a key/value cache."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from iarmem_plugin.interfaces import Sampling
+
+from .attention import KeyValueCache
+from .tokenizer import MultiScaleVQVAE
+from .transformer import VARTransformer
+
+
+def complete(
+    transformer: VARTransformer,
+    tokenizer: MultiScaleVQVAE,
+    prefix: Int[Tensor, "image prefix"],
+    labels: Int[Tensor, " image"],
+    sampling: Sampling,
+) -> Int[Tensor, "image token"]:
+    """Return each prefix with all the later scales chosen by the transformer.
+
+    A non-empty prefix is read in one pass; then each later scale takes one.
+    All passes are calls of the blocks' modules, and leave nothing behind in them.
+    Guidance grows linearly from 0 at the first scale to `sampling.guidance` at the last.
+
+    Args:
+        transformer: gives the logits.
+        tokenizer: turns chosen tokens into the next scale's input.
+        prefix: tokens of the first scales, whole scales only; 0 tokens to generate freely.
+        labels: class of each image; `num_classes` means no class.
+        sampling: how tokens are chosen; `guidance_power` has no meaning for VAR.
+
+    Returns:
+        int64 tokens of all scales, the prefix first.
+
+    Raises:
+        ValueError: the prefix does not end where a scale ends, the two parts have different
+            scales, or the sampling settings are out of range.
+
+    Reference: arXiv 2404.02905, figure 4; guidance as in its section 5.1.
+    """
+    known = _known_scales(prefix.shape[1], (0, *transformer.config.ends))
+    _check(transformer, tokenizer, sampling)
+    with torch.no_grad():
+        run = _Run(transformer, tokenizer, labels, sampling)
+        run.read(prefix, known)
+        chosen = [run.step(scale) for scale in range(known, len(transformer.config.patch_nums))]
+        return torch.cat((prefix, *chosen), dim=1)
+
+
+class _Run:
+    """The state of one completion: caches, the sum of the code maps, the random generator."""
+
+    def __init__(
+        self,
+        transformer: VARTransformer,
+        tokenizer: MultiScaleVQVAE,
+        labels: Int[Tensor, " image"],
+        sampling: Sampling,
+    ) -> None:
+        self.transformer, self.quantizer, self.sampling = transformer, tokenizer.quantize, sampling
+        self.starts = (0, *transformer.config.ends)
+        self.guided = sampling.guidance != 0
+        self.generator = _generator(sampling, labels.device)
+        if self.guided:
+            no_class = torch.full_like(labels, transformer.config.num_classes)
+            labels = torch.cat((labels, no_class))
+        self.condition = transformer.condition(labels)
+        self.positions = transformer.positions()
+        tokens = transformer.config.tokens
+        self.caches = [KeyValueCache(tokens) for _ in transformer.blocks]
+        self.fhat = self.quantizer.empty(labels.shape[0] // (1 + self.guided))
+        self.next = transformer.start(self.condition)
+
+    def read(self, prefix: Int[Tensor, "image prefix"], known: int) -> None:
+        """Fill the caches from the tokens of the first `known` scales, in one pass."""
+        inputs = []
+        for scale in range(known):
+            inputs.append(self.next)
+            self._take(prefix[:, self.starts[scale] : self.starts[scale + 1]], scale)
+        if 0 < known < len(self.starts) - 1:
+            end = self.starts[known]
+            mask = self.transformer.attn_bias_for_masking[0, 0, :end, :end]
+            self._blocks(torch.cat(inputs, dim=1), 0, mask)
+
+    def step(self, scale: int) -> Int[Tensor, "image place"]:
+        """Choose the tokens of the next scale."""
+        seen = self._blocks(self.next, self.starts[scale])
+        logits = self._guide(self.transformer.logits(seen, self.condition), scale)
+        tokens = choose(logits, self.sampling, self.generator)
+        if scale < len(self.starts) - 2:
+            self._take(tokens, scale)
+        return tokens
+
+    def _blocks(self, x: Tensor, start: int, mask: Tensor | None = None) -> Tensor:
+        x = x + self.positions[:, start : start + x.shape[1]]
+        return self.transformer.run_blocks(x, self.condition, mask, self.caches)
+
+    def _take(self, tokens: Tensor, scale: int) -> None:
+        """Add a scale's code map and embed the next scale's input; nothing follows the last."""
+        codes = self.quantizer.embed(tokens, scale)
+        if scale == len(self.starts) - 2:
+            return
+        self.fhat = self.quantizer.accumulate(self.fhat, codes, scale)
+        rows = self.transformer.word_embed(self.quantizer.next_input(self.fhat, scale))
+        self.next = torch.cat((rows, rows)) if self.guided else rows
+
+    def _guide(self, logits: Tensor, scale: int) -> Tensor:
+        if not self.guided:
+            return logits
+        strength = self.sampling.guidance * scale / max(len(self.starts) - 2, 1)
+        with_class, without = logits.chunk(2)
+        return (1 + strength) * with_class - strength * without
+
+
+def choose(
+    logits: Float[Tensor, "image place vocab"],
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> Int[Tensor, "image place"]:
+    """Return one token a place, the likeliest or, if not greedy, drawn at random.
+
+    Temperature comes first, then top-k, then top-p on what is left.
+    Random tokens of all images and places take one draw of the generator.
+
+    Args:
+        logits: unnormalised log-probabilities.
+        sampling: the settings.
+        generator: where random numbers come from; None for the global generator.
+    """
+    if sampling.greedy:
+        return logits.argmax(2)
+    rows = logits.flatten(0, 1)
+    if sampling.temperature != 1:
+        rows = rows / sampling.temperature
+    if sampling.top_k > 0:
+        rows = _keep_top_k(rows, sampling.top_k)
+    if sampling.top_p > 0:
+        rows = _keep_top_p(rows, sampling.top_p)
+    drawn = torch.multinomial(rows.softmax(1), 1, replacement=True, generator=generator)
+    return drawn.view(logits.shape[:2])
+
+
+def _keep_top_k(rows: Float[Tensor, "row vocab"], top_k: int) -> Float[Tensor, "row vocab"]:
+    """Set every logit below the k-th largest of its row to -inf."""
+    least = rows.topk(min(top_k, rows.shape[1]), dim=1).values[:, -1:]
+    return rows.masked_fill(rows < least, -math.inf)
+
+
+def _keep_top_p(rows: Float[Tensor, "row vocab"], top_p: float) -> Float[Tensor, "row vocab"]:
+    """Set the least likely logits, of 1 - top_p together, to -inf, but never the largest."""
+    ascending, order = rows.sort(dim=1)
+    dropped = ascending.softmax(1).cumsum(1) <= 1 - top_p
+    dropped[:, -1] = False
+    return rows.masked_fill(dropped.scatter(1, order, dropped), -math.inf)
+
+
+def _generator(sampling: Sampling, device: torch.device) -> torch.Generator | None:
+    if sampling.greedy or sampling.seed is None:
+        return None
+    return torch.Generator(device).manual_seed(sampling.seed)
+
+
+def _known_scales(tokens: int, ends: tuple[int, ...]) -> int:
+    if tokens not in ends:
+        allowed = ", ".join(map(str, ends))
+        raise ValueError(
+            f"a prefix must end where a scale ends: got {tokens} tokens, expected one of {allowed}"
+        )
+    return ends.index(tokens)
+
+
+def _check(transformer: VARTransformer, tokenizer: MultiScaleVQVAE, sampling: Sampling) -> None:
+    scales, others = transformer.config.patch_nums, tokenizer.config.patch_nums
+    if scales != others:
+        raise ValueError(f"the transformer has the scales {scales}, the tokenizer {others}")
+    if not sampling.temperature > 0:
+        raise ValueError(f"temperature must be positive, got {sampling.temperature}")
+    if sampling.top_k < 0 or not 0 <= sampling.top_p <= 1:
+        raise ValueError(
+            f"top_k must be 0 or more and top_p in [0, 1], got {sampling.top_k}, {sampling.top_p}"
+        )
