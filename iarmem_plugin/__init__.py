@@ -1,0 +1,107 @@
+"""Find where an image autoregressive model memorized its training images, and reduce it.
+
+The public names; each is imported on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from iarmem_plugin.lazy import make_lazy
+
+if TYPE_CHECKING:
+    from iarmem_plugin.capture import capture
+    from iarmem_plugin.errors import IarmemError
+    from iarmem_plugin.evaluation.extraction import extract
+    from iarmem_plugin.hookspecs import hookimpl
+    from iarmem_plugin.images import Images, Views
+    from iarmem_plugin.interfaces import (
+        Adapter,
+        Intervention,
+        Metric,
+        Quality,
+        Sampling,
+        Selector,
+        Similarity,
+    )
+    from iarmem_plugin.interventions import (
+        ScaleWeights,
+        ScaleWeightsAndBiases,
+        Zero,
+        ZeroWeights,
+    )
+    from iarmem_plugin.localize import localize
+    from iarmem_plugin.mitigate import Arm, mitigate
+    from iarmem_plugin.plugins import load
+    from iarmem_plugin.report import Report
+    from iarmem_plugin.selection import Highest, Lowest, Random, select
+    from iarmem_plugin.store import ActivationStore
+    from iarmem_plugin.tracing import ImageARModel, intervene
+    from iarmem_plugin.version import __version__
+
+__all__ = [
+    "ActivationStore",
+    "Adapter",
+    "Arm",
+    "Highest",
+    "IarmemError",
+    "ImageARModel",
+    "Images",
+    "Intervention",
+    "Lowest",
+    "Metric",
+    "Quality",
+    "Random",
+    "Report",
+    "Sampling",
+    "ScaleWeights",
+    "ScaleWeightsAndBiases",
+    "Selector",
+    "Similarity",
+    "Views",
+    "Zero",
+    "ZeroWeights",
+    "__version__",
+    "capture",
+    "extract",
+    "hookimpl",
+    "intervene",
+    "load",
+    "localize",
+    "mitigate",
+    "select",
+]
+
+make_lazy(
+    __name__,
+    {
+        "iarmem_plugin.capture": ("capture",),
+        "iarmem_plugin.errors": ("IarmemError",),
+        "iarmem_plugin.evaluation.extraction": ("extract",),
+        "iarmem_plugin.hookspecs": ("hookimpl",),
+        "iarmem_plugin.images": ("Images", "Views"),
+        "iarmem_plugin.interfaces": (
+            "Adapter",
+            "Intervention",
+            "Metric",
+            "Quality",
+            "Sampling",
+            "Selector",
+            "Similarity",
+        ),
+        "iarmem_plugin.interventions": (
+            "ScaleWeights",
+            "ScaleWeightsAndBiases",
+            "Zero",
+            "ZeroWeights",
+        ),
+        "iarmem_plugin.localize": ("localize",),
+        "iarmem_plugin.mitigate": ("Arm", "mitigate"),
+        "iarmem_plugin.plugins": ("load",),
+        "iarmem_plugin.report": ("Report",),
+        "iarmem_plugin.selection": ("Highest", "Lowest", "Random", "select"),
+        "iarmem_plugin.store": ("ActivationStore",),
+        "iarmem_plugin.tracing": ("ImageARModel", "intervene"),
+        "iarmem_plugin.version": ("__version__",),
+    },
+)

@@ -27,6 +27,10 @@ class NonFiniteActivationError(IarmemError, ArithmeticError):
     """NaN or infinity among the activations; the message names block, scale and image."""
 
 
+class NonFiniteSimilarityError(IarmemError, ArithmeticError):
+    """NaN or infinity among similarities or logits; the message names the images."""
+
+
 class PluginError(IarmemError, RuntimeError):
     """Two plugins provide the same name, or a plugin provides what it should not."""
 

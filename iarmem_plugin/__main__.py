@@ -1,0 +1,8 @@
+"""``python -m iarmem_plugin`` is ``iarmem``, for launchers that want a module."""
+
+from __future__ import annotations
+
+from iarmem_plugin.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="iarmem")
