@@ -1,0 +1,135 @@
+"""Which class a folder stands for: told by a file, an index or a complete set, never guessed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from iarmem_plugin.errors import InputError
+
+_LINE = re.compile(r"(?P<name>.+?)[\t ,]+(?P<index>\d+)\s*")
+
+
+def folder_labels(
+    used: Sequence[str],
+    *,
+    folders: Sequence[str],
+    num_classes: int | None,
+    given: Mapping[str, int] | None,
+) -> dict[str, int]:
+    """Return the class of each class folder.
+
+    Args:
+        used: names of the folders that hold pictures.
+        folders: names of all class folders, sorted.
+        num_classes: number of the model's classes, where it is known.
+        given: the class of each name, where a file maps them.
+
+    Raises:
+        InputError: saying why a folder's class cannot be told.
+    """
+    if given is not None:
+        return _from_file(used, given)
+    whole = num_classes is not None and len(folders) == num_classes
+    indices = {name: int(name) for name in used if re.fullmatch(r"[0-9]+", name)}
+    if len(indices) == len(used):
+        return _from_indices(indices, folders if whole else (), num_classes)
+    if whole:
+        return {name: rank for rank, name in enumerate(folders) if name in set(used)}
+    odd = next(name for name in used if name not in indices)
+    known = "an unknown number of" if num_classes is None else f"{num_classes}"
+    raise InputError(
+        f"the class of folder {odd!r} cannot be told: there are {len(folders)} folders for "
+        f"{known} classes, and the rank of a name is its class only where every class has its "
+        "folder; name the folders by class index, or give a classes file"
+    )
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """Read a file that maps names to classes: a JSON object, or lines of a name and an index.
+
+    Name and index stand apart by a tab, a space or a comma.
+
+    Raises:
+        InputError: naming the line that cannot be read, or a name or class given twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the classes file {path} cannot be read: {error}") from error
+    pairs = _json_pairs(text, path) if text.lstrip().startswith("{") else _line_pairs(text, path)
+    table = dict(pairs)
+    if not table or len(table) != len(pairs):
+        raise InputError(f"the classes file {path} is empty or gives a name twice")
+    named(table)
+    return table
+
+
+def named(table: Mapping[str, int]) -> dict[int, str]:
+    """Return the name of each class.
+
+    Raises:
+        InputError: if two names stand for one class.
+    """
+    names: dict[int, str] = {}
+    for name, label in table.items():
+        if label in names:
+            raise InputError(f"{names[label]!r} and {name!r} are both mapped to class {label}")
+        names[label] = name
+    return names
+
+
+def _from_file(used: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
+    missing = [name for name in used if name not in given]
+    if missing:
+        raise InputError(f"the classes file has no line for {len(missing)} folders: {missing[:5]}")
+    return {name: given[name] for name in used}
+
+
+def _from_indices(
+    indices: dict[str, int], folders: Sequence[str], num_classes: int | None
+) -> dict[str, int]:
+    ranks = {name: rank for rank, name in enumerate(folders)}
+    inside = num_classes is None or max(indices.values()) < num_classes
+    if inside:
+        named(indices)
+        return indices
+    if ranks and all(name.isdigit() for name in ranks) and _in_order(folders):
+        return {name: ranks[name] for name in indices}
+    largest = max(indices, key=lambda name: indices[name])
+    raise InputError(
+        f"folder {largest!r} is outside the classes 0..{(num_classes or 0) - 1}; "
+        "name the folders by class index from 0, or give a classes file"
+    )
+
+
+def _in_order(folders: Sequence[str]) -> bool:
+    return sorted(folders, key=int) == list(folders)
+
+
+def _json_pairs(text: str, path: Path) -> list[tuple[str, int]]:
+    try:
+        pairs: list[tuple[str, int]] = json.loads(text, object_pairs_hook=list)
+    except json.JSONDecodeError as error:
+        raise InputError(f"the classes file {path} is not JSON: {error}") from error
+    for name, index in pairs:
+        if type(index) is not int or index < 0:
+            raise InputError(f"the classes file {path} maps {name!r} to {index!r}, not a class")
+    return pairs
+
+
+def _line_pairs(text: str, path: Path) -> list[tuple[str, int]]:
+    pairs = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise InputError(
+                f"line {number} of the classes file {path} is {line!r}; "
+                "expected a name, then a tab, space or comma, then a class index"
+            )
+        pairs.append((match["name"].strip(), int(match["index"])))
+    return pairs
