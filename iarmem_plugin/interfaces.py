@@ -164,9 +164,7 @@ class Adapter(ABC):
         """Adapt a model object the user already holds."""
 
     @abstractmethod
-    def tokenize(
-        self, images: Float[Tensor, "image 3 height width"]
-    ) -> Int[Tensor, "image token"]:
+    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
         """Turn RGB images in [0, 1] into tokens."""
 
     @abstractmethod
@@ -290,8 +288,8 @@ class Quality(ABC):
     @abstractmethod
     def measure(
         self,
-        generated: Iterable[Float[Tensor, "image 3 height width"]],
-        reference: Iterable[Float[Tensor, "image 3 height width"]],
+        generated: Iterable[Float[Tensor, "_ 3 _ _"]],
+        reference: Iterable[Float[Tensor, "_ 3 _ _"]],
         *,
         reference_name: str,
     ) -> list[QualityValue]:

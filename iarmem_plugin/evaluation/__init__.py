@@ -1,0 +1,1 @@
+"""Measure what an intervention changed: extraction, similarity, image quality, statistics."""

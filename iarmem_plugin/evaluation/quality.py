@@ -1,0 +1,327 @@
+"""What an intervention costs in image quality: FID and KID, computed by torch-fidelity."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Float64, UInt8
+
+from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
+from iarmem_plugin.hookspecs import hookimpl
+from iarmem_plugin.interfaces import Quality, QualityValue
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+KID_SUBSETS = 100
+KID_SEED = 2020  # torch-fidelity's own default
+FID_LAYER = "2048"
+UINT8_RULE = "times 255, truncated"
+
+
+class TorchFidelity(Quality):
+    """FID and KID between generated and reference images, in features the user names.
+
+    Images in [0, 1] become 8 bit by multiplying by 255 and truncating, as VAR's and RAR's samplers
+    do. Features are computed in our own loop: torch-fidelity's cache, which knows neither the
+    images nor the weights, is never used. FID is biased upwards for few images, so never compare
+    values of different n; KID is not.
+
+    Args:
+        extractor: a module that maps uint8 images [image, 3, height, width] to features
+            [image, feature], such as any of torch-fidelity's with one layer, run where it is; or
+            the path of torch-fidelity's Inception v3 weights.
+        extractor_name: how labels call it, such as ``"emoji classifier"``.
+        kid_subset_size: images drawn for each of KID's 100 subsets; 1000 is usual for 50 000.
+        device: where Inception is put; ignored for a module.
+
+    Raises:
+        InputError: where the extractor, its weights or the subset size cannot be used.
+
+    Reference:
+        Heusel et al. 2017 (FID); Binkowski et al. 2018 (KID).
+    """
+
+    name = "fid"
+
+    def __init__(
+        self,
+        extractor: Callable[[Any], Any] | Path,
+        extractor_name: str,
+        *,
+        kid_subset_size: int = 100,
+        device: str = "cpu",
+    ) -> None:
+        """Take the extractor, or load Inception."""
+        if kid_subset_size < 2:
+            raise InputError(f"kid_subset_size {kid_subset_size} is too small; it needs at least 2")
+        self.extractor_name = extractor_name
+        self.kid_subset_size = kid_subset_size
+        self.weights_sha256: str | None = None
+        if isinstance(extractor, Path):
+            self.weights_sha256 = _digest(extractor)
+            self.extractor_name += f" sha256 {self.weights_sha256[:12]}"
+            extractor = _load_inception(extractor, device)
+        self._extractor = _checked_module(extractor)
+
+    @property
+    def provenance(self) -> Mapping[str, str | int | None]:
+        """Return everything beside the images that the values depend on."""
+        return {
+            "tool": f"torch-fidelity {version('torch-fidelity')}",
+            "extractor": self.extractor_name,
+            "weights_sha256": self.weights_sha256,
+            "uint8_rule": UINT8_RULE,
+            "dtype": "features as the extractor returns them, statistics float64",
+            "kid_subsets": KID_SUBSETS,
+            "kid_subset_size": self.kid_subset_size,
+            "kid_seed": KID_SEED,
+        }
+
+    def measure(
+        self,
+        generated: Iterable[Float[Tensor, "_ 3 _ _"]],
+        reference: Iterable[Float[Tensor, "_ 3 _ _"]],
+        *,
+        reference_name: str,
+    ) -> list[QualityValue]:
+        """Return FID and KID between batches of generated and of reference images.
+
+        Where one reference serves several arms, compute its `features` once and use `compare`.
+
+        Args:
+            generated: batches, RGB in [0, 1].
+            reference: batches, RGB in [0, 1].
+            reference_name: how labels call the reference, such as ``"training pictures"``.
+
+        Raises:
+            InputError: with too few images, or images outside [0, 1].
+        """
+        return self.compare(
+            self.features(generated), self.features(reference), reference_name=reference_name
+        )
+
+    def features(
+        self, images: Iterable[Float[Tensor, "_ 3 _ _"]]
+    ) -> Float64[np.ndarray, "image feature"]:
+        """Return the features of all images, batch after batch.
+
+        Args:
+            images: batches, RGB in [0, 1].
+
+        Raises:
+            InputError: without images, with images outside [0, 1], or where the extractor returns
+                no finite [image, feature].
+        """
+        import torch
+
+        with _borrowed(self._extractor) as device, torch.no_grad():
+            rows = [self._batch_features(to_uint8(batch).to(device)) for batch in images]
+        if not rows:
+            raise InputError("no images were given; image quality needs at least two on each side")
+        return np.concatenate(rows)
+
+    def compare(
+        self,
+        generated: Float64[np.ndarray, "generated feature"],
+        reference: Float64[np.ndarray, "reference feature"],
+        *,
+        reference_name: str,
+    ) -> list[QualityValue]:
+        """Return FID and KID between two sets of features.
+
+        Args:
+            generated: from `features`.
+            reference: from `features`, by the same extractor.
+            reference_name: how labels call the reference.
+
+        Raises:
+            InputError: with fewer images on a side than a KID subset has.
+        """
+        for side, rows in (("generated", generated), ("reference", reference)):
+            self._check_enough(side, len(rows))
+        protocol = (
+            f"{self.extractor_name}, reference {reference_name} n={len(reference)}, "
+            f"generated n={len(generated)}"
+        )
+        kid_protocol = (
+            f"{protocol}, mean of {KID_SUBSETS} subsets of {self.kid_subset_size}, seed {KID_SEED}"
+        )
+        kid = kernel_distance(generated, reference, subset_size=self.kid_subset_size)
+        return [
+            QualityValue(
+                f"FID ({protocol})", frechet_distance(generated, reference), len(generated)
+            ),
+            QualityValue(f"KID ({kid_protocol})", kid, len(generated)),
+        ]
+
+    def _check_enough(self, side: str, count: int) -> None:
+        if count < self.kid_subset_size:
+            raise InputError(
+                f"{count} {side} images are too few: KID subsets of {self.kid_subset_size} need "
+                f"that many; give more images or a smaller kid_subset_size, at least 2"
+            )
+
+    def _batch_features(
+        self, batch: UInt8[Tensor, "image 3 height width"]
+    ) -> Float64[np.ndarray, "image feature"]:
+        import torch
+
+        features = self._extractor(batch)
+        if isinstance(features, tuple) and len(features) == 1:  # as torch-fidelity's own return it
+            features = features[0]
+        if not isinstance(features, torch.Tensor) or features.ndim != 2:
+            raise InputError(
+                f"{self.extractor_name} does not return features [image, feature]; "
+                "give a module that maps uint8 images to one row each"
+            )
+        if len(features) != len(batch) or not features.isfinite().all():
+            raise InputError(
+                f"{self.extractor_name} returned {len(features)} rows for {len(batch)} images, "
+                "or values that are not finite; check its weights"
+            )
+        return features.double().cpu().numpy()
+
+
+def to_uint8(
+    images: Float[Tensor, "image 3 height width"],
+) -> UInt8[Tensor, "image 3 height width"]:
+    """Turn RGB images in [0, 1] into 8 bit: times 255, truncated.
+
+    Raises:
+        InputError: for values outside [0, 1] or not finite.
+    """
+    import torch
+
+    if not ((images >= 0) & (images <= 1)).all():
+        raise InputError(
+            f"images have values from {images.min():g} to {images.max():g}; "
+            "image quality needs RGB in [0, 1]"
+        )
+    return (images.float() * 255).to(torch.uint8)
+
+
+def frechet_distance(
+    generated: Float64[np.ndarray, "generated feature"],
+    reference: Float64[np.ndarray, "reference feature"],
+) -> float:
+    """Return |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)) of two sets of features.
+
+    Means and covariances (n - 1) are float64 on both sides; torch-fidelity does the rest.
+    """
+    import_torchvision()
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    metric = fid_statistics_to_metric(_statistics(generated), _statistics(reference), verbose=False)
+    return float(metric[KEY_METRIC_FID])
+
+
+def kernel_distance(
+    generated: Float64[np.ndarray, "generated feature"],
+    reference: Float64[np.ndarray, "reference feature"],
+    *,
+    subset_size: int,
+) -> float:
+    """Return the mean unbiased squared MMD (cubic kernel) over 100 seeded subsets."""
+    import torch
+
+    import_torchvision()
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    metric = kid_features_to_metric(
+        torch.from_numpy(generated),
+        torch.from_numpy(reference),
+        kid_subsets=KID_SUBSETS,
+        kid_subset_size=subset_size,
+        rng_seed=KID_SEED,
+        verbose=False,
+    )
+    return float(metric[KEY_METRIC_KID_MEAN])
+
+
+def _statistics(features: Float64[np.ndarray, "image feature"]) -> dict[str, np.ndarray]:
+    return {
+        "mu": features.mean(axis=0),
+        "sigma": np.atleast_2d(np.cov(features, rowvar=False)),
+    }
+
+
+@contextmanager
+def _borrowed(module: nn.Module) -> Iterator[torch.device]:
+    import torch
+
+    modes = [(part, part.training) for part in module.modules()]
+    first = next(iter([*module.parameters(), *module.buffers()]), None)
+    module.eval()
+    try:
+        yield torch.device("cpu") if first is None else first.device
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _checked_module(extractor: Callable[[Any], Any]) -> nn.Module:
+    import torch
+
+    if not isinstance(extractor, torch.nn.Module):
+        raise InputError(
+            f"the feature extractor is a {type(extractor).__name__}; give a torch.nn.Module, or "
+            "the path (pathlib.Path) of torch-fidelity's Inception weights"
+        )
+    return extractor
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(
+            f"no Inception weights at {path}; give the path of torch-fidelity's "
+            "weights-inception-2015-12-05-6726825d.pth"
+        )
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load_inception(path: Path, device: str) -> nn.Module:
+    """Load Inception from weights that were read without running code from the file.
+
+    torch-fidelity unpickles what it is given, so it is given a file that we wrote.
+    """
+    import torch
+
+    import_torchvision()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(weights, dict) or not all(torch.is_tensor(w) for w in weights.values()):
+            raise InputError(f"{path} holds no state dict")
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(weights, Path(folder, "weights.pth"))
+            inception = FeatureExtractorInceptionV3(
+                "inception-v3-compat",
+                [FID_LAYER],
+                feature_extractor_weights_path=str(Path(folder, "weights.pth")),
+            )
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} holds no Inception weights of torch-fidelity; its "
+            "weights-inception-2015-12-05-6726825d.pth is expected (pytorch-fid's file has other "
+            "names)"
+        ) from error
+    return inception.to(device)  # type: ignore[no-any-return]  # torch-fidelity has no types
+
+
+@hookimpl
+def provide_qualities() -> Iterable[type[Quality]]:
+    """Provide the quality measures that come with iarmem."""
+    return (TorchFidelity,)

@@ -1,0 +1,114 @@
+"""Statistics on counts of extracted candidates: intervals, paired tests, random controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from iarmem_plugin.errors import InputError
+
+
+class McNemar(NamedTuple):
+    """An exact paired comparison of the same candidates before and after an intervention.
+
+    Attributes:
+        lost: candidates extracted before and not after.
+        gained: candidates extracted after and not before.
+        p_value: two-sided, in (0, 1]; 1 where nothing changed.
+    """
+
+    lost: int
+    gained: int
+    p_value: float
+
+
+def wilson(extracted: int, candidates: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a share.
+
+    The candidates are a selection, so this is uncertainty over candidates, not over a population.
+
+    Args:
+        extracted: how many were extracted, 0 to `candidates`.
+        candidates: how many were tried, at least 1.
+        confidence: coverage of the interval, in (0, 1).
+
+    Returns:
+        lower and upper end, both in [0, 1].
+
+    Raises:
+        InputError: without candidates, or with an impossible count or confidence.
+
+    Reference:
+        Wilson (1927), without continuity correction.
+
+    >>> [round(end, 3) for end in wilson(672, 5000)]
+    [0.125, 0.144]
+    """
+    from scipy.stats import binomtest
+
+    if not 0 <= extracted <= candidates or candidates == 0:
+        raise InputError(
+            f"cannot give an interval for {extracted} of {candidates} candidates; "
+            "at least one candidate is needed, and no more extracted than there are"
+        )
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence {confidence} is outside (0, 1); 0.95 is usual")
+    interval = binomtest(extracted, candidates).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> McNemar:
+    """Test whether extraction changed, on the same candidates in the same order.
+
+    Args:
+        before: bool, one for each candidate: extracted from the unmodified model.
+        after: bool, one for each candidate: extracted from the modified model.
+
+    Returns:
+        both kinds of change, and p = min(1, 2 * BinomCDF(min(lost, gained); lost + gained, 1/2)).
+
+    Raises:
+        InputError: where the two do not match.
+
+    Reference:
+        McNemar (1947), the exact binomial form.
+
+    >>> mcnemar([True] * 6 + [False], [False] * 7)
+    McNemar(lost=6, gained=0, p_value=0.03125)
+    """
+    from scipy.stats import binomtest
+
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise InputError(
+            f"before has shape {first.shape} and after {second.shape}; "
+            "a paired test needs one value each for the same candidates"
+        )
+    lost = int(np.count_nonzero(first & ~second))
+    gained = int(np.count_nonzero(~first & second))
+    changed = lost + gained
+    return McNemar(lost, gained, float(binomtest(lost, changed).pvalue) if changed else 1.0)
+
+
+def control_p_value(observed: int, controls: Sequence[int] | np.ndarray) -> float:
+    """Return how often random neurons did at least as well as the selected ones.
+
+    Args:
+        observed: extracted candidates after editing the selected neurons; fewer is better.
+        controls: the same for each set of random neurons, R of them.
+
+    Returns:
+        (1 + number of controls <= observed) / (R + 1), in (0, 1]; with R = 5 never below 1/6.
+
+    Raises:
+        InputError: without controls.
+
+    >>> control_p_value(3, [9, 10, 11, 10, 9])
+    0.16666666666666666
+    """
+    values = np.asarray(controls, dtype=np.float64)
+    if values.size == 0:
+        raise InputError("no random sets were given; a p-value needs at least one, better 20")
+    return float((1 + np.count_nonzero(values <= observed)) / (values.size + 1))
