@@ -129,7 +129,10 @@ def test_two_plugins_of_one_name_are_refused(folder: Path) -> None:
         ("[dict]", "provides <class 'dict'>; expected a subclass of iarmem_plugin.Metric"),
         ("Mine", "returned .*expected a list of classes"),
         ("'Mine'", "returned 'Mine'; expected a list of classes"),
-        ("[type('Half', (Metric,), {'name': 'half'})]", "provides Half, which lacks compute, merge, state, update"),
+        (
+            "[type('Half', (Metric,), {'name': 'half'})]",
+            "provides Half, which lacks compute, merge, state, update",
+        ),
         ("[type('Nameless', (Mine,), {'name': None})]", "provides Nameless without a name"),
     ],
 )

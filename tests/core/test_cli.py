@@ -1,0 +1,173 @@
+"""``iarmem`` as a user meets it: what it prints where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+COMMANDS = ["demo", "localize", "mitigate", "models", "plugins"]
+COMMON = ["--weights", "--tokenizer", "--device", "--dtype", "--batch-size", "--seed", "--json"]
+
+
+def iarmem(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run ``iarmem`` in a process of its own, wide enough that no line is broken."""
+    command = [sys.executable, "-m", "iarmem_plugin", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def localize(
+    folder: Path, *options: str | Path, model: str = "var-organism"
+) -> subprocess.CompletedProcess[str]:
+    out = ("--out", folder / "out")
+    return iarmem("localize", model, "--images", folder / "images", *out, *options)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder that holds ``images`` with two pictures of class 0."""
+    images = tmp_path / "images" / "0"
+    images.mkdir(parents=True)
+    for shade in (60, 190):
+        Image.new("RGB", (32, 32), (shade, 0, 255 - shade)).save(images / f"{shade}.png")
+    return tmp_path
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert iarmem("--version").stdout == f"iarmem {version('iarmem')}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_every_command(command: str) -> None:
+    assert f" {command} " in iarmem("--help").stdout
+
+
+@pytest.mark.parametrize("command", ["localize", "mitigate"])
+def test_both_jobs_take_the_common_options(command: str) -> None:
+    shown = iarmem(command, "--help").stdout
+    assert [option for option in COMMON if f"{option} " not in shown] == []
+
+
+def test_models_lists_the_bundled_organism_with_its_size() -> None:
+    listed = json.loads(iarmem("models", "--json").stdout)["models"]
+    organism = next(one for one in listed if one["name"] == "var-organism")
+    assert organism["family"] == "var"
+    assert min(organism["blocks"], organism["neurons"], organism["parameters"]) > 0
+    assert organism["files"] == []
+
+
+@pytest.mark.parametrize("name", ["var-d16", "var-d20", "var-d24", "var-d30"])
+def test_models_lists_the_published_models(name: str) -> None:
+    assert name in iarmem("models").stdout
+
+
+def test_plugins_says_what_each_does_and_where_it_is_from() -> None:
+    listed = json.loads(iarmem("plugins", "--json").stdout)
+    unitmem = next(one for one in listed["plugins"] if one["name"] == "unitmem")
+    assert (unitmem["kind"], unitmem["plugin"]) == ("metric", "iarmem_metrics.unitmem")
+    assert [one for one in listed["plugins"] if not one["does"]] == []
+    assert listed["skipped"] == {}
+
+
+@pytest.mark.parametrize("arguments", [("bogus",), ("localize",), ("demo", "--bogus")])
+def test_wrong_usage_ends_with_code_2(arguments: tuple[str, ...]) -> None:
+    done = iarmem(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def assert_plain_error(done: subprocess.CompletedProcess[str], expected: str) -> None:
+    """Check for code 2, nothing on stdout, one line on stderr."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("Error: ")
+    assert expected in lines[0]
+
+
+def test_an_unknown_model_lists_the_models(pictures: Path) -> None:
+    assert_plain_error(localize(pictures, model="var-d99"), "no model named 'var-d99'; installed: ")
+
+
+def test_an_unknown_metric_lists_the_metrics(pictures: Path) -> None:
+    done = localize(pictures, "--metric", "fame")
+    assert_plain_error(done, "no metric named 'fame'; installed: mean-activation, random, unitmem")
+
+
+def test_a_published_model_without_weights_says_which_file_is_wanted(pictures: Path) -> None:
+    assert_plain_error(localize(pictures, model="var-d16"), "--weights")
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    assert_plain_error(localize(tmp_path), str(tmp_path / "images"))
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    assert_plain_error(localize(tmp_path), str(tmp_path / "images"))
+
+
+def test_a_corrupt_picture_is_named_and_nothing_is_written(pictures: Path) -> None:
+    (pictures / "images" / "0" / "broken.png").write_bytes(b"no picture")
+    assert_plain_error(localize(pictures), "0/broken.png")
+    assert not (pictures / "out").exists()
+
+
+def test_a_corrupt_picture_is_skipped_on_request(pictures: Path) -> None:
+    (pictures / "images" / "0" / "broken.png").write_bytes(b"no picture")
+    done = localize(pictures, "--on-bad-image", "skip", "--views", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metric"] == "unitmem"
+
+
+def test_class_folders_that_are_no_indices_are_refused_with_the_reason(pictures: Path) -> None:
+    (pictures / "images" / "0").rename(pictures / "images" / "faces")
+    assert_plain_error(localize(pictures), "faces")
+
+
+def test_a_classes_file_maps_the_folders(pictures: Path) -> None:
+    (pictures / "images" / "0").rename(pictures / "images" / "faces")
+    (pictures / "classes.json").write_text('{"faces": 3}')
+    classes = ("--classes", pictures / "classes.json")
+    done = localize(pictures, *classes, "--views", "2", "--json")
+    assert done.returncode == 0, done.stderr
+
+
+def test_json_is_all_that_localize_prints_on_stdout(pictures: Path) -> None:
+    done = localize(pictures, "--views", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert Path(result["out"]).is_dir()
+    assert all(
+        len(row) == len(result["by_block_and_scale"][0]) for row in result["by_block_and_scale"]
+    )
+
+
+@pytest.mark.parametrize("fraction", ["0", "-0.1", "1.5", "nan"])
+def test_a_fraction_outside_its_range_is_refused(pictures: Path, fraction: str) -> None:
+    done = localize(pictures, "--views", "2")
+    assert done.returncode == 0, done.stderr
+    scores = ("--scores", pictures / "out", "--images", pictures / "images")
+    report = ("--out", pictures / "report", "--fraction", fraction)
+    assert_plain_error(iarmem("mitigate", "var-organism", *scores, *report), "fraction")
+    assert not (pictures / "report").exists()
+
+
+def test_an_unknown_intervention_lists_the_interventions(pictures: Path) -> None:
+    scores = ("--scores", pictures / "out", "--images", pictures / "images")
+    report = ("--out", pictures / "report", "--intervention", "pray")
+    done = iarmem("mitigate", "var-organism", *scores, *report)
+    assert_plain_error(done, "no intervention named 'pray'; installed: scale-weights")
+
+
+def test_scores_that_are_not_there_are_refused(pictures: Path) -> None:
+    scores = ("--scores", pictures / "nothing", "--images", pictures / "images")
+    done = iarmem("mitigate", "var-organism", *scores, "--out", pictures / "report")
+    assert_plain_error(done, str(pictures / "nothing"))
