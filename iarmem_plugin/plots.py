@@ -260,12 +260,13 @@ def _finish(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _write_cells(axes: Axes, table: xr.DataArray, form: str = "{:.3g}") -> None:
+def _write_cells(axes: Axes, table: xr.DataArray, form: str | None = None) -> None:
     low, high = (float(end) for end in axes.images[0].get_clim())
     for (row, column), value in np.ndenumerate(table.values):
         dark = value < (low + high) / 2
+        written = (form or ("{:.3g}" if abs(value) < 999.5 else "{:.0f}")).format(value)
         axes.text(
-            column, row, form.format(value), ha="center", va="center", fontsize=8,
+            column, row, written, ha="center", va="center", fontsize=8,
             color="white" if dark else "black",
         )  # fmt: skip
 

@@ -191,3 +191,10 @@ def test_drawing_needs_no_pyplot_and_the_report_no_matplotlib() -> None:
         "import iarmem_plugin.plots; assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_large_sums_are_written_out_in_the_heatmap() -> None:
+    scores = make_scores(1, 2, 4)
+    scores["score"][:] = np.array([[[308.0] * 4, [0.125] * 4]])
+    written = [text.get_text() for text in plots.heatmap(scores).axes[0].texts]
+    assert written == ["1232", "0.5"]
