@@ -58,7 +58,7 @@ class Precision(StrEnum):
 class OnBadImage(StrEnum):
     """What to do with a picture that cannot be read."""
 
-    refuse = "refuse"
+    error = "error"
     skip = "skip"
 
 
@@ -86,7 +86,8 @@ Classes = Annotated[
     Path | None, typer.Option(help="File that maps each class folder's name to its index.")
 ]
 BadImage = Annotated[
-    OnBadImage, typer.Option("--on-bad-image", help="Refuse or skip pictures that do not open.")
+    OnBadImage,
+    typer.Option("--on-bad-image", help="Stop at pictures that do not open, or skip them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
@@ -139,7 +140,7 @@ def localize(
     views: ViewCount = 10,
     seed: Seed = 0,
     classes: Classes = None,
-    on_bad_image: BadImage = OnBadImage.refuse,
+    on_bad_image: BadImage = OnBadImage.error,
     as_json: AsJson = False,
 ) -> None:
     """Score every neuron of a model on images; write the scores."""
@@ -148,8 +149,8 @@ def localize(
     from iarmem_plugin.localize import save_scores
 
     plugins.find("metric", metric)
+    pictures = _open(images, model, classes, on_bad_image)
     traced = _load(model, weights, tokenizer, device, dtype)
-    pictures = _open(images, classes, on_bad_image)
     with _progress() as progress:
         scores = run_localize(
             traced,
@@ -198,7 +199,7 @@ def mitigate(
     batch_size: BatchSize = 32,
     seed: Seed = 0,
     classes: Classes = None,
-    on_bad_image: BadImage = OnBadImage.refuse,
+    on_bad_image: BadImage = OnBadImage.error,
     as_json: AsJson = False,
 ) -> None:
     """Edit the selected neurons, and report extraction and quality before and after."""
@@ -264,10 +265,13 @@ def _load(
     return plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
 
 
-def _open(path: Path, classes: Path | None, on_bad_image: OnBadImage) -> Images:
+def _open(path: Path, model: str, classes: Path | None, on_bad_image: OnBadImage) -> Images:
+    from iarmem_plugin import plugins
     from iarmem_plugin.images import open_images
 
-    return open_images(path, classes=classes)
+    _, variant = plugins.find_variant(model)
+    images = open_images(path, num_classes=variant.num_classes, classes=classes)
+    return images.verify(on_bad_image.value)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
@@ -59,6 +60,7 @@ class Variant:
         views: the augmentation the model was trained with.
         sampling: sampling settings as published.
         prefix_tokens: tokens given to a completion when the attack is run on this model.
+        num_classes: labels are 0 to num_classes - 1.
         files: names of the weight and the tokenizer file.
         source: where the files are hosted; not fetched from by itself.
         licence: of the weights, or ``"not checked"``.
@@ -74,6 +76,7 @@ class Variant:
     views: Views
     sampling: Sampling
     prefix_tokens: int
+    num_classes: int = 1000
     files: tuple[str, ...] = ()
     source: str = ""
     licence: str = "not checked"
@@ -285,12 +288,27 @@ class Quality(ABC):
 
     name: ClassVar[str]
 
+    @property
     @abstractmethod
-    def measure(
+    def provenance(self) -> Mapping[str, str | int | None]:
+        """Return everything beside the images that the values depend on."""
+
+    @abstractmethod
+    def features(
+        self, images: Iterable[Float[Tensor, "_ 3 _ _"]]
+    ) -> Float[np.ndarray, "image feature"]:
+        """Return what the measure sees of images; those of a reference are computed once.
+
+        Args:
+            images: batches, RGB in [0, 1].
+        """
+
+    @abstractmethod
+    def compare(
         self,
-        generated: Iterable[Float[Tensor, "_ 3 _ _"]],
-        reference: Iterable[Float[Tensor, "_ 3 _ _"]],
+        generated: Float[np.ndarray, "generated feature"],
+        reference: Float[np.ndarray, "reference feature"],
         *,
         reference_name: str,
     ) -> list[QualityValue]:
-        """Compare generated images with reference images, both RGB in [0, 1]."""
+        """Compare the features of generated images with those of a reference."""

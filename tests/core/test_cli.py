@@ -30,13 +30,17 @@ def localize(
     return iarmem("localize", model, "--images", folder / "images", *out, *options)
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder that holds ``images`` with two pictures of class 0."""
-    images = tmp_path / "images" / "0"
+def draw_pictures(folder: Path) -> None:
+    images = folder / "images" / "0"
     images.mkdir(parents=True)
     for shade in (60, 190):
         Image.new("RGB", (32, 32), (shade, 0, 255 - shade)).save(images / f"{shade}.png")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder that holds ``images`` with two pictures of class 0."""
+    draw_pictures(tmp_path)
     return tmp_path
 
 
@@ -60,7 +64,6 @@ def test_models_lists_the_bundled_organism_with_its_size() -> None:
     organism = next(one for one in listed if one["name"] == "var-organism")
     assert organism["family"] == "var"
     assert min(organism["blocks"], organism["neurons"], organism["parameters"]) > 0
-    assert organism["files"] == []
 
 
 @pytest.mark.parametrize("name", ["var-d16", "var-d20", "var-d24", "var-d30"])
@@ -150,24 +153,31 @@ def test_json_is_all_that_localize_prints_on_stdout(pictures: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("fraction", ["0", "-0.1", "1.5", "nan"])
-def test_a_fraction_outside_its_range_is_refused(pictures: Path, fraction: str) -> None:
-    done = localize(pictures, "--views", "2")
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds ``images`` and, in ``out``, scores of them."""
+    folder = tmp_path_factory.mktemp("scored")
+    draw_pictures(folder)
+    done = localize(folder, "--views", "2")
     assert done.returncode == 0, done.stderr
-    scores = ("--scores", pictures / "out", "--images", pictures / "images")
-    report = ("--out", pictures / "report", "--fraction", fraction)
-    assert_plain_error(iarmem("mitigate", "var-organism", *scores, *report), "fraction")
-    assert not (pictures / "report").exists()
+    return folder
+
+
+def mitigate(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    scores = ("--scores", folder / "out", "--images", folder / "images")
+    return iarmem("mitigate", "var-organism", *scores, "--out", folder / "report", *options)
+
+
+@pytest.mark.parametrize("fraction", ["0", "-0.1", "1.5", "nan"])
+def test_a_fraction_outside_its_range_is_refused(scored: Path, fraction: str) -> None:
+    assert_plain_error(mitigate(scored, "--fraction", fraction), "fraction")
+    assert not (scored / "report").exists()
 
 
 def test_an_unknown_intervention_lists_the_interventions(pictures: Path) -> None:
-    scores = ("--scores", pictures / "out", "--images", pictures / "images")
-    report = ("--out", pictures / "report", "--intervention", "pray")
-    done = iarmem("mitigate", "var-organism", *scores, *report)
+    done = mitigate(pictures, "--intervention", "pray")
     assert_plain_error(done, "no intervention named 'pray'; installed: scale-weights")
 
 
 def test_scores_that_are_not_there_are_refused(pictures: Path) -> None:
-    scores = ("--scores", pictures / "nothing", "--images", pictures / "images")
-    done = iarmem("mitigate", "var-organism", *scores, "--out", pictures / "report")
-    assert_plain_error(done, str(pictures / "nothing"))
+    assert_plain_error(mitigate(pictures), str(pictures / "out"))

@@ -1,0 +1,189 @@
+"""What every adapter must do, tried on a tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iarmem_plugin.interfaces import Adapter, Sampling
+from iarmem_plugin.tracing import ImageARModel, wrapped
+
+
+class AdapterTests:
+    """Subclass it and give the fixture `adapter`: a tiny model in float32 on the CPU."""
+
+    images = 3
+
+    @pytest.fixture
+    def adapter(self) -> Adapter:
+        """Return the adapter under test."""
+        raise NotImplementedError("give the fixture `adapter`")
+
+    @pytest.fixture
+    def tokens(self, adapter: Adapter) -> Tensor:
+        """Return the tokens of random images."""
+        side = adapter.variant.resolution
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return adapter.tokenize(torch.rand(self.images, 3, side, side, generator=generator))
+
+    @pytest.fixture
+    def labels(self) -> Tensor:
+        """Return a class for each image; 0 and 1 are classes of every model."""
+        return torch.arange(self.images) % 2
+
+    def test_the_layout_names_modules_of_the_stated_sizes(self, adapter: Adapter) -> None:
+        """Every block has its three modules, and `fc1` as many rows as there are neurons."""
+        for block in range(adapter.layout.num_blocks):
+            fc1 = adapter.network.get_submodule(adapter.layout.fc1.format(block=block))
+            fc2 = adapter.network.get_submodule(adapter.layout.fc2.format(block=block))
+            adapter.network.get_submodule(adapter.layout.activation.format(block=block))
+            assert isinstance(fc1, nn.Linear)
+            assert isinstance(fc2, nn.Linear)
+            assert fc1.out_features == fc2.in_features == adapter.layout.neurons_per_block
+
+    def test_what_is_captured_equals_plain_pytorch(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+    ) -> None:
+        """The mean over a scale's tokens of the absolute activation, bit for bit."""
+        expected = captured_by_hooks(adapter, tokens, labels)
+        assert torch.equal(captured(adapter, tokens, labels), expected)
+
+    def test_two_captures_of_one_batch_are_identical(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+    ) -> None:
+        """No label is dropped, and nothing is drawn at random."""
+        first, second = (captured(adapter, tokens, labels) for _ in range(2))
+        assert torch.equal(first, second)
+
+    def test_a_captured_neuron_acts_on_the_output(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+    ) -> None:
+        """Scaling what is captured changes what is predicted: the path is causal."""
+        path = adapter.layout.activation.format(block=0)
+        before = predicted(adapter, tokens, labels)
+        with hooked(adapter.network, path, lambda _module, _inputs, output: output * 3):
+            assert not torch.equal(predicted(adapter, tokens, labels), before)
+
+    def test_a_full_prefix_comes_back(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+    ) -> None:
+        """Nothing is left to complete."""
+        with wrapped(adapter) as model, model.borrowed():
+            completed = model.complete(tokens, labels, Sampling())
+        assert torch.equal(completed, tokens)
+
+    def test_an_empty_prefix_is_generation(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+    ) -> None:
+        """All tokens are drawn, the same ones for the same seed."""
+        sampling = Sampling(greedy=False, seed=5)
+        empty = tokens[:, :0]
+        with wrapped(adapter) as model, model.borrowed():
+            first, second = (model.complete(empty, labels, sampling) for _ in range(2))
+        assert first.shape == tokens.shape
+        assert torch.equal(first, second)
+
+    @pytest.mark.parametrize("call", ["capture", "complete", "decode"])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_the_model_comes_back_as_it_was(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor, call: str, training: bool
+    ) -> None:
+        """Weights, buffers, hooks, mode, random state, and no shadowed `forward`."""
+        adapter.network.train(training)
+        before = snapshot(adapter)
+        with wrapped(adapter) as model, model.borrowed():
+            use(model, call, tokens, labels)
+        after = snapshot(adapter)
+        assert after.keys() == before.keys()
+        assert [name for name, value in before.items() if not same(value, after[name])] == []
+
+
+def use(model: ImageARModel, call: str, tokens: Tensor, labels: Tensor) -> None:
+    """Make one call on a wrapped model."""
+    if call == "capture":
+        model.read_neurons(model.adapter.teacher_forced(tokens, labels))
+    elif call == "complete":
+        model.complete(tokens[:, :0], labels, Sampling(greedy=False, seed=1))
+    else:
+        model.decode(tokens)
+
+
+def captured(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Capture through nnsight: (image, block, scale, neuron)."""
+    with wrapped(adapter) as model, model.borrowed():
+        return model.read_neurons(adapter.teacher_forced(tokens, labels)).clone()
+
+
+def captured_by_hooks(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Capture through plain torch hooks: (image, block, scale, neuron)."""
+    outputs: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs.append(output)
+
+    layout = adapter.layout
+    modules = [
+        adapter.network.get_submodule(layout.activation.format(block=block))
+        for block in range(layout.num_blocks)
+    ]
+    handles = [module.register_forward_hook(keep) for module in modules]
+    try:
+        predicted(adapter, tokens, labels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    means = [[out[:, scale.tokens].abs().mean(1) for scale in layout.scales] for out in outputs]
+    return torch.stack([torch.stack(row, 1) for row in means], 1)
+
+
+def predicted(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
+    """Run the plain network on ground-truth tokens."""
+    inputs = adapter.teacher_forced(tokens, labels)
+    mode = adapter.network.training
+    adapter.network.eval()
+    try:
+        with torch.inference_mode():
+            output = adapter.network(*inputs.args, **inputs.kwargs)
+    finally:
+        adapter.network.train(mode)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"forward returned {type(output).__name__}, expected logits")
+    return output
+
+
+@contextmanager
+def hooked(network: nn.Module, path: str, hook: Callable[..., Tensor]) -> Iterator[None]:
+    """Change a module's output for a while."""
+    handle = network.get_submodule(path).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def snapshot(adapter: Adapter) -> dict[str, Any]:
+    """Return everything about the model that must not change, by name."""
+    found: dict[str, Any] = {"random state": torch.get_rng_state()}
+    for part, root in (("network", adapter.network), ("tokenizer", adapter.tokenizer)):
+        tensors = [*root.named_parameters(), *root.named_buffers()]
+        found |= {f"{part} {name}": tensor.detach().clone() for name, tensor in tensors}
+        found |= {f"{part} {name} grad": tensor.requires_grad for name, tensor in tensors}
+        for name, module in root.named_modules():
+            hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+            found[f"{part} {name} mode"] = module.training
+            found[f"{part} {name} hooks"] = [list(one) for one in hooks]
+            found[f"{part} {name} own names"] = sorted(module.__dict__)
+    return found
+
+
+def same(first: Any, second: Any) -> bool:
+    """Compare two values of a snapshot, tensors bit for bit."""
+    if isinstance(first, Tensor):
+        return torch.equal(first, second)
+    return bool(first == second)
