@@ -36,7 +36,7 @@ def unitmem(
     array([1. , 0.5, 0. ])
     """
     total = mu_max + mu_rest
-    score = np.zeros_like(total)
+    score: Float[np.ndarray, "*neurons"] = np.zeros_like(total)
     np.divide(mu_max - mu_rest, total, out=score, where=total != 0)
     return score
 
