@@ -1,0 +1,201 @@
+"""Candidates: images that may be memorized, given in groups or ranked by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from rich.progress import Progress
+from torch import Tensor
+
+from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
+from iarmem_plugin.images import Images
+from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.layout import ModelLayout
+from iarmem_plugin.views import Views
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """What an attack needs of a model; the traced model has it, so that edits take effect."""
+
+    @property
+    def layout(self) -> ModelLayout:
+        """Where the model's neurons and scales are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+
+    def borrowed(self) -> AbstractContextManager[object]:
+        """Put the model in eval and inference mode, and back as it was."""
+
+    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
+        """Turn RGB images in [0, 1] into tokens."""
+
+    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+        """Turn tokens into RGB images in [0, 1]."""
+
+    def complete(
+        self, prefix: Int[Tensor, "image prefix"], labels: Int[Tensor, " image"], sampling: Sampling
+    ) -> Int[Tensor, "image token"]:
+        """Complete a token prefix."""
+
+    def logits(
+        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+    ) -> Float[Tensor, "image token vocab"]:
+        """Predict each token from the true earlier ones and the label, unguided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Images that may be memorized.
+
+    Attributes:
+        images: each image once.
+        group: str, one for each candidate, such as ``"canary x64"`` or ``"held-out"``.
+        hit_rate: float, one for each ranked candidate: share of tokens that the model predicts
+            under teacher forcing; None for candidates that were given.
+
+    Raises:
+        InputError: where groups and images differ in number.
+    """
+
+    images: Images
+    group: np.ndarray
+    hit_rate: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every image has its group."""
+        if self.group.shape != (len(self.images),):
+            raise InputError(
+                f"{len(self.images)} candidates with groups of shape {self.group.shape}; "
+                "give one group name for each candidate"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.images)
+
+
+def rank_candidates(
+    model: Completes,
+    images: Images,
+    views: Views,
+    *,
+    per_class: int = 5,
+    positions: Iterable[int] | None = None,
+    group: str = "ranked",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Candidates:
+    """Keep the images of each class whose tokens the model predicts best.
+
+    One teacher-forced pass an image, with its true label and without guidance. An image's score
+    is its hit rate: the share of the positions at which the true token is the likeliest. Ties go
+    to the larger mean log-probability of the true tokens, then to the smaller image id.
+
+    Args:
+        model: the traced model.
+        images: the training images.
+        views: the augmentation the model was trained with; its centre view is taken.
+        per_class: images to keep of each class; a smaller class is kept whole.
+        positions: token positions that count; None takes the last scale's. For RAR give the last
+            99: ``range(157, 256)``.
+        group: name of the candidates' group.
+        batch_size: images at a time.
+        progress: shows a bar where given.
+
+    Returns:
+        best first within each class, classes in ascending order; ``hit_rate`` in [0, 1].
+
+    Raises:
+        InputError: with impossible positions or numbers.
+        NonFiniteSimilarityError: where the model's logits are not finite.
+
+    Reference:
+        Kowalczuk et al. 2025, arXiv 2502.02514 (stage 1: identification of candidates).
+    """
+    if per_class < 1:
+        raise InputError(f"per_class is {per_class}; keep at least one image of each class")
+    chosen = tuple(model.layout.scales[-1].tokens if positions is None else positions)
+    scores: list[np.ndarray] = []
+    with model.borrowed():
+        for rows in batches(len(images), batch_size, progress, "ranking candidates"):
+            tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
+            _check_positions(chosen, tokens.shape[1])
+            logits = model.logits(tokens, true_labels(images, rows, model))
+            scores.append(_scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy())
+    hit_rate, log_probability = np.concatenate(scores).T
+    check_finite(log_probability, images, "log-probability")
+    kept = _best_of_each_class(images, hit_rate, log_probability, per_class)
+    return Candidates(images.subset(kept), np.full(len(kept), group), hit_rate[kept])
+
+
+def _scores(
+    logits: Float[Tensor, "image position vocab"], tokens: Int[Tensor, "image position"]
+) -> Float[Tensor, "image 2"]:
+    """Return hit rate and mean log-probability of the true tokens, float64."""
+    hits = (logits.argmax(dim=2) == tokens).double().mean(dim=1)
+    log_probabilities = logits.double().log_softmax(dim=2)
+    truth = log_probabilities.gather(2, tokens.long().unsqueeze(2)).squeeze(2)
+    return torch.stack([hits, truth.mean(dim=1)], dim=1)
+
+
+def _best_of_each_class(
+    images: Images, hit_rate: np.ndarray, log_probability: np.ndarray, per_class: int
+) -> np.ndarray:
+    order = np.lexsort((images.ids, -log_probability, -hit_rate, images.labels))
+    labels = np.asarray(images.labels)[order]
+    starts = np.searchsorted(labels, labels)  # where each one's class begins
+    return np.asarray(order[np.arange(len(order)) - starts < per_class])
+
+
+def batches(count: int, size: int, progress: Progress | None, description: str) -> Iterator[slice]:
+    """Yield slices of at most `size` that cover `count` images, moving a bar along."""
+    if count == 0 or size < 1:
+        raise InputError(
+            f"{count} images in batches of {size}; give at least one image and a batch size of 1"
+        )
+    task = None if progress is None else progress.add_task(description, total=count)
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        yield slice(start, stop)
+        if progress is not None and task is not None:
+            progress.advance(task, stop - start)
+
+
+def centre_views(
+    images: Images, views: Views, rows: slice
+) -> Float[Tensor, "image 3 height width"]:
+    """Return the centre views of some images, RGB in [0, 1]."""
+    return torch.stack([views.center(images.load(i)) for i in range(rows.start, rows.stop)])
+
+
+def true_labels(images: Images, rows: slice, model: Completes) -> Int[Tensor, " image"]:
+    """Return the labels of some images, where the model computes."""
+    labels = np.asarray(images.labels[rows], dtype=np.int64)
+    return torch.from_numpy(labels).to(model.device)
+
+
+def _check_positions(positions: tuple[int, ...], tokens: int) -> None:
+    if not positions or not all(0 <= position < tokens for position in positions):
+        raise InputError(
+            f"positions {positions[:5]}... do not fit images of {tokens} tokens; "
+            f"give some from 0 to {tokens - 1}, such as positions=range(157, 256) for RAR"
+        )
+
+
+def check_finite(values: np.ndarray, images: Images, what: str) -> None:
+    """Raise NonFiniteSimilarityError, naming the first image whose value is not finite."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        raise NonFiniteSimilarityError(
+            f"{what} is not finite for {bad.size} of {values.size} images, first for "
+            f"{images.paths[bad[0]]!r}; the edited model or the measure broke down on them"
+        )

@@ -1,0 +1,280 @@
+"""Extract training images: rank candidates, complete their prefixes, compare with the targets.
+
+This is *discoverable* extraction: the attacker holds the images and gives the model the first
+tokens of each. A count is a lower bound on what was memorized of the candidates inspected, not
+the number of images an outsider could obtain.
+
+Reference:
+    Kowalczuk et al. 2025, arXiv 2502.02514 (the attack); arXiv 2509.00488, section 3.3 (its use).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from rich.progress import Progress
+from torch import Tensor
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import (
+    Candidates,
+    Completes,
+    batches,
+    centre_views,
+    check_finite,
+    rank_candidates,
+    true_labels,
+)
+from iarmem_plugin.evaluation.statistics import wilson
+from iarmem_plugin.interfaces import Completion, Sampling, Similarity
+from iarmem_plugin.views import Views
+
+__all__ = [
+    "GREEDY",
+    "Candidates",
+    "Completes",
+    "Targets",
+    "calibrate",
+    "counts",
+    "extract",
+    "make_targets",
+    "rank_candidates",
+]
+
+GREEDY = Sampling()  # the attack's: the likeliest token, no guidance
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What completions are compared with, on the CPU.
+
+    Attributes:
+        tokens: ground-truth tokens of each candidate.
+        images: RGB in [0, 1]; float32.
+        reference: ``"reconstruction"`` if the images were decoded from the tokens, which removes
+            the tokenizer's loss from the comparison; ``"original"`` if they are the pictures.
+    """
+
+    tokens: Int[Tensor, "candidate token"]
+    images: Float[Tensor, "candidate 3 height width"]
+    reference: Literal["reconstruction", "original"]
+
+
+def make_targets(
+    model: Completes,
+    candidates: Candidates,
+    views: Views,
+    *,
+    batch_size: int = 64,
+    reference: Literal["reconstruction", "original"] = "reconstruction",
+    progress: Progress | None = None,
+) -> Targets:
+    """Tokenize the centre view of every candidate; make this once, from the unmodified model.
+
+    Args:
+        model: its tokenizer is used.
+        candidates: the images.
+        views: the augmentation the model was trained with; its centre view is taken.
+        batch_size: images at a time.
+        reference: compare with the decoded tokens (the attack's) or with the picture itself.
+        progress: shows a bar where given.
+
+    Raises:
+        InputError: without candidates.
+    """
+    tokens: list[Tensor] = []
+    images: list[Tensor] = []
+    with model.borrowed():
+        for rows in batches(len(candidates), batch_size, progress, "reading targets"):
+            originals = centre_views(candidates.images, views, rows).to(model.device)
+            batch = model.tokenize(originals)
+            image = model.decode(batch) if reference == "reconstruction" else originals
+            tokens.append(batch.cpu())
+            images.append(image.float().cpu())
+    return Targets(torch.cat(tokens), torch.cat(images), reference)
+
+
+def extract(
+    model: Completes,
+    candidates: Candidates,
+    targets: Targets,
+    *,
+    similarity: Similarity,
+    prefix_tokens: int,
+    sampling: Sampling = GREEDY,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Complete each candidate from the first tokens of its target, and compare the two.
+
+    Args:
+        model: the traced model, edited or not.
+        candidates: images with their labels and groups.
+        targets: from `make_targets`, for these candidates.
+        similarity: the measure; a candidate is extracted strictly above its threshold.
+        prefix_tokens: how many true tokens are given; whole scales for VAR.
+        sampling: the default is the attack's: greedy, unguided. Where tokens are drawn, the draws
+            depend on the seed and on the batch size.
+        batch_size: images at a time.
+        progress: shows a bar where given.
+
+    Returns:
+        dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
+        whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32. Coordinates on
+        ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``. Attributes: all
+        settings.
+
+    Raises:
+        InputError: where targets or prefix do not fit.
+        NonFiniteSimilarityError: where a similarity is NaN or infinite.
+    """
+    _check_attack(candidates, targets, prefix_tokens)
+    values: list[np.ndarray] = []
+    tokens: list[np.ndarray] = []
+    with model.borrowed():
+        for rows in batches(len(candidates), batch_size, progress, "completing prefixes"):
+            target = Completion(
+                targets.images[rows].to(model.device), targets.tokens[rows].to(model.device)
+            )
+            prefix, labels = (
+                target.tokens[:, :prefix_tokens],
+                true_labels(candidates.images, rows, model),
+            )
+            completed = model.complete(prefix, labels, _seeded(sampling, rows.start))
+            closeness = similarity.compare(Completion(model.decode(completed), completed), target)
+            values.append(closeness.float().cpu().numpy())
+            tokens.append(completed.cpu().numpy())
+    check_finite(np.concatenate(values), candidates.images, f"similarity {similarity.name!r}")
+    result = _result(candidates, targets, np.concatenate(values), np.concatenate(tokens))
+    # float64: a threshold rounded to float32 would count differently when read from a file
+    result["extracted"] = result["similarity"].astype(np.float64) > similarity.threshold
+    return result.assign_attrs(
+        similarity=similarity.name,
+        threshold=float(similarity.threshold),
+        threshold_source=similarity.threshold_source,
+        prefix_tokens=prefix_tokens,
+        reference=targets.reference,
+        sampling=json.dumps(asdict(sampling)),
+        batch_size=batch_size,
+    )
+
+
+def counts(extraction: xr.Dataset) -> dict[str, dict[str, int | float]]:
+    """Count the extracted candidates of each group, with 95% Wilson intervals.
+
+    Args:
+        extraction: from `extract`: the variable ``extracted`` with the one dim (candidate) and
+            the coordinate ``group``.
+
+    Returns:
+        for each group, in order of appearance: ``extracted``, ``candidates``, ``low``, ``high``.
+
+    Raises:
+        InputError: where other dims are left, such as arms.
+    """
+    if extraction["extracted"].dims != ("candidate",):
+        raise InputError(
+            f"extracted has dims {extraction['extracted'].dims}; "
+            "select one arm first, such as extraction.sel(arm='original')"
+        )
+    group, extracted = extraction["group"].to_numpy(), extraction["extracted"].to_numpy()
+    return {str(name): _count(extracted[group == name]) for name in dict.fromkeys(group)}
+
+
+def calibrate(
+    similarity: Similarity,
+    values: Sequence[float] | np.ndarray,
+    *,
+    rate: float = 0.01,
+    source: str,
+) -> float:
+    """Set the smallest threshold at which at most this share of known non-members is extracted.
+
+    Do this once, on the unmodified model, with pictures that are not reported. Of n values,
+    floor(rate * n) may lie strictly above.
+
+    Args:
+        similarity: its ``threshold`` and ``threshold_source`` are set.
+        values: similarities of completions of non-members, such as half of the held-out pictures.
+        rate: share that may count as extracted, in [0, 1).
+        source: where the values come from, for the report.
+
+    Returns:
+        the threshold, which is one of the values.
+
+    Raises:
+        InputError: without values, with values that are not finite, or with another rate.
+
+    Example:
+        With 200 values and the rate 0.01, the third largest is the threshold.
+    """
+    descending = -np.sort(-np.asarray(values, dtype=np.float64), axis=None)
+    if descending.size == 0 or not np.isfinite(descending).all():
+        raise InputError(
+            f"cannot calibrate {similarity.name!r} on {descending.size} values, "
+            f"{np.count_nonzero(~np.isfinite(descending))} of them not finite; "
+            "give the similarities of at least one picture"
+        )
+    if not 0 <= rate < 1:
+        raise InputError(f"rate {rate} is outside [0, 1); 0.01 lets one in a hundred be extracted")
+    allowed = math.floor(Fraction(str(rate)) * descending.size)  # exact: 0.29 * 100 is 28.99...
+    similarity.threshold = float(descending[allowed])
+    similarity.threshold_source = (
+        f"{source}: at most {100 * rate:g}% of n={descending.size} extracted"
+    )
+    return similarity.threshold
+
+
+def _count(extracted: np.ndarray) -> dict[str, int | float]:
+    k, n = int(extracted.sum()), len(extracted)
+    low, high = wilson(k, n)
+    return {"extracted": k, "candidates": n, "low": low, "high": high}
+
+
+def _result(
+    candidates: Candidates, targets: Targets, similarity: np.ndarray, tokens: np.ndarray
+) -> xr.Dataset:
+    images = candidates.images
+    equal = tokens == targets.tokens.numpy()
+    return xr.Dataset(
+        {
+            "similarity": ("candidate", similarity),
+            "equal_tokens": ("candidate", equal.sum(axis=1, dtype=np.int32)),
+            "tokens": (("candidate", "token"), tokens.astype(np.int32)),
+        },
+        coords={
+            "image": ("candidate", np.asarray(images.ids)),
+            "path": ("candidate", np.asarray(images.paths, dtype=np.str_)),
+            "label": ("candidate", np.asarray(images.labels)),
+            "group": ("candidate", candidates.group),
+        },
+    )
+
+
+def _seeded(sampling: Sampling, start: int) -> Sampling:
+    """Give each batch draws of its own: the same seed in all would repeat them."""
+    if sampling.greedy or sampling.seed is None:
+        return sampling
+    seed = np.random.SeedSequence((sampling.seed, start)).generate_state(1)[0]
+    return replace(sampling, seed=int(seed))
+
+
+def _check_attack(candidates: Candidates, targets: Targets, prefix_tokens: int) -> None:
+    if len(targets.tokens) != len(candidates):
+        raise InputError(
+            f"{len(targets.tokens)} targets for {len(candidates)} candidates; "
+            "make the targets of these candidates with make_targets"
+        )
+    if not 0 <= prefix_tokens <= targets.tokens.shape[1]:
+        raise InputError(
+            f"a prefix of {prefix_tokens} tokens; these images have {targets.tokens.shape[1]}"
+        )
