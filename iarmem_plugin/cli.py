@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,11 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from typer.core import TyperGroup
 
+from iarmem_plugin import options as opt
 from iarmem_plugin.errors import IarmemError
-
-if TYPE_CHECKING:
-    from iarmem_plugin.images import Images
-    from iarmem_plugin.tracing import ImageARModel
 
 
 class Commands(TyperGroup):
@@ -47,21 +44,6 @@ class Commands(TyperGroup):
             raise typer.Exit(2) from error
 
 
-class Precision(StrEnum):
-    """Precision of a model's weights."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class OnBadImage(StrEnum):
-    """What to do with a picture that cannot be read."""
-
-    error = "error"
-    skip = "skip"
-
-
 app = typer.Typer(
     cls=Commands,
     help="Find where an image autoregressive model memorized its training images, and reduce it.",
@@ -69,27 +51,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[str, typer.Argument(help="A model listed by `iarmem models`.")]
-ImageSource = Annotated[
-    Path, typer.Option("--images", help="Folder with a folder per class, or an .npz file.")
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
-Weights = Annotated[Path | None, typer.Option(help="File of the transformer's weights.")]
-Tokenizer = Annotated[Path | None, typer.Option(help="File of the tokenizer's weights.")]
-Device = Annotated[str, typer.Option(help="Such as cpu, cuda or cuda:1.")]
-Dtype = Annotated[Precision, typer.Option(help="Precision of the weights.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass of the model.")]
-ViewCount = Annotated[int, typer.Option("--views", min=1, help="Augmented passes an image.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
-Classes = Annotated[
-    Path | None, typer.Option(help="File that maps each class folder's name to its index.")
-]
-BadImage = Annotated[
-    OnBadImage,
-    typer.Option("--on-bad-image", help="Stop at pictures that do not open, or skip them."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
 
 def _version(asked: bool) -> None:
@@ -112,10 +73,10 @@ def main(
 
 @app.command()
 def demo(
-    out: Out = Path("iarmem-demo"),
+    out: opt.Out = Path("iarmem-demo"),
     full: Annotated[bool, typer.Option("--full", help="Use every picture; takes longer.")] = False,
     model: Annotated[str, typer.Option(help="The organism to use.")] = "var-organism",
-    as_json: AsJson = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Localize and mitigate memorization in a bundled model whose memory is known."""
     from iarmem_plugin.demo import demo as run_demo
@@ -128,29 +89,35 @@ def demo(
 
 @app.command()
 def localize(
-    model: Model,
-    images: ImageSource,
-    out: Out,
+    model: opt.Model,
+    images: opt.ImageSource,
+    out: opt.Out,
     metric: Annotated[str, typer.Option(help="A metric listed by `iarmem plugins`.")] = "unitmem",
-    weights: Weights = None,
-    tokenizer: Tokenizer = None,
-    device: Device = "cpu",
-    dtype: Dtype = Precision.float32,
-    batch_size: BatchSize = 32,
-    views: ViewCount = 10,
-    seed: Seed = 0,
-    classes: Classes = None,
-    on_bad_image: BadImage = OnBadImage.error,
-    as_json: AsJson = False,
+    weights: opt.Weights = None,
+    tokenizer: opt.Tokenizer = None,
+    device: opt.Device = "cpu",
+    dtype: opt.Dtype = opt.Precision.float32,
+    batch_size: opt.BatchSize = 32,
+    views: opt.ViewCount = 10,
+    seed: opt.Seed = 0,
+    classes: opt.Classes = None,
+    on_bad_image: opt.BadImage = opt.OnBadImage.error,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Score every neuron of a model on images; write the scores."""
     from iarmem_plugin import plugins
-    from iarmem_plugin.localize import localize as run_localize
-    from iarmem_plugin.localize import save_scores
+    from iarmem_plugin.images import open_images
 
     plugins.find("metric", metric)
-    pictures = _open(images, model, classes, on_bad_image)
-    traced = _load(model, weights, tokenizer, device, dtype)
+    num_classes = plugins.find_variant(model)[1].num_classes
+    pictures = open_images(images, num_classes=num_classes, classes=classes)
+    pictures = pictures.verify(on_bad_image.value)
+
+    from iarmem_plugin.localize import localize as run_localize
+    from iarmem_plugin.localize import save_scores
+    from iarmem_plugin.report import block_sums
+
+    traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
     with _progress() as progress:
         scores = run_localize(
             traced,
@@ -162,52 +129,81 @@ def localize(
             progress=progress,
         )
     save_scores(scores, out)
-    by_cell = scores["score"].fillna(0.0).sum("neuron").transpose("block", "scale")
+    by_cell = block_sums(scores)
     result = {"metric": metric, "out": str(out), "by_block_and_scale": by_cell.values.tolist()}
     _show(result, _score_table(metric, by_cell), as_json=as_json)
 
 
 @app.command()
 def mitigate(
-    model: Model,
-    scores: Annotated[Path, typer.Option(help="Folder or file that `localize` wrote.")],
-    images: ImageSource,
-    out: Out,
-    fraction: Annotated[float, typer.Option(help="Share of neurons to edit, in (0, 1].")] = 0.1,
+    model: opt.Model,
+    scores: opt.Scores,
+    images: opt.ImageSource,
+    out: opt.Out,
+    fraction: opt.Fraction = 0.1,
     intervention: Annotated[str, typer.Option(help="How to edit them.")] = "scale-weights",
-    factor: Annotated[float | None, typer.Option(help="The intervention's factor.")] = None,
+    factor: opt.Factor = None,
     selector: Annotated[str, typer.Option(help="Which neurons to edit.")] = "highest",
-    similarity: Annotated[
-        str, typer.Option(help="Compares a completion with its target.")
-    ] = "correlation",
-    sscd: Annotated[Path | None, typer.Option(help="TorchScript file for --similarity sscd.")] = (
-        None
+    random_sets: opt.RandomSets = 5,
+    similarity: Annotated[str, typer.Option(help="Compares completion and target.")] = (
+        "correlation"
     ),
-    candidates: Annotated[
-        Path | None, typer.Option(help="Images to extract, if not --images.")
-    ] = None,
-    inception: Annotated[
-        Path | None, typer.Option(help="Inception weights, to measure image quality.")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="Real images for --inception, if not --images.")
-    ] = None,
-    weights: Weights = None,
-    tokenizer: Tokenizer = None,
-    device: Device = "cpu",
-    dtype: Dtype = Precision.float32,
-    batch_size: BatchSize = 32,
-    seed: Seed = 0,
-    classes: Classes = None,
-    on_bad_image: BadImage = OnBadImage.error,
-    as_json: AsJson = False,
+    sscd: opt.SSCDFile = None,
+    candidates: opt.CandidateSource = None,
+    per_class: opt.PerClass = 5,
+    inception: opt.Inception = None,
+    reference: opt.Reference = None,
+    generated: opt.Generated = 1000,
+    weights: opt.Weights = None,
+    tokenizer: opt.Tokenizer = None,
+    device: opt.Device = "cpu",
+    dtype: opt.Dtype = opt.Precision.float32,
+    batch_size: opt.BatchSize = 32,
+    seed: opt.Seed = 0,
+    classes: opt.Classes = None,
+    on_bad_image: opt.BadImage = opt.OnBadImage.error,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Edit the selected neurons, and report extraction and quality before and after."""
-    raise typer.Exit(2)
+    from iarmem_plugin import choices, plugins
+    from iarmem_plugin.images import open_images
+    from iarmem_plugin.report import check_output_folder
+
+    arms = choices.arms(selector, intervention, factor, fraction, random_sets, seed)
+    measure = choices.similarity(similarity, sscd)
+    check_output_folder(out)
+    num_classes = plugins.find_variant(model)[1].num_classes
+    open_them = partial(open_images, num_classes=num_classes, classes=classes)
+    pictures = open_them(images).verify(on_bad_image.value)
+    given = None if candidates is None else open_them(candidates).verify(on_bad_image.value)
+
+    from iarmem_plugin.localize import load_scores
+    from iarmem_plugin.mitigate import mitigate as run_mitigate
+
+    found = load_scores(scores)
+    traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
+    quality = None
+    if inception is not None:
+        real = pictures if reference is None else open_them(reference)
+        quality = choices.quality(traced, inception, real, generated, seed)
+    with _progress() as progress:
+        report = run_mitigate(
+            traced,
+            found,
+            choices.candidates(traced, pictures, given, per_class, progress),
+            arms,
+            similarity=measure,
+            quality=quality,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    report.save(out)
+    _show(report.to_dict(), report.table(), as_json=as_json)
+    typer.echo(f"Report: {out / 'report.html'}", err=True)
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
+def models(as_json: opt.AsJson = False) -> None:
     """List the models that the installed adapters can load."""
     from iarmem_plugin import plugins
 
@@ -236,7 +232,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command("plugins")
-def list_plugins(as_json: AsJson = False) -> None:
+def list_plugins(as_json: opt.AsJson = False) -> None:
     """List what plugins provide, and the plugins that could not be loaded."""
     import warnings
 
@@ -255,23 +251,6 @@ def list_plugins(as_json: AsJson = False) -> None:
     for plugin, reason in problems.items():
         table.add_row("[red]skipped[/red]", "", plugin, reason)
     _show({"plugins": rows, "skipped": problems}, table, as_json=as_json)
-
-
-def _load(
-    model: str, weights: Path | None, tokenizer: Path | None, device: str, dtype: Precision
-) -> ImageARModel:
-    from iarmem_plugin import plugins
-
-    return plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
-
-
-def _open(path: Path, model: str, classes: Path | None, on_bad_image: OnBadImage) -> Images:
-    from iarmem_plugin import plugins
-    from iarmem_plugin.images import open_images
-
-    _, variant = plugins.find_variant(model)
-    images = open_images(path, num_classes=variant.num_classes, classes=classes)
-    return images.verify(on_bad_image.value)
 
 
 @contextmanager

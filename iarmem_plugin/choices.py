@@ -1,0 +1,120 @@
+"""What a user named on the command line, made into the objects that the jobs take."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iarmem_plugin import plugins
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_candidates
+from iarmem_plugin.evaluation.generation import proportional_labels
+from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.images import Images
+from iarmem_plugin.interfaces import Intervention, Similarity
+from iarmem_plugin.mitigate import Arm, QualityProtocol
+from iarmem_plugin.selection import Random
+from iarmem_plugin.tracing import ImageARModel
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def arms(
+    selector: str,
+    intervention: str,
+    factor: float | None,
+    fraction: float,
+    random_sets: int,
+    seed: int,
+) -> list[Arm]:
+    """Return the arm that the user named, and random neuron sets of the same size beside it.
+
+    Raises:
+        UnknownNameError: no such selector or intervention.
+        InputError: a fraction outside (0, 1], or a factor for an intervention that takes none.
+    """
+    edit = make_intervention(intervention, factor)
+    chosen = _make(plugins.find("selector", selector), "selector", selector)
+    drawn = [
+        Arm(f"random {number + 1}", Random(), edit, fraction, seed=seed + number)
+        for number in range(random_sets)
+    ]
+    return [Arm(selector, chosen, edit, fraction, seed=seed), *drawn]
+
+
+def make_intervention(name: str, factor: float | None) -> Intervention:
+    """Return the intervention of that name.
+
+    Raises:
+        UnknownNameError: no such intervention.
+        InputError: a factor for an intervention that takes none.
+    """
+    found = plugins.find("intervention", name)
+    if factor is None:
+        made: Intervention = _make(found, "intervention", name)
+        return made
+    if "factor" not in inspect.signature(found).parameters:
+        raise InputError(f"intervention {name!r} takes no factor; leave out --factor {factor}")
+    return _make(found, "intervention", name, factor=factor)  # type: ignore[no-any-return]  # checked
+
+
+def similarity(name: str, file: Path | None) -> Similarity:
+    """Return the similarity measure of that name, from its file where it needs one.
+
+    Raises:
+        UnknownNameError: no such measure.
+        InputError: a file is missing, or one is given that is not needed.
+    """
+    found = plugins.find("similarity", name)
+    needs_file = "file" in inspect.signature(found).parameters
+    if needs_file and file is None:
+        raise InputError(f"similarity {name!r} needs a TorchScript file; name it with --sscd FILE")
+    if not needs_file and file is not None:
+        raise InputError(f"similarity {name!r} takes no file; use --similarity sscd with --sscd")
+    made: Similarity = _make(found, "similarity", name, **({"file": file} if needs_file else {}))
+    return made
+
+
+def candidates(
+    model: ImageARModel,
+    images: Images,
+    given: Images | None,
+    per_class: int,
+    progress: Progress | None,
+) -> Candidates:
+    """Return the images that the user names, or the best predicted of each class."""
+    if given is not None:
+        return Candidates(given, np.full(len(given), "candidate"))
+    views = model.adapter.variant.views
+    return rank_candidates(model, images, views, per_class=per_class, progress=progress)
+
+
+def quality(
+    model: ImageARModel, weights: Path, real: Images, generated: int, seed: int
+) -> QualityProtocol:
+    """Return the FID and KID protocol with Inception, the reference being the real images."""
+    measure = TorchFidelity(weights, "Inception v3", device=str(model.device))
+    views = model.adapter.variant.views
+    starts = range(0, len(real), 64)
+    parts = (slice(start, min(start + 64, len(real))) for start in starts)
+    features = measure.features(centre_views(real, views, rows) for rows in parts)
+    return QualityProtocol(
+        measure,
+        {"given images": features},
+        proportional_labels(real.labels, generated),
+        replace(model.adapter.variant.sampling, seed=seed),
+    )
+
+
+def _make(found: type[Any], kind: str, name: str, **parameters: Any) -> Any:
+    try:
+        return found(**parameters)
+    except TypeError as error:
+        raise InputError(
+            f"{kind} {name!r} cannot be made here: {error}; use it in Python"
+        ) from error

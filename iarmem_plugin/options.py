@@ -1,0 +1,66 @@
+"""The options that the commands of `iarmem` share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Precision(StrEnum):
+    """Precision of a model's weights."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class OnBadImage(StrEnum):
+    """What to do with a picture that cannot be read."""
+
+    error = "error"
+    skip = "skip"
+
+
+Model = Annotated[str, typer.Argument(help="A model listed by `iarmem models`.")]
+ImageSource = Annotated[
+    Path, typer.Option("--images", help="Folder with a folder per class, or an .npz file.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Weights = Annotated[Path | None, typer.Option(help="File of the transformer's weights.")]
+Tokenizer = Annotated[Path | None, typer.Option(help="File of the tokenizer's weights.")]
+Device = Annotated[str, typer.Option(help="Such as cpu, cuda or cuda:1.")]
+Dtype = Annotated[Precision, typer.Option(help="Precision of the weights.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass of the model.")]
+ViewCount = Annotated[int, typer.Option("--views", min=1, help="Augmented passes an image.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
+Classes = Annotated[
+    Path | None, typer.Option(help="File that maps each class folder's name to its index.")
+]
+BadImage = Annotated[
+    OnBadImage,
+    typer.Option("--on-bad-image", help="Stop at pictures that do not open, or skip them."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Fraction = Annotated[float, typer.Option(help="Share of neurons to edit, in (0, 1].")]
+Scores = Annotated[Path, typer.Option(help="Folder or file that `iarmem localize` wrote.")]
+Factor = Annotated[float | None, typer.Option(help="The intervention's factor, if it has one.")]
+RandomSets = Annotated[
+    int, typer.Option(min=0, help="Random neuron sets of the same size, to compare with.")
+]
+PerClass = Annotated[
+    int, typer.Option(min=1, help="Images of each class to try, the best predicted first.")
+]
+CandidateSource = Annotated[
+    Path | None, typer.Option("--candidates", help="Images to try, instead of ranking --images.")
+]
+SSCDFile = Annotated[Path | None, typer.Option("--sscd", help="SSCD's TorchScript file.")]
+Inception = Annotated[
+    Path | None, typer.Option(help="torch-fidelity's Inception weights, to measure quality.")
+]
+Reference = Annotated[
+    Path | None, typer.Option(help="Real images to compare quality with, if not --images.")
+]
+Generated = Annotated[int, typer.Option(min=2, help="Images to generate for the quality.")]

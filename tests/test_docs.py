@@ -1,0 +1,130 @@
+"""The docs cannot drift: commands, code, names and links are what they say."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import iarmem_plugin
+from iarmem_plugin import hookspecs
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "adapters/*.md", "metrics/*.md", "examples/**/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def run(code: str, folder: Path) -> None:
+    """Run code from a file, as nnsight reads the source of what it traces."""
+    script = folder / "example.py"
+    script.write_text(code)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+def imported_for_type_checkers() -> set[str]:
+    tree = ast.parse((ROOT / "iarmem_plugin" / "__init__.py").read_text())
+    (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
+    return {name.name for node in imports for name in node.names}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pip install -c constraints.txt -e . && iarmem demo",
+        'pip install -c constraints.txt -e ".[test]" && pytest',
+    ],
+)
+def test_the_readme_gives_each_of_its_two_commands_once(command: str) -> None:
+    assert (ROOT / "README.md").read_text().splitlines().count(command) == 1
+
+
+def test_the_readme_example_runs(tmp_path: Path) -> None:
+    (example,) = blocks("README.md", "python")
+    run(example + "\nassert pictures.shape == (4, 3, 32, 32)\n", tmp_path)
+
+
+def test_the_plugin_example_runs_and_passes_its_tests(tmp_path: Path) -> None:
+    run("\n".join(blocks("docs/plugins.md", "python")), tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "example.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    used = set(re.findall(r"^iarmem (\w+)", "\n".join(blocks("README.md", "sh")), re.MULTILINE))
+    command = [sys.executable, "-m", "iarmem_plugin", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert used
+    assert [name for name in used if f" {name} " not in shown] == []
+
+
+@pytest.mark.parametrize("name", sorted(iarmem_plugin.__all__))
+def test_every_public_name_is_documented_and_typed(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "index.md").read_text()
+    assert name in (ROOT / "tests" / "typing" / "api.py").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(set(iarmem_plugin.__all__) - {"__version__"}))
+def test_every_public_name_explains_itself(name: str) -> None:
+    assert getattr(iarmem_plugin, name).__doc__
+
+
+def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
+    assert imported_for_type_checkers() == set(iarmem_plugin.__all__)
+    assert set(iarmem_plugin.__all__) <= set(dir(iarmem_plugin))
+
+
+def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
+    code = "import iarmem_plugin.capture, iarmem_plugin.localize, iarmem_plugin.mitigate\n"
+    code += "import iarmem_plugin as i; print(*map(callable, (i.capture, i.localize, i.mitigate)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True True\n"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'recall'"):
+        iarmem_plugin.recall  # type: ignore[attr-defined]  # noqa: B018  # that is the test
+
+
+def hooks() -> Iterable[str]:
+    return [name for name in vars(hookspecs) if name.startswith("provide_")]
+
+
+@pytest.mark.parametrize("hook", hooks())
+def test_every_hook_is_documented(hook: str) -> None:
+    assert f"`{hook}`" in (ROOT / "docs" / "plugins.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == iarmem_plugin.__version__
+
+
+def test_the_report_schema_is_a_schema() -> None:
+    import jsonschema
+
+    schema = json.loads((ROOT / "docs" / "report.schema.json").read_text())
+    jsonschema.validators.validator_for(schema).check_schema(schema)

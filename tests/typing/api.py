@@ -1,0 +1,114 @@
+"""The public names as users write them; type-checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+import iarmem_plugin as iarmem
+from iarmem_plugin import (
+    ActivationStore,
+    Adapter,
+    Arm,
+    Highest,
+    IarmemError,
+    ImageARModel,
+    Images,
+    Intervention,
+    Lowest,
+    Metric,
+    Quality,
+    Random,
+    Report,
+    Sampling,
+    ScaleWeights,
+    ScaleWeightsAndBiases,
+    Selector,
+    Similarity,
+    Views,
+    Zero,
+    ZeroWeights,
+    capture,
+    extract,
+    hookimpl,
+    intervene,
+    load,
+    localize,
+    mitigate,
+    select,
+)
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.extraction import make_targets
+from iarmem_plugin.layout import NeuronWeights
+
+version: str = iarmem.__version__
+
+
+def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -> Report:
+    model: ImageARModel = load("var-d16", weights, tokenizer, device="cuda", dtype="bfloat16")
+    images: Images = Images.from_folder(pictures, num_classes=1000)
+    scores: xr.Dataset = localize(model, images, metric="unitmem", views=10, batch_size=8)
+    candidates = Candidates(images, scores["score"].values)
+    arms = [
+        Arm("highest", Highest(), ScaleWeights(factor=0.5), fraction=0.1),
+        Arm("lowest", Lowest(pool="block"), ScaleWeightsAndBiases(factor=0.5), fraction=0.1),
+        Arm("random", Random(), Zero(), fraction=0.1, seed=1),
+    ]
+    closeness: Similarity = similarity()
+    report: Report = mitigate(model, scores, candidates, arms, similarity=closeness)
+    report.save(out)
+    return report
+
+
+def similarity() -> Similarity:
+    from iarmem_plugin import plugins
+
+    found: type[Similarity] = plugins.find("similarity", "correlation")
+    return found()
+
+
+def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Dataset:
+    views: Views = model.adapter.variant.views
+    for batch in capture(model, images, views=10, augmentation=views):
+        metric.update(batch)
+    scores = xr.Dataset({"score": metric.compute()})
+    neurons: xr.DataArray = select(scores, fraction=0.1)
+    candidates = Candidates(images, scores["score"].values)
+    targets = make_targets(model, candidates, views)
+    with intervene(model, neurons, ZeroWeights(), backend="weights") as edited:
+        tokens = edited.complete(
+            torch.zeros(4, 0, dtype=torch.int64), torch.arange(4), Sampling(greedy=False, seed=1)
+        )
+        pictures: torch.Tensor = edited.decode(tokens)
+        return extract(
+            edited, candidates, targets, similarity=similarity(), prefix_tokens=len(pictures)
+        )
+
+
+def open_store(path: Path) -> ActivationStore:
+    try:
+        return ActivationStore.open(path)
+    except IarmemError as error:
+        raise SystemExit(str(error)) from error
+
+
+class Halve(Intervention):
+    name = "halve"
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        return {}
+
+    def edit(self, neurons: NeuronWeights) -> NeuronWeights:
+        return NeuronWeights(neurons.fc1_weight / 2, neurons.fc1_bias, neurons.fc2_weight)
+
+
+@hookimpl
+def provide_interventions() -> Iterable[type[Intervention]]:
+    return [Halve]
+
+
+kinds: tuple[type, ...] = (Adapter, Metric, Intervention, Selector, Similarity, Quality)
