@@ -147,7 +147,7 @@ class UnitMem(Metric):
             )
             for first in range(0, len(batch), _IMAGES):
                 some = np.s_[first : first + _IMAGES]
-                running.add(batch[some, tile], images[some], later=images[first] > self._last)
+                running.add(batch[some, tile], images[some], later=bool(images[first] > self._last))
 
 
 class _Running:
