@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from iarmem_plugin.errors import (
     CorruptStoreError,
     IncompleteCaptureError,
     InputError,
-    NonFiniteActivationError,
     UnknownModelError,
 )
 from iarmem_plugin.images import Images
@@ -30,8 +28,10 @@ from iarmem_plugin.store_format import (
     DIMS,
     FORMAT,
     FORMAT_VERSION,
+    check_slab,
     chunks_and_shards,
     group_attributes,
+    group_name,
     model_groups,
     read_node,
     require_store,
@@ -97,7 +97,7 @@ class ActivationStore:
         root = Path(path)
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             require_store(root)
-        name = _group_name(model)
+        name = group_name(model)
         if root.exists() and name in model_groups(root):
             raise InputError(f"{root} holds activations of {name!r} already; name a new store")
         if slab < 1 or len(images) == 0:
@@ -214,10 +214,11 @@ class ActivationStore:
         model = self._checked(model)
         group, array = self._writable(model)
         low, high = self._bounds(group, array, slab)
-        _check_slab(activations, (*array.shape[:4], high - low), low)
-        for block in range(array.shape[1]):
+        _, blocks, scales, neurons, _ = array.shape
+        check_slab(activations, (1, blocks, scales, neurons, high - low), low)
+        for block in range(blocks):
             array[:, block : block + 1, :, :, low:high] = activations[:, block : block + 1]
-        _sync_to_disk([self._shard(model, array, block, slab) for block in range(array.shape[1])])
+        _sync_to_disk([self._shard(model, array, block, slab) for block in range(blocks)])
         captured = group["captured"]
         captured[low:high] = True  # type: ignore[index]  # an array: checked when opened
 
@@ -271,7 +272,7 @@ class ActivationStore:
     def _checked(self, model: str | None) -> str:
         names = self.models
         only = names[0] if len(names) == 1 else ""
-        name = only if model is None else _group_name(model)
+        name = only if model is None else group_name(model)
         if name not in names:
             given = "no model was named" if model is None else f"there is no {name!r}"
             raise UnknownModelError(
@@ -381,31 +382,12 @@ def _damaged_block(part: xr.DataArray) -> str:
 
 def _with_plain_strings(part: xr.DataArray) -> xr.DataArray:
     names = [name for name, coordinate in part.coords.items() if coordinate.dtype.kind == "T"]
-    return part.assign_coords({name: part[name].astype(str) for name in names})
-
-
-def _group_name(model: str) -> str:
-    name = re.sub(r"[^a-z0-9._-]+", "-", model.lower())
-    if not name.strip(".-_"):
-        raise InputError(f"a model cannot be called {model!r}; use letters and digits")
-    return name
-
-
-def _check_slab(activations: np.ndarray, shape: tuple[int, ...], first: int) -> None:
-    if activations.shape != shape or activations.dtype != np.float32:
-        raise InputError(
-            f"a slab of {activations.dtype} {activations.shape} was given; expected float32 "
-            f"{shape}, dims ({', '.join(DIMS)})"
-        )
-    for block in range(shape[1]):
-        bad = ~np.isfinite(activations[0, block])
-        if bad.any():
-            scale, neuron, image = (int(axis[0]) for axis in bad.nonzero())
-            raise NonFiniteActivationError(
-                f"the activation of block {block}, scale {scale}, neuron {neuron}, image number "
-                f"{first + image} is {activations[0, block, scale, neuron, image]}; expected "
-                "finite numbers: check the weights and the dtype"
-            )
+    return part.assign_coords(
+        {
+            name: (part[name].dims, part[name].to_numpy().astype(object).astype(str))
+            for name in names
+        }
+    )
 
 
 def _sync_to_disk(files: list[Path]) -> None:

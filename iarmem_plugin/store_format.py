@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from iarmem_plugin.errors import CorruptStoreError, InputError, NotAStoreError, StoreVersionError
+import numpy as np
+
+from iarmem_plugin.errors import (
+    CorruptStoreError,
+    InputError,
+    NonFiniteActivationError,
+    NotAStoreError,
+    StoreVersionError,
+)
 from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout
 
@@ -66,6 +75,46 @@ def group_attributes(
         "provenance": {**attrs.get("provenance", {}), "image_list_sha256": images.digest},
     }
     return {**known, "capture_fingerprint": _fingerprint(known, layout)}
+
+
+def group_name(model: str) -> str:
+    """Return the name of a model's group: lower case letters, digits, dots, dashes, underscores.
+
+    Raises:
+        InputError: if nothing would be left of the name.
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", model.lower())
+    if not name.strip(".-_"):
+        raise InputError(f"a model cannot be called {model!r}; use letters and digits")
+    return name
+
+
+def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:
+    """Refuse a slab that would not be written whole, or holds anything but finite numbers.
+
+    Args:
+        activations: what was given.
+        shape: of the slab, dims (model=1, block, scale, neuron, image).
+        first: position of the slab's first image, for the message.
+
+    Raises:
+        InputError: if shape or dtype differ.
+        NonFiniteActivationError: naming block, scale and image.
+    """
+    if activations.shape != shape or activations.dtype != np.float32:
+        raise InputError(
+            f"a slab of {activations.dtype} {activations.shape} was given; expected float32 "
+            f"{shape}, dims ({', '.join(DIMS)})"
+        )
+    for block in range(shape[1]):
+        bad = ~np.isfinite(activations[0, block])
+        if bad.any():
+            scale, neuron, image = (int(axis[0]) for axis in bad.nonzero())
+            raise NonFiniteActivationError(
+                f"the activation of block {block}, scale {scale}, neuron {neuron}, image number "
+                f"{first + image} is {activations[0, block, scale, neuron, image]}; expected "
+                "finite numbers: check the weights and the dtype"
+            )
 
 
 def read_node(node: Path) -> dict[str, Any] | None:
