@@ -1,0 +1,312 @@
+"""Where pictures, labels and views come from, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.images import Images, Views, open_images, refuse_identical_views
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def picture(height: int, width: int) -> Image.Image:
+    return Image.fromarray(noise(height, width))
+
+
+def tree(root: Path, *paths: str) -> Path:
+    for seed, path in enumerate(paths):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(6, 6, seed)).save(root / path)
+    return root
+
+
+def labels_of(images: Images) -> dict[str, int]:
+    return dict(zip(images.paths, images.labels.tolist(), strict=True))
+
+
+# --- views
+
+
+def test_a_view_is_a_crop_of_the_picture_in_0_to_1() -> None:
+    pixels = noise(6, 7)
+    view = Views(crop=4).draw(Image.fromarray(pixels), image=0, count=1, seed=0)[0].numpy()
+    crops = [pixels[t : t + 4, x : x + 4] for t in range(3) for x in range(4)]
+    assert any(np.array_equal(view, np.moveaxis(c, 2, 0).astype("f4") / 255) for c in crops)
+
+
+def test_every_crop_position_is_drawn_about_equally_often() -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[..., 0] = np.arange(16).reshape(4, 4)
+    views = Views(crop=2).draw(Image.fromarray(pixels), image=3, count=900, seed=0)
+    corners, counts = np.unique((views[:, 0, 0, 0] * 255).round(), return_counts=True)
+    assert list(corners) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert counts.min() > 60  # 100 expected; five standard deviations are 47
+
+
+def test_a_view_depends_on_seed_image_and_number_alone() -> None:
+    views, source = Views(crop=8), picture(24, 24)
+    ten = views.draw(source, image=5, count=10, seed=1)
+    assert torch.equal(ten[:3], views.draw(source, image=5, count=3, seed=1))
+    assert not torch.equal(ten, views.draw(source, image=6, count=10, seed=1))
+    assert not torch.equal(ten, views.draw(source, image=5, count=10, seed=2))
+
+
+def test_drawing_leaves_the_global_generators_alone() -> None:
+    torch_state = torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()
+    Views(crop=4).draw(picture(8, 8), image=0, count=3, seed=0)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])
+
+
+def test_the_border_is_white() -> None:
+    black = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
+    view = Views(crop=4, pad=1).center(black)
+    assert view.sum() == 3 * (16 - 4)
+    assert not view[:, 1:3, 1:3].any()
+
+
+def test_the_shorter_side_is_resized_by_lanczos() -> None:
+    source = picture(20, 30)
+    expected = np.asarray(source.resize((15, 10), Image.Resampling.LANCZOS))
+    view = Views(crop=10, resize=10).center(source)
+    assert np.array_equal(np.moveaxis(expected[:, 2:12], 2, 0).astype("f4") / 255, view.numpy())
+
+
+def test_the_centre_view_has_equal_margins() -> None:
+    pixels = noise(8, 12)
+    view = Views(crop=4).center(Image.fromarray(pixels))
+    assert np.array_equal(np.moveaxis(pixels[2:6, 4:8], 2, 0).astype("f4") / 255, view.numpy())
+
+
+def test_several_views_of_one_possible_crop_are_refused() -> None:
+    with pytest.raises(InputError, match="10 identical views"):
+        Views(crop=8).draw(picture(8, 8), image=0, count=10, seed=0)
+    assert Views(crop=8).draw(picture(8, 8), image=0, count=1, seed=0).shape == (1, 3, 8, 8)
+
+
+def test_a_picture_smaller_than_the_crop_is_refused() -> None:
+    with pytest.raises(InputError, match="6 x 5 pixels is too small for 8-pixel views"):
+        Views(crop=8).center(picture(5, 6))
+
+
+def test_a_batch_of_identical_views_is_refused() -> None:
+    one = torch.rand(2, 1, 3, 4, 4)
+    with pytest.raises(InputError, match="3 views of each of 2 pictures are identical"):
+        refuse_identical_views(one.expand(2, 3, 3, 4, 4))
+
+
+def test_different_views_single_views_and_plain_pictures_pass() -> None:
+    refuse_identical_views(torch.rand(2, 3, 3, 4, 4))
+    refuse_identical_views(torch.rand(2, 1, 3, 4, 4))
+    refuse_identical_views(torch.ones(2, 3, 3, 4, 4))
+
+
+# --- labels of a folder
+
+
+def test_a_complete_set_of_folders_ranks_by_name(tmp_path: Path) -> None:
+    tree(tmp_path, "cat/1.png", "ant/1.png", "ant/0.PNG", "dog/x/1.png")
+    images = Images.from_folder(tmp_path, num_classes=3)
+    assert labels_of(images) == {"ant/0.PNG": 0, "ant/1.png": 0, "cat/1.png": 1, "dog/x/1.png": 2}
+    assert images.classes == {0: "ant", 1: "cat", 2: "dog"}
+    assert images.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_names_that_rank_nothing_are_refused(tmp_path: Path, num_classes: int | None) -> None:
+    tree(tmp_path, "cat/1.png", "ant/1.png")
+    with pytest.raises(InputError, match="class of folder 'ant' cannot be told"):
+        open_images(tmp_path, num_classes=num_classes)
+
+
+def test_a_folder_without_pictures_still_counts_as_a_class(tmp_path: Path) -> None:
+    tree(tmp_path, "cat/1.png", "dog/1.png")
+    (tmp_path / "ant").mkdir()
+    assert labels_of(open_images(tmp_path, num_classes=3)) == {"cat/1.png": 1, "dog/1.png": 2}
+
+
+def test_names_can_be_class_indices(tmp_path: Path) -> None:
+    tree(tmp_path, "10/a.png", "9/a.png")
+    assert labels_of(open_images(tmp_path, num_classes=1000)) == {"10/a.png": 10, "9/a.png": 9}
+
+
+def test_indices_win_over_ranks_in_a_complete_set(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"{label}/a.png" for label in range(11)))
+    assert labels_of(open_images(tmp_path, num_classes=11))["10/a.png"] == 10
+
+
+def test_an_index_outside_the_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'12' is outside the classes 0..9"):
+        open_images(tree(tmp_path, "3/a.png", "12/a.png"), num_classes=10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"cat": 7, "big dog": 2}', "cat\t7\nbig dog\t2\n", "cat 7\n\nbig dog 2", "cat,7\nbig dog, 2"],
+)
+def test_a_classes_file_maps_names(tmp_path: Path, text: str) -> None:
+    tree(tmp_path / "p", "cat/1.png", "big dog/1.png")
+    (tmp_path / "classes").write_text(text)
+    images = open_images(tmp_path / "p", classes=tmp_path / "classes", num_classes=8)
+    assert labels_of(images) == {"big dog/1.png": 2, "cat/1.png": 7}
+    assert images.classes == {2: "big dog", 7: "cat"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat 7", "no line for 1 folders: \\['dog'\\]"),
+        ("cat 7\ndog seven", "line 2 of the classes file .* 'dog seven'"),
+        ("cat 7\ndog 7", "both mapped to class 7"),
+        ("cat 7\ncat 8", "gives a name twice"),
+        ('{"cat": 7', "is not JSON"),
+        ('{"cat": 7, "dog": "8"}', "maps 'dog' to '8'"),
+        ("cat 7\ndog 99", "label 99, which is outside the classes"),
+    ],
+)
+def test_a_bad_classes_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    tree(tmp_path / "p", "cat/1.png", "dog/1.png")
+    (tmp_path / "classes").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_images(tmp_path / "p", classes=tmp_path / "classes", num_classes=10)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "notes.txt").write_text("none")
+    with pytest.raises(InputError, match="holds no pictures"):
+        open_images(tmp_path)
+
+
+def test_a_picture_outside_a_class_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"outside any class folder, such as 'loose.png'"):
+        open_images(tree(tmp_path, "0/a.png", "loose.png"))
+
+
+def test_a_path_that_is_no_source_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_text("")
+    with pytest.raises(InputError, match=r"neither a folder nor an .npz file"):
+        open_images(tmp_path / "x.tar")
+    with pytest.raises(InputError, match="does not exist"):
+        open_images(tmp_path / "nowhere")
+
+
+# --- pictures
+
+
+def test_a_corrupt_picture_is_named_and_skipped_only_on_request(tmp_path: Path) -> None:
+    tree(tmp_path, "0/a.png", "0/b.png", "1/c.png")
+    (tmp_path / "0" / "b.png").write_bytes((tmp_path / "0" / "a.png").read_bytes()[:60])
+    images = open_images(tmp_path)
+    with pytest.raises(InputError, match=r"picture '0/b.png' cannot be read"):
+        images.load(1)
+    with pytest.raises(InputError, match=r"picture '0/b.png' cannot be read"):
+        images.verify()
+    good = images.verify(on_bad="skip")
+    assert good.paths == ("0/a.png", "1/c.png")
+    assert good.skipped == ("0/b.png",)
+    assert list(good.ids) == [0, 2]
+
+
+def test_skipping_every_picture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "a.png").write_bytes(b"none")
+    with pytest.raises(InputError, match=r"'0/a.png' cannot be read"):
+        open_images(tmp_path).verify(on_bad="skip")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
+def test_every_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
+    name = "a.jpg" if mode == "CMYK" else "a.png"
+    (tmp_path / "0").mkdir()
+    picture(6, 6).convert(mode).save(tmp_path / "0" / name)
+    assert open_images(tmp_path).load(0).mode == "RGB"
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    picture(6, 6).convert("P").save(tmp_path / "0" / "a.png", transparency=bytes(range(256)))
+    assert open_images(tmp_path).load(0).mode == "RGB"
+
+
+# --- arrays
+
+
+def test_an_npz_file_gives_pictures_labels_names_and_classes(tmp_path: Path) -> None:
+    pixels = np.stack([noise(4, 4, seed) for seed in range(3)])
+    path = tmp_path / "x.npz"
+    np.savez(path, images=pixels, labels=[1, 0, 1], names=["u", "v", "w"], classes=["no", "yes"])
+    images = open_images(path, num_classes=2)
+    assert labels_of(images) == {"u": 1, "v": 0, "w": 1}
+    assert images.classes == {0: "no", 1: "yes"}
+    assert np.array_equal(pixels[2], images.load(2))
+    assert repr(images) == "Images(3 pictures, 2 classes)"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((2, 4, 4, 3), np.uint8)}, "has no array 'labels'"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 0]}, "expected uint8"),
+        ({"images": np.zeros((2, 4, 4, 3)), "labels": [0, 0]}, "images are float64"),
+        ({"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0]}, "expected 2 integers"),
+        ({"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, -1]}, "label -1"),
+        ({"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 5]}, "label 5"),
+        (
+            {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1], "names": ["a", "a"]},
+            "1 different names",
+        ),
+        ({"images": np.zeros((0, 4, 4, 3), np.uint8), "labels": np.zeros(0, int)}, "0 pictures"),
+    ],
+)
+def test_a_bad_npz_file_is_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray], message: str
+) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        open_images(tmp_path / "x.npz", num_classes=2)
+
+
+def test_a_file_that_only_claims_to_be_npz_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match=r"cannot be read as an .npz file"):
+        open_images(tmp_path / "x.npz")
+
+
+def test_a_classes_file_names_the_labels_of_an_npz_file(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 4, 4, 3), np.uint8), labels=[4, 2])
+    (tmp_path / "c.json").write_text(json.dumps({"no": 2, "yes": 4}))
+    assert open_images(tmp_path / "x.npz", classes=tmp_path / "c.json").classes[4] == "yes"
+
+
+def test_a_subset_keeps_global_ids(tmp_path: Path) -> None:
+    pixels = np.stack([noise(4, 4, seed) for seed in range(5)])
+    images = Images.from_arrays(pixels, np.arange(5))
+    part = images.subset([4, 1, 3]).subset([2, 0])
+    assert list(part.ids) == [3, 4]
+    assert list(part.labels) == [3, 4]
+    assert np.array_equal(pixels[3], part.load(0))
+
+
+@pytest.mark.parametrize("indices", [[5], [-1], [1, 1]])
+def test_a_subset_of_positions_that_do_not_exist_or_repeat_is_refused(indices: list[int]) -> None:
+    images = Images.from_arrays(np.zeros((5, 4, 4, 3), np.uint8), np.zeros(5, int))
+    with pytest.raises(InputError, match=r"different and in 0..4"):
+        images.subset(indices)
+
+
+def test_the_digest_is_the_sha256_of_paths_and_labels() -> None:
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.array([3, 1]), names=("a", "b"))
+    assert images.digest == hashlib.sha256(b"a\x003\nb\x001\n").hexdigest()

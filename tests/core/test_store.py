@@ -1,0 +1,410 @@
+"""The store as xarray, plain zarr and a metric see it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from iarmem_metrics.unitmem import UnitMem
+from iarmem_plugin.errors import (
+    CorruptStoreError,
+    IncompleteCaptureError,
+    InputError,
+    NonFiniteActivationError,
+    NotAStoreError,
+    StoreVersionError,
+    UnknownModelError,
+)
+from iarmem_plugin.images import Images
+from iarmem_plugin.layout import ModelLayout, Scale
+from iarmem_plugin.store import ActivationStore
+
+BLOCKS, SCALES, NEURONS = 2, 3, 20
+Tree = dict[str, bytes]
+
+
+def make_layout(neurons: int = NEURONS, scales: int = SCALES) -> ModelLayout:
+    spans = [Scale(str(s), tuple(range(s * s, (s + 1) ** 2))) for s in range(scales)]
+    paths = ("b.{block}.fc1", "b.{block}.act", "b.{block}.fc2")
+    return ModelLayout("var", BLOCKS, neurons, tuple(spans), *paths)
+
+
+def make_images(count: int) -> Images:
+    pixels = np.zeros((count + 3, 4, 4, 3), np.uint8)
+    names = [f"n{i:02d}/{i}.png" for i in range(count + 3)]
+    whole = Images.from_arrays(pixels, np.arange(count + 3) % 5, names=names)
+    return whole.subset(range(3, count + 3))  # ids 3, 4, ...: not the positions
+
+
+def make_scores(count: int, layout: ModelLayout) -> np.ndarray:
+    shape = (count, layout.num_blocks, len(layout.scales), layout.neurons_per_block)
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def batches(scores: np.ndarray, images: Images, size: int) -> list[xr.DataArray]:
+    """Return batches as `capture` yields them: image-first in memory."""
+    dims = ("image", "block", "scale", "neuron")
+    result = []
+    for low in range(0, len(scores), size):
+        part = slice(low, low + size)
+        coords = {"image": images.ids[part], "label": ("image", images.labels[part])}
+        data = xr.DataArray(scores[part], dims=dims, coords=coords)
+        result.append(data.transpose("block", "scale", "neuron", "image"))
+    return result
+
+
+def fill(
+    path: Path, count: int = 21, slab: int = 8, size: int = 5, neurons: int = NEURONS
+) -> tuple[ActivationStore, np.ndarray]:
+    layout, images = make_layout(neurons), make_images(count)
+    scores = make_scores(count, layout)
+    store = ActivationStore.create(path, model="tiny", layout=layout, images=images, slab=slab)
+    with store.writer("tiny") as writer:
+        for batch in batches(scores, images, size):
+            writer.write(batch)
+    return store, scores
+
+
+def tiny_model(layout: ModelLayout) -> SimpleNamespace:
+    variant = SimpleNamespace(name="tiny")
+    return SimpleNamespace(layout=layout, adapter=SimpleNamespace(variant=variant))
+
+
+def contents(path: Path) -> Tree:
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.zarr"
+
+
+def test_xarray_opens_it_without_this_package(path: Path) -> None:
+    _, scores = fill(path)
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
+        part = tree["tiny"].activation.sel(
+            model="tiny", block=1, scale=2, neuron=[5, 9], image=slice(3, 12)
+        )
+        assert np.array_equal(scores[:10, 1, 2][:, [5, 9]].T, part)
+
+
+def test_a_plain_zarr_reader_sees_the_same_numbers(path: Path) -> None:
+    _, scores = fill(path)
+    array = zarr.open_array(path / "tiny" / "activation", mode="r")
+    assert np.array_equal(np.moveaxis(scores, 0, -1)[None], array[:])
+
+
+def test_the_group_is_laid_out_as_documented(path: Path) -> None:
+    fill(path)
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
+        data = tree["tiny"].to_dataset()
+        assert tree.attrs == {"format": "iarmem-activations", "format_version": 1}
+    kinds = {name: (array.dims, array.dtype.kind) for name, array in data.variables.items()}
+    assert kinds == {
+        "activation": (("model", "block", "scale", "neuron", "image"), "f"),
+        "captured": (("image",), "b"),
+        "model": (("model",), "T"),
+        "block": (("block",), "i"),
+        "scale": (("scale",), "i"),
+        "scale_name": (("scale",), "T"),
+        "scale_size": (("scale",), "i"),
+        "neuron": (("neuron",), "i"),
+        "image": (("image",), "i"),
+        "image_path": (("image",), "T"),
+        "label": (("image",), "i"),
+    }
+    assert set(data.data_vars) == {"activation"}
+    assert list(data["scale_size"].to_numpy()) == [1, 3, 5]
+    assert list(data["image"].to_numpy()[:2]) == [3, 4]
+    assert data["image_path"].to_numpy()[0] == "n03/3.png"
+    assert data.attrs["layout_ready"] is True
+    assert data.attrs["reduction"] == "mean of absolute value over the tokens of a scale"
+    assert data["activation"].attrs["cell_methods"] == "token: mean (absolute value)"
+
+
+@pytest.mark.parametrize(
+    ("neurons", "slab", "chunk", "shard"),
+    [
+        (1408, 256, (512, 128), (1536, 256)),
+        (20, 8, (20, 8), (20, 8)),
+        (512, 128, (512, 128), (512, 128)),
+    ],
+)
+def test_chunks_and_shards_follow_the_formula(
+    path: Path, neurons: int, slab: int, chunk: tuple[int, int], shard: tuple[int, int]
+) -> None:
+    ActivationStore.create(
+        path, model="m", layout=make_layout(neurons), images=make_images(3), slab=slab
+    )
+    array = zarr.open_array(path / "m" / "activation", mode="r")
+    assert array.chunks == (1, 1, 1, *chunk)
+    assert array.shards == (1, 1, SCALES, *shard)
+    assert np.isnan(array.fill_value)
+    codecs = json.loads((path / "m/activation/zarr.json").read_text())["codecs"][0]
+    inner = codecs["configuration"]["codecs"]
+    assert [codec["name"] for codec in inner] == ["bytes", "blosc", "crc32c"]
+    assert inner[1]["configuration"]["shuffle"] == "bitshuffle"
+
+
+@pytest.mark.parametrize(("count", "slab"), [(21, 8), (16, 8), (5, 8), (1, 8)])
+def test_there_is_one_file_for_each_block_of_each_slab(path: Path, count: int, slab: int) -> None:
+    fill(path, count, slab)
+    shards = [f for f in (path / "tiny/activation/c").rglob("*") if f.is_file()]
+    assert len(shards) == BLOCKS * -(-count // slab)
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 21])
+def test_batches_of_any_size_fill_the_same_store(path: Path, size: int, tmp_path: Path) -> None:
+    fill(path, size=size)
+    fill(tmp_path / "y.zarr", size=3)
+    assert contents(path) == contents(tmp_path / "y.zarr")
+
+
+def test_opening_reads_no_activation(path: Path) -> None:
+    store, _ = fill(path)
+    shutil.rmtree(path / "tiny/activation/c")
+    assert store.dataset().activation.shape == (1, BLOCKS, SCALES, NEURONS, 21)
+    assert store.activation.sel(block=1, scale=0, neuron=3).sizes["image"] == 21
+
+
+def test_a_metric_gives_the_same_from_the_store_as_from_capture(path: Path) -> None:
+    store, scores = fill(path)
+    streamed, stored = UnitMem(), UnitMem()
+    for batch in batches(scores, make_images(21), 5):
+        streamed.update(batch)
+    for batch in store.batches():
+        assert batch.dims == ("block", "scale", "neuron", "image")
+        stored.update(batch)
+    one, other = streamed.compute(), stored.compute().drop_vars("scale_name")
+    assert one.identical(other)  # bit by bit: sums run in the order of the images
+
+
+def test_neurons_that_are_never_active_come_back_as_zero(path: Path) -> None:
+    layout, images = make_layout(), make_images(4)
+    store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=4)
+    store.put("m", 0, np.zeros((1, BLOCKS, SCALES, NEURONS, 4), np.float32))
+    assert (store.activation == 0).all()
+
+
+def test_two_models_of_different_width_share_a_store(path: Path) -> None:
+    fill(path)
+    layout, images = make_layout(neurons=33), make_images(4)
+    store = ActivationStore.create(path, model="Wide Model", layout=layout, images=images)
+    assert store.models == ("tiny", "wide-model")
+    assert store.dataset("Wide Model", partial="keep").sizes["neuron"] == 33
+    with pytest.raises(UnknownModelError, match=r"no model was named .* tiny, wide-model"):
+        store.dataset()
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
+        assert set(tree.children) == {"tiny", "wide-model"}
+
+
+def test_images_that_are_not_captured_are_not_handed_out(path: Path) -> None:
+    layout, images = make_layout(), make_images(21)
+    scores = make_scores(21, layout)
+    store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=8)
+    store.put("m", 1, np.ascontiguousarray(np.moveaxis(scores[8:16], 0, -1))[None])
+    with pytest.raises(IncompleteCaptureError, match=r"8 of 21 images .* \(1 of 3 slabs\)"):
+        store.dataset()
+    dropped = store.dataset(partial="drop").activation
+    assert np.array_equal(np.moveaxis(scores[8:16], 0, -1), dropped[0])
+    assert list(dropped["image"].to_numpy()) == list(range(11, 19))
+    assert np.isnan(store.dataset(partial="keep").activation).sum() == 13 * scores[0].size
+    assert list(np.flatnonzero(store.captured())) == list(range(8, 16))
+
+
+def test_a_capture_that_ends_early_is_reported(path: Path) -> None:
+    layout, images = make_layout(), make_images(21)
+    store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=8)
+    scores = make_scores(21, layout)
+    with (
+        pytest.raises(IncompleteCaptureError, match="6 images of 1 slabs were not captured"),
+        store.writer("m") as writer,
+    ):
+        writer.write(batches(scores, images, 10)[0])
+    assert store.captured().sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a: a.astype("f8"), InputError, "slab of float64"),
+        (lambda a: a[..., :-1], InputError, "expected float32"),
+        (lambda a: a[:, :, :, :-1], InputError, "expected float32"),
+        (lambda a: a * np.float32("nan"), NonFiniteActivationError, "block 0, scale 0"),
+        (lambda a: a + np.float32("inf"), NonFiniteActivationError, "image number 0 is inf"),
+    ],
+)
+def test_a_slab_that_does_not_fit_is_refused_before_a_byte_is_written(
+    path: Path, change: Callable[[np.ndarray], np.ndarray], error: type[Exception], message: str
+) -> None:
+    store, _ = fill(path)
+    before = contents(path)
+    with pytest.raises(error, match=message):
+        store.put("tiny", 0, change(np.ones((1, BLOCKS, SCALES, NEURONS, 8), np.float32)))
+    assert before == contents(path)
+
+
+def test_a_batch_that_does_not_fit_is_refused(path: Path) -> None:
+    layout, images = make_layout(), make_images(21)
+    store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=8)
+    batch = batches(make_scores(21, layout), images, 4)[0]
+    writer = store.writer("m")
+    writer.write(batch)
+    with pytest.raises(InputError, match="given twice"):
+        writer.write(batch)
+    with pytest.raises(InputError, match="image 99 is not one of the store's images"):
+        writer.write(batch[..., :1].assign_coords(image=[99]))
+    with pytest.raises(InputError, match="float64 with"):
+        writer.write(batch.astype("f8"))
+
+
+def test_a_store_opened_to_read_is_not_written(path: Path) -> None:
+    fill(path)
+    with pytest.raises(InputError, match="opened to read"):
+        ActivationStore.open(path).writer("tiny")
+    with pytest.raises(InputError, match="there are slabs 0 to 2"):
+        ActivationStore.open(path, "r+").put("tiny", 3, np.zeros((1, 1, 1, 1, 1), np.float32))
+
+
+def test_keeping_batches_passes_them_on_and_writes_them(path: Path) -> None:
+    layout, images = make_layout(), make_images(21)
+    scores = make_scores(21, layout)
+    given = batches(scores, images, 5)
+    assert list(ActivationStore.keep(path, tiny_model(layout), images, given)) == given
+    assert np.array_equal(np.moveaxis(scores, 0, -1), ActivationStore.open(path).activation[0])
+
+
+def test_a_capture_that_fails_leaves_no_store(path: Path) -> None:
+    layout, images = make_layout(), make_images(21)
+    scores = make_scores(21, layout)
+    scores[20] = np.nan
+    kept = ActivationStore.keep(path, tiny_model(layout), images, batches(scores, images, 5))
+    with pytest.raises(NonFiniteActivationError):
+        list(kept)
+    assert not path.exists()
+
+
+# --- what is no store, or a damaged one
+
+
+def test_an_absent_path_lists_similar_names(path: Path) -> None:
+    fill(path)
+    with pytest.raises(FileNotFoundError, match=r"near it: x.zarr"):
+        ActivationStore.open(path.with_name("y.zarr"))
+
+
+def test_something_else_is_not_a_store(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotAStoreError, match=r"no zarr.json.* folder with 0 entries"):
+        ActivationStore.open(tmp_path)
+    (tmp_path / "file").write_text("abc")
+    with pytest.raises(NotAStoreError, match="a file of 3 bytes"):
+        ActivationStore.open(tmp_path / "file")
+    with pytest.raises(NotAStoreError, match="folder with 1 entries"):
+        ActivationStore.create(tmp_path, model="m", layout=make_layout(), images=make_images(3))
+    zarr.open_group(path, mode="w")
+    with pytest.raises(NotAStoreError, match="zarr v3 group without attribute"):
+        ActivationStore.open(path)
+
+
+def test_a_store_without_its_root_names_its_models(path: Path) -> None:
+    fill(path)
+    (path / "zarr.json").unlink()
+    with pytest.raises(NotAStoreError, match="holds the model groups tiny"):
+        ActivationStore.open(path)
+
+
+def test_a_newer_format_is_refused(path: Path) -> None:
+    fill(path)
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(StoreVersionError, match="format_version 2, this release reads 1"):
+        ActivationStore.open(path)
+
+
+def test_an_unknown_model_is_named_with_those_there_are(path: Path) -> None:
+    store, _ = fill(path)
+    with pytest.raises(UnknownModelError, match=r"there is no 'other' in .*; it holds tiny"):
+        store.dataset("other")
+
+
+def test_a_model_is_not_captured_over(path: Path) -> None:
+    fill(path)
+    before = contents(path)
+    with pytest.raises(InputError, match="holds activations of 'tiny' already"):
+        ActivationStore.create(path, model="tiny", layout=make_layout(), images=make_images(3))
+    assert before == contents(path)
+
+
+@pytest.mark.parametrize("value", [np.float32(1), float("nan")])
+def test_an_attribute_that_is_not_json_is_refused(path: Path, value: float) -> None:
+    with pytest.raises(InputError, match="no JSON value"):
+        ActivationStore.create(
+            path, model="m", layout=make_layout(), images=make_images(3), attrs={"x": value}
+        )
+    assert not path.exists()
+
+
+def test_the_fingerprint_tells_captures_apart(path: Path, tmp_path: Path) -> None:
+    def fingerprint(name: str, seed: int, created: str) -> str:
+        attrs = {"provenance": {"seed": seed, "created_utc": created}}
+        store = ActivationStore.create(
+            tmp_path / name, model="m", layout=make_layout(), images=make_images(3), attrs=attrs
+        )
+        return str(store.dataset(partial="keep").attrs["capture_fingerprint"])
+
+    assert fingerprint("a", 0, "today") == fingerprint("b", 0, "tomorrow")
+    assert fingerprint("c", 1, "today") != fingerprint("d", 0, "today")
+
+
+def shard(path: Path) -> Path:
+    return path / "tiny/activation/c/0/1/0/0/1"
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"")])
+def test_a_missing_shard_is_found(path: Path, damage: Callable[[Path], object]) -> None:
+    store, _ = fill(path)
+    damage(shard(path))
+    with pytest.raises(CorruptStoreError, match="block 1, images 8-15"):
+        list(store.batches())
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [flip, lambda file: file.write_bytes(file.read_bytes()[:-9])])
+def test_a_damaged_shard_is_found_on_reading(path: Path, damage: Callable[[Path], object]) -> None:
+    store, _ = fill(path)
+    damage(shard(path))
+    with pytest.raises(CorruptStoreError, match="block 1, images 8-15 are damaged"):
+        list(store.batches())
+
+
+def test_lost_or_cut_metadata_are_named(path: Path) -> None:
+    store, _ = fill(path)
+    file = path / "tiny/label/zarr.json"
+    file.write_text(file.read_text()[:50])
+    with pytest.raises(CorruptStoreError, match=r"label/zarr.json is not JSON \(cut at byte"):
+        store.dataset()
+    file.unlink()
+    with pytest.raises(CorruptStoreError, match="has no 'label'"):
+        store.dataset()
+
+
+def test_a_group_whose_creation_was_cut_short_counts_as_absent(path: Path) -> None:
+    fill(path)
+    file = path / "tiny/zarr.json"
+    file.write_text(file.read_text().replace('"layout_ready": true', '"layout_ready": false'))
+    assert ActivationStore.open(path).models == ()
+    fill_again, _ = fill(path)
+    assert fill_again.models == ("tiny",)
