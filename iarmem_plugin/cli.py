@@ -9,6 +9,7 @@ Only typer and rich are imported here; a command imports what it needs when it r
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -38,7 +39,9 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():  # which puts the line below back, too
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except IarmemError as error:
             typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(2) from error
@@ -234,8 +237,6 @@ def models(as_json: opt.AsJson = False) -> None:
 @app.command("plugins")
 def list_plugins(as_json: opt.AsJson = False) -> None:
     """List what plugins provide, and the plugins that could not be loaded."""
-    import warnings
-
     from iarmem_plugin import plugins
 
     with warnings.catch_warnings():
@@ -253,6 +254,10 @@ def list_plugins(as_json: opt.AsJson = False) -> None:
     _show({"plugins": rows, "skipped": problems}, table, as_json=as_json)
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"Warning: {message}", err=True)
+
+
 @contextmanager
 def _progress() -> Iterator[Progress]:
     columns = (
@@ -267,7 +272,7 @@ def _progress() -> Iterator[Progress]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", min_width=len(title))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -86,6 +86,13 @@ def test_a_broken_plugin_is_reported_by_name_and_skipped(tmp_path: Path) -> None
     assert "unitmem" in {one["name"] for one in answer["plugins"]}  # type: ignore[attr-defined]  # JSON
 
 
+def test_a_broken_plugin_costs_other_commands_one_line(tmp_path: Path) -> None:
+    install(tmp_path, name="acme", source="1 / 0\n")
+    answer = run_iarmem("models", "--json", folder=tmp_path)
+    reason = "cannot be imported and is skipped: ZeroDivisionError: division by zero"
+    assert (answer["rc"], answer["stderr"]) == (0, f"Warning: plugin 'acme' {reason}\n")
+
+
 def test_a_broken_plugin_is_fatal_when_strict(tmp_path: Path) -> None:
     install(tmp_path, name="acme", source="1 / 0\n")
     answer = run_iarmem("plugins", "--json", folder=tmp_path, strict=True)
