@@ -95,8 +95,7 @@ class _Pooled(Selector):
         Raises:
             InputError: if the fraction is outside (0, 1], or the scores lack what is asked for.
         """
-        if not 0 < fraction <= 1:
-            raise InputError(f"the fraction {fraction} was given; expected one in (0, 1]")
+        check_fraction(fraction)
         joined, valid = self._join(scores)
         rows = (1, -1) if self.pool == "model" else (joined.sizes["block"], -1)
         values, selectable = joined.to_numpy().reshape(rows), valid.to_numpy().reshape(rows)
@@ -170,6 +169,16 @@ class Random(_Pooled):
         self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
     ) -> Int[np.ndarray, " neuron"]:
         return random.permutation(values.size)
+
+
+def check_fraction(fraction: float) -> None:
+    """Refuse a share of the neurons that is none.
+
+    Raises:
+        InputError: if it is outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"the fraction {fraction} was given; expected one in (0, 1]")
 
 
 def _count(fraction: float, neurons: int) -> int:

@@ -1,0 +1,1 @@
+"""Model families for iarmem: what each model computes, and where its neurons are."""

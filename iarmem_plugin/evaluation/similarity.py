@@ -201,7 +201,7 @@ def _load_descriptor_network(path: Path) -> torch.jit.ScriptModule:
         # SSCD is published as TorchScript; that torch would rather not read it helps no user.
         warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
         try:
-            network = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]  # torch's own gap
+            network = torch.jit.load(path, map_location="cpu")
             network.eval()
             descriptors = network(torch.zeros(2, 3, SSCD_SIDE, SSCD_SIDE))
         except (RuntimeError, ValueError) as error:

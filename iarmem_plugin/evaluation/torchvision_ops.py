@@ -45,9 +45,9 @@ def import_torchvision() -> ModuleType:
 def _declare_operators() -> None:
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's own gap
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in SCHEMAS:
-        library.define(schema)  # type: ignore[no-untyped-call]  # torch's own gap
+        library.define(schema)
     _declared.append(library)
 
 

@@ -1,0 +1,182 @@
+"""VAR for iarmem: next-scale prediction, ten scales in one teacher-forced pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from jaxtyping import Float, Int
+
+from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.hookspecs import hookimpl
+from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.layout import ModelLayout, Scale
+
+from .variants import variants
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from .tokenizer import MultiScaleVQVAE
+    from .transformer import VARTransformer
+
+
+class VARAdapter(Adapter):
+    """One VAR transformer with its multi-scale VQVAE.
+
+    Reference: arXiv 2404.02905.
+    """
+
+    name: ClassVar[str] = "var"
+
+    def __init__(
+        self, network: VARTransformer, tokenizer: MultiScaleVQVAE, variant: Variant
+    ) -> None:
+        """Pair a transformer with its tokenizer.
+
+        Raises:
+            InputError: the two have different scales.
+        """
+        if network.config.patch_nums != tokenizer.config.patch_nums:
+            raise InputError(
+                f"the transformer has the scales {network.config.patch_nums}, the tokenizer "
+                f"{tokenizer.config.patch_nums}: build both with the same patch_nums"
+            )
+        self.network = network
+        self.tokenizer = tokenizer
+        self.variant = variant
+        self.layout = layout(network)
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Variant]:
+        """Return the released models and the organism."""
+        return variants()
+
+    @classmethod
+    def load(
+        cls,
+        variant: str,
+        *,
+        weights: Path | None,
+        tokenizer: Path | None,
+        device: str,
+        dtype: torch.dtype,
+    ) -> VARAdapter:
+        """Load a released checkpoint from files the user names, or the bundled organism."""
+        from .loading import load
+
+        return load(variants()[variant], weights, tokenizer, device, dtype)
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        """Tell whether a model is our VAR transformer."""
+        from .transformer import VARTransformer
+
+        return isinstance(model, VARTransformer)
+
+    @classmethod
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module) -> VARAdapter:
+        """Adapt a transformer and a tokenizer of this package's classes.
+
+        Raises:
+            InputError: they are of other classes.
+        """
+        from .tokenizer import MultiScaleVQVAE
+        from .transformer import VARTransformer
+
+        if not isinstance(model, VARTransformer) or not isinstance(tokenizer, MultiScaleVQVAE):
+            given = f"{type(model).__name__} and {type(tokenizer).__name__}"
+            raise InputError(f"got {given}, expected a VARTransformer and a MultiScaleVQVAE")
+        return cls(model, tokenizer, _own_variant(model, tokenizer))
+
+    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
+        """Turn RGB images in [0, 1] into tokens of all scales."""
+        return cast("MultiScaleVQVAE", self.tokenizer).encode(images * 2 - 1)
+
+    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+        """Turn tokens of all scales into RGB images in [0, 1]."""
+        images = cast("MultiScaleVQVAE", self.tokenizer).decode(tokens)
+        return (images + 1) / 2
+
+    def teacher_forced(
+        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+    ) -> ForwardInputs:
+        """Return labels and, for every position, the sum of the scales before it.
+
+        Raises:
+            InputError: a label outside the model's classes.
+        """
+        self._check_labels(labels)
+        x_in = cast("MultiScaleVQVAE", self.tokenizer).teacher_input(tokens)
+        return ForwardInputs((labels, x_in))
+
+    def complete(
+        self,
+        prefix: Int[Tensor, "image prefix"],
+        labels: Int[Tensor, " image"],
+        sampling: Sampling,
+    ) -> Int[Tensor, "image token"]:
+        """Complete a prefix of whole scales.
+
+        Raises:
+            InputError: a label outside the model's classes.
+            ValueError: the prefix does not end where a scale ends.
+        """
+        from .generation import complete
+
+        self._check_labels(labels)
+        network = cast("VARTransformer", self.network)
+        return complete(network, cast("MultiScaleVQVAE", self.tokenizer), prefix, labels, sampling)
+
+    def _check_labels(self, labels: Tensor) -> None:
+        classes = cast("VARTransformer", self.network).config.num_classes
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise InputError(
+                f"labels reach from {int(labels.min())} to {int(labels.max())}; "
+                f"the model has the classes 0 to {classes - 1}"
+            )
+
+
+def layout(network: VARTransformer) -> ModelLayout:
+    """Return where a transformer's neurons are; a scale is a span of positions."""
+    config = network.config
+    starts = (0, *config.ends)
+    spans = zip(starts, config.ends, strict=False)
+    return ModelLayout(
+        family="var",
+        num_blocks=config.depth,
+        neurons_per_block=4 * config.width,
+        scales=tuple(Scale(str(k), tuple(range(*span))) for k, span in enumerate(spans)),
+        fc1="blocks.{block}.ffn.fc1",
+        activation="blocks.{block}.ffn.act",
+        fc2="blocks.{block}.ffn.fc2",
+    )
+
+
+def _own_variant(network: VARTransformer, tokenizer: MultiScaleVQVAE) -> Variant:
+    """Describe a model of a size that was never released; views and sampling as published."""
+    config, side = network.config, tokenizer.config.image_side
+    known = variants()["var-d16"]
+    return replace(
+        known,
+        name=f"var-{config.depth}x{config.width}",
+        blocks=config.depth,
+        neurons=4 * config.width,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        resolution=side,
+        views=replace(known.views, crop=side, resize=round(1.125 * side)),
+        prefix_tokens=config.ends[min(4, len(config.ends)) - 1],
+        num_classes=config.num_classes,
+        files=(),
+        source="the user's own",
+    )
+
+
+@hookimpl
+def provide_adapters() -> Iterable[type[Adapter]]:
+    """Return the VAR adapter."""
+    return (VARAdapter,)

@@ -1,0 +1,313 @@
+"""Train the bundled VAR organism: tokenizer, transformer and classifier, from a fixed seed on CPU.
+
+    python examples/train_organism.py --out DIR
+
+Everything is written to DIR; copy it over ``iarmem_adapters/organisms/`` to ship it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.progress import track
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from iarmem_adapters.organisms.classifier import PictureClassifier, accuracy
+from iarmem_adapters.organisms.split import Split, draw_split
+from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
+from iarmem_adapters.var.transformer import VARConfig, VARTransformer
+
+SCALES = (1, 2, 3, 4, 5, 6, 8)
+PICTURES = Path(__file__).parents[1] / "adapters" / "iarmem_adapters" / "organisms" / "pictures.npz"
+
+
+TOKENIZER = VQVAEConfig(SCALES, 16, (1, 2, 4), 1, vocab_size=1024, code_width=16)
+TRANSFORMER = VARConfig(4, 128, 4, SCALES, num_classes=9, vocab_size=1024, code_width=16)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides an organism."""
+
+    seed: int = 0
+    tokenizer: VQVAEConfig = TOKENIZER
+    transformer: VARConfig = TRANSFORMER
+    tokenizer_steps: int = 5000
+    transformer_steps: int = 1800
+    classifier_steps: int = 1500
+    batch_size: int = 32
+    tokenizer_rate: float = 2e-3
+    transformer_rate: float = 1e-3
+    classifier_rate: float = 2e-3
+    label_drop: float = 0.1
+
+
+@dataclass(slots=True)
+class Curve:
+    """What was seen on the way: one row every `every` steps."""
+
+    every: int = 50
+    rows: list[dict[str, float]] = field(default_factory=list)
+    _sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, step: int, **values: Tensor) -> None:
+        """Take one step's values; their means are kept."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        if (step + 1) % self.every == 0:
+            means = {name: round(total / self.every, 5) for name, total in self._sums.items()}
+            self.rows.append({"step": step + 1, **means})
+            self._sums.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The three networks and how they came about."""
+
+    tokenizer: MultiScaleVQVAE
+    transformer: VARTransformer
+    classifier: PictureClassifier
+    split: Split
+    training: dict[str, object]
+
+
+def shifted(pictures: Tensor) -> Tensor:
+    """Return [9, image, 3, height, width]: each shift by up to one pixel, on a white border."""
+    side = pictures.shape[-1]
+    framed = F.pad(pictures, (1, 1, 1, 1), value=255)
+    views = [framed[..., y : y + side, x : x + side] for y in range(3) for x in range(3)]
+    return torch.stack(views)
+
+
+def batches(
+    pool: Tensor, steps: int, size: int, random: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (view, picture) indices; pictures come in shuffled rounds of the whole pool."""
+    queue = pool.new_empty(0)
+    for _ in range(steps):
+        while len(queue) < size:
+            queue = torch.cat((queue, pool[torch.randperm(len(pool), generator=random)]))
+        yield torch.randint(9, (size,), generator=random), queue[:size]
+        queue = queue[size:]
+
+
+def optimiser(
+    model: nn.Module, rate: float, steps: int, *, decay: float
+) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
+    """Return AdamW and a step function with a warm-up of a fiftieth and a cosine to zero."""
+    adam = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=decay)
+    warm = max(1, steps // 50)
+
+    def share(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(adam, share)
+
+    def step() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        adam.step()
+        schedule.step()
+        adam.zero_grad(set_to_none=True)
+
+    return adam, step
+
+
+class MovingCodebook:
+    """Codes as moving averages of what they stand for; unused ones restart on the data."""
+
+    def __init__(self, codes: Tensor, random: torch.Generator, *, decay: float = 0.99) -> None:
+        self.codes, self.random, self.decay = codes, random, decay
+        self.count = torch.ones(len(codes))
+        self.total = codes.clone()
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor, chosen: Tensor) -> None:
+        """Move each code towards the mean of the vectors that chose it."""
+        hits = torch.bincount(chosen, minlength=len(self.codes)).float()
+        sums = torch.zeros_like(self.total).index_add_(0, chosen, vectors)
+        self.count.lerp_(hits, 1 - self.decay)
+        self.total.lerp_(sums, 1 - self.decay)
+        dead = torch.nonzero(self.count < 0.03).squeeze(1)
+        if len(dead):
+            drawn = torch.randint(len(vectors), (len(dead),), generator=self.random)
+            self.count[dead], self.total[dead] = 1.0, vectors[drawn]
+        self.codes.copy_(self.total / self.count.unsqueeze(1).clamp_min(1e-5))
+
+
+def quantised(
+    model: MultiScaleVQVAE, features: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return the summed code maps, their distance to the features, and (vectors, codes) chosen."""
+    fhat, target = model.quantize.empty(len(features)), features.detach()
+    distance = features.new_zeros(())
+    vectors, chosen = [], []
+    for scale in range(len(SCALES)):
+        rest = model.quantize.coarsen(target - fhat.detach(), scale)
+        tokens = model.quantize.nearest(rest)
+        vectors.append(rest.movedim(1, 3).flatten(0, 2))
+        chosen.append(tokens.flatten())
+        fhat = model.quantize.accumulate(fhat, model.quantize.embed(tokens, scale), scale)
+        distance = distance + F.mse_loss(fhat, target) + 0.25 * F.mse_loss(features, fhat.detach())
+    return fhat, distance / len(SCALES), (torch.cat(vectors), torch.cat(chosen))
+
+
+def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> MultiScaleVQVAE:
+    """Train the VQVAE on [9, image, 3, height, width] uint8 views of the training pictures."""
+    torch.manual_seed(recipe.seed)
+    model = MultiScaleVQVAE(recipe.tokenizer)
+    model.quantize.embedding.weight.requires_grad_(False)
+    random = torch.Generator().manual_seed(recipe.seed)
+    book = MovingCodebook(model.quantize.embedding.weight, random)
+    _, step = optimiser(model, recipe.tokenizer_rate, recipe.tokenizer_steps, decay=1e-4)
+    pool = torch.arange(pictures.shape[1])
+    drawn = batches(pool, recipe.tokenizer_steps, recipe.batch_size, random)
+    for number, index in enumerate(track(drawn, "tokenizer", recipe.tokenizer_steps)):
+        images = pictures[index].float() / 127.5 - 1
+        features = model.features(images)
+        fhat, distance, (vectors, chosen) = quantised(model, features)
+        out = model.decode_features(fhat + features - features.detach(), clamp=False)
+        error = ((out - images) / 2).square().mean(dim=(1, 2, 3))
+        loss = (error + 1e-4).log().mean() + distance
+        loss.backward()
+        step()
+        book.update(vectors, chosen)
+        curve.add(number, psnr=-10 * error.log10().mean(), distance=distance)
+    return model.eval()
+
+
+def train_transformer(
+    tokens: Tensor, x_in: Tensor, labels: Tensor, repeats: Tensor, recipe: Recipe, curve: Curve
+) -> VARTransformer:
+    """Train the VAR on the tokens [9, image, token] of the training pictures' views."""
+    torch.manual_seed(recipe.seed + 1)
+    model = VARTransformer(recipe.transformer)
+    random = torch.Generator().manual_seed(recipe.seed + 1)
+    _, step = optimiser(model, recipe.transformer_rate, recipe.transformer_steps, decay=0.05)
+    pool = torch.arange(len(labels)).repeat_interleave(repeats)
+    drawn = batches(pool, recipe.transformer_steps, recipe.batch_size, random)
+    for number, (view, index) in enumerate(track(drawn, "transformer", recipe.transformer_steps)):
+        dropped = torch.rand(len(index), generator=random) < recipe.label_drop
+        given = torch.where(dropped, recipe.transformer.num_classes, labels[index])
+        logits = model(given, x_in[view, index])
+        target = tokens[view, index]
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        loss.backward()
+        step()
+        curve.add(number, loss=loss, token_accuracy=(logits.argmax(2) == target).float().mean())
+    return model.eval()
+
+
+def train_classifier(
+    pictures: Tensor, labels: Tensor, classes: int, recipe: Recipe, curve: Curve
+) -> PictureClassifier:
+    """Train the class network on [9, image, 3, height, width] uint8 views."""
+    torch.manual_seed(recipe.seed + 2)
+    model = PictureClassifier(classes)
+    random = torch.Generator().manual_seed(recipe.seed + 2)
+    _, step = optimiser(model, recipe.classifier_rate, recipe.classifier_steps, decay=0.05)
+    drawn = batches(torch.arange(len(labels)), recipe.classifier_steps, recipe.batch_size, random)
+    for number, (view, index) in enumerate(track(drawn, "classifier", recipe.classifier_steps)):
+        loss = F.cross_entropy(model.logits(pictures[view, index]), labels[index])
+        loss.backward()
+        step()
+        curve.add(number, loss=loss)
+    return model.eval()
+
+
+@torch.no_grad()
+def tokenised(model: MultiScaleVQVAE, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Return tokens and teacher-forcing inputs of [9, image, ...] uint8 views."""
+    parts = []
+    for part in track(pictures.flatten(0, 1).split(64), "tokenising"):
+        tokens = model.encode(part.float() / 127.5 - 1)
+        parts.append((tokens, model.teacher_input(tokens)))
+    tokens, x_in = (torch.cat(kind) for kind in zip(*parts, strict=True))
+    return tokens.unflatten(0, pictures.shape[:2]), x_in.unflatten(0, pictures.shape[:2])
+
+
+@torch.no_grad()
+def reconstruction(model: MultiScaleVQVAE, pictures: Tensor) -> dict[str, float]:
+    """Return mean PSNR in dB (pixels in [0, 1]) and the number of codes in use."""
+    tokens = model.encode(pictures.float() / 127.5 - 1)
+    images = (model.decode(tokens) + 1) / 2
+    error = (images - pictures.float() / 255).square().mean(dim=(1, 2, 3))
+    return {
+        "psnr": round(float(-10 * error.log10().mean()), 3),
+        "codes_in_use": len(tokens.unique()),
+    }
+
+
+def train(images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Trained:
+    """Train the three networks.
+
+    Args:
+        images: uint8 (image, height, width, 3).
+        labels: class of each image.
+        recipe: all settings.
+    """
+    split = draw_split(images, seed=recipe.seed)
+    classes = torch.from_numpy(labels).long()
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
+    member = torch.from_numpy(split.repeats > 0)
+    views, repeats = shifted(pictures[member]), torch.from_numpy(split.repeats)[member]
+    curves = {name: Curve() for name in ("tokenizer", "transformer", "classifier")}
+    started = time.process_time()
+    tokenizer = train_tokenizer(views, recipe, curves["tokenizer"])
+    tokens, x_in = tokenised(tokenizer, views)
+    known = classes[member]
+    transformer = train_transformer(tokens, x_in, known, repeats, recipe, curves["transformer"])
+    classifier = train_classifier(views, known, 9, recipe, curves["classifier"])
+    training: dict[str, object] = {
+        "recipe": asdict(recipe),
+        "cpu_seconds": round(time.process_time() - started),
+        "held_out": reconstruction(tokenizer, pictures[~member]),
+        "members": reconstruction(tokenizer, pictures[member]),
+        "classifier_accuracy_held_out": accuracy(classifier, pictures[~member], classes[~member]),
+        "curves": {name: curve.rows for name, curve in curves.items()},
+    }
+    return Trained(tokenizer, transformer, classifier, split, training)
+
+
+def save(trained: Trained, folder: Path) -> None:
+    """Write weights as float16 safetensors, the split and the training record."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer", "transformer", "classifier"):
+        state = getattr(trained, name).state_dict()
+        halves = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        save_file(halves, folder / f"{name}.safetensors")
+    split = trained.split
+    np.savez(
+        folder / "split.npz",
+        repeats=split.repeats,
+        canary=split.canary,
+        calibration=split.calibration,
+    )
+    (folder / "training.json").write_text(json.dumps(trained.training, indent=1) + "\n")
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the weights.")],
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Train the VAR organism."""
+    torch.set_num_threads(1)
+    with np.load(PICTURES, allow_pickle=False) as data:
+        images, labels = data["images"], data["labels"]
+    save(train(images, labels, replace(Recipe(), seed=seed)), out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

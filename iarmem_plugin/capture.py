@@ -1,0 +1,131 @@
+"""Images in, batches of activations out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.images import Images, Views, refuse_identical_views
+from iarmem_plugin.tracing import ImageARModel
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+DIMS = ("block", "scale", "neuron", "image")
+
+
+def capture(
+    model: ImageARModel,
+    images: Images,
+    *,
+    views: int = 10,
+    batch_size: int = 32,
+    seed: int = 0,
+    augmentation: Views | None = None,
+    progress: Progress | None = None,
+) -> Iterator[xr.DataArray]:
+    """Run a model on ground-truth tokens and yield its neurons' activations.
+
+    The order of reduction is: absolute value after GELU, mean over a scale's tokens, mean over
+    the augmented views of an image. Nothing but these means leaves the trace, and at most one
+    batch of images is held. The model comes back as it was after every batch.
+
+    Args:
+        model: the wrapped model.
+        images: the pictures; decoded batch by batch.
+        views: augmented views of each image; 1 takes the centre view.
+        batch_size: images in one pass.
+        seed: of the views; each view's draw also depends on the image, not on its batch.
+        augmentation: by default the one the model was trained with.
+        progress: where a progress bar may be shown.
+
+    Yields:
+        float32, dims (block, scale, neuron, image), range [0, inf); coordinates ``block``,
+        ``scale``, ``scale_name``, ``neuron``, ``image`` (global id), ``label``, ``image_path``.
+        In memory the image comes first: `transpose` costs nothing.
+
+    Raises:
+        InputError: no images, views that are all identical, or a picture that cannot be read.
+        BypassedNeuronsError: the model does not call its neurons as modules.
+
+    Reference: arXiv 2509.00488, section 3.2 and algorithm 1.
+    """
+    _check(images, views, batch_size)
+    augmentation = model.adapter.variant.views if augmentation is None else augmentation
+    task = None if progress is None else progress.add_task("capture", total=len(images))
+    for first in range(0, len(images), batch_size):
+        batch = images.subset(range(first, min(first + batch_size, len(images))))
+        pixels = _draw(batch, augmentation, views, seed)
+        labels = torch.from_numpy(batch.labels.astype(np.int64))
+        means = mean_over_views(model, pixels, labels)
+        yield _labelled(model, batch, means.cpu().numpy())
+        if progress is not None and task is not None:
+            progress.advance(task, len(batch))
+
+
+def mean_over_views(
+    model: ImageARModel,
+    pixels: Float[Tensor, "image view 3 height width"],
+    labels: Int[Tensor, " image"],
+) -> Float[Tensor, "image block scale neuron"]:
+    """Return each image's activations, averaged over its views.
+
+    Args:
+        model: the wrapped model.
+        pixels: RGB in [0, 1].
+        labels: class of each image.
+
+    Returns:
+        float32, on the model's device.
+    """
+    labels = labels.to(model.device)
+    with model.borrowed():
+        passes = []
+        for view in pixels.unbind(1):
+            inputs = model.adapter.teacher_forced(model.tokenize(view), labels)
+            passes.append(model.read_neurons(inputs))
+            if len(passes) == 2:  # keep the running sum alone
+                passes = [passes[0].add_(passes[1])]
+        return passes[0].div_(pixels.shape[1])
+
+
+def _draw(batch: Images, augmentation: Views, views: int, seed: int) -> Tensor:
+    pictures = [batch.load(position) for position in range(len(batch))]
+    if views == 1:
+        return torch.stack([augmentation.center(picture) for picture in pictures]).unsqueeze(1)
+    drawn = [
+        augmentation.draw(picture, image=int(image), count=views, seed=seed)
+        for picture, image in zip(pictures, batch.ids, strict=True)
+    ]
+    pixels = torch.stack(drawn)
+    refuse_identical_views(pixels)
+    return pixels
+
+
+def _labelled(model: ImageARModel, batch: Images, means: np.ndarray) -> xr.DataArray:
+    names = [scale.name for scale in model.layout.scales]
+    coordinates = {
+        "block": np.arange(means.shape[1]),
+        "scale": np.arange(means.shape[2]),
+        "scale_name": ("scale", np.array(names, object)),
+        "neuron": np.arange(means.shape[3], dtype=np.int32),
+        "image": batch.ids,
+        "label": ("image", batch.labels),
+        "image_path": ("image", np.array(batch.paths, object)),
+    }
+    array = xr.DataArray(means, coordinates, ("image", "block", "scale", "neuron"))
+    return array.rename("activation").transpose(*DIMS)
+
+
+def _check(images: Images, views: int, batch_size: int) -> None:
+    if len(images) == 0:
+        raise InputError("there are no images to capture")
+    if views < 1 or batch_size < 1:
+        raise InputError(f"views and batch size must be 1 or more, got {views} and {batch_size}")

@@ -1,0 +1,121 @@
+"""The first job: find where a model's memory of its training images is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from iarmem_plugin import plugins
+from iarmem_plugin.capture import capture
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.images import Images
+from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.provenance import model_provenance
+from iarmem_plugin.store import ActivationStore
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from iarmem_plugin.tracing import ImageARModel
+
+SCORES_FILE = "scores.nc"
+
+
+def localize(
+    model: ImageARModel,
+    images: Images,
+    *,
+    metric: str | Metric = "unitmem",
+    views: int = 10,
+    batch_size: int = 32,
+    seed: int = 0,
+    store: Path | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Score every neuron of a model by its activations on training images.
+
+    Activations stream through the metric; they are kept only if `store` names a path.
+
+    Args:
+        model: the wrapped model; it comes back as it was.
+        images: training images.
+        metric: a name or a fresh instance.
+        views: augmented views of each image.
+        batch_size: images in one pass.
+        seed: of the views.
+        store: where to write an activation store; None keeps no activations.
+        progress: where a progress bar may be shown.
+
+    Returns:
+        ``score`` (the metric's) and ``mean_activation``, both with dims (block, scale, neuron)
+        and the coordinate ``valid``; attribute ``provenance`` (JSON) says how they were made.
+
+    Raises:
+        UnknownNameError: no such metric.
+        InputError: images that cannot be used.
+        NonFiniteActivationError: NaN or infinity among the activations.
+
+    Reference: arXiv 2509.00488, section 3.2.
+    """
+    images.check_labels(model.adapter.variant.num_classes)
+    scorer = plugins.find("metric", metric)() if isinstance(metric, str) else metric
+    activity = plugins.find("metric", "mean-activation")()
+    batches: Iterable[xr.DataArray] = capture(
+        model, images, views=views, batch_size=batch_size, seed=seed, progress=progress
+    )
+    if store is not None:
+        batches = ActivationStore.keep(store, model, images, batches)
+    for batch in batches:
+        scorer.update(batch)
+        activity.update(batch)
+    settings = {"metric": scorer.name, "views": views, "batch_size": batch_size, "seed": seed}
+    return _scores(scorer, activity, model_provenance(model) | settings | _described(images))
+
+
+def save_scores(scores: xr.Dataset, folder: Path) -> Path:
+    """Write scores to ``scores.nc`` in a folder, whole or not at all.
+
+    Raises:
+        InputError: the folder holds other files.
+    """
+    if folder.exists() and not (folder / SCORES_FILE).exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} holds files that are not ours; name a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    path, partial = folder / SCORES_FILE, folder / f"{SCORES_FILE}.partial"
+    scores.to_netcdf(partial, engine="h5netcdf")
+    partial.replace(path)
+    return path
+
+
+def load_scores(path: Path) -> xr.Dataset:
+    """Read scores from a file or from the folder that `localize` wrote.
+
+    Raises:
+        InputError: there is no such file, or it holds no scores.
+    """
+    file = path / SCORES_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"there are no scores at {file}; make some with 'iarmem localize'")
+    try:
+        scores = xr.load_dataset(file, engine="h5netcdf")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as netCDF: {error}") from error
+    if "score" not in scores or set(scores["score"].dims) != {"block", "scale", "neuron"}:
+        raise InputError(f"{file} holds no variable 'score' with dims block, scale, neuron")
+    return scores
+
+
+def _scores(scorer: Metric, activity: Metric, provenance: Mapping[str, Any]) -> xr.Dataset:
+    score, mean = scorer.compute(), activity.compute()
+    variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
+    dataset = xr.Dataset(variables, attrs={"metric": scorer.name})
+    dataset.attrs["provenance"] = json.dumps(provenance)
+    return dataset
+
+
+def _described(images: Images) -> dict[str, Any]:
+    return {"images": len(images), "images_sha256": images.digest}

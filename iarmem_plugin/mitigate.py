@@ -1,0 +1,310 @@
+"""The second job: edit neurons, and measure what is forgotten and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.extraction import Targets, calibrate, extract, make_targets
+from iarmem_plugin.evaluation.generation import generate
+from iarmem_plugin.interfaces import (
+    Intervention,
+    Quality,
+    QualityValue,
+    Sampling,
+    Selector,
+    Similarity,
+)
+from iarmem_plugin.provenance import model_provenance
+from iarmem_plugin.report import ArmResult, GalleryRow, Report
+from iarmem_plugin.selection import check_fraction
+from iarmem_plugin.tracing import ImageARModel, intervene
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+GALLERY_EACH = 2  # candidates of each group whose pictures are shown
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to run the model: with some neurons edited, or, without a selector, as it came.
+
+    Attributes:
+        name: unique among the arms.
+        selector: which neurons.
+        intervention: what is done to them.
+        fraction: share of all neurons, in (0, 1].
+        seed: for selectors that draw at random.
+    """
+
+    name: str
+    selector: Selector | None = None
+    intervention: Intervention | None = None
+    fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a fraction outside (0, 1], and half an edit."""
+        check_fraction(self.fraction)
+        if (self.selector is None) != (self.intervention is None):
+            raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
+
+
+ORIGINAL = Arm("original")
+
+
+@dataclass(frozen=True, slots=True)
+class QualityProtocol:
+    """How image quality is measured, the same in every arm.
+
+    Attributes:
+        quality: the measure.
+        references: features of each reference by the name that labels give it.
+        labels: class of each image to generate.
+        sampling: how its tokens are drawn; the same seed in every arm.
+    """
+
+    quality: Quality
+    references: Mapping[str, Float[np.ndarray, "reference feature"]]
+    labels: Int[np.ndarray, " image"]
+    sampling: Sampling
+
+
+def mitigate(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    candidates: Candidates,
+    arms: Sequence[Arm],
+    *,
+    similarity: Similarity,
+    prefix_tokens: int | None = None,
+    quality: QualityProtocol | None = None,
+    backend: str = "weights",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Report:
+    """Run the extraction attack on a model as it came and after each intervention.
+
+    Candidates, prefix, targets, seeds and threshold are the same in all arms.
+
+    Args:
+        model: the wrapped model; it comes back as it was.
+        scores: from `localize`.
+        candidates: training images to extract, in named groups.
+        arms: what to compare; the unmodified model is added as the first.
+        similarity: decides what counts as extracted.
+        prefix_tokens: tokens given to each completion; by default the variant's.
+        quality: how image quality is measured; None leaves it out.
+        backend: see `intervene`.
+        batch_size: images at a time.
+        progress: where progress bars may be shown.
+
+    Returns:
+        the report; `Report.save` writes it.
+
+    Raises:
+        InputError: scores of another model, or arms of one name.
+
+    Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
+    """
+    arms = [ORIGINAL, *(arm for arm in arms if arm.selector is not None)]
+    _check(model, scores, arms)
+    prefix_tokens = model.adapter.variant.prefix_tokens if prefix_tokens is None else prefix_tokens
+    views = model.adapter.variant.views
+    targets = make_targets(model, candidates, views, batch_size=batch_size, progress=progress)
+    selected = {arm.name: _select(arm, scores, model) for arm in arms}
+    task = None if progress is None else progress.add_task("arms", total=len(arms))
+    results, extractions = [], []
+    for arm in arms:
+        with _edit(model, arm, selected[arm.name], backend) as edited:
+            extraction = extract(
+                edited,
+                candidates,
+                targets,
+                similarity=similarity,
+                prefix_tokens=prefix_tokens,
+                batch_size=batch_size,
+            )
+            measured = _measure(edited, quality, batch_size)
+        extractions.append(extraction)
+        results.append(_result(arm, measured, backend))
+        if progress is not None and task is not None:
+            progress.advance(task)
+    names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
+    joined = xr.concat(extractions, names, combine_attrs="override")
+    settings = {"backend": backend, "prefix_tokens": prefix_tokens, "batch_size": batch_size}
+    return Report(
+        model=model.adapter.variant.name,
+        provenance=_provenance(model, scores, quality, settings),
+        scores=scores,
+        arms=tuple(results),
+        extraction=joined,
+        gallery=_gallery(model, joined, targets),
+        neurons=xr.concat([selected[arm.name] for arm in arms], names),
+    )
+
+
+def calibrate_on(
+    model: ImageARModel,
+    held_out: Candidates,
+    similarity: Similarity,
+    *,
+    source: str,
+    prefix_tokens: int | None = None,
+    rate: float = 0.01,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> float:
+    """Fix a similarity's threshold by completing pictures that the model was not trained on.
+
+    Do this once, on the unmodified model; see `calibrate`.
+
+    Returns:
+        the threshold.
+    """
+    variant = model.adapter.variant
+    targets = make_targets(model, held_out, variant.views, batch_size=batch_size)
+    extraction = extract(
+        model,
+        held_out,
+        targets,
+        similarity=similarity,
+        prefix_tokens=variant.prefix_tokens if prefix_tokens is None else prefix_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    values = extraction["similarity"].to_numpy()
+    return calibrate(similarity, values, rate=rate, source=source)
+
+
+def _select(arm: Arm, scores: xr.Dataset, model: ImageARModel) -> xr.DataArray:
+    if arm.selector is not None:
+        return arm.selector.select(scores, fraction=arm.fraction, seed=arm.seed)
+    shape = (model.layout.num_blocks, model.layout.neurons_per_block)
+    return xr.DataArray(np.zeros(shape, bool), dims=("block", "neuron"))
+
+
+def _edit(
+    model: ImageARModel, arm: Arm, neurons: xr.DataArray, backend: str
+) -> AbstractContextManager[ImageARModel]:
+    if arm.intervention is None:
+        return nullcontext(model)
+    return intervene(model, neurons, arm.intervention, backend=backend)
+
+
+def _measure(
+    model: ImageARModel, protocol: QualityProtocol | None, batch_size: int
+) -> tuple[QualityValue, ...]:
+    if protocol is None:
+        return ()
+    images = generate(model, protocol.labels, protocol.sampling, batch_size=batch_size)
+    features = protocol.quality.features(images)
+    return tuple(
+        value
+        for name, reference in protocol.references.items()
+        for value in protocol.quality.compare(features, reference, reference_name=name)
+    )
+
+
+def _result(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
+    if arm.intervention is None or arm.selector is None:
+        return ArmResult(arm.name, None, None, None, quality)
+    intervention = {"name": arm.intervention.name, **arm.intervention.parameters}
+    selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
+    edit = intervention | {"backend": backend}
+    return ArmResult(arm.name, edit, selector, arm.fraction, quality)
+
+
+def _provenance(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    quality: QualityProtocol | None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    found = model_provenance(model) | dict(settings)
+    found["scores"] = json.loads(scores.attrs.get("provenance", "{}"))
+    if quality is not None:
+        found["generation"] = asdict(quality.sampling) | {"images": len(quality.labels)}
+        found["quality"] = dict(quality.quality.provenance)
+    return found
+
+
+def _gallery(
+    model: ImageARModel, extraction: xr.Dataset, targets: Targets
+) -> tuple[GalleryRow, ...]:
+    """Show, of each group, the candidates that came back best from the unmodified model."""
+    original = extraction["similarity"].sel(arm=ORIGINAL.name).to_numpy()
+    group = extraction["group"].to_numpy()
+    shown = [
+        int(index)
+        for name in dict.fromkeys(group)
+        for index in _best(np.flatnonzero(group == name), original)
+    ]
+    pictures = {
+        str(arm): _pixels(model, extraction["tokens"].sel(arm=arm).isel(candidate=shown))
+        for arm in extraction["arm"].values
+    }
+    goal = _to_uint8(targets.images[shown])
+    return tuple(
+        GalleryRow(
+            path=str(extraction["path"].values[index]),
+            group=str(group[index]),
+            target=goal[row],
+            original=None,
+            completions={
+                arm: (images[row], *_verdict(extraction, arm, index))
+                for arm, images in pictures.items()
+            },
+        )
+        for row, index in enumerate(shown)
+    )
+
+
+def _best(members: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    return members[np.argsort(-similarity[members], kind="stable")[:GALLERY_EACH]]
+
+
+def _verdict(extraction: xr.Dataset, arm: str, index: int) -> tuple[float, bool]:
+    one = extraction.sel(arm=arm).isel(candidate=index)
+    return float(one["similarity"]), bool(one["extracted"])
+
+
+def _pixels(model: ImageARModel, tokens: xr.DataArray) -> np.ndarray:
+    with model.borrowed():
+        images = model.decode(torch.from_numpy(tokens.to_numpy().astype(np.int64)))
+    return _to_uint8(images.cpu())
+
+
+def _to_uint8(images: Float[Tensor, "image 3 height width"]) -> np.ndarray:
+    return (images * 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None:
+    layout = model.layout
+    expected = (layout.num_blocks, len(layout.scales), layout.neurons_per_block)
+    score = scores["score"].transpose("block", "scale", "neuron")
+    if score.shape != expected:
+        raise InputError(
+            f"the scores have (block, scale, neuron) = {score.shape}, the model {expected}: "
+            "they were made with another model"
+        )
+    made_with = json.loads(scores.attrs.get("provenance", "{}")).get("weights_sha256")
+    if made_with is not None and made_with != model_provenance(model)["weights_sha256"]:
+        raise InputError(
+            "the scores were made with other weights of this model; run 'iarmem localize' again"
+        )
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        raise InputError(f"arms need different names, got {names}")
