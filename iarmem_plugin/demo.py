@@ -183,7 +183,8 @@ def _spread(positions: np.ndarray, count: int) -> np.ndarray:
     """Return `count` positions, evenly spaced; all of them if there are fewer."""
     if count >= len(positions):
         return positions
-    return positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
+    spread: np.ndarray = positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
+    return spread
 
 
 def _organism(name: str) -> Organism:
