@@ -11,7 +11,7 @@ import json
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -23,6 +23,7 @@ import torch
 
 PACKAGES = ("iarmem_plugin", "iarmem_adapters", "iarmem_metrics")
 SHAPED = ("Float", "Int", "Bool", "UInt", "Shaped", "Num", "Integer", "Real")
+PROBLEM = "problem arose whilst typechecking parameter"  # in jaxtyping's message
 DTYPES = ("float32", "int64", "bool", "uint8", "int32", "float64")
 
 
@@ -75,7 +76,7 @@ def shaped(annotation: Any) -> Any | None:
     """Return the array type in an annotation such as ``Float[Tensor, "image"] | None``."""
     for one in (annotation, *typing.get_args(annotation)):
         if isinstance(one, type) and issubclass(one, jaxtyping.AbstractArray):
-            return one
+            return None if one.dim_str == "..." else one  # of any shape
     return None
 
 
@@ -99,8 +100,10 @@ def array(annotation: Any, sizes: dict[str, int], *, wrong: bool = False) -> Any
     variadic = False
     for dim in annotation.dim_str.split():
         bare = dim.lstrip("#?").partition("=")[-1] or dim.lstrip("#?")
-        if bare.startswith("*") or bare == "...":
+        if bare == "...":
             variadic = True
+        elif bare.startswith("*"):
+            shape += [3, 4]
         elif bare.lstrip("-").isdigit():
             shape.append(int(bare))
         elif bare.isidentifier():
@@ -115,6 +118,14 @@ def array(annotation: Any, sizes: dict[str, int], *, wrong: bool = False) -> Any
     return torch.zeros(shape, dtype=getattr(torch, dtype))
 
 
+def contained(value: Any, annotation: Any) -> Any:
+    """Put an array into the container that an annotation asks for."""
+    origin = typing.get_origin(annotation)
+    if origin in (Iterable, Sequence, list):
+        return [value]
+    return {"name": value} if origin in (Mapping, dict) else value
+
+
 def other(parameter: inspect.Parameter, annotation: Any) -> Any:
     """Return a value for an argument that is not under test."""
     if parameter.default is not inspect.Parameter.empty:
@@ -127,6 +138,8 @@ def other(parameter: inspect.Parameter, annotation: Any) -> Any:
         return members[0]
     if origin in (types.UnionType, typing.Union):
         return other(parameter, members[0])
+    if origin is tuple and Ellipsis not in members:
+        return tuple(other(parameter, member) for member in members)
     simple = {int: 1, float: 0.5, str: "name", bool: False, Path: Path("nowhere")}
     if origin in simple:
         return simple[origin]
@@ -142,16 +155,15 @@ def call(function: Callable[..., Any], leading: list[Any], chosen: str, *, wrong
     parameters = list(inspect.signature(function).parameters.values())[len(leading) :]
     arguments = {}
     for one in parameters:
-        if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-            continue
         annotation = known.get(one.name, Any)
         kind = shaped(annotation)
+        if kind is None and one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            continue
         if kind is None:
             arguments[one.name] = other(one, annotation)
         else:
             value = array(kind, sizes, wrong=wrong and one.name == chosen)
-            many = typing.get_origin(annotation) in (Iterable, Sequence, list)
-            arguments[one.name] = [value] if many else value
+            arguments[one.name] = contained(value, annotation)
     try:
         function(*leading, **arguments)
     except jaxtyping.TypeCheckError as error:
@@ -171,9 +183,9 @@ def main() -> None:
             right = call(function, leading, argument, wrong=False)
             found[f"{name}({argument})"] = {
                 "wrong": wrong[:400],
-                "refused": f"parameter '{argument}'" in wrong,
+                "refused": PROBLEM in wrong,
                 "right": right[:400],
-                "accepted": "problem arose whilst typechecking parameter" not in right,
+                "accepted": PROBLEM not in right,
             }
     print(json.dumps(found))
 

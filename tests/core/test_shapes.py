@@ -27,7 +27,7 @@ def arguments() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_wrong_shape_is_refused_by_name(arguments: dict[str, dict[str, Any]]) -> None:
+def test_a_wrong_shape_is_refused(arguments: dict[str, dict[str, Any]]) -> None:
     accepted = {name: one["wrong"] for name, one in arguments.items() if not one["refused"]}
     assert accepted == {}
 
