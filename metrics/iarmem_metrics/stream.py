@@ -24,7 +24,7 @@ class Stream:
     def __init__(self) -> None:
         """Start without an image; the first batch says which neurons there are."""
         self.images: set[int] = set()
-        self.axes = xr.Coordinates()
+        self.axes: dict[str, xr.Variable] = {}
         self.shape: tuple[int, int, int] = (0, 0, 0)
 
     @property
@@ -47,7 +47,8 @@ class Stream:
                 "with the coordinate 'image'"
             )
         self._agree(_axes(activations))
-        images = activations["image"].to_numpy().astype(np.int64)
+        ids = activations.coords.variables["image"].to_numpy()
+        images: Int64[np.ndarray, " image"] = ids.astype(np.int64)
         self._note(images)
         return images
 
@@ -106,13 +107,12 @@ class Stream:
             f"is {place.item()}; expected finite numbers: check the weights and the dtype"
         )
 
-    def _agree(self, axes: xr.Coordinates) -> None:
+    def _agree(self, axes: dict[str, xr.Variable]) -> None:
         if not self.started:
-            sizes = axes.to_dataset().sizes
             self.axes = axes
-            self.shape = (sizes["block"], sizes["scale"], sizes["neuron"])
+            self.shape = (axes["block"].size, axes["scale"].size, axes["neuron"].size)
         for dim in NEURONS:
-            if not axes[dim].equals(self.axes[dim]):
+            if not np.array_equal(axes[dim].to_numpy(), self.axes[dim].to_numpy()):
                 raise InputError(
                     f"the coordinate {dim!r} of this batch differs from that of earlier ones "
                     f"({axes[dim].size} and {self.axes[dim].size} values); "
@@ -138,20 +138,18 @@ def rows(
     ``neurons`` runs over the scales and, within each, over its neurons.
     A batch that lies image-first in memory is not copied.
     """
-    values = activations.transpose("image", *NEURONS).to_numpy()
+    values = activations.variable.transpose("image", *NEURONS).to_numpy()
     for block in range(values.shape[1]):
         yield block, values[:, block].reshape(len(values), -1)
 
 
-def _axes(data: xr.DataArray | xr.Dataset) -> xr.Coordinates:
-    sizes = data.sizes
+def _axes(data: xr.DataArray | xr.Dataset) -> dict[str, xr.Variable]:
+    known = data.coords.variables  # variables, since labelled arrays cost a millisecond a batch
     axes = {
-        dim: data[dim].variable if dim in data.coords else (dim, np.arange(sizes[dim]))
+        dim: known[dim] if dim in known else xr.Variable(dim, np.arange(data.sizes[dim]))
         for dim in NEURONS
     }
-    if "scale_name" in data.coords:
-        axes["scale_name"] = data["scale_name"].variable
-    return xr.Coordinates(axes)
+    return axes | {"scale_name": known["scale_name"]} if "scale_name" in known else axes
 
 
 def _label(place: xr.DataArray, coordinate: str, position: int) -> object:
