@@ -133,6 +133,11 @@ def test_a_fraction_outside_0_to_1_is_refused(fraction: float) -> None:
         select(scored([[[1.0]]]), fraction=float(fraction))
 
 
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="the seed -1 was given"):
+        select(scored([[[1.0]]]), fraction=0.5, seed=-1)
+
+
 def test_an_unknown_selector_is_named_with_those_there_are() -> None:
     with pytest.raises(LookupError, match=r"no selector named 'best'; installed: highest, lowest"):
         select(scored([[[1.0]]]), fraction=0.5, selector="best")
