@@ -93,9 +93,12 @@ class _Pooled(Selector):
             bool, dims (block, neuron). Ties go to the lower block, then the lower neuron.
 
         Raises:
-            InputError: if the fraction is outside (0, 1], or the scores lack what is asked for.
+            InputError: if the fraction is outside (0, 1], the seed is negative, or the scores lack
+                what is asked for.
         """
         check_fraction(fraction)
+        if seed < 0:
+            raise InputError(f"the seed {seed} was given; expected 0 or more")
         joined, valid = self._join(scores)
         rows = (1, -1) if self.pool == "model" else (joined.sizes["block"], -1)
         values, selectable = joined.to_numpy().reshape(rows), valid.to_numpy().reshape(rows)
