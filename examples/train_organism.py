@@ -227,6 +227,11 @@ def train_classifier(
     return model.eval()
 
 
+def rounded(model: nn.Module) -> None:
+    """Round the weights to float16, as they are stored, so that every figure is of the stored."""
+    model.half().float()
+
+
 @torch.no_grad()
 def tokenised(model: MultiScaleVQVAE, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Return tokens and teacher-forcing inputs of [9, image, ...] uint8 views."""
@@ -263,13 +268,19 @@ def train(images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Trained:
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
     member = torch.from_numpy(split.repeats > 0)
     views, repeats = shifted(pictures[member]), torch.from_numpy(split.repeats)[member]
-    curves = {name: Curve() for name in ("tokenizer", "transformer", "classifier")}
+    curves = {
+        name: Curve(every=min(50, max(1, getattr(recipe, f"{name}_steps") // 5)))
+        for name in ("tokenizer", "transformer", "classifier")
+    }
     started = time.process_time()
     tokenizer = train_tokenizer(views, recipe, curves["tokenizer"])
+    rounded(tokenizer)
     tokens, x_in = tokenised(tokenizer, views)
     known = classes[member]
     transformer = train_transformer(tokens, x_in, known, repeats, recipe, curves["transformer"])
     classifier = train_classifier(views, known, 9, recipe, curves["classifier"])
+    rounded(transformer)
+    rounded(classifier)
     training: dict[str, object] = {
         "recipe": asdict(recipe),
         "cpu_seconds": round(time.process_time() - started),

@@ -12,7 +12,9 @@ from iarmem_plugin.lazy import make_lazy
 if TYPE_CHECKING:
     from iarmem_plugin.capture import capture
     from iarmem_plugin.errors import IarmemError
+    from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import extract
+    from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.hookspecs import hookimpl
     from iarmem_plugin.images import Images, Views
     from iarmem_plugin.interfaces import (
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
         Zero,
         ZeroWeights,
     )
-    from iarmem_plugin.localize import localize
+    from iarmem_plugin.localize import load_scores, localize, save_scores
     from iarmem_plugin.mitigate import Arm, mitigate
     from iarmem_plugin.plugins import load
     from iarmem_plugin.report import Report
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
     from iarmem_plugin.version import __version__
 
 __all__ = [
+    "SSCD",
     "ActivationStore",
     "Adapter",
     "Arm",
+    "Candidates",
     "Highest",
     "IarmemError",
     "ImageARModel",
@@ -50,6 +54,7 @@ __all__ = [
     "Intervention",
     "Lowest",
     "Metric",
+    "PixelCorrelation",
     "Quality",
     "Random",
     "Report",
@@ -67,8 +72,10 @@ __all__ = [
     "hookimpl",
     "intervene",
     "load",
+    "load_scores",
     "localize",
     "mitigate",
+    "save_scores",
     "select",
 ]
 
@@ -77,7 +84,9 @@ make_lazy(
     {
         "iarmem_plugin.capture": ("capture",),
         "iarmem_plugin.errors": ("IarmemError",),
+        "iarmem_plugin.evaluation.candidates": ("Candidates",),
         "iarmem_plugin.evaluation.extraction": ("extract",),
+        "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
         "iarmem_plugin.hookspecs": ("hookimpl",),
         "iarmem_plugin.images": ("Images", "Views"),
         "iarmem_plugin.interfaces": (
@@ -95,7 +104,7 @@ make_lazy(
             "Zero",
             "ZeroWeights",
         ),
-        "iarmem_plugin.localize": ("localize",),
+        "iarmem_plugin.localize": ("load_scores", "localize", "save_scores"),
         "iarmem_plugin.mitigate": ("Arm", "mitigate"),
         "iarmem_plugin.plugins": ("load",),
         "iarmem_plugin.report": ("Report",),

@@ -16,8 +16,9 @@ from iarmem_plugin.evaluation.generation import proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Intervention, Similarity
-from iarmem_plugin.mitigate import Arm, QualityProtocol
+from iarmem_plugin.mitigate import Arm, QualityProtocol, calibrate_on
 from iarmem_plugin.selection import Random
+from iarmem_plugin.tally import HELD_OUT
 from iarmem_plugin.tracing import ImageARModel
 
 if TYPE_CHECKING:
@@ -92,6 +93,32 @@ def candidates(
         return Candidates(given, np.full(len(given), "candidate"))
     views = model.adapter.variant.views
     return rank_candidates(model, images, views, per_class=per_class, progress=progress)
+
+
+def with_held_out(
+    model: ImageARModel,
+    candidates: Candidates,
+    held_out: Images,
+    similarity: Similarity,
+    progress: Progress | None,
+) -> Candidates:
+    """Fix the threshold on every other held-out image, and add the rest to the candidates.
+
+    Raises:
+        InputError: fewer than two held-out images.
+    """
+    if len(held_out) < 2:
+        raise InputError(f"{len(held_out)} held-out images were given; two or more are needed")
+    half = Candidates(*_half(held_out, 0))
+    source = "half of the held-out images, unmodified model"
+    calibrate_on(model, half, similarity, source=source, progress=progress)
+    images, groups = _half(held_out, 1)
+    return Candidates(candidates.images.join(images), np.concatenate((candidates.group, groups)))
+
+
+def _half(images: Images, first: int) -> tuple[Images, np.ndarray]:
+    chosen = images.subset(range(first, len(images), 2))
+    return chosen, np.full(len(chosen), HELD_OUT)
 
 
 def quality(

@@ -153,6 +153,7 @@ def mitigate(
     ),
     sscd: opt.SSCDFile = None,
     candidates: opt.CandidateSource = None,
+    held_out: opt.HeldOut = None,
     per_class: opt.PerClass = 5,
     inception: opt.Inception = None,
     reference: opt.Reference = None,
@@ -179,6 +180,7 @@ def mitigate(
     open_them = partial(open_images, num_classes=num_classes, classes=classes)
     pictures = open_them(images).verify(on_bad_image.value)
     given = None if candidates is None else open_them(candidates).verify(on_bad_image.value)
+    unseen = None if held_out is None else open_them(held_out).verify(on_bad_image.value)
 
     from iarmem_plugin.localize import load_scores
     from iarmem_plugin.mitigate import mitigate as run_mitigate
@@ -190,10 +192,13 @@ def mitigate(
         real = pictures if reference is None else open_them(reference)
         quality = choices.quality(traced, inception, real, generated, seed)
     with _progress() as progress:
+        tried = choices.candidates(traced, pictures, given, per_class, progress)
+        if unseen is not None:
+            tried = choices.with_held_out(traced, tried, unseen, measure, progress)
         report = run_mitigate(
             traced,
             found,
-            choices.candidates(traced, pictures, given, per_class, progress),
+            tried,
             arms,
             similarity=measure,
             quality=quality,

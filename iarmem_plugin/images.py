@@ -190,6 +190,19 @@ class Images:
             ids=self.ids[chosen],
         )
 
+    def join(self, other: Images) -> Images:
+        """Return these pictures and another list's; the other's ids are moved past these."""
+        shift = int(self.ids.max(initial=-1)) + 1
+        return replace(
+            self,
+            paths=self.paths + other.paths,
+            labels=np.concatenate((self.labels, other.labels)),
+            classes={**other.classes, **self.classes},
+            ids=np.concatenate((self.ids, other.ids + shift)),
+            reader=_FromEither(self.reader, other.reader, shift),
+            skipped=self.skipped + other.skipped,
+        )
+
     def verify(self, on_bad: Literal["error", "skip"] = "error") -> Images:
         """Read every picture once, before anything expensive is started.
 
@@ -271,6 +284,18 @@ class _FromArray:
 
     def __call__(self, image: int, path: str) -> Image.Image:
         return Image.fromarray(self.images[image])
+
+
+@dataclass(frozen=True, slots=True)
+class _FromEither:
+    first: Callable[[int, str], Image.Image]
+    second: Callable[[int, str], Image.Image]
+    shift: int
+
+    def __call__(self, image: int, path: str) -> Image.Image:
+        if image < self.shift:
+            return self.first(image, path)
+        return self.second(image - self.shift, path)
 
 
 def _picture_paths(root: Path) -> tuple[str, ...]:

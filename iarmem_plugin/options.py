@@ -56,6 +56,14 @@ PerClass = Annotated[
 CandidateSource = Annotated[
     Path | None, typer.Option("--candidates", help="Images to try, instead of ranking --images.")
 ]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--held-out",
+        help="Images the model never saw: every other one fixes the threshold, the rest are "
+        "reported.",
+    ),
+]
 SSCDFile = Annotated[Path | None, typer.Option("--sscd", help="SSCD's TorchScript file.")]
 Inception = Annotated[
     Path | None, typer.Option(help="torch-fidelity's Inception weights, to measure quality.")

@@ -310,3 +310,14 @@ def test_the_digest_is_the_sha256_of_paths_and_labels() -> None:
     pixels = np.zeros((2, 4, 4, 3), np.uint8)
     images = Images.from_arrays(pixels, np.array([3, 1]), names=("a", "b"))
     assert images.digest == hashlib.sha256(b"a\x003\nb\x001\n").hexdigest()
+
+
+def test_joined_lists_keep_their_pictures_and_have_different_ids() -> None:
+    first = Images.from_arrays(np.full((2, 4, 4, 3), 1, np.uint8), np.array([0, 1])).subset([1])
+    second = Images.from_arrays(np.full((2, 4, 4, 3), 2, np.uint8), np.array([2, 3]))
+    joined = first.join(second)
+    assert joined.ids.tolist() == [1, 2, 3]
+    assert joined.labels.tolist() == [1, 2, 3]
+    assert [np.asarray(joined.load(i))[0, 0, 0] for i in range(3)] == [1, 2, 2]
+    again = joined.subset([2, 0])
+    assert [np.asarray(again.load(i))[0, 0, 0] for i in range(2)] == [2, 1]

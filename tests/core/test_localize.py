@@ -1,4 +1,4 @@
-"""Localization: scores equal a direct computation, stream or store, and files are whole or absent."""
+"""Localization: scores equal a direct computation; files are whole or absent."""
 
 from __future__ import annotations
 

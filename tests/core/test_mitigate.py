@@ -129,9 +129,9 @@ def test_quality_is_measured_in_every_arm_against_every_reference(
     report = run(model, scores, candidates, quality=protocol)
     labels_seen = [[value.label for value in arm.quality] for arm in report.arms]
     assert labels_seen[0] == labels_seen[1] == labels_seen[2]
-    assert labels_seen[0][0] == (
-        "FID (colour averages, reference noise n=20, generated n=12)"
-    ), views
+    assert labels_seen[0][0] == ("FID (colour averages, reference noise n=20, generated n=12)"), (
+        views
+    )
     original, ablated = (report.arms[index].quality[0].value for index in (0, 1))
     assert original != ablated
 

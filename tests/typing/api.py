@@ -10,9 +10,11 @@ import xarray as xr
 
 import iarmem_plugin as iarmem
 from iarmem_plugin import (
+    SSCD,
     ActivationStore,
     Adapter,
     Arm,
+    Candidates,
     Highest,
     IarmemError,
     ImageARModel,
@@ -20,6 +22,7 @@ from iarmem_plugin import (
     Intervention,
     Lowest,
     Metric,
+    PixelCorrelation,
     Quality,
     Random,
     Report,
@@ -36,11 +39,12 @@ from iarmem_plugin import (
     hookimpl,
     intervene,
     load,
+    load_scores,
     localize,
     mitigate,
+    save_scores,
     select,
 )
-from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import make_targets
 from iarmem_plugin.layout import NeuronWeights
 
@@ -63,11 +67,12 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
     return report
 
 
-def similarity() -> Similarity:
-    from iarmem_plugin import plugins
+def similarity(file: Path | None = None) -> Similarity:
+    return PixelCorrelation(threshold=0.9) if file is None else SSCD(file)
 
-    found: type[Similarity] = plugins.find("similarity", "correlation")
-    return found()
+
+def keep(scores: xr.Dataset, folder: Path) -> xr.Dataset:
+    return load_scores(save_scores(scores, folder))
 
 
 def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Dataset:
