@@ -67,13 +67,15 @@ def localize(
     batches: Iterable[xr.DataArray] = capture(
         model, images, views=views, batch_size=batch_size, seed=seed, progress=progress
     )
+    provenance = model_provenance(model) | _described(images)
+    provenance |= {"views": views, "batch_size": batch_size, "seed": seed}
     if store is not None:
-        batches = ActivationStore.keep(store, model, images, batches)
+        about = {"provenance": provenance, "checkpoint_sha256": provenance["weights_sha256"]}
+        batches = ActivationStore.keep(store, model, images, batches, attrs=about)
     for batch in batches:
         scorer.update(batch)
         activity.update(batch)
-    settings = {"metric": scorer.name, "views": views, "batch_size": batch_size, "seed": seed}
-    return _scores(scorer, activity, model_provenance(model) | settings | _described(images))
+    return _scores(scorer, activity, provenance | {"metric": scorer.name})
 
 
 def save_scores(scores: xr.Dataset, folder: Path) -> Path:
@@ -111,6 +113,7 @@ def load_scores(path: Path) -> xr.Dataset:
 
 def _scores(scorer: Metric, activity: Metric, provenance: Mapping[str, Any]) -> xr.Dataset:
     score, mean = scorer.compute(), activity.compute()
+    mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
     variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
     dataset = xr.Dataset(variables, attrs={"metric": scorer.name})
     dataset.attrs["provenance"] = json.dumps(provenance)

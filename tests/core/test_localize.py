@@ -101,3 +101,24 @@ def test_nan_activations_are_refused_by_place(
     adapter.network.blocks[1].ffn.fc1.bias.data[17] = float("nan")
     with pytest.raises(NonFiniteActivationError, match="block 1"):
         localize(model, pictures, views=2)
+
+
+def test_a_dead_neuron_is_marked_by_the_metric(
+    adapter: VARAdapter, model: ImageARModel, pictures: Images
+) -> None:
+    adapter.network.blocks[1].ffn.fc1.weight.data[17] = 0
+    adapter.network.blocks[1].ffn.fc1.bias.data[17] = 0
+    for metric, valid in (("unitmem", False), ("random", True)):
+        scores = localize(model, pictures, metric=metric, views=2)
+        assert bool(scores["valid"].sel(block=1, neuron=17).any()) is valid
+
+
+def test_a_store_says_how_it_was_made(
+    model: ImageARModel, pictures: Images, tmp_path: Path
+) -> None:
+    path = tmp_path / "activations.zarr"
+    scores = localize(model, pictures, views=2, store=path)
+    attributes = ActivationStore.open(path).dataset().attrs
+    made = json.loads(scores.attrs["provenance"])
+    assert attributes["checkpoint_sha256"] == made["weights_sha256"]
+    assert attributes["provenance"]["seed"] == 0
