@@ -24,7 +24,7 @@ def main(out: Path = Path("iarmem-localize"), images: int = 64, views: int = 10)
     print(scores["score"].sum("neuron").to_pandas().round(1))  # block x scale
     neurons = iarmem.select(scores, fraction=0.1)
     print("neurons among the top 10 %, by block:", neurons.sum("neuron").values)
-    print("written to", iarmem.save_scores(scores, out))
+    print("written to", iarmem.save_scores(scores, out))  # scores.nc and three pictures
 
 
 if __name__ == "__main__":

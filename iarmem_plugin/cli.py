@@ -96,6 +96,7 @@ def localize(
     images: opt.ImageSource,
     out: opt.Out,
     metric: Annotated[str, typer.Option(help="A metric listed by `iarmem plugins`.")] = "unitmem",
+    store: opt.Store = None,
     weights: opt.Weights = None,
     tokenizer: opt.Tokenizer = None,
     device: opt.Device = "cpu",
@@ -116,10 +117,11 @@ def localize(
     pictures = open_images(images, num_classes=num_classes, classes=classes)
     pictures = pictures.verify(on_bad_image.value)
 
+    from iarmem_plugin.localize import check_scores_folder, save_scores
     from iarmem_plugin.localize import localize as run_localize
-    from iarmem_plugin.localize import save_scores
     from iarmem_plugin.report import block_sums
 
+    check_scores_folder(out)
     traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
     with _progress() as progress:
         scores = run_localize(
@@ -129,6 +131,7 @@ def localize(
             views=views,
             batch_size=batch_size,
             seed=seed,
+            store=store,
             progress=progress,
         )
     save_scores(scores, out)

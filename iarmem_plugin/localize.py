@@ -79,18 +79,41 @@ def localize(
 
 
 def save_scores(scores: xr.Dataset, folder: Path) -> Path:
-    """Write scores to ``scores.nc`` in a folder, whole or not at all.
+    """Write scores to ``scores.nc`` in a folder, whole or not at all, and pictures beside it.
+
+    Returns:
+        the folder.
 
     Raises:
         InputError: the folder holds other files.
     """
+    from iarmem_plugin import plots
+
+    check_scores_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {
+        "heatmap.png": plots.heatmap(scores),
+        "neurons.png": plots.neurons_by_block(scores),
+        "histogram.png": plots.histogram(scores),
+    }
+    for name, figure in pictures.items():
+        (folder / name).write_bytes(plots.png(figure))
+    partial = folder / f"{SCORES_FILE}.partial"
+    scores.to_netcdf(partial, engine="h5netcdf")
+    partial.replace(folder / SCORES_FILE)
+    return folder
+
+
+def check_scores_folder(folder: Path) -> None:
+    """Refuse a place where scores must not be written; call it before the expensive part.
+
+    Raises:
+        InputError: it is a file, or a folder with other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder for the scores")
     if folder.exists() and not (folder / SCORES_FILE).exists() and any(folder.iterdir()):
         raise InputError(f"{folder} holds files that are not ours; name a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / SCORES_FILE, folder / f"{SCORES_FILE}.partial"
-    scores.to_netcdf(partial, engine="h5netcdf")
-    partial.replace(path)
-    return path
 
 
 def load_scores(path: Path) -> xr.Dataset:

@@ -33,6 +33,9 @@ Weights = Annotated[Path | None, typer.Option(help="File of the transformer's we
 Tokenizer = Annotated[Path | None, typer.Option(help="File of the tokenizer's weights.")]
 Device = Annotated[str, typer.Option(help="Such as cpu, cuda or cuda:1.")]
 Dtype = Annotated[Precision, typer.Option(help="Precision of the weights.")]
+Store = Annotated[
+    Path | None, typer.Option(help="Keep the activations in this new .zarr folder, too.")
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass of the model.")]
 ViewCount = Annotated[int, typer.Option("--views", min=1, help="Augmented passes an image.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]

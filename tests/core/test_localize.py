@@ -65,7 +65,8 @@ def test_saved_scores_come_back(model: ImageARModel, pictures: Images, tmp_path:
     save_scores(scores, tmp_path / "out")
     xr.testing.assert_equal(load_scores(tmp_path / "out"), scores)
     xr.testing.assert_equal(load_scores(tmp_path / "out" / "scores.nc"), scores)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["scores.nc"]
+    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert written == ["heatmap.png", "histogram.png", "neurons.png", "scores.nc"]
 
 
 def test_scores_do_not_overwrite_a_folder_that_is_not_ours(
