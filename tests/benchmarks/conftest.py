@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+ROUNDS = 15
+# Of 15 sorted rounds, the 4th and the 12th enclose the median with 96% confidence.
+TRIM = 3
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """CPU time of the subject over that of the fastest reference, round by round."""
+
+    subject_seconds: float
+    reference: str
+    reference_seconds: float
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] "
+            f"({self.subject_seconds:.3f} s against {self.reference_seconds:.3f} s, "
+            f"{self.reference})"
+        )
+
+
+def interleave(
+    subject: Callable[[], object], references: Mapping[str, Callable[[], object]], rounds: int
+) -> Ratio:
+    """Time all in turn, after one round that is not counted."""
+    tasks = {"": subject, **references}
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(rounds + 1):
+        for name, task in tasks.items():
+            begin = time.process_time()
+            task()
+            seconds[name].append(time.process_time() - begin)
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    best = min(references, key=medians.__getitem__)
+    ratios = sorted(
+        ours / max(theirs, 1e-9)
+        for ours, theirs in zip(seconds[""][1:], seconds[best][1:], strict=True)
+    )
+    trim = min(TRIM, (rounds - 1) // 2)
+    return Ratio(
+        medians[""], best, medians[best], statistics.median(ratios), ratios[trim], ratios[-1 - trim]
+    )
+
+
+@pytest.fixture
+def report_ratio(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Compare in interleaved rounds and report the ratio; one round unless benchmarks are on."""
+
+    def report(
+        name: str, subject: Callable[[], object], references: Mapping[str, Callable[[], object]]
+    ) -> None:
+        rounds = 1 if benchmark.disabled else ROUNDS
+        ratio = benchmark.pedantic(interleave, args=(subject, references, rounds), rounds=1)
+        benchmark.extra_info["ratio"] = str(ratio)
+        if not benchmark.disabled:
+            with capsys.disabled():
+                print(f"\n{name}: {ratio}")
+
+    return report
