@@ -52,7 +52,7 @@ class Sizes:
 
     captured: int = 384
     members: int = 150
-    generated: int = 320
+    generated: int = 300
     views: int = 10
 
 

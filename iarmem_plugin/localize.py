@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.tracing import ImageARModel
 
 SCORES_FILE = "scores.nc"
+OUR_FILES = frozenset({SCORES_FILE, "heatmap.png", "neurons.png", "histogram.png"})
 
 
 def localize(
@@ -112,8 +113,12 @@ def check_scores_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the scores")
-    if folder.exists() and not (folder / SCORES_FILE).exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} holds files that are not ours; name a new or empty folder")
+    others = {file.name for file in folder.iterdir()} - OUR_FILES if folder.exists() else set()
+    if others:
+        raise InputError(
+            f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "
+            "one that holds earlier scores"
+        )
 
 
 def load_scores(path: Path) -> xr.Dataset:

@@ -72,9 +72,21 @@ def test_saved_scores_come_back(model: ImageARModel, pictures: Images, tmp_path:
 def test_scores_do_not_overwrite_a_folder_that_is_not_ours(
     model: ImageARModel, pictures: Images, tmp_path: Path
 ) -> None:
+    scores = localize(model, pictures, views=2)
     (tmp_path / "thesis.txt").write_text("three years of work")
-    with pytest.raises(InputError, match="not ours"):
+    with pytest.raises(InputError, match=r"thesis\.txt"):
+        save_scores(scores, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_scores_do_not_overwrite_those_of_a_report(
+    model: ImageARModel, pictures: Images, tmp_path: Path
+) -> None:
+    (tmp_path / "scores.nc").write_text("a report's")
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"report\.json"):
         save_scores(localize(model, pictures, views=2), tmp_path)
+    assert (tmp_path / "scores.nc").read_text() == "a report's"
 
 
 def test_missing_and_foreign_scores_are_refused(tmp_path: Path) -> None:
