@@ -87,6 +87,13 @@ def demo(
     with _progress() as progress:
         report = run_demo(out, model=model, full=full, progress=progress)
     _show(report.to_dict(), report.table(), as_json=as_json)
+    cost = report.provenance["cost"]
+    parts = ", ".join(f"{part} {spent:.0f}" for part, spent in cost["cpu_seconds_of"].items())
+    typer.echo(
+        f"{cost['cpu_seconds']:.0f} CPU-seconds ({parts}), {cost['wall_seconds']:.0f} s in all, "
+        f"{cost['peak_memory_mib']} MiB of memory",
+        err=True,
+    )
     typer.echo(f"Report: {out / 'report.html'}", err=True)
 
 

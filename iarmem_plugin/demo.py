@@ -5,9 +5,10 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -79,13 +80,22 @@ def demo(
     Raises:
         InputError: the model is no organism, or the folder is not ours.
     """
-    started = time.process_time()
     check_output_folder(out)
-    organism = _organism(model)
-    sizes = EVERYTHING if full else Sizes()
+    with _one_thread():
+        report = _run(_organism(model), model, EVERYTHING if full else Sizes(), seed, progress)
+    report.save(out)
+    return report
+
+
+def _run(
+    organism: Organism, model: str, sizes: Sizes, seed: int, progress: Progress | None
+) -> Report:
+    clock = _Clock()
     traced = plugins.load(model)
+    clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
     scores = localize(traced, captured, views=sizes.views, seed=seed, progress=progress)
+    clock.lap("capture")
     similarity = PixelCorrelation()
     calibrate_on(
         traced,
@@ -94,6 +104,7 @@ def demo(
         source="half of the held-out pictures, unmodified model",
         progress=progress,
     )
+    clock.lap("calibration")
     report = mitigate(
         traced,
         scores,
@@ -103,10 +114,9 @@ def demo(
         quality=quality_protocol(traced, organism, sizes.generated, seed),
         progress=progress,
     )
-    cost = {"cpu_seconds": round(time.process_time() - started, 1), "peak_memory_mib": _peak()}
-    report = replace(report, provenance={**report.provenance, "cost": cost, "seed": seed})
-    report.save(out)
-    return report
+    clock.lap("extraction and quality of all arms")
+    settings = {"seed": seed, "sizes": asdict(sizes), "cost": clock.cost()}
+    return replace(report, provenance={**report.provenance, **settings})
 
 
 def arms(seed: int = 0) -> list[Arm]:
@@ -195,5 +205,34 @@ def _organism(name: str) -> Organism:
     return variant.organism()
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: a model this small only loses time by sharing the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Clock:
+    """CPU and wall time since the demo began, and the CPU time of its parts."""
+
+    def __init__(self) -> None:
+        self._cpu, self._wall = time.process_time(), time.monotonic()
+        self._parts: dict[str, float] = {}
+
+    def lap(self, part: str) -> None:
+        """Give the CPU time since the last part to this one."""
+        spent = time.process_time() - self._cpu - sum(self._parts.values())
+        self._parts[part] = spent
+
+    def cost(self) -> dict[str, Any]:
+        """Return seconds and, in MiB, the peak memory of this process."""
+        return {
+            "cpu_seconds": round(sum(self._parts.values()), 1),
+            "cpu_seconds_of": {part: round(spent, 1) for part, spent in self._parts.items()},
+            "wall_seconds": round(time.monotonic() - self._wall, 1),
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -76,23 +77,32 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "image token width"],
-        mask: Float[Tensor, "query key"] | None = None,
+        ends: tuple[int, ...] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "image token width"]:
         """Return what each token reads from the tokens that it may see.
 
         Args:
             x: normalised and modulated residual stream.
-            mask: added to the attention logits, 0 or -inf; None lets each token see all.
+            ends: where each scale ends among the tokens, which then see their own scale and
+                the ones before it; None lets each token see all.
             cache: keys and values of earlier tokens, extended by this call; None for none.
+                With `ends` it must be empty.
         """
         query, key, value = self._project(x)
         scale = self.scale_mul_1H11.clamp_max(MAX_LOG_SCALE).exp()
         query, key = _normalise(query, scale), _normalise(key)
         if cache is not None:
             key, value = cache.extend(key, value)
-        read = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
-        out: Tensor = self.proj(read.transpose(1, 2).flatten(2))
+        spans = ((0, query.shape[2], key.shape[2]),) if ends is None else _spans(ends)
+        read = [
+            F.scaled_dot_product_attention(
+                query[:, :, begin:end], key[:, :, :seen], value[:, :, :seen], scale=1.0
+            ).transpose(1, 2)
+            for begin, end, seen in spans
+        ]
+        joined = read[0] if len(read) == 1 else torch.cat(read, dim=1)
+        out: Tensor = self.proj(joined.flatten(2))
         return out
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,6 +111,11 @@ class SelfAttention(nn.Module):
         heads = joined.view(*x.shape[:2], 3, self.heads, -1)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
         return query, key, value
+
+
+def _spans(ends: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Return begin and end of each scale, and how many tokens it sees."""
+    return [(begin, end, end) for begin, end in itertools.pairwise((0, *ends))]
 
 
 def _normalise(

@@ -46,7 +46,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "image token width"],
         condition: Float[Tensor, "image modulation"],
-        mask: Float[Tensor, "query key"] | None = None,
+        ends: tuple[int, ...] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "image token width"]:
         """Return the residual stream after attention and MLP.
@@ -55,11 +55,11 @@ class Block(nn.Module):
             x: the residual stream.
             condition: `width` channels of the class embedding, or, with shared adaptive norms,
                 the 6 times `width` channels of the shared projection.
-            mask: see `SelfAttention`.
+            ends: see `SelfAttention`.
             cache: see `SelfAttention`.
         """
         gate1, gate2, scale1, scale2, shift1, shift2 = self._modulation(condition).unbind(2)
-        x = torch.addcmul(x, self.attn(modulate(x, scale1, shift1), mask, cache), gate1)
+        x = torch.addcmul(x, self.attn(modulate(x, scale1, shift1), ends, cache), gate1)
         return torch.addcmul(x, self.ffn(modulate(x, scale2, shift2)), gate2)
 
     def _modulation(self, condition: Tensor) -> Tensor:

@@ -84,9 +84,7 @@ class _Run:
             inputs.append(self.next)
             self._take(prefix[:, self.starts[scale] : self.starts[scale + 1]], scale)
         if 0 < known < len(self.starts) - 1:
-            end = self.starts[known]
-            mask = self.transformer.attn_bias_for_masking[0, 0, :end, :end]
-            self._blocks(torch.cat(inputs, dim=1), 0, mask)
+            self._blocks(torch.cat(inputs, dim=1), 0, self.starts[1 : known + 1])
 
     def step(self, scale: int) -> Int[Tensor, "image place"]:
         """Choose the tokens of the next scale."""
@@ -97,9 +95,9 @@ class _Run:
             self._take(tokens, scale)
         return tokens
 
-    def _blocks(self, x: Tensor, start: int, mask: Tensor | None = None) -> Tensor:
+    def _blocks(self, x: Tensor, start: int, ends: tuple[int, ...] | None = None) -> Tensor:
         x = x + self.positions[:, start : start + x.shape[1]]
-        return self.transformer.run_blocks(x, self.condition, mask, self.caches)
+        return self.transformer.run_blocks(x, self.condition, ends, self.caches)
 
     def _take(self, tokens: Tensor, scale: int) -> None:
         """Add a scale's code map and embed the next scale's input; nothing follows the last."""

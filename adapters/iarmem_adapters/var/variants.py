@@ -72,7 +72,7 @@ def _organism() -> Variant:
         family="var",
         blocks=4,
         neurons=512,
-        parameters=1_404_048,
+        parameters=1_376_272,
         resolution=32,
         views=Views(crop=32, pad=1),
         sampling=ORGANISM_SAMPLING,
