@@ -85,11 +85,11 @@ def attention(images: int, heads: int, queries: int, keys: int, mask: Tensor | N
 def one_pass(
     ready: Operands, config: VARConfig, images: int, *, queries: int, keys: int, mask: Tensor | None
 ) -> list[Call]:
-    """Return the bound's calls for `queries` tokens that see `keys` tokens."""
+    """Return the bound's calls; what depends on the class alone is due at the first pass only."""
     read = attention(images, config.heads, queries, keys, mask)
     return [
         *ready.products(ready.every_token, images * queries),
-        *ready.products(ready.every_image, images),
+        *(ready.products(ready.every_image, images) if queries == keys else []),
         *[read] * config.depth,
     ]
 

@@ -16,6 +16,7 @@ MAX_LOG_SCALE = math.log(100.0)
 class KeyValueCache:
     """Keep the keys and values of the tokens that one block has seen in one run.
 
+    `modulation` keeps what the block made of the class, which no later call changes.
     The cache is handed from call to call; no module remembers it.
     Memory for all the tokens is taken once, at the first call.
     """
@@ -23,6 +24,7 @@ class KeyValueCache:
     def __init__(self, tokens: int) -> None:
         """Prepare for at most `tokens` tokens."""
         self.length = 0
+        self.modulation: Tensor | None = None
         self._tokens = tokens
         self._keys: Tensor | None = None
         self._values: Tensor | None = None

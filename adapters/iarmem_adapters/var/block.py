@@ -58,11 +58,18 @@ class Block(nn.Module):
             ends: see `SelfAttention`.
             cache: see `SelfAttention`.
         """
-        gate1, gate2, scale1, scale2, shift1, shift2 = self._modulation(condition).unbind(2)
+        gate1, gate2, scale1, scale2, shift1, shift2 = self._modulation(condition, cache).unbind(2)
         x = torch.addcmul(x, self.attn(modulate(x, scale1, shift1), ends, cache), gate1)
         return torch.addcmul(x, self.ffn(modulate(x, scale2, shift2)), gate2)
 
-    def _modulation(self, condition: Tensor) -> Tensor:
+    def _modulation(self, condition: Tensor, cache: KeyValueCache | None) -> Tensor:
+        if cache is None:
+            return self._project(condition)
+        if cache.modulation is None:
+            cache.modulation = self._project(condition)
+        return cache.modulation
+
+    def _project(self, condition: Tensor) -> Tensor:
         if self.shared:
             return self.ada_gss + condition.view(condition.shape[0], 1, 6, -1)
         projected: Tensor = self.ada_lin(condition)

@@ -113,7 +113,7 @@ class _Run:
             return logits
         strength = self.sampling.guidance * scale / max(len(self.starts) - 2, 1)
         with_class, without = logits.chunk(2)
-        return (1 + strength) * with_class - strength * without
+        return torch.lerp(without, with_class, 1 + strength)
 
 
 def choose(
