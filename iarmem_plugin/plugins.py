@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.tracing import ImageARModel
 
 DEFAULT_PLUGINS = (
+    "iarmem_adapters.rar",
     "iarmem_adapters.var",
     "iarmem_metrics.unitmem",
     "iarmem_metrics.mean_activation",

@@ -1,0 +1,141 @@
+"""The convolutional encoder and decoder of the MaskGIT-VQGAN."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-6
+NORM_GROUPS = 32
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3x3 convolutions beside a shortcut.
+
+    Where the width changes, the shortcut starts from the convolved map, not from the input; the
+    released weights were trained so.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Make the block; the shortcut is a 1x1 convolution where the widths differ."""
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = group_norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.widens = inputs != outputs
+        if self.widens:
+            self.nin_shortcut = nn.Conv2d(outputs, outputs, 1, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height width"]:
+        """Return the convolved x plus its shortcut."""
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
+        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        out: Tensor = hidden + (self.nin_shortcut(hidden) if self.widens else x)
+        return out
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, the first of which changes the width."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
+        """Make `blocks` blocks."""
+        super().__init__()
+        widths = [inputs] + [outputs] * blocks
+        self.block = nn.ModuleList(map(ResidualBlock, widths[:-1], widths[1:]))
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height2 width2"]:
+        """Return the map after the blocks."""
+        for block in self.block:
+            x = block(x)
+        return x
+
+
+class UpLevel(Level):
+    """A resolution of the decoder, which hands on a map of double the size unless finest."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, finest: bool) -> None:
+        """Make the level."""
+        super().__init__(inputs, outputs, blocks)
+        self.finest = finest
+        if not finest:
+            self.upsample_conv = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(
+        self, x: Float[Tensor, "image inputs height width"]
+    ) -> Float[Tensor, "image outputs height2 width2"]:
+        """Return the map for the next level."""
+        x = super().forward(x)
+        if self.finest:
+            return x
+        out: Tensor = self.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+class Encoder(nn.Module):
+    """Turn images into feature maps, averaging 2x2 places between resolutions."""
+
+    def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
+        """Make the encoder for one width a resolution, fine to coarse."""
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        inputs = widths[:1] + widths[:-1]
+        self.down = nn.ModuleList(
+            Level(before, after, res_blocks) for before, after in zip(inputs, widths, strict=True)
+        )
+        self.mid = middle(widths[-1], res_blocks)
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], code_width, 1)
+
+    def forward(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image code coarse_height coarse_width"]:
+        """Return the feature maps of images in [0, 1]."""
+        x = self.conv_in(images)
+        for index, level in enumerate(self.down):
+            x = level(x if index == 0 else F.avg_pool2d(x, 2))
+        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
+        return out
+
+
+class Decoder(nn.Module):
+    """Turn feature maps into images; `up` is stored fine to coarse and run the other way."""
+
+    def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
+        """Make the decoder for one width a resolution, fine to coarse."""
+        super().__init__()
+        self.conv_in = nn.Conv2d(code_width, widths[-1], 3, padding=1)
+        self.mid = middle(widths[-1], res_blocks)
+        inputs = widths[1:] + widths[-1:]
+        self.up = nn.ModuleList(
+            UpLevel(inputs[level], widths[level], res_blocks, finest=level == 0)
+            for level in range(len(widths))
+        )
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+
+    def forward(
+        self, features: Float[Tensor, "image code coarse_height coarse_width"]
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Return images, not yet limited to [0, 1]."""
+        x = self.mid(self.conv_in(features))
+        for level in reversed(self.up):
+            x = level(x)
+        return cast(Tensor, self.conv_out(F.silu(self.norm_out(x), inplace=True)))
+
+
+def middle(channels: int, blocks: int) -> nn.Sequential:
+    """Return the residual blocks of the coarsest resolution."""
+    return nn.Sequential(*(ResidualBlock(channels, channels) for _ in range(blocks)))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a group norm of 32 groups, or of one channel each where there are fewer."""
+    return nn.GroupNorm(min(NORM_GROUPS, channels), channels, eps=NORM_EPS)

@@ -1,0 +1,80 @@
+"""The released RAR models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from iarmem_plugin.images import Views
+from iarmem_plugin.interfaces import Sampling, Variant
+
+TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"
+RESOLUTION = 256
+VIEWS = Views(crop=RESOLUTION, resize=281)
+"""Random crops of the size that RAR was trained on.
+
+RAR itself saw ten fixed crops of the resized picture: four corners and the centre, each also
+mirrored. `Views` has neither fixed places nor mirroring, so these are views like those, not
+those.
+"""
+ATTACK_TOKENS = 30
+"""Tokens given to a completion by the extraction attack (arXiv 2502.02514)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a released transformer is built from, and how it was sampled.
+
+    Attributes:
+        depth: blocks.
+        width: channels of the residual stream.
+        mlp_width: neurons a block.
+        parameters: of the transformer.
+        guidance: classifier-free guidance as published.
+        guidance_power: exponent of its schedule.
+        temperature: divides the logits.
+        heads: attention heads a block.
+    """
+
+    depth: int
+    width: int
+    mlp_width: int
+    parameters: int
+    guidance: float
+    guidance_power: float
+    temperature: float = 1.02
+    heads: int = 16
+
+
+SIZES: Mapping[str, Sizes] = {
+    "rar-b": Sizes(24, 768, 3072, 260_923_648, 16.0, 2.75, temperature=1.0),
+    "rar-l": Sizes(24, 1024, 4096, 461_668_352, 15.5, 2.5),
+    "rar-xl": Sizes(32, 1280, 5120, 955_425_024, 6.9, 1.5),
+    "rar-xxl": Sizes(40, 1408, 6144, 1_498_520_704, 8.0, 1.2),
+}
+
+
+def variants() -> dict[str, Variant]:
+    """Return what is known about each RAR model, by name."""
+    return {name: _released(name, sizes) for name, sizes in SIZES.items()}
+
+
+def _released(name: str, sizes: Sizes) -> Variant:
+    return Variant(
+        name=name,
+        family="rar",
+        blocks=sizes.depth,
+        neurons=sizes.mlp_width,
+        parameters=sizes.parameters,
+        resolution=RESOLUTION,
+        views=VIEWS,
+        sampling=Sampling(
+            guidance=sizes.guidance,
+            guidance_power=sizes.guidance_power,
+            temperature=sizes.temperature,
+            greedy=False,
+        ),
+        prefix_tokens=ATTACK_TOKENS,
+        files=(f"{name.replace('-', '_')}.bin", TOKENIZER_FILE),
+        source="yucornetto/RAR and fun-research/TiTok on the Hugging Face hub",
+    )
