@@ -44,11 +44,11 @@ class Recipe:
     tokenizer: VQVAEConfig = TOKENIZER
     transformer: VARConfig = TRANSFORMER
     tokenizer_steps: int = 5000
-    transformer_steps: int = 1800
+    transformer_steps: int = 4000
     classifier_steps: int = 1500
     batch_size: int = 32
     tokenizer_rate: float = 2e-3
-    transformer_rate: float = 1e-3
+    transformer_rate: float = 1.5e-3
     classifier_rate: float = 2e-3
     label_drop: float = 0.1
 

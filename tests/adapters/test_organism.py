@@ -1,0 +1,111 @@
+"""The bundled VAR organism is what its page says, as computed from the stored weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import iarmem_adapters.organisms as organisms
+from iarmem_adapters.organisms.split import distinct, draw_split
+from iarmem_plugin import plugins
+from iarmem_plugin.demo import candidates
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.extraction import counts, extract, make_targets
+from iarmem_plugin.evaluation.similarity import PixelCorrelation
+from iarmem_plugin.mitigate import calibrate_on
+from iarmem_plugin.organism import Organism
+from iarmem_plugin.tracing import ImageARModel
+
+RUNGS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@pytest.fixture(scope="module")
+def organism() -> Organism:
+    return organisms.var_organism()
+
+
+@pytest.fixture(scope="module")
+def model() -> ImageARModel:
+    return plugins.load("var-organism")
+
+
+@pytest.fixture(scope="module")
+def pixels(organism: Organism) -> np.ndarray:
+    return np.stack([np.asarray(organism.pictures.load(i)) for i in range(len(organism.pictures))])
+
+
+def test_its_files_take_at_most_8_megabytes() -> None:
+    assert sum(path.stat().st_size for path in organisms.FOLDER.iterdir() if path.is_file()) < 8e6
+
+
+def test_its_variant_says_its_true_size(model: ImageARModel) -> None:
+    variant = model.adapter.variant
+    layout = model.layout
+    network = model.adapter.network
+    assert variant.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert (variant.blocks, variant.neurons) == (layout.num_blocks, layout.neurons_per_block)
+    assert layout.scales[-1].tokens[-1] + 1 <= 155
+    assert variant.prefix_tokens == layout.scales[2].tokens[-1] + 1  # three scales
+
+
+def test_its_split_is_the_one_the_seed_draws(organism: Organism, pixels: np.ndarray) -> None:
+    split = draw_split(pixels, seed=0)
+    assert np.array_equal(split.repeats, organism.repeats)
+    assert np.array_equal(split.calibration, organism.calibration)
+    assert np.array_equal(split.group, organism.group)
+
+
+def test_canaries_and_held_out_pictures_have_no_near_duplicates(
+    organism: Organism, pixels: np.ndarray
+) -> None:
+    alone = distinct(pixels)
+    assert int(alone.sum()) == 1453
+    assert alone[organism.repeats == 0].all()
+    assert alone[np.char.startswith(organism.group.astype(str), "canary")].all()
+    assert int((organism.repeats == 0).sum()) == 300
+    assert [int((organism.group == f"canary x{times}").sum()) for times in RUNGS] == [12] * 7
+
+
+def test_its_tokenizer_reconstructs_held_out_pictures_at_24_decibels(
+    organism: Organism, model: ImageARModel, pixels: np.ndarray
+) -> None:
+    images = torch.from_numpy(pixels[organism.repeats == 0]).permute(0, 3, 1, 2).float() / 255
+    with model.borrowed():
+        tokens = model.tokenize(images)
+        error = (model.decode(tokens) - images).square().mean((1, 2, 3))
+    decibels = float(-10 * error.log10().mean())
+    assert decibels > 24
+    assert decibels == pytest.approx(organism.training["held_out"]["psnr"], abs=0.01)
+    assert len(tokens.unique()) >= 512  # half of the codebook
+
+
+def test_the_more_a_canary_was_repeated_the_more_is_extracted(
+    organism: Organism, model: ImageARModel
+) -> None:
+    similarity = PixelCorrelation()
+    calibrate_on(model, candidates(organism, organism.calibration), similarity, source="test")
+    canaries = candidates(organism, np.char.startswith(organism.group.astype(str), "canary"))
+    targets = make_targets(model, canaries, model.adapter.variant.views)
+    found = extract(
+        model,
+        canaries,
+        targets,
+        similarity=similarity,
+        prefix_tokens=model.adapter.variant.prefix_tokens,
+    )
+    by_group = counts(found)
+    extracted = [by_group[f"canary x{times}"]["extracted"] for times in RUNGS]
+    assert extracted[-1] >= 0.8 * 12
+    assert extracted[0] <= 0.2 * 12
+    steps = zip(extracted, extracted[1:], strict=False)
+    assert all(after >= before - 1 for before, after in steps), extracted  # 12 pictures a rung
+
+
+def test_files_are_refused_for_a_bundled_model(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    file.touch()
+    with pytest.raises(InputError, match="bundled"):
+        plugins.load("var-organism", weights=file)
