@@ -122,8 +122,6 @@ class MultiScaleVQVAE(nn.Module):
         if images.shape[2:] != (side, side):
             given = "x".join(str(length) for length in images.shape[2:])
             raise ValueError(f"got images of {given} pixels, expected {side}x{side}: resize them")
-        if images.device.type == "cpu":  # there, these convolutions run an eighth faster so
-            images = images.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.quant_conv(self.encoder(images))
         return out
 
