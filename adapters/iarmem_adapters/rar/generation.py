@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_adapters.var.generation import choose
+from iarmem_adapters.sampling import check_sampling, choose
 from iarmem_plugin.interfaces import Sampling
 
 from .attention import KeyValueCache
@@ -155,11 +155,4 @@ def _check(transformer: RARTransformer, prefix: Tensor, sampling: Sampling) -> N
             f"got a prefix of {prefix.shape[1]} tokens, expected at most "
             f"{transformer.config.num_tokens}"
         )
-    if not sampling.temperature > 0:
-        raise ValueError(f"temperature must be positive, got {sampling.temperature}")
-    if not sampling.guidance_power >= 0:
-        raise ValueError(f"guidance_power must be 0 or more, got {sampling.guidance_power}")
-    if sampling.top_k < 0 or not 0 <= sampling.top_p <= 1:
-        raise ValueError(
-            f"top_k must be 0 or more and top_p in [0, 1], got {sampling.top_k}, {sampling.top_p}"
-        )
+    check_sampling(sampling)
