@@ -9,15 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.extraction import Targets, calibrate, extract, make_targets
+from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
+from iarmem_plugin.gallery import gallery
 from iarmem_plugin.interfaces import (
     Intervention,
     Quality,
@@ -27,14 +26,12 @@ from iarmem_plugin.interfaces import (
     Similarity,
 )
 from iarmem_plugin.provenance import model_provenance
-from iarmem_plugin.report import ArmResult, GalleryRow, Report
+from iarmem_plugin.report import ArmResult, Report
 from iarmem_plugin.selection import check_fraction
 from iarmem_plugin.tracing import ImageARModel, intervene
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-GALLERY_EACH = 2  # candidates of each group whose pictures are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +148,7 @@ def mitigate(
         scores=scores,
         arms=tuple(results),
         extraction=joined,
-        gallery=_gallery(model, joined, targets),
+        gallery=gallery(model, joined, targets),
         neurons=xr.concat([selected[arm.name] for arm in arms], names),
     )
 
@@ -239,56 +236,6 @@ def _provenance(
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.labels)}
         found["quality"] = dict(quality.quality.provenance)
     return found
-
-
-def _gallery(
-    model: ImageARModel, extraction: xr.Dataset, targets: Targets
-) -> tuple[GalleryRow, ...]:
-    """Show, of each group, the candidates that came back best from the unmodified model."""
-    original = extraction["similarity"].sel(arm=ORIGINAL.name).to_numpy()
-    group = extraction["group"].to_numpy()
-    shown = [
-        int(index)
-        for name in dict.fromkeys(group)
-        for index in _best(np.flatnonzero(group == name), original)
-    ]
-    pictures = {
-        str(arm): _pixels(model, extraction["tokens"].sel(arm=arm).isel(candidate=shown))
-        for arm in extraction["arm"].values
-    }
-    goal = _to_uint8(targets.images[shown])
-    return tuple(
-        GalleryRow(
-            path=str(extraction["path"].values[index]),
-            group=str(group[index]),
-            target=goal[row],
-            original=None,
-            completions={
-                arm: (images[row], *_verdict(extraction, arm, index))
-                for arm, images in pictures.items()
-            },
-        )
-        for row, index in enumerate(shown)
-    )
-
-
-def _best(members: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    return members[np.argsort(-similarity[members], kind="stable")[:GALLERY_EACH]]
-
-
-def _verdict(extraction: xr.Dataset, arm: str, index: int) -> tuple[float, bool]:
-    one = extraction.sel(arm=arm).isel(candidate=index)
-    return float(one["similarity"]), bool(one["extracted"])
-
-
-def _pixels(model: ImageARModel, tokens: xr.DataArray) -> np.ndarray:
-    with model.borrowed():
-        images = model.decode(torch.from_numpy(tokens.to_numpy().astype(np.int64)))
-    return _to_uint8(images.cpu())
-
-
-def _to_uint8(images: Float[Tensor, "image 3 height width"]) -> np.ndarray:
-    return (images * 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
 def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None:
