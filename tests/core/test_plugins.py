@@ -101,7 +101,10 @@ def test_a_broken_plugin_is_fatal_when_strict(tmp_path: Path) -> None:
     assert answer["stderr"] == expected
 
 
-def test_a_skipped_plugin_warns_whoever_uses_python(folder: Path) -> None:
+def test_a_skipped_plugin_warns_whoever_uses_python(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(plugins.STRICT, raising=False)
     broken = install(folder, name="acme", source="1 / 0\n")
     with pytest.warns(plugins.PluginWarning, match="plugin 'acme' cannot be imported"):
         manager = plugins.make_manager(entry_points=[broken])
