@@ -35,6 +35,8 @@ def arms(
 ) -> list[Arm]:
     """Return the arm that the user named, and random neuron sets of the same size beside it.
 
+    The random sets are drawn with the seeds after `seed`, so none is the named arm's own.
+
     Raises:
         UnknownNameError: no such selector or intervention.
         InputError: a fraction outside (0, 1], or a factor for an intervention that takes none.
@@ -42,8 +44,8 @@ def arms(
     edit = make_intervention(intervention, factor)
     chosen = _make(plugins.find("selector", selector), "selector", selector)
     drawn = [
-        Arm(f"random {number + 1}", Random(), edit, fraction, seed=seed + number)
-        for number in range(random_sets)
+        Arm(f"random {number}", Random(), edit, fraction, seed=seed + number)
+        for number in range(1, random_sets + 1)
     ]
     return [Arm(selector, chosen, edit, fraction, seed=seed), *drawn]
 
@@ -87,12 +89,16 @@ def candidates(
     given: Images | None,
     per_class: int,
     progress: Progress | None,
+    *,
+    batch_size: int = 64,
 ) -> Candidates:
     """Return the images that the user names, or the best predicted of each class."""
     if given is not None:
         return Candidates(given, np.full(len(given), "candidate"))
     views = model.adapter.variant.views
-    return rank_candidates(model, images, views, per_class=per_class, progress=progress)
+    return rank_candidates(
+        model, images, views, per_class=per_class, batch_size=batch_size, progress=progress
+    )
 
 
 def with_held_out(
@@ -101,6 +107,8 @@ def with_held_out(
     held_out: Images,
     similarity: Similarity,
     progress: Progress | None,
+    *,
+    batch_size: int = 64,
 ) -> Candidates:
     """Fix the threshold on every other held-out image, and add the rest to the candidates.
 
@@ -111,7 +119,7 @@ def with_held_out(
         raise InputError(f"{len(held_out)} held-out images were given; two or more are needed")
     half = Candidates(*_half(held_out, 0))
     source = "half of the held-out images, unmodified model"
-    calibrate_on(model, half, similarity, source=source, progress=progress)
+    calibrate_on(model, half, similarity, source=source, batch_size=batch_size, progress=progress)
     images, groups = _half(held_out, 1)
     return Candidates(candidates.images.join(images), np.concatenate((candidates.group, groups)))
 
@@ -122,13 +130,19 @@ def _half(images: Images, first: int) -> tuple[Images, np.ndarray]:
 
 
 def quality(
-    model: ImageARModel, weights: Path, real: Images, generated: int, seed: int
+    model: ImageARModel,
+    weights: Path,
+    real: Images,
+    generated: int,
+    seed: int,
+    *,
+    batch_size: int = 64,
 ) -> QualityProtocol:
     """Return the FID and KID protocol with Inception, the reference being the real images."""
     measure = TorchFidelity(weights, "Inception v3", device=str(model.device))
     views = model.adapter.variant.views
-    starts = range(0, len(real), 64)
-    parts = (slice(start, min(start + 64, len(real))) for start in starts)
+    starts = range(0, len(real), batch_size)
+    parts = (slice(start, min(start + batch_size, len(real))) for start in starts)
     features = measure.features(centre_views(real, views, rows) for rows in parts)
     return QualityProtocol(
         measure,

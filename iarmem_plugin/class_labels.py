@@ -9,7 +9,8 @@ from pathlib import Path
 
 from iarmem_plugin.errors import InputError
 
-_LINE = re.compile(r"(?P<name>.+?)[\t ,]+(?P<index>\d+)\s*")
+LARGEST_CLASS = 2**31 - 1  # labels are int32
+_LINE = re.compile(r"(?P<name>.+?)[\t ,]+(?P<index>\d{1,18})\s*")
 
 
 def folder_labels(
@@ -53,7 +54,8 @@ def read_classes(path: Path) -> dict[str, int]:
     Name and index stand apart by a tab, a space or a comma.
 
     Raises:
-        InputError: naming the line that cannot be read, or a name or class given twice.
+        InputError: naming the line that cannot be read, a class that is too large, or a name or
+            class given twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -63,6 +65,12 @@ def read_classes(path: Path) -> dict[str, int]:
     table = dict(pairs)
     if not table or len(table) != len(pairs):
         raise InputError(f"the classes file {path} is empty or gives a name twice")
+    for name, index in pairs:
+        if index > LARGEST_CLASS:
+            raise InputError(
+                f"the classes file {path} maps {name!r} to {index}; "
+                f"expected a class in 0..{LARGEST_CLASS}"
+            )
     named(table)
     return table
 
@@ -92,15 +100,15 @@ def _from_indices(
     indices: dict[str, int], folders: Sequence[str], num_classes: int | None
 ) -> dict[str, int]:
     ranks = {name: rank for rank, name in enumerate(folders)}
-    inside = num_classes is None or max(indices.values()) < num_classes
-    if inside:
+    last = LARGEST_CLASS if num_classes is None else num_classes - 1
+    if max(indices.values()) <= last:
         named(indices)
         return indices
     if ranks and all(name.isdigit() for name in ranks) and _in_order(folders):
         return {name: ranks[name] for name in indices}
     largest = max(indices, key=lambda name: indices[name])
     raise InputError(
-        f"folder {largest!r} is outside the classes 0..{(num_classes or 0) - 1}; "
+        f"folder {largest!r} is outside the classes 0..{last}; "
         "name the folders by class index from 0, or give a classes file"
     )
 
@@ -112,7 +120,7 @@ def _in_order(folders: Sequence[str]) -> bool:
 def _json_pairs(text: str, path: Path) -> list[tuple[str, int]]:
     try:
         pairs: list[tuple[str, int]] = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSONDecodeError, or a number of thousands of digits
         raise InputError(f"the classes file {path} is not JSON: {error}") from error
     for name, index in pairs:
         if type(index) is not int or index < 0:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,6 +31,9 @@ from typer.core import TyperGroup
 
 from iarmem_plugin import options as opt
 from iarmem_plugin.errors import IarmemError
+
+if TYPE_CHECKING:
+    from iarmem_plugin.images import Images
 
 
 class Commands(TyperGroup):
@@ -122,7 +125,7 @@ def localize(
     plugins.find("metric", metric)
     num_classes = plugins.find_variant(model)[1].num_classes
     pictures = open_images(images, num_classes=num_classes, classes=classes)
-    pictures = pictures.verify(on_bad_image.value)
+    pictures = _verified(pictures, on_bad_image)
 
     from iarmem_plugin.localize import check_scores_folder, save_scores
     from iarmem_plugin.localize import localize as run_localize
@@ -188,9 +191,9 @@ def mitigate(
     check_output_folder(out)
     num_classes = plugins.find_variant(model)[1].num_classes
     open_them = partial(open_images, num_classes=num_classes, classes=classes)
-    pictures = open_them(images).verify(on_bad_image.value)
-    given = None if candidates is None else open_them(candidates).verify(on_bad_image.value)
-    unseen = None if held_out is None else open_them(held_out).verify(on_bad_image.value)
+    pictures = _verified(open_them(images), on_bad_image)
+    given = None if candidates is None else _verified(open_them(candidates), on_bad_image)
+    unseen = None if held_out is None else _verified(open_them(held_out), on_bad_image)
 
     from iarmem_plugin.localize import load_scores
     from iarmem_plugin.mitigate import mitigate as run_mitigate
@@ -200,11 +203,15 @@ def mitigate(
     quality = None
     if inception is not None:
         real = pictures if reference is None else open_them(reference)
-        quality = choices.quality(traced, inception, real, generated, seed)
+        quality = choices.quality(traced, inception, real, generated, seed, batch_size=batch_size)
     with _progress() as progress:
-        tried = choices.candidates(traced, pictures, given, per_class, progress)
+        tried = choices.candidates(
+            traced, pictures, given, per_class, progress, batch_size=batch_size
+        )
         if unseen is not None:
-            tried = choices.with_held_out(traced, tried, unseen, measure, progress)
+            tried = choices.with_held_out(
+                traced, tried, unseen, measure, progress, batch_size=batch_size
+            )
         report = run_mitigate(
             traced,
             found,
@@ -267,6 +274,15 @@ def list_plugins(as_json: opt.AsJson = False) -> None:
     for plugin, reason in problems.items():
         table.add_row("[red]skipped[/red]", "", plugin, reason)
     _show({"plugins": rows, "skipped": problems}, table, as_json=as_json)
+
+
+def _verified(pictures: Images, on_bad: opt.OnBadImage) -> Images:
+    good = pictures.verify(on_bad.value)
+    if good.skipped:
+        rest = len(good.skipped) - 5
+        names = ", ".join(good.skipped[:5]) + (f" and {rest} more" if rest > 0 else "")
+        _warn(f"skipped {len(good.skipped)} of {len(pictures)} pictures: {names}")
+    return good
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

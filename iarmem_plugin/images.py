@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 from PIL import Image
 
-from iarmem_plugin.class_labels import folder_labels, named, read_classes
+from iarmem_plugin.class_labels import LARGEST_CLASS, folder_labels, named, read_classes
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.views import Views, refuse_identical_views
 
@@ -56,6 +56,8 @@ class Images:
         cls, path: Path | str, *, num_classes: int | None = None, classes: Path | str | None = None
     ) -> Images:
         """List the pictures of a folder with one folder for each class.
+
+        Links are followed; files and folders whose name begins with a dot are left out.
 
         Args:
             path: holds folders, which hold pictures.
@@ -99,8 +101,8 @@ class Images:
             ) from error
         if missing := {"images", "labels"} - arrays.keys():
             raise InputError(f"{path} has no array {' or '.join(sorted(missing))!r}")
-        names = None if "names" not in arrays else [str(name) for name in arrays["names"]]
-        table = {label: str(name) for label, name in enumerate(arrays.get("classes", ()))}
+        names = _listed(arrays, "names", path)
+        table = dict(enumerate(_listed(arrays, "classes", path) or ()))
         if classes is not None:
             table = named(read_classes(Path(classes)))
         images = cls.from_arrays(
@@ -299,8 +301,7 @@ class _FromEither:
 
 
 def _picture_paths(root: Path) -> tuple[str, ...]:
-    found = [p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
-    paths = sorted(p.relative_to(root).as_posix() for p in found)
+    paths = sorted(path.relative_to(root).as_posix() for path in _pictures(root, frozenset()))
     loose = [path for path in paths if "/" not in path]
     if loose:
         raise InputError(
@@ -313,10 +314,35 @@ def _picture_paths(root: Path) -> tuple[str, ...]:
     return tuple(paths)
 
 
+def _pictures(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above:  # a link that leads back
+        return
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be listed: {error}") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _pictures(entry, above | {here})
+        elif entry.suffix.lower() in PICTURE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
+            yield entry  # a link to nothing is listed, and refused like a corrupt picture
+
+
+def _listed(arrays: Mapping[str, np.ndarray], name: str, path: Path | str) -> list[str] | None:
+    if name not in arrays:
+        return None
+    if arrays[name].ndim != 1:
+        raise InputError(
+            f"the array {name!r} of {path} has shape {arrays[name].shape}; expected a list of names"
+        )
+    return [str(one) for one in arrays[name]]
+
+
 def _refuse_labels(labels: np.ndarray, known: set[int] | None, paths: tuple[str, ...]) -> None:
     for label, path in zip(labels.tolist(), paths, strict=True):
-        if label < 0 or (known is not None and label not in known):
-            expected = "0 or more" if known is None else f"one of {len(known)} classes"
+        if not 0 <= label <= LARGEST_CLASS or (known is not None and label not in known):
+            expected = f"0..{LARGEST_CLASS}" if known is None else f"one of {len(known)} classes"
             raise InputError(
                 f"picture {path!r} has label {label}, which is outside the classes; "
                 f"expected {expected}"

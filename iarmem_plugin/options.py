@@ -38,7 +38,7 @@ Store = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass of the model.")]
 ViewCount = Annotated[int, typer.Option("--views", min=1, help="Augmented passes an image.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything drawn at random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
 Classes = Annotated[
     Path | None, typer.Option(help="File that maps each class folder's name to its index.")
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -129,7 +129,8 @@ def provided(kind: Kind, manager: Manager | None = None) -> list[Provided]:
         manager: by default the one with all installed plugins.
 
     Raises:
-        PluginError: something that is no class of that kind, or one name from two plugins.
+        PluginError: a hook that fails, something that is no class of that kind, or one name from
+            two plugins.
     """
     manager = _installed() if manager is None else manager
     hook, base = _HOOKS[kind]
@@ -137,7 +138,7 @@ def provided(kind: Kind, manager: Manager | None = None) -> list[Provided]:
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         plugin = implementation.plugin_name
         where = f"plugin {plugin!r}: {hook}"
-        for value in _classes(implementation.function(), getattr(interfaces, base), where):
+        for value in _classes(implementation.function, getattr(interfaces, base), where):
             other = found.setdefault(value.name, Provided(kind, value.name, plugin, value))
             if other.value is not value or other.plugin != plugin:
                 message = f"{kind} {value.name!r} comes from both {other.plugin!r} and {plugin!r}"
@@ -305,7 +306,7 @@ def _add(manager: Manager, entry_point: metadata.EntryPoint) -> None:
     name = entry_point.name
     try:
         plugin = entry_point.load()
-    except Exception as error:  # noqa: BLE001  # a stranger's module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
         _skip(manager, name, error)
         return
     try:
@@ -316,7 +317,7 @@ def _add(manager: Manager, entry_point: metadata.EntryPoint) -> None:
         raise PluginError(f"plugin {name!r}: {error}") from error
 
 
-def _skip(manager: Manager, name: str, error: Exception) -> None:
+def _skip(manager: Manager, name: str, error: BaseException) -> None:
     reason = f"{type(error).__name__}: {error}"
     if os.environ.get(STRICT) == "1":
         raise PluginError(f"plugin {name!r} cannot be imported: {reason}") from error
@@ -325,8 +326,14 @@ def _skip(manager: Manager, name: str, error: Exception) -> None:
     warnings.warn(message, PluginWarning, stacklevel=2)
 
 
-def _classes(value: object, base: type, where: str) -> list[type[Any]]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+def _classes(hook: Callable[[], object], base: type, where: str) -> list[type[Any]]:
+    try:
+        value = hook()
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            value = list(value)  # a generator fails here
+    except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
+        raise PluginError(f"{where} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(value, list):
         raise PluginError(f"{where} returned {value!r}; expected a list of classes")
     return [_checked(one, base, where) for one in value]
 

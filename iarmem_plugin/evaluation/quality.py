@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ KID_SUBSETS = 100
 KID_SEED = 2020  # torch-fidelity's own default
 FID_LAYER = "2048"
 UINT8_RULE = "times 255, truncated"
+_UNLOADABLE = (  # what torch.load raises on files that it did not write
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 
 
 class TorchFidelity(Quality):
@@ -312,7 +322,7 @@ def _load_inception(path: Path, device: str) -> nn.Module:
                 [FID_LAYER],
                 feature_extractor_weights_path=str(Path(folder, "weights.pth")),
             )
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except _UNLOADABLE as error:
         raise InputError(
             f"{path} holds no Inception weights of torch-fidelity; its "
             "weights-inception-2015-12-05-6726825d.pth is expected (pytorch-fid's file has other "

@@ -85,6 +85,12 @@ def test_wrong_usage_ends_with_code_2(arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+def test_a_negative_seed_is_refused(pictures: Path) -> None:
+    done = localize(pictures, "--seed", "-1")
+    assert done.returncode == 2
+    assert "'--seed'" in done.stderr
+
+
 def assert_plain_error(done: subprocess.CompletedProcess[str], expected: str) -> None:
     """Check for code 2, nothing on stdout, one line on stderr."""
     assert done.returncode == 2, done.stderr
@@ -128,6 +134,16 @@ def test_a_corrupt_picture_is_skipped_on_request(pictures: Path) -> None:
     done = localize(pictures, "--on-bad-image", "skip", "--views", "2", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metric"] == "unitmem"
+    assert "Warning: skipped 1 of 3 pictures: 0/broken.png\n" in done.stderr
+
+
+def test_many_skipped_pictures_are_counted_and_five_are_named(pictures: Path) -> None:
+    for number in range(7):
+        (pictures / "images" / "0" / f"bad{number}.png").write_bytes(b"no picture")
+    done = localize(pictures, "--on-bad-image", "skip", "--device", "warp")
+    names = ", ".join(f"0/bad{number}.png" for number in range(5))
+    expected = f"Warning: skipped 7 of 9 pictures: {names} and 2 more"
+    assert done.stderr.splitlines()[0] == expected
 
 
 def test_class_folders_that_are_no_indices_are_refused_with_the_reason(pictures: Path) -> None:
@@ -172,6 +188,12 @@ def mitigate(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[
 def test_a_fraction_outside_its_range_is_refused(scored: Path, fraction: str) -> None:
     assert_plain_error(mitigate(scored, "--fraction", fraction), "fraction")
     assert not (scored / "report").exists()
+
+
+def test_mitigate_says_which_pictures_it_skipped(pictures: Path) -> None:
+    (pictures / "images" / "0" / "broken.png").write_bytes(b"no picture")
+    done = mitigate(pictures, "--on-bad-image", "skip")  # ends at the scores, which are not there
+    assert done.stderr.splitlines()[0] == "Warning: skipped 1 of 3 pictures: 0/broken.png"
 
 
 def test_an_unknown_intervention_lists_the_interventions(pictures: Path) -> None:

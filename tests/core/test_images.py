@@ -172,6 +172,10 @@ def test_a_classes_file_maps_names(tmp_path: Path, text: str) -> None:
         ("cat 7\ncat 8", "gives a name twice"),
         ('{"cat": 7', "is not JSON"),
         ('{"cat": 7, "dog": "8"}', "maps 'dog' to '8'"),
+        ("cat 7\ndog 2147483648", "maps 'dog' to 2147483648; expected a class in 0..2147483647"),
+        ('{"cat": 7, "dog": 4294967299}', "maps 'dog' to 4294967299"),
+        (f"cat 7\ndog {'9' * 5000}", "line 2 of the classes file"),
+        (f'{{"cat": 7, "dog": {"9" * 5000}}}', "is not JSON"),
         ("cat 7\ndog 99", "label 99, which is outside the classes"),
     ],
 )
@@ -192,6 +196,52 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 def test_a_picture_outside_a_class_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"outside any class folder, such as 'loose.png'"):
         open_images(tree(tmp_path, "0/a.png", "loose.png"))
+
+
+def test_linked_class_folders_and_pictures_are_read(tmp_path: Path) -> None:
+    tree(tmp_path / "elsewhere", "faces/a.png", "b.png")
+    root = tree(tmp_path / "root", "1/c.png")
+    (root / "0").symlink_to(tmp_path / "elsewhere" / "faces")
+    (root / "1" / "d.png").symlink_to(tmp_path / "elsewhere" / "b.png")
+    images = open_images(root)
+    assert labels_of(images) == {"0/a.png": 0, "1/c.png": 1, "1/d.png": 1}
+    assert images.verify().paths == images.paths
+
+
+def test_two_links_to_one_folder_are_both_read(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0/a.png")
+    (root / "1").symlink_to(root / "0")
+    assert labels_of(open_images(root)) == {"0/a.png": 0, "1/a.png": 1}
+
+
+def test_a_link_that_leads_back_is_followed_no_further(tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", "0/a.png")
+    other = tree(tmp_path / "other", "b.png")
+    (root / "0" / "up").symlink_to(root)
+    (root / "0" / "other").symlink_to(other)
+    (other / "back").symlink_to(root / "0")
+    assert open_images(root).paths == ("0/a.png", "0/other/b.png")
+
+
+def test_a_link_to_no_picture_is_named(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0/a.png")
+    (root / "0" / "b.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match=r"'0/b.png' cannot be read"):
+        open_images(root).verify()
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0/a.png", "0/._a.png", ".cache/b.png", "0/.thumbs/a.png", ".loose.png")
+    assert open_images(root).paths == ("0/a.png",)
+
+
+def test_a_hidden_folder_above_the_pictures_does_not_hide_them(tmp_path: Path) -> None:
+    assert open_images(tree(tmp_path / ".data", "0/a.png")).paths == ("0/a.png",)
+
+
+def test_a_folder_index_too_large_for_a_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'4294967299' is outside the classes 0\.\.2147483647"):
+        open_images(tree(tmp_path, "4294967299/a.png"))
 
 
 def test_a_path_that_is_no_source_is_refused(tmp_path: Path) -> None:
@@ -267,6 +317,14 @@ def test_an_npz_file_gives_pictures_labels_names_and_classes(tmp_path: Path) -> 
             {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1], "names": ["a", "a"]},
             "1 different names",
         ),
+        (
+            {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1], "names": "ab"},
+            r"array 'names' of .* has shape \(\)",
+        ),
+        (
+            {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1], "classes": "ab"},
+            r"array 'classes' of .* has shape \(\)",
+        ),
         ({"images": np.zeros((0, 4, 4, 3), np.uint8), "labels": np.zeros(0, int)}, "0 pictures"),
     ],
 )
@@ -276,6 +334,16 @@ def test_a_bad_npz_file_is_refused(
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(InputError, match=message):
         open_images(tmp_path / "x.npz", num_classes=2)
+
+
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_a_label_that_would_wrap_into_the_classes_is_refused(
+    tmp_path: Path, num_classes: int | None
+) -> None:
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=[3, 2**32 + 3])
+    with pytest.raises(InputError, match="label 4294967299"):
+        open_images(tmp_path / "x.npz", num_classes=num_classes)
 
 
 def test_a_file_that_only_claims_to_be_npz_is_refused(tmp_path: Path) -> None:

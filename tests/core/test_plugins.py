@@ -111,6 +111,32 @@ def test_a_skipped_plugin_warns_whoever_uses_python(
     assert manager.problems == {"acme": "ZeroDivisionError: division by zero"}
 
 
+def test_a_plugin_that_exits_at_import_is_skipped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(plugins.STRICT, raising=False)
+    broken = install(folder, name="acme", source="raise SystemExit('bye')\n")
+    with pytest.warns(plugins.PluginWarning, match="plugin 'acme' cannot be imported"):
+        manager = plugins.make_manager(entry_points=[broken])
+    assert manager.problems == {"acme": "SystemExit: bye"}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return 1 / 0", "ZeroDivisionError: division by zero"),
+        ("yield 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit('bye')", "SystemExit: bye"),
+    ],
+)
+def test_a_hook_that_raises_is_named_with_its_plugin(folder: Path, body: str, reason: str) -> None:
+    source = ONE_METRIC.format(name="mine").replace("return [Mine]", body)
+    manager = plugins.make_manager(entry_points=[install(folder, name="acme", source=source)])
+    message = f"plugin 'acme': provide_metrics failed with {reason}"
+    with pytest.raises(PluginError, match=f"^{message}$"):
+        plugins.provided("metric", manager)
+
+
 def test_a_clash_names_both_sides(folder: Path) -> None:
     acme = install(folder, name="acme", source=ONE_METRIC.format(name="unitmem"))
     manager = plugins.make_manager(entry_points=[acme])

@@ -317,7 +317,7 @@ def test_a_file_without_inceptions_weights_is_refused(tmp_path, content, capsys)
     assert capsys.readouterr().out == ""  # nothing from the file was run
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"hello", b"0", b"G"])
 def test_a_corrupt_file_is_refused(tmp_path, content):
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(InputError, match="holds no Inception weights"):
