@@ -278,15 +278,29 @@ class Similarity(ABC):
     threshold: float
     threshold_source: str
 
+    @property
+    def provenance(self) -> Mapping[str, str | float]:
+        """Return everything beside the images that the values depend on."""
+        return {
+            "name": self.name,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+        }
+
     @abstractmethod
     def compare(self, completion: Completion, target: Completion) -> Float[Tensor, " image"]:
         """Return one similarity for each image."""
 
 
 class Quality(ABC):
-    """Measures image quality; every value carries the label of its protocol."""
+    """Measures image quality; every value carries the label of its protocol.
+
+    Attributes:
+        minimum: fewest images that it can measure, on either side.
+    """
 
     name: ClassVar[str]
+    minimum: int
 
     @property
     @abstractmethod

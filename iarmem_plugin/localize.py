@@ -11,9 +11,10 @@ import xarray as xr
 
 from iarmem_plugin import plugins
 from iarmem_plugin.capture import capture
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.outputs import check_place
 from iarmem_plugin.provenance import model_provenance
 from iarmem_plugin.store import ActivationStore
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.tracing import ImageARModel
 
 SCORES_FILE = "scores.nc"
-OUR_FILES = frozenset({SCORES_FILE, "heatmap.png", "neurons.png", "histogram.png"})
+PARTIAL = f"{SCORES_FILE}.partial"
+OUR_FILES = frozenset({SCORES_FILE, PARTIAL, "heatmap.png", "neurons.png", "histogram.png"})
 
 
 def localize(
@@ -71,6 +73,7 @@ def localize(
     provenance = model_provenance(model) | _described(images)
     provenance |= {"views": views, "batch_size": batch_size, "seed": seed}
     if store is not None:
+        check_place(store)
         about = {"provenance": provenance, "checkpoint_sha256": provenance["weights_sha256"]}
         batches = ActivationStore.keep(store, model, images, batches, attrs=about)
     for batch in batches:
@@ -92,6 +95,8 @@ def save_scores(scores: xr.Dataset, folder: Path) -> Path:
 
     check_scores_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    scores.to_netcdf(folder / PARTIAL, engine="h5netcdf")
+    (folder / PARTIAL).replace(folder / SCORES_FILE)
     pictures = {
         "heatmap.png": plots.heatmap(scores),
         "neurons.png": plots.neurons_by_block(scores),
@@ -99,9 +104,6 @@ def save_scores(scores: xr.Dataset, folder: Path) -> Path:
     }
     for name, figure in pictures.items():
         (folder / name).write_bytes(plots.png(figure))
-    partial = folder / f"{SCORES_FILE}.partial"
-    scores.to_netcdf(partial, engine="h5netcdf")
-    partial.replace(folder / SCORES_FILE)
     return folder
 
 
@@ -109,8 +111,9 @@ def check_scores_folder(folder: Path) -> None:
     """Refuse a place where scores must not be written; call it before the expensive part.
 
     Raises:
-        InputError: it is a file, or a folder with other files.
+        InputError: it is a file or a folder with other files, or cannot be made.
     """
+    check_place(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the scores")
     others = {file.name for file in folder.iterdir()} - OUR_FILES if folder.exists() else set()
@@ -134,13 +137,35 @@ def load_scores(path: Path) -> xr.Dataset:
         scores = xr.load_dataset(file, engine="h5netcdf")
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as netCDF: {error}") from error
-    if "score" not in scores or set(scores["score"].dims) != {"block", "scale", "neuron"}:
-        raise InputError(f"{file} holds no variable 'score' with dims block, scale, neuron")
+    try:
+        check_scores(scores)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     return scores
 
 
+def check_scores(scores: xr.Dataset) -> None:
+    """Refuse what `localize` did not make and what lacks a part of it.
+
+    Raises:
+        InputError: the message names what is missing.
+    """
+    if "score" not in scores or set(scores["score"].dims) != {"block", "scale", "neuron"}:
+        raise InputError("there is no variable 'score' with dims block, scale, neuron")
+    missing = [name for name in ("valid", "scale_name") if name not in scores.coords]
+    missing += [name for name in ("metric", "provenance") if name not in scores.attrs]
+    if missing:
+        raise InputError(f"the scores lack {', '.join(missing)}; make them with 'iarmem localize'")
+    try:
+        provenance = json.loads(scores.attrs["provenance"])
+    except (TypeError, ValueError) as error:
+        raise InputError("the scores' provenance is not JSON") from error
+    if not isinstance(provenance, dict):
+        raise InputError("the scores' provenance is no mapping")
+
+
 def _scores(scorer: Metric, activity: Metric, provenance: Mapping[str, Any]) -> xr.Dataset:
-    score, mean = scorer.compute(), activity.compute()
+    score, mean = _computed(scorer), activity.compute()
     mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
     variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
     dataset = xr.Dataset(variables, attrs={"metric": scorer.name})
@@ -148,5 +173,16 @@ def _scores(scorer: Metric, activity: Metric, provenance: Mapping[str, Any]) -> 
     return dataset
 
 
+def _computed(metric: Metric) -> xr.DataArray:
+    score = metric.compute()
+    if set(score.dims) != {"block", "scale", "neuron"} or "valid" not in score.coords:
+        raise PluginError(
+            f"metric {metric.name!r} computed dims {score.dims} with the coordinates "
+            f"{sorted(map(str, score.coords))}; it must give block, scale, neuron and 'valid'"
+        )
+    return score
+
+
 def _described(images: Images) -> dict[str, Any]:
-    return {"images": len(images), "images_sha256": images.digest}
+    described = {"images": len(images), "images_sha256": images.digest}
+    return described | {"skipped_images": list(images.skipped)}

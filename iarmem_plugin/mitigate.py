@@ -25,6 +25,7 @@ from iarmem_plugin.interfaces import (
     Selector,
     Similarity,
 )
+from iarmem_plugin.localize import check_scores
 from iarmem_plugin.provenance import model_provenance
 from iarmem_plugin.report import ArmResult, Report
 from iarmem_plugin.selection import check_fraction
@@ -77,6 +78,17 @@ class QualityProtocol:
     references: Mapping[str, Float[np.ndarray, "reference feature"]]
     labels: Int[np.ndarray, " image"]
     sampling: Sampling
+
+    def __post_init__(self) -> None:
+        """Refuse too few images before any is generated."""
+        sizes = {"generated": len(self.labels)}
+        sizes |= {name: len(features) for name, features in self.references.items()}
+        for name, size in sizes.items():
+            if size < self.quality.minimum:
+                raise InputError(
+                    f"{size} images ({name}) are too few: {self.quality.name!r} needs "
+                    f"{self.quality.minimum} or more on each side"
+                )
 
 
 def mitigate(
@@ -144,7 +156,7 @@ def mitigate(
     settings = {"backend": backend, "prefix_tokens": prefix_tokens, "batch_size": batch_size}
     return Report(
         model=model.adapter.variant.name,
-        provenance=_provenance(model, scores, quality, settings),
+        provenance=_provenance(model, scores, candidates, similarity, quality, settings),
         scores=scores,
         arms=tuple(results),
         extraction=joined,
@@ -227,11 +239,15 @@ def _result(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmRes
 def _provenance(
     model: ImageARModel,
     scores: xr.Dataset,
+    candidates: Candidates,
+    similarity: Similarity,
     quality: QualityProtocol | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     found = model_provenance(model) | dict(settings)
-    found["scores"] = json.loads(scores.attrs.get("provenance", "{}"))
+    found["scores"] = json.loads(scores.attrs["provenance"])
+    found["candidates"] = {"images": len(candidates), "images_sha256": candidates.images.digest}
+    found["similarity"] = dict(similarity.provenance)
     if quality is not None:
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.labels)}
         found["quality"] = dict(quality.quality.provenance)
@@ -239,6 +255,7 @@ def _provenance(
 
 
 def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None:
+    check_scores(scores)
     layout = model.layout
     expected = (layout.num_blocks, len(layout.scales), layout.neurons_per_block)
     score = scores["score"].transpose("block", "scale", "neuron")
@@ -247,11 +264,13 @@ def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None
             f"the scores have (block, scale, neuron) = {score.shape}, the model {expected}: "
             "they were made with another model"
         )
-    made_with = json.loads(scores.attrs.get("provenance", "{}")).get("weights_sha256")
-    if made_with is not None and made_with != model_provenance(model)["weights_sha256"]:
-        raise InputError(
-            "the scores were made with other weights of this model; run 'iarmem localize' again"
-        )
+    made_with, here = json.loads(scores.attrs["provenance"]), model_provenance(model)
+    for key in ("dtype", "weights_sha256"):
+        if made_with.get(key, here[key]) != here[key]:
+            raise InputError(
+                f"the scores were made with other weights of this model ({key} "
+                f"{made_with[key]}, not {here[key]}); run 'iarmem localize' again"
+            )
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise InputError(f"arms need different names, got {names}")

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.outputs import check_place
 from iarmem_plugin.tally import ORIGINAL, tally
 
 SCHEMA = 1
@@ -200,9 +201,12 @@ def check_output_folder(folder: str | Path) -> None:
     """Refuse a folder that `Report.save` would refuse; ask before the expensive part.
 
     Raises:
-        InputError: where `folder` is a file, or holds files but no report.
+        InputError: where `folder` is a file, holds files but no report, or cannot be made.
     """
     path = Path(folder)
+    check_place(path)
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise InputError(f"{path} is, or holds, the current folder; name a folder inside it")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not _is_report(path):
@@ -226,10 +230,9 @@ def _put_in_place(draft: Path, target: Path) -> None:
         target.rename(old)
     try:
         new.rename(target)
-    except OSError:
-        if old.exists():
+    finally:  # also when interrupted: the earlier report comes back
+        if old.exists() and not target.exists():
             old.rename(target)
-        raise
     if old.exists():
         ours = {FILE, "report.html", "extraction.nc", "scores.nc", "neurons.nc", "figures"}
         for entry in old.iterdir():

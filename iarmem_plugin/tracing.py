@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
@@ -48,6 +48,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self._before = [(module, module.__dict__.get("forward")) for module in fresh]
         super().__init__(network, rename={"ffn": "mlp"})
         self._adapter = adapter
+        self._overlay: tuple[dict[int, _Change], ...] = ()  # edits that the trace makes
+        self._weight_edits: list[_WeightEdit] = []  # edits of the weights, in order
 
     @property
     def adapter(self) -> Adapter:
@@ -64,12 +66,14 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         return self._adapter.layout
 
     def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
-        """Turn RGB images in [0, 1] into tokens."""
-        return self._adapter.tokenize(images.to(self.device))
+        """Turn RGB images in [0, 1] into tokens; no gradients are recorded."""
+        with torch.no_grad():
+            return self._adapter.tokenize(images.to(self.device))
 
     def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
-        """Turn tokens into RGB images in [0, 1]."""
-        return self._adapter.decode(tokens.to(self.device))
+        """Turn tokens into RGB images in [0, 1]; no gradients are recorded."""
+        with torch.no_grad():
+            return self._adapter.decode(tokens.to(self.device))
 
     def complete(
         self,
@@ -204,25 +208,32 @@ def intervene(
 ) -> Iterator[ImageARModel]:
     """Change the selected neurons of a model for a while.
 
+    Edits compose: a model that is edited already is edited further.
+
     Args:
         model: stays as it is with the backend ``"trace"``.
         neurons: bool, dims (block, neuron).
         intervention: what to do with their weights.
         backend: ``"trace"`` yields an edited copy that shares the weights and recomputes the
-            selected neurons at every visit of a block; ``"weights"`` yields the model itself,
-            its weights changed in place and put back exactly, which costs nothing a step.
+            selected neurons at every visit of a block; the copy stays edited for as long as it
+            is kept. ``"weights"`` yields the model itself, its weights changed in place and put
+            back exactly, which costs nothing a step.
 
     Raises:
-        InputError: the neurons are of another model, or the backend is unknown.
+        InputError: the neurons are of another model, the backend is unknown, or the weights of a
+            model are to be changed that the trace edits.
         BypassedNeuronsError: at the first run, if the model does not call ``fc1`` as a module.
     """
     if backend not in ("trace", "weights"):
         raise InputError(f"no backend named {backend!r}; there are: trace, weights")
-    changes = _changes(model, neurons, intervention)
+    chosen = _chosen(model, neurons)
     if backend == "trace":
+        changes = {b: _change(model, b, index, intervention) for b, index in chosen.items()}
         yield _edited(model, changes)
         return
-    with _changed_weights(model, changes):
+    if model._overlay:
+        raise InputError("this model is edited through the trace; edit it further with 'trace'")
+    with _changed_weights(model, _WeightEdit(chosen, intervention)):
         yield model
 
 
@@ -235,20 +246,53 @@ class _Change:
     after: NeuronWeights
 
 
-def _changes(
-    model: ImageARModel, neurons: xr.DataArray, intervention: Intervention
-) -> dict[int, _Change]:
+@dataclass(eq=False, slots=True)
+class _WeightEdit:
+    """One change of the weights in place, as it was asked for and as it was made."""
+
+    chosen: Mapping[int, Tensor]
+    intervention: Intervention
+    changes: dict[int, _Change] = field(default_factory=dict)
+
+
+def _chosen(model: ImageARModel, neurons: xr.DataArray) -> dict[int, Tensor]:
+    """Return the selected neurons of each block that has any, ascending."""
     layout = model.layout
     expected = {"block": layout.num_blocks, "neuron": layout.neurons_per_block}
     if dict(neurons.sizes) != expected:
         raise InputError(f"got neurons of sizes {dict(neurons.sizes)}, the model has {expected}")
     selected = neurons.transpose("block", "neuron").values.astype(bool)
-    found = {}
-    for block in np.flatnonzero(selected.any(axis=1)).tolist():
-        index = torch.from_numpy(np.flatnonzero(selected[block])).to(model.device)
-        before = _read_weights(model, block, index)
-        found[block] = _Change(index, before, intervention.edit(before))
-    return found
+    blocks = np.flatnonzero(selected.any(axis=1)).tolist()
+    found = {block: torch.from_numpy(np.flatnonzero(selected[block])) for block in blocks}
+    return {block: index.to(model.device) for block, index in found.items()}
+
+
+def _change(model: ImageARModel, block: int, index: Tensor, intervention: Intervention) -> _Change:
+    """Work out one block's edit, on top of what the trace edits already."""
+    before = _read_weights(model, block, index)
+    for changes in model._overlay:
+        if block in changes:
+            before = _overlaid(before, index, changes[block], model.layout.neurons_per_block)
+    return _Change(index, before, intervention.edit(before))
+
+
+def _overlaid(
+    weights: NeuronWeights, index: Tensor, change: _Change, neurons: int
+) -> NeuronWeights:
+    """Put an earlier edit's weights in the place of those of the neurons that it edits, too."""
+    row = torch.full((neurons,), -1, device=index.device)
+    row[change.index] = torch.arange(len(change.index), device=index.device)
+    both = row[index] >= 0
+    source = row[index][both]
+    rows, biases, columns = (
+        weights.fc1_weight.clone(),
+        weights.fc1_bias.clone(),
+        weights.fc2_weight.clone(),
+    )
+    rows[both] = change.after.fc1_weight[source]
+    biases[both] = change.after.fc1_bias[source]
+    columns[:, both] = change.after.fc2_weight[:, source]
+    return NeuronWeights(rows, biases, columns)
 
 
 def _linear(model: ImageARModel, path: str, block: int) -> nn.Linear:
@@ -274,18 +318,38 @@ def _write_weights(model: ImageARModel, block: int, index: Tensor, weights: Neur
 
 
 @contextmanager
-def _changed_weights(model: ImageARModel, changes: Mapping[int, _Change]) -> Iterator[None]:
+def _changed_weights(model: ImageARModel, edit: _WeightEdit) -> Iterator[None]:
+    """Change the weights, and put them back exactly, in whatever order edits are left."""
     try:
-        for block, change in changes.items():
-            _write_weights(model, block, change.index, change.after)
+        _apply(model, edit)
         yield
     finally:
-        for block, change in changes.items():
-            _write_weights(model, block, change.index, change.before)
+        later = model._weight_edits[model._weight_edits.index(edit) + 1 :]
+        for one in (*reversed(later), edit):
+            _take_back(model, one)
+        for one in later:
+            _apply(model, one)
 
 
-def _edited(model: ImageARModel, changes: Mapping[int, _Change]) -> ImageARModel:
-    return cast(ImageARModel, _store_edit(model, changes)) if changes else model
+def _apply(model: ImageARModel, edit: _WeightEdit) -> None:
+    model._weight_edits.append(edit)
+    for block, index in edit.chosen.items():
+        change = edit.changes[block] = _change(model, block, index, edit.intervention)
+        _write_weights(model, block, index, change.after)
+
+
+def _take_back(model: ImageARModel, edit: _WeightEdit) -> None:
+    model._weight_edits.remove(edit)
+    for block, change in edit.changes.items():
+        _write_weights(model, block, change.index, change.before)
+
+
+def _edited(model: ImageARModel, changes: dict[int, _Change]) -> ImageARModel:
+    if not changes:
+        return model
+    copied = cast(ImageARModel, _store_edit(model, changes))
+    copied._overlay = (*model._overlay, changes)
+    return copied
 
 
 def _edit_block(model: ImageARModel, block: int, change: _Change) -> None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
 
@@ -57,13 +58,13 @@ def check_sampling(sampling: Sampling) -> None:
     """Refuse settings out of range.
 
     Raises:
-        ValueError: temperature, guidance power, top-k or top-p is out of range.
+        InputError: temperature, guidance power, top-k or top-p is out of range.
     """
     if not sampling.temperature > 0:
-        raise ValueError(f"temperature must be positive, got {sampling.temperature}")
+        raise InputError(f"temperature must be positive, got {sampling.temperature}")
     if not sampling.guidance_power >= 0:
-        raise ValueError(f"guidance_power must be 0 or more, got {sampling.guidance_power}")
+        raise InputError(f"guidance_power must be 0 or more, got {sampling.guidance_power}")
     if sampling.top_k < 0 or not 0 <= sampling.top_p <= 1:
-        raise ValueError(
+        raise InputError(
             f"top_k must be 0 or more and top_p in [0, 1], got {sampling.top_k}, {sampling.top_p}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
@@ -32,6 +34,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} is not a flat state dict of tensors")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(16)
+        raise WeightsError(
+            f"{path} is not a readable weight file: torch.save writes a whole zip archive, and "
+            f"this file starts with {start!r}; fetch it again, in case a page was saved in its "
+            "place or the download broke off"
+        )
 
 
 def fill_weights(module: nn.Module, path: Path, what: str) -> None:

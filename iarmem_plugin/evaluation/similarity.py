@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,6 +120,11 @@ class SSCD(Similarity):
         """
         _check_same_shape(completion.images, target.images, "images")
         return (self._descriptors(completion.images) * self._descriptors(target.images)).sum(dim=1)
+
+    @property
+    def provenance(self) -> Mapping[str, str | float]:
+        """Return threshold and the file's digest."""
+        return {**super().provenance, "sha256": self.sha256}
 
     def _descriptors(
         self, images: Float[Tensor, "image 3 height width"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ import xarray as xr
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin import plugins
 from iarmem_plugin.capture import capture
-from iarmem_plugin.errors import InputError, NonFiniteActivationError, UnknownNameError
+from iarmem_plugin.errors import (
+    InputError,
+    NonFiniteActivationError,
+    PluginError,
+    UnknownNameError,
+)
 from iarmem_plugin.images import Images
 from iarmem_plugin.localize import load_scores, localize, save_scores
 from iarmem_plugin.store import ActivationStore
@@ -135,3 +141,43 @@ def test_a_store_says_how_it_was_made(
     made = json.loads(scores.attrs["provenance"])
     assert attributes["checkpoint_sha256"] == made["weights_sha256"]
     assert attributes["provenance"]["seed"] == 0
+
+
+def test_a_metric_that_does_not_say_what_is_valid_is_named(
+    model: ImageARModel, pictures: Images
+) -> None:
+    class Forgetful(plugins.find("metric", "mean-activation")):  # type: ignore[misc]  # a class
+        name = "forgetful"
+
+        def compute(self) -> xr.DataArray:
+            return super().compute().drop_vars("valid")
+
+    with pytest.raises(PluginError, match=r"'forgetful'.*'valid'"):
+        localize(model, pictures, metric=Forgetful(), views=2)
+
+
+@pytest.mark.parametrize("lost", ["metric", "provenance", "valid", "scale_name"])
+def test_scores_that_lack_a_part_are_refused_by_its_name(
+    model: ImageARModel, pictures: Images, tmp_path: Path, lost: str
+) -> None:
+    scores = localize(model, pictures, views=2).drop_vars(lost, errors="ignore")
+    scores.attrs.pop(lost, None)
+    scores.to_netcdf(tmp_path / "scores.nc", engine="h5netcdf")
+    with pytest.raises(InputError, match=lost):
+        load_scores(tmp_path)
+
+
+def test_scores_survive_pictures_that_cannot_be_drawn(
+    model: ImageARModel, pictures: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = localize(model, pictures, views=2)
+    monkeypatch.setattr("iarmem_plugin.plots.png", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_scores(scores, tmp_path)
+    assert "score" in load_scores(tmp_path)
+
+
+def test_skipped_pictures_are_in_the_provenance(model: ImageARModel, pictures: Images) -> None:
+    partial = replace(pictures, skipped=("broken.png",))
+    provenance = json.loads(localize(model, partial, views=2).attrs["provenance"])
+    assert provenance["skipped_images"] == ["broken.png"]

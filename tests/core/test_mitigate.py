@@ -215,3 +215,29 @@ def test_labels_follow_class_frequencies() -> None:
     assert np.bincount(proportional_labels(labels, 10)).tolist() == [6, 3, 0, 0, 1]
     assert np.bincount(proportional_labels(labels, 7)).tolist() == [4, 2, 0, 0, 1]
     assert len(proportional_labels(labels, 320)) == 320
+
+
+def test_too_few_images_for_the_quality_measure_are_refused_before_anything_runs() -> None:
+    quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    enough, few = np.zeros((5, 12)), np.zeros((4, 12))
+    with pytest.raises(InputError, match=r"4 images \(small\) are too few"):
+        QualityProtocol(quality, {"small": few}, np.zeros(9, np.int64), Sampling())
+    with pytest.raises(InputError, match=r"3 images \(generated\) are too few"):
+        QualityProtocol(quality, {"fine": enough}, np.zeros(3, np.int64), Sampling())
+
+
+def test_provenance_names_candidates_and_similarity(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, pictures: Images
+) -> None:
+    provenance = run(model, scores, candidates).provenance
+    assert provenance["candidates"] == {"images": 7, "images_sha256": pictures.digest}
+    assert provenance["similarity"]["name"] == "token-agreement"
+    assert provenance["similarity"]["threshold"] == 0.5
+
+
+def test_scores_of_another_precision_are_refused_by_name(
+    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    adapter.network.to(torch.bfloat16)
+    with pytest.raises(InputError, match="dtype float32, not bfloat16"):
+        run(model, scores, candidates)

@@ -323,17 +323,90 @@ def test_interventions_put_weights_back_exactly_after_an_exception(
     assert_same_state(before, state_of(adapter))
 
 
-def test_edits_stack(model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor) -> None:
-    neurons = some_neurons()
-    with torch.no_grad():
-        with (
-            intervene(model, neurons, ScaleWeights(0.5), backend="weights") as once,
-            intervene(once, neurons, ScaleWeights(0.5), backend="weights") as twice,
-        ):
+def test_an_intervention_that_fails_half_way_leaves_the_weights_as_they_were(
+    adapter: VARAdapter,
+) -> None:
+    class FailsAtTheSecondBlock(ScaleWeights):
+        calls = 0
+
+        def edit(self, neurons: NeuronWeights) -> NeuronWeights:
+            self.calls += 1
+            if self.calls == 2:
+                raise ZeroDivisionError
+            return super().edit(neurons)
+
+    before = state_of(adapter)
+    with pytest.raises(ZeroDivisionError), wrapped(adapter) as model:
+        with intervene(model, some_neurons(), FailsAtTheSecondBlock(), backend="weights"):
+            pass
+    assert_same_state(before, state_of(adapter))
+
+
+@pytest.mark.parametrize("outer", BACKENDS)
+@pytest.mark.parametrize("inner", BACKENDS)
+def test_edits_compose(
+    model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor, outer: str, inner: str
+) -> None:
+    first, second = some_neurons(0.3), some_neurons(0.6)  # the second holds the first
+    with torch.no_grad(), intervene(model, first, ScaleWeights(0.5), backend=outer) as once:
+        if (outer, inner) == ("trace", "weights"):
+            with pytest.raises(InputError, match="through the trace"):
+                with intervene(once, second, ScaleWeights(0.5), backend=inner):
+                    pass
+            return
+        with intervene(once, second, ScaleWeightsAndBiases(0.5), backend=inner) as twice:
             stacked = twice.logits(tokens, labels)
-        with intervene(model, neurons, ScaleWeights(0.25)) as quarter:
-            expected = quarter.logits(tokens, labels)
+    with torch.no_grad():
+        for block, (both, one) in enumerate(zip(first.values, second.values, strict=True)):
+            fc1 = model._adapter.network.blocks[block].ffn.fc1
+            fc1.weight[torch.from_numpy(one)] *= 0.5
+            fc1.bias[torch.from_numpy(one)] *= 0.5
+            fc1.weight[torch.from_numpy(both)] *= 0.5
+        expected = model.logits(tokens, labels)
     torch.testing.assert_close(stacked, expected, rtol=0, atol=1e-5)  # float32 rounding
+
+
+def test_an_inner_edit_of_nothing_keeps_the_outer_one(
+    model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
+) -> None:
+    with torch.no_grad(), intervene(model, some_neurons(), Zero()) as outer:
+        expected = outer.logits(tokens, labels)
+        with intervene(outer, some_neurons(), ScaleWeights(1.0)) as inner:
+            assert torch.equal(inner.logits(tokens, labels), expected)
+
+
+def test_outgoing_weights_compose_too(
+    model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
+) -> None:
+    class HalveOutgoing(ScaleWeights):
+        def edit(self, neurons: NeuronWeights) -> NeuronWeights:
+            return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight / 2)
+
+    halve = HalveOutgoing()
+    with torch.no_grad():
+        with intervene(model, whole_block(1), halve) as once:
+            with intervene(once, whole_block(1), halve) as twice:
+                actual = twice.logits(tokens, labels)
+        model._adapter.network.blocks[1].ffn.fc2.weight *= 0.25
+        expected = model.logits(tokens, labels)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)  # float32 rounding
+
+
+def test_weights_come_back_exactly_in_whatever_order_edits_are_left(
+    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+) -> None:
+    before = state_of(adapter)
+    with wrapped(adapter) as model, torch.no_grad():
+        first = intervene(model, some_neurons(0.3), ScaleWeights(0.3), backend="weights")
+        second = intervene(model, some_neurons(0.6), ScaleWeights(0.7), backend="weights")
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        left = model.logits(tokens, labels)
+        second.__exit__(None, None, None)
+        with intervene(model, some_neurons(0.6), ScaleWeights(0.7), backend="weights"):
+            assert torch.equal(model.logits(tokens, labels), left)
+    assert_same_state(before, state_of(adapter))
 
 
 def test_captured_activations_of_an_edited_copy_are_edited(
@@ -404,3 +477,18 @@ def test_reading_keeps_no_tensors_alive(
             assert live() == before
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_reads_and_completes_nearly_the_same(
+    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
+) -> None:
+    with wrapped(adapter) as model, model.borrowed():
+        inputs = adapter.teacher_forced(tokens, labels)
+        exact = model.read_neurons(inputs)
+        adapter.network.to(dtype)
+        rough = model.read_neurons(inputs)
+        completed = model.complete(tokens[:, :1], labels, GREEDY)
+    assert rough.dtype == torch.float32  # sums stay in float32
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.02)  # bfloat16 has 8 bits
+    assert completed.shape == tokens.shape

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from iarmem_adapters.sampling import check_sampling, choose
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
 from .attention import KeyValueCache
@@ -44,7 +45,7 @@ def complete(
         int64 tokens of each image, the prefix first.
 
     Raises:
-        ValueError: the prefix is longer than an image, or the sampling settings are out of range.
+        InputError: the prefix is longer than an image, or the sampling settings are out of range.
 
     Reference: arXiv 2411.00776; guidance as in its released code.
     """
@@ -151,7 +152,7 @@ def _generator(sampling: Sampling, labels: Tensor) -> torch.Generator | None:
 
 def _check(transformer: RARTransformer, prefix: Tensor, sampling: Sampling) -> None:
     if prefix.shape[1] > transformer.config.num_tokens:
-        raise ValueError(
+        raise InputError(
             f"got a prefix of {prefix.shape[1]} tokens, expected at most "
             f"{transformer.config.num_tokens}"
         )

@@ -123,8 +123,8 @@ class VARAdapter(Adapter):
         """Complete a prefix of whole scales.
 
         Raises:
-            InputError: a label outside the model's classes.
-            ValueError: the prefix does not end where a scale ends.
+            InputError: a label outside the model's classes, or a prefix that does not end where a
+                scale ends.
         """
         from .generation import complete
 

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from iarmem_adapters.sampling import check_sampling, choose
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
 from .attention import KeyValueCache
@@ -38,7 +39,7 @@ def complete(
         int64 tokens of all scales, the prefix first.
 
     Raises:
-        ValueError: the prefix does not end where a scale ends, the two parts have different
+        InputError: the prefix does not end where a scale ends, the two parts have different
             scales, or the sampling settings are out of range.
 
     Reference: arXiv 2404.02905, figure 4; guidance as in its section 5.1.
@@ -104,7 +105,7 @@ class _Run:
         if scale == len(self.starts) - 2:
             return
         self.fhat = self.quantizer.accumulate(self.fhat, codes, scale)
-        rows = self.transformer.word_embed(self.quantizer.next_input(self.fhat, scale))
+        rows = self.transformer.embed(self.quantizer.next_input(self.fhat, scale))
         self.next = torch.cat((rows, rows)) if self.guided else rows
 
     def _guide(self, logits: Tensor, scale: int) -> Tensor:
@@ -124,7 +125,7 @@ def _generator(sampling: Sampling, device: torch.device) -> torch.Generator | No
 def _known_scales(tokens: int, ends: tuple[int, ...]) -> int:
     if tokens not in ends:
         allowed = ", ".join(map(str, ends))
-        raise ValueError(
+        raise InputError(
             f"a prefix must end where a scale ends: got {tokens} tokens, expected one of {allowed}"
         )
     return ends.index(tokens)
@@ -133,5 +134,5 @@ def _known_scales(tokens: int, ends: tuple[int, ...]) -> int:
 def _check(transformer: VARTransformer, tokenizer: MultiScaleVQVAE, sampling: Sampling) -> None:
     scales, others = transformer.config.patch_nums, tokenizer.config.patch_nums
     if scales != others:
-        raise ValueError(f"the transformer has the scales {scales}, the tokenizer {others}")
+        raise InputError(f"the transformer has the scales {scales}, the tokenizer {others}")
     check_sampling(sampling)

@@ -109,13 +109,18 @@ class VARTransformer(nn.Module):
         Reference: arXiv 2404.02905, equation 6 and figure 4 (stage 2).
         """
         condition = self.condition(labels)
-        tokens = torch.cat((self.start(condition), self.word_embed(x_in)), dim=1)
+        tokens = torch.cat((self.start(condition), self.embed(x_in)), dim=1)
         seen = self.run_blocks(tokens + self.positions(), condition, self.config.ends)
         return self.logits(seen, condition)
 
     def condition(self, labels: Int[Tensor, " image"]) -> Float[Tensor, "image width"]:
         """Return the class embeddings."""
         embedded: Tensor = self.class_emb(labels)
+        return embedded
+
+    def embed(self, rows: Float[Tensor, "image place code"]) -> Float[Tensor, "image place width"]:
+        """Return the inputs of known places, in the transformer's own precision."""
+        embedded: Tensor = self.word_embed(rows.to(self.word_embed.weight.dtype))
         return embedded
 
     def start(self, condition: Float[Tensor, "image width"]) -> Float[Tensor, "image 1 width"]:
