@@ -77,7 +77,7 @@ class TorchFidelity(Quality):
         if kid_subset_size < 2:
             raise InputError(f"kid_subset_size {kid_subset_size} is too small; it needs at least 2")
         self.extractor_name = extractor_name
-        self.kid_subset_size = kid_subset_size
+        self.kid_subset_size = self.minimum = kid_subset_size
         self.weights_sha256: str | None = None
         if isinstance(extractor, Path):
             self.weights_sha256 = _digest(extractor)

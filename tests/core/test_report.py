@@ -272,6 +272,26 @@ def test_a_failing_file_leaves_the_earlier_report_as_it_was(
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_an_interrupted_save_leaves_the_earlier_report_as_it_was(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = report.save(tmp_path / "out")
+    (out / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        report.save(out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_an_earlier_report_is_replaced_and_other_files_stay(report: Report, tmp_path: Path) -> None:
     out = report.save(tmp_path / "out")
     (out / "notes.txt").write_text("mine")
