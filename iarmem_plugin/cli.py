@@ -202,7 +202,7 @@ def mitigate(
     traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
     quality = None
     if inception is not None:
-        real = pictures if reference is None else open_them(reference).verify(on_bad_image.value)
+        real = pictures if reference is None else _verified(open_them(reference), on_bad_image)
         quality = choices.quality(traced, inception, real, generated, seed, batch_size=batch_size)
     with _progress() as progress:
         tried = choices.candidates(
