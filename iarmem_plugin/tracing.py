@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
@@ -18,9 +16,10 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iarmem_plugin.editing import Change, EditableWeights, WeightEdits, chosen_neurons
 from iarmem_plugin.errors import BypassedNeuronsError, InputError, WeightsError
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Intervention, Sampling
-from iarmem_plugin.layout import ModelLayout, NeuronWeights, Scale
+from iarmem_plugin.layout import ModelLayout, Scale
 
 _SHADOWS = ("forward", "__nnsight__")  # what nnsight puts into a module's __dict__
 
@@ -48,8 +47,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self._before = [(module, module.__dict__.get("forward")) for module in fresh]
         super().__init__(network, rename={"ffn": "mlp"})
         self._adapter = adapter
-        self._overlay: tuple[dict[int, _Change], ...] = ()  # edits that the trace makes
-        self._weight_edits: list[_WeightEdit] = []  # edits of the weights, in order
+        self._overlay: tuple[dict[int, Change], ...] = ()  # edits that the trace makes
+        self._weight_edits = WeightEdits(EditableWeights(network, adapter.layout))
 
     @property
     def adapter(self) -> Adapter:
@@ -226,125 +225,22 @@ def intervene(
     """
     if backend not in ("trace", "weights"):
         raise InputError(f"no backend named {backend!r}; there are: trace, weights")
-    chosen = _chosen(model, neurons)
+    chosen = chosen_neurons(model.layout, neurons, model.device)
     if backend == "trace":
-        changes = {b: _change(model, b, index, intervention) for b, index in chosen.items()}
+        weights = EditableWeights(model._adapter.network, model.layout)
+        changes = {
+            block: weights.change(block, index, intervention, model._overlay)
+            for block, index in chosen.items()
+        }
         yield _edited(model, changes)
         return
     if model._overlay:
         raise InputError("this model is edited through the trace; edit it further with 'trace'")
-    with _changed_weights(model, _WeightEdit(chosen, intervention)):
+    with model._weight_edits.made(chosen, intervention):
         yield model
 
 
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """The selected neurons of one block, before and after."""
-
-    index: Tensor
-    before: NeuronWeights
-    after: NeuronWeights
-
-
-@dataclass(eq=False, slots=True)
-class _WeightEdit:
-    """One change of the weights in place, as it was asked for and as it was made."""
-
-    chosen: Mapping[int, Tensor]
-    intervention: Intervention
-    changes: dict[int, _Change] = field(default_factory=dict)
-
-
-def _chosen(model: ImageARModel, neurons: xr.DataArray) -> dict[int, Tensor]:
-    """Return the selected neurons of each block that has any, ascending."""
-    layout = model.layout
-    expected = {"block": layout.num_blocks, "neuron": layout.neurons_per_block}
-    if dict(neurons.sizes) != expected:
-        raise InputError(f"got neurons of sizes {dict(neurons.sizes)}, the model has {expected}")
-    selected = neurons.transpose("block", "neuron").values.astype(bool)
-    blocks = np.flatnonzero(selected.any(axis=1)).tolist()
-    found = {block: torch.from_numpy(np.flatnonzero(selected[block])) for block in blocks}
-    return {block: index.to(model.device) for block, index in found.items()}
-
-
-def _change(model: ImageARModel, block: int, index: Tensor, intervention: Intervention) -> _Change:
-    """Work out one block's edit, on top of what the trace edits already."""
-    before = _read_weights(model, block, index)
-    for changes in model._overlay:
-        if block in changes:
-            before = _overlaid(before, index, changes[block], model.layout.neurons_per_block)
-    return _Change(index, before, intervention.edit(before))
-
-
-def _overlaid(
-    weights: NeuronWeights, index: Tensor, change: _Change, neurons: int
-) -> NeuronWeights:
-    """Put an earlier edit's weights in the place of those of the neurons that it edits, too."""
-    row = torch.full((neurons,), -1, device=index.device)
-    row[change.index] = torch.arange(len(change.index), device=index.device)
-    both = row[index] >= 0
-    source = row[index][both]
-    rows, biases, columns = (
-        weights.fc1_weight.clone(),
-        weights.fc1_bias.clone(),
-        weights.fc2_weight.clone(),
-    )
-    rows[both] = change.after.fc1_weight[source]
-    biases[both] = change.after.fc1_bias[source]
-    columns[:, both] = change.after.fc2_weight[:, source]
-    return NeuronWeights(rows, biases, columns)
-
-
-def _linear(model: ImageARModel, path: str, block: int) -> nn.Linear:
-    return cast(nn.Linear, model._adapter.network.get_submodule(path.format(block=block)))
-
-
-def _read_weights(model: ImageARModel, block: int, index: Tensor) -> NeuronWeights:
-    fc1 = _linear(model, model.layout.fc1, block)
-    fc2 = _linear(model, model.layout.fc2, block)
-    return NeuronWeights(
-        fc1_weight=fc1.weight.detach()[index],
-        fc1_bias=fc1.bias.detach()[index],
-        fc2_weight=fc2.weight.detach()[:, index],
-    )
-
-
-@torch.no_grad()
-def _write_weights(model: ImageARModel, block: int, index: Tensor, weights: NeuronWeights) -> None:
-    fc1 = _linear(model, model.layout.fc1, block)
-    fc1.weight[index] = weights.fc1_weight
-    fc1.bias[index] = weights.fc1_bias
-    _linear(model, model.layout.fc2, block).weight[:, index] = weights.fc2_weight
-
-
-@contextmanager
-def _changed_weights(model: ImageARModel, edit: _WeightEdit) -> Iterator[None]:
-    """Change the weights, and put them back exactly, in whatever order edits are left."""
-    try:
-        _apply(model, edit)
-        yield
-    finally:
-        later = model._weight_edits[model._weight_edits.index(edit) + 1 :]
-        for one in (*reversed(later), edit):
-            _take_back(model, one)
-        for one in later:
-            _apply(model, one)
-
-
-def _apply(model: ImageARModel, edit: _WeightEdit) -> None:
-    model._weight_edits.append(edit)
-    for block, index in edit.chosen.items():
-        change = edit.changes[block] = _change(model, block, index, edit.intervention)
-        _write_weights(model, block, index, change.after)
-
-
-def _take_back(model: ImageARModel, edit: _WeightEdit) -> None:
-    model._weight_edits.remove(edit)
-    for block, change in edit.changes.items():
-        _write_weights(model, block, change.index, change.before)
-
-
-def _edited(model: ImageARModel, changes: dict[int, _Change]) -> ImageARModel:
+def _edited(model: ImageARModel, changes: dict[int, Change]) -> ImageARModel:
     if not changes:
         return model
     copied = cast(ImageARModel, _store_edit(model, changes))
@@ -352,19 +248,18 @@ def _edited(model: ImageARModel, changes: dict[int, _Change]) -> ImageARModel:
     return copied
 
 
-def _edit_block(model: ImageARModel, block: int, change: _Change) -> None:
+def _edit_block(model: ImageARModel, block: int, change: Change) -> None:
     """Recompute the selected neurons of one visit, inside a trace."""
     fc1 = model._module_at(model.layout.fc1, block)
     rows = F.linear(fc1.input, change.after.fc1_weight, change.after.fc1_bias)
     fc1.output = fc1.output.index_copy(-1, change.index, rows)
-    added = change.after.fc2_weight - change.before.fc2_weight
-    if bool(added.any()):
+    if change.added is not None:
         fc2 = model._module_at(model.layout.fc2, block)
         read = fc2.input.index_select(-1, change.index)
-        fc2.output = fc2.output + F.linear(read, added)
+        fc2.output = fc2.output + F.linear(read, change.added)
 
 
-def _edit_visits(tracer: Any, model: ImageARModel, changes: Mapping[int, _Change]) -> None:
+def _edit_visits(tracer: Any, model: ImageARModel, changes: Mapping[int, Change]) -> None:
     """Edit every visit of the blocks, however many there are; a full prefix has none."""
     inside = None
     try:
@@ -384,7 +279,7 @@ def _block_path(layout: ModelLayout) -> str:
 
 
 def _store_edit(
-    model: ImageARModel, changes: Mapping[int, _Change]
+    model: ImageARModel, changes: Mapping[int, Change]
 ) -> Any:  # pragma: no cover  # lines in a traced block escape coverage
     with model.edit() as (tracer, edited):
         _edit_visits(tracer, model, changes)
