@@ -76,21 +76,27 @@ def operands(way: str, model: VARTransformer) -> Operands:
     return Operands(way, every_token, every_image)
 
 
-def attention(images: int, heads: int, queries: int, keys: int, mask: Tensor | None) -> Call:
+def attention(images: int, heads: int, queries: int, keys: int) -> Call:
     query = torch.randn(images, heads, queries, 64)
     key, value = (torch.randn(images, heads, keys, 64) for _ in range(2))
-    return lambda: F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+    return lambda: F.scaled_dot_product_attention(query, key, value, scale=1.0)
 
 
 def one_pass(
-    ready: Operands, config: VARConfig, images: int, *, queries: int, keys: int, mask: Tensor | None
+    ready: Operands, config: VARConfig, images: int, scales: range, *, first: bool
 ) -> list[Call]:
-    """Return the bound's calls; what depends on the class alone is due at the first pass only."""
-    read = attention(images, config.heads, queries, keys, mask)
+    """Return the bound's calls for some scales at once; attention goes scale by scale.
+
+    What depends on the class alone is due at the first pass only.
+    """
+    sizes = [SCALES[scale] ** 2 for scale in scales]
+    keys = [config.ends[scale] for scale in scales]
+    heads = config.heads
+    reads = [attention(images, heads, *pair) for pair in zip(sizes, keys, strict=True)]
     return [
-        *ready.products(ready.every_token, images * queries),
-        *(ready.products(ready.every_image, images) if queries == keys else []),
-        *[read] * config.depth,
+        *ready.products(ready.every_token, images * sum(sizes)),
+        *(ready.products(ready.every_image, images) if first else []),
+        *reads * config.depth,
     ]
 
 
@@ -135,11 +141,9 @@ def test_forward(sizes: Sizes, report_ratio: Callable[..., None]) -> None:
     config, images = sizes.transformer, sizes.forward_images
     model = VARTransformer(config).eval()
     labels, x_in = torch.arange(images), torch.randn(images, config.tokens - 1, 32)
-    length, mask = config.tokens, model.attn_bias_for_masking[0, 0]
+    every = range(len(SCALES))
     ways = {
-        way: run_all(
-            one_pass(operands(way, model), config, images, queries=length, keys=length, mask=mask)
-        )
+        way: run_all(one_pass(operands(way, model), config, images, every, first=True))
         for way in ("mm", "linear")
     }
     report_ratio(f"forward, batch {images}", lambda: model(labels, x_in), ways)
@@ -161,9 +165,9 @@ def test_guided_generation(sizes: Sizes, report_ratio: Callable[..., None]) -> N
         ready = operands(way, model)
         passes = [
             call
-            for side, end in zip(SCALES, config.ends, strict=True)
+            for scale in range(len(SCALES))
             for call in one_pass(
-                ready, config, 2 * images, queries=side * side, keys=end, mask=None
+                ready, config, 2 * images, range(scale, scale + 1), first=scale == 0
             )
         ]
         ways[way] = run_all(passes + smoothing)
