@@ -36,7 +36,7 @@ def folder_labels(
     whole = num_classes is not None and len(folders) == num_classes
     indices = {name: int(name) for name in used if re.fullmatch(r"[0-9]+", name)}
     if len(indices) == len(used):
-        return _from_indices(indices, folders if whole else (), num_classes)
+        return _from_indices(indices, folders, num_classes, whole=whole)
     if whole:
         return {name: rank for rank, name in enumerate(folders) if name in set(used)}
     odd = next(name for name in used if name not in indices)
@@ -97,14 +97,16 @@ def _from_file(used: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
 
 
 def _from_indices(
-    indices: dict[str, int], folders: Sequence[str], num_classes: int | None
+    indices: dict[str, int], folders: Sequence[str], num_classes: int | None, *, whole: bool
 ) -> dict[str, int]:
-    ranks = {name: rank for rank, name in enumerate(folders)}
     last = LARGEST_CLASS if num_classes is None else num_classes - 1
-    if max(indices.values()) <= last:
+    # empty folders count, too: whether 9 holds pictures must not change what 1 means
+    numbers = [int(name) for name in folders if re.fullmatch(r"[0-9]+", name)]
+    if max(*indices.values(), *numbers, 0) <= last:
         named(indices)
         return indices
-    if ranks and all(name.isdigit() for name in ranks) and _in_order(folders):
+    ranks = {name: rank for rank, name in enumerate(folders)}
+    if whole and all(name.isdigit() for name in ranks) and _in_order(folders):
         return {name: ranks[name] for name in indices}
     largest = max(indices, key=lambda name: indices[name])
     raise InputError(

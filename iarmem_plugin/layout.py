@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 
 from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,11 @@ class Scale:
 
     name: str
     tokens: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a scale without tokens: it has no mean."""
+        if not self.tokens:
+            raise InputError(f"scale {self.name!r} has no tokens; give at least one position")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def localize(
     batches: Iterable[xr.DataArray] = capture(
         model, images, views=views, batch_size=batch_size, seed=seed, progress=progress
     )
-    provenance = model_provenance(model) | _described(images)
+    provenance = model_provenance(model) | describe_images(images)
     provenance |= {"views": views, "batch_size": batch_size, "seed": seed}
     if store is not None:
         check_place(store)
@@ -183,6 +183,11 @@ def _computed(metric: Metric) -> xr.DataArray:
     return score
 
 
-def _described(images: Images) -> dict[str, Any]:
-    described = {"images": len(images), "images_sha256": images.digest}
-    return described | {"skipped_images": list(images.skipped)}
+def describe_images(images: Images) -> dict[str, Any]:
+    """Return what identifies a list of images: paths, labels and classes, not their pixels."""
+    return {
+        "images": len(images),
+        "image_list_sha256": images.digest,
+        "skipped_images": list(images.skipped),
+        "classes": {str(label): name for label, name in sorted(images.classes.items())},
+    }

@@ -25,7 +25,7 @@ from iarmem_plugin.interfaces import (
     Selector,
     Similarity,
 )
-from iarmem_plugin.localize import check_scores
+from iarmem_plugin.localize import check_scores, describe_images
 from iarmem_plugin.provenance import model_provenance
 from iarmem_plugin.report import ArmResult, Report
 from iarmem_plugin.selection import check_fraction
@@ -246,7 +246,9 @@ def _provenance(
 ) -> dict[str, Any]:
     found = model_provenance(model) | dict(settings)
     found["scores"] = json.loads(scores.attrs["provenance"])
-    found["candidates"] = {"images": len(candidates), "images_sha256": candidates.images.digest}
+    found["candidates"] = describe_images(candidates.images) | {
+        "chosen": "given" if candidates.hit_rate is None else "best predicted of each class"
+    }
     found["similarity"] = dict(similarity.provenance)
     if quality is not None:
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.labels)}

@@ -69,7 +69,8 @@ HeldOut = Annotated[
 ]
 SSCDFile = Annotated[Path | None, typer.Option("--sscd", help="SSCD's TorchScript file.")]
 Inception = Annotated[
-    Path | None, typer.Option(help="torch-fidelity's Inception weights, to measure quality.")
+    Path | None,
+    typer.Option(help="torch-fidelity's Inception weights; without them, quality is not measured."),
 ]
 Reference = Annotated[
     Path | None, typer.Option(help="Real images to compare quality with, if not --images.")

@@ -22,7 +22,7 @@ class Organism:
         pictures: all pictures, members and held-out ones, with labels.
         repeats: int, one for each picture: how often it stood in the training set; 0 is held out.
         group: one name for each picture: ``"canary x64"`` down to ``"canary x1"``, ``"member"``
-            or ``"held-out"``; ``""`` for pictures that may not serve as candidates (see `spare`).
+            or ``"held-out"``; ``""`` for pictures that may not serve as candidates.
         calibration: bool, one for each picture: held-out pictures on which the similarity
             threshold is fixed; they are not reported.
         classifier: loads the small class network whose features measure image quality.

@@ -214,9 +214,9 @@ def intervene(
         neurons: bool, dims (block, neuron).
         intervention: what to do with their weights.
         backend: ``"trace"`` yields an edited copy that shares the weights and recomputes the
-            selected neurons at every visit of a block; the copy stays edited for as long as it
-            is kept. ``"weights"`` yields the model itself, its weights changed in place and put
-            back exactly, which costs nothing a step.
+            selected neurons at every visit of a block; the copy is a snapshot of these neurons
+            and stays edited for as long as it is kept. ``"weights"`` yields the model itself, its
+            weights changed in place and put back exactly, which costs nothing a step.
 
     Raises:
         InputError: the neurons are of another model, the backend is unknown, or the weights of a

@@ -57,7 +57,9 @@ def test_the_readme_gives_each_of_its_two_commands_once(command: str) -> None:
 
 def test_the_readme_example_runs(tmp_path: Path) -> None:
     (example,) = blocks("README.md", "python")
-    run(example + "\nassert pictures.shape == (4, 3, 32, 32)\n", tmp_path)
+    run(example, tmp_path)
+    report = json.loads((tmp_path / "iarmem-report" / "report.json").read_text())
+    assert [arm["name"] for arm in report["arms"]] == ["original", "highest UnitMem", "random"]
 
 
 def test_the_plugin_example_runs_and_passes_its_tests(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Literal
 
@@ -34,6 +34,7 @@ from iarmem_plugin.evaluation.candidates import (
     rank_candidates,
     true_labels,
 )
+from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Completion, Sampling, Similarity
 from iarmem_plugin.views import Views
@@ -149,7 +150,7 @@ def extract(
                 target.tokens[:, :prefix_tokens],
                 true_labels(candidates.images, rows, model),
             )
-            completed = model.complete(prefix, labels, _seeded(sampling, rows.start))
+            completed = model.complete(prefix, labels, seeded(sampling, rows.start))
             closeness = similarity.compare(Completion(model.decode(completed), completed), target)
             values.append(closeness.float().cpu().numpy())
             tokens.append(completed.cpu().numpy())
@@ -258,14 +259,6 @@ def _result(
             "group": ("candidate", candidates.group),
         },
     )
-
-
-def _seeded(sampling: Sampling, start: int) -> Sampling:
-    """Give each batch draws of its own: the same seed in all would repeat them."""
-    if sampling.greedy or sampling.seed is None:
-        return sampling
-    seed = np.random.SeedSequence((sampling.seed, start)).generate_state(1)[0]
-    return replace(sampling, seed=int(seed))
 
 
 def _check_attack(candidates: Candidates, targets: Targets, prefix_tokens: int) -> None:

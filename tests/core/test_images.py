@@ -389,3 +389,12 @@ def test_joined_lists_keep_their_pictures_and_have_different_ids() -> None:
     assert [np.asarray(joined.load(i))[0, 0, 0] for i in range(3)] == [1, 2, 2]
     again = joined.subset([2, 0])
     assert [np.asarray(again.load(i))[0, 0, 0] for i in range(2)] == [2, 1]
+
+
+def test_an_empty_class_folder_does_not_change_what_the_others_mean(tmp_path: Path) -> None:
+    for name in "123":
+        (tmp_path / name).mkdir()
+        if name != "3":
+            Image.new("RGB", (4, 4)).save(tmp_path / name / "one.png")
+    images = Images.from_folder(tmp_path, num_classes=3)
+    assert images.labels.tolist() == [0, 1]  # ranks, as 3 is no index of three classes

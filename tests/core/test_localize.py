@@ -61,7 +61,7 @@ def test_provenance_says_how_scores_were_made(model: ImageARModel, pictures: Ima
     assert provenance["seed"] == 5
     assert provenance["views"] == 2
     assert provenance["images"] == 7
-    assert provenance["images_sha256"] == pictures.digest
+    assert provenance["image_list_sha256"] == pictures.digest
     assert len(provenance["weights_sha256"]) == 64
     assert provenance["versions"]["nnsight"].startswith("0.8")
 

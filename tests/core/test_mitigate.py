@@ -230,7 +230,10 @@ def test_provenance_names_candidates_and_similarity(
     model: ImageARModel, scores: xr.Dataset, candidates: Candidates, pictures: Images
 ) -> None:
     provenance = run(model, scores, candidates).provenance
-    assert provenance["candidates"] == {"images": 7, "images_sha256": pictures.digest}
+    assert provenance["candidates"]["images"] == 7
+    assert provenance["candidates"]["image_list_sha256"] == pictures.digest
+    assert provenance["candidates"]["classes"]["4"] == pictures.classes[4]
+    assert provenance["candidates"]["chosen"] == "given"
     assert provenance["similarity"]["name"] == "token-agreement"
     assert provenance["similarity"]["threshold"] == 0.5
 

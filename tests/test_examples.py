@@ -1,0 +1,33 @@
+"""The examples run as they stand, in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(code: str, folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_localizing_then_mitigating_writes_scores_and_a_report(tmp_path: Path) -> None:
+    shown = run("import localize; localize.main(images=24, views=2)", tmp_path)
+    assert "neurons among the top 10 %" in shown
+    assert (tmp_path / "iarmem-localize" / "scores.nc").is_file()
+    shown = run("import mitigate; mitigate.main()", tmp_path)
+    assert "highest" in shown
+    assert (tmp_path / "iarmem-mitigate" / "report.html").is_file()
