@@ -9,21 +9,27 @@ import xarray as xr
 from jaxtyping import Float
 
 from iarmem_metrics.stream import Stream, rows
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Metric
 
 _TILE = 40_960  # neurons at a time: their running values stay in the cache
+_ROUNDING = 1e-5  # relative error of a float32 sum that is not a sign of negative values
 _IMAGES = 8  # images between two looks at which neurons have a new maximum
 
 
 def unitmem(
-    mu_max: Float[np.ndarray, "*neurons"], mu_rest: Float[np.ndarray, "*neurons"]
+    mu_max: Float[np.ndarray, "*neurons"],
+    mu_rest: Float[np.ndarray, "*neurons"],
+    *,
+    eps: float = 0.0,
 ) -> Float[np.ndarray, "*neurons"]:
     """Compute UnitMem from the largest image score and the mean of the others.
 
     Args:
         mu_max: the largest score over images, not negative.
         mu_rest: the mean score of the other images, not negative.
+        eps: added to the denominator; anything but 0 makes the score depend on units.
 
     Returns:
         (mu_max - mu_rest) / (mu_max + mu_rest) in [0, 1]; 0 where both are 0; NaN where an
@@ -35,7 +41,7 @@ def unitmem(
     >>> unitmem(np.array([1.0, 3.0, 0.0]), np.array([0.0, 1.0, 0.0]))
     array([1. , 0.5, 0. ])
     """
-    total = mu_max + mu_rest
+    total = mu_max + mu_rest + eps
     score: Float[np.ndarray, "*neurons"] = np.zeros_like(total)
     np.divide(mu_max - mu_rest, total, out=score, where=total != 0)
     return score
@@ -53,12 +59,25 @@ class UnitMem(Metric):
 
     name = "unitmem"
 
-    def __init__(self, dtype: str = "float64") -> None:
+    def __init__(
+        self,
+        dtype: str = "float64",
+        *,
+        eps: float = 0.0,
+        signed: bool = False,
+        propagate: bool = False,
+    ) -> None:
         """Start without an image.
 
         Args:
             dtype: of the running sum and of the scores, ``"float64"`` or ``"float32"``.
+            eps: see `unitmem`.
+            signed: take negative values, too; scores may then leave [0, 1], and a neuron whose
+                maximum and rest do not add up to more than 0 is not valid.
+            propagate: a neuron with a value that is not finite scores NaN and is not valid,
+                instead of ending the run.
         """
+        self._eps, self._signed, self._propagate = eps, signed, propagate
         self._stream = Stream()
         self._dtype = np.dtype(dtype)
         self._last = -1  # largest image id so far
@@ -71,7 +90,8 @@ class UnitMem(Metric):
 
         Raises:
             InputError: if the batch does not fit the earlier ones, or an image comes twice.
-            NonFiniteActivationError: naming block, scale and image; the run is then over.
+            NonFiniteActivationError: naming block, scale and image, unless these are to
+                propagate; the run is then over.
         """
         images = self._stream.take(activations)
         self._allocate(activations.dtype)
@@ -80,7 +100,7 @@ class UnitMem(Metric):
         for block, values in rows(activations):
             batch = values if ordered else values[order]
             self._add(block, batch, images[order])
-        if not np.isfinite(self._sum).all():
+        if not self._propagate and not np.isfinite(self._sum).all():
             self._stream.refuse_non_finite(activations)
         self._last = max(self._last, int(images.max(initial=-1)))
 
@@ -114,7 +134,7 @@ class UnitMem(Metric):
         scores are NaN and none is valid.
 
         Raises:
-            InputError: if there was no image.
+            InputError: if there was no image, or if values were negative but not expected to be.
         """
         count = self._stream.need_images(self.name)
         maximum = self._maximum.astype(self._dtype)
@@ -122,13 +142,27 @@ class UnitMem(Metric):
             warnings.warn(
                 "UnitMem of a single image is undefined: all scores are NaN", stacklevel=2
             )
-        rest = np.full_like(maximum, np.nan)
-        if count > 1:
-            rest = np.maximum(self._sum - maximum, 0) / (count - 1)
+        rest = self._rest(maximum, count)
         valid = maximum + rest > 0
-        scores = self._stream.scores(unitmem(maximum, rest), valid, name=self.name)
+        values = unitmem(maximum, rest, eps=self._eps)
+        scores = self._stream.scores(values, valid, name=self.name)
         top_image = self._image.reshape(self._stream.shape)
         return scores.assign_coords(top_image=(scores.dims, top_image))
+
+    def _rest(self, maximum: np.ndarray, count: int) -> np.ndarray:
+        if count == 1:
+            return np.full_like(maximum, np.nan)
+        with np.errstate(invalid="ignore"):  # infinities that are to propagate
+            rest: np.ndarray = (self._sum - maximum) / (count - 1)
+        if self._signed:
+            return rest
+        if (rest < -_ROUNDING * np.abs(maximum)).any():
+            raise InputError(
+                "activations are negative, but UnitMem is defined on absolute values; give those, "
+                "or use UnitMem(signed=True)"
+            )
+        np.maximum(rest, 0, out=rest)  # slightly negative by rounding
+        return rest
 
     def _allocate(self, dtype: np.dtype) -> None:
         blocks, scales, neurons = self._stream.shape

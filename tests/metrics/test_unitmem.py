@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def labelled(scores: np.ndarray, images: object) -> xr.DataArray:
     )
 
 
-def run(scores: np.ndarray, images: object = None, **options: str) -> xr.DataArray:
+def run(scores: np.ndarray, images: object = None, **options: Any) -> xr.DataArray:
     metric = UnitMem(**options)
     metric.update(labelled(scores, range(len(scores)) if images is None else images))
     return metric.compute()
@@ -237,3 +238,33 @@ def test_a_batch_without_image_ids_is_refused() -> None:
         UnitMem().update(
             xr.DataArray(np.ones((1, 1, 1, 1)), dims=("block", "scale", "neuron", "x"))
         )
+
+
+def test_an_epsilon_is_added_to_the_denominator_on_request() -> None:
+    assert run(column(3, 1), eps=1.0).item() == pytest.approx(2 / 5)
+    assert run(column(0, 0), eps=1.0).item() == 0.0
+    assert not bool(run(column(0, 0), eps=1.0)["valid"])
+
+
+@pytest.mark.parametrize("scores", [(1, -3, 0), (-1, -1, -2)])
+def test_negative_values_are_refused_unless_they_are_expected(scores: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match="absolute values"):
+        run(column(*scores))
+
+
+def test_signed_scores_may_leave_their_range_and_vanishing_sums_are_not_valid() -> None:
+    outside = run(column(3, -1, -1), signed=True)  # (3 + 1) / (3 - 1)
+    assert (outside.item(), bool(outside["valid"])) == (2.0, True)
+    assert not bool(run(column(1, -3, 0), signed=True)["valid"])  # 1 - 1.5 < 0
+    assert not bool(run(column(1, -1, -1), signed=True)["valid"])  # 1 - 1 = 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_propagate_to_their_neuron_alone_on_request(
+    value: float,
+) -> None:
+    scores = np.array([[3.0, 3.0], [value, 1.0]], np.float32).reshape(2, 1, 1, 2)
+    found = run(scores, propagate=True)
+    assert np.isnan(found.values.ravel()[0])
+    assert found.values.ravel()[1] == 0.5
+    assert found["valid"].values.ravel().tolist() == [False, True]
