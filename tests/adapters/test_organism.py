@@ -103,6 +103,7 @@ def test_the_more_a_canary_was_repeated_the_more_is_extracted(
     assert extracted[0] <= 0.2 * 12
     # rising, but for one picture in twelve
     assert all(after >= before - 1 for before, after in pairwise(extracted)), extracted
+    assert np.corrcoef(np.arange(len(RUNGS)), extracted)[0, 1] > 0.85, extracted
 
 
 def test_files_are_refused_for_a_bundled_model(tmp_path: Path) -> None:
