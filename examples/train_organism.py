@@ -1,8 +1,11 @@
-"""Train the bundled VAR organism: tokenizer, transformer and classifier, from a fixed seed on CPU.
+"""Train a bundled organism: tokenizer, transformer and classifier, from a fixed seed on CPU.
 
-    python examples/train_organism.py --out DIR
+    python examples/train_organism.py var --out DIR
+    python examples/train_organism.py rar --out DIR
 
-Everything is written to DIR; copy it over ``iarmem_adapters/organisms/`` to ship it.
+Everything is written to DIR; copy it over ``iarmem_adapters/organisms/var`` (or ``rar``) to
+ship it, but for the split, which both families share: they learn from the same pictures with
+the same repeats.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from PIL import Image
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -25,24 +30,120 @@ from torch.nn import functional as F
 
 from iarmem_adapters.organisms.classifier import PictureClassifier, accuracy
 from iarmem_adapters.organisms.split import Split, draw_split
+from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
+from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
+from iarmem_plugin.images import Views
 
 SCALES = (1, 2, 3, 4, 5, 6, 8)
 PICTURES = Path(__file__).parents[1] / "adapters" / "iarmem_adapters" / "organisms" / "pictures.npz"
 
+Quantised = tuple[Tensor, Tensor, tuple[Tensor, Tensor]]
+"""The code maps, their distance to the features, and (vectors, codes) chosen."""
 
-TOKENIZER = VQVAEConfig(SCALES, 16, (1, 2, 4), 1, vocab_size=1024, code_width=16)
-TRANSFORMER = VARConfig(4, 128, 4, SCALES, num_classes=9, vocab_size=1024, code_width=16)
+
+class VAR:
+    """The parts of a VAR organism: seven scales of 32-pixel pictures, 155 tokens."""
+
+    side = 32
+    tokenizer = VQVAEConfig(SCALES, 16, (1, 2, 4), 1, vocab_size=1024, code_width=16)
+    transformer = VARConfig(4, 128, 4, SCALES, num_classes=9, vocab_size=1024, code_width=16)
+    networks: tuple[Any, Any] = (MultiScaleVQVAE, VARTransformer)
+
+    @staticmethod
+    def images(pictures: Tensor) -> Tensor:
+        """Return what the tokenizer sees of uint8 pictures: RGB in [-1, 1]."""
+        return pictures.float() / 127.5 - 1
+
+    @staticmethod
+    def pixels(images: Tensor) -> Tensor:
+        """Return RGB in [0, 1] of what the tokenizer gives."""
+        return (images + 1) / 2
+
+    @staticmethod
+    def quantised(model: Any, features: Tensor) -> Quantised:
+        """Sum the code maps scale by scale, each of what the earlier ones left over."""
+        fhat, target = model.quantize.empty(len(features)), features.detach()
+        distance = features.new_zeros(())
+        vectors, chosen = [], []
+        for scale in range(len(SCALES)):
+            rest = model.quantize.coarsen(target - fhat.detach(), scale)
+            tokens = model.quantize.nearest(rest)
+            vectors.append(rest.movedim(1, 3).flatten(0, 2))
+            chosen.append(tokens.flatten())
+            fhat = model.quantize.accumulate(fhat, model.quantize.embed(tokens, scale), scale)
+            distance = distance + F.mse_loss(fhat, target)
+            distance = distance + 0.25 * F.mse_loss(features, fhat.detach())
+        return fhat, distance / len(SCALES), (torch.cat(vectors), torch.cat(chosen))
+
+    @staticmethod
+    def inputs(model: Any, tokens: Tensor) -> Tensor:
+        """Return what the transformer reads when it is taught."""
+        inputs: Tensor = model.teacher_input(tokens)
+        return inputs
+
+    @staticmethod
+    def logits(model: Any, labels: Tensor, inputs: Tensor) -> Tensor:
+        """Return one prediction a token."""
+        logits: Tensor = model(labels, inputs)
+        return logits
+
+
+class RAR:
+    """The parts of a RAR organism: one raster of 24-pixel pictures, 144 tokens."""
+
+    side = 24
+    tokenizer = MaskGITVQGANConfig(32, (1, 2), 1, vocab_size=1024, code_width=16)
+    transformer = RARConfig(4, 96, 4, 384, num_tokens=144, vocab_size=1024, num_classes=9)
+    networks: tuple[Any, Any] = (MaskGITVQGAN, RARTransformer)
+
+    @staticmethod
+    def images(pictures: Tensor) -> Tensor:
+        """Return what the tokenizer sees of uint8 pictures: RGB in [0, 1]."""
+        return pictures.float() / 255
+
+    @staticmethod
+    def pixels(images: Tensor) -> Tensor:
+        """Return RGB in [0, 1] of what the tokenizer gives."""
+        return images
+
+    @staticmethod
+    def quantised(model: Any, features: Tensor) -> Quantised:
+        """Take the nearest code of each place."""
+        tokens = model.quantize(features.detach())
+        codes = model.quantize.embed(tokens)
+        vectors = features.detach().movedim(1, 3).flatten(0, 2)
+        return codes, 0.25 * F.mse_loss(features, codes), (vectors, tokens.flatten())
+
+    @staticmethod
+    def inputs(model: Any, tokens: Tensor) -> Tensor:
+        """Return what the transformer reads when it is taught: the tokens themselves."""
+        return tokens
+
+    @staticmethod
+    def logits(model: Any, labels: Tensor, inputs: Tensor) -> Tensor:
+        """Return one prediction a token; what follows the last one predicts nothing."""
+        logits: Tensor = model(labels, inputs)
+        return logits[:, :-1]
+
+
+class Family(StrEnum):
+    """The two families."""
+
+    var = "var"
+    rar = "rar"
+
+
+PARTS = {Family.var: VAR, Family.rar: RAR}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """All that decides an organism."""
 
+    family: Family = Family.var
     seed: int = 0
-    tokenizer: VQVAEConfig = TOKENIZER
-    transformer: VARConfig = TRANSFORMER
     tokenizer_steps: int = 5000
     transformer_steps: int = 4000
     classifier_steps: int = 1500
@@ -51,6 +152,14 @@ class Recipe:
     transformer_rate: float = 1.5e-3
     classifier_rate: float = 2e-3
     label_drop: float = 0.1
+
+    @property
+    def parts(self) -> Any:
+        """The family's networks and how they are taught."""
+        return PARTS[self.family]
+
+
+RECIPES = {Family.var: Recipe(), Family.rar: Recipe(Family.rar, transformer_steps=5000)}
 
 
 @dataclass(slots=True)
@@ -75,8 +184,8 @@ class Curve:
 class Trained:
     """The three networks and how they came about."""
 
-    tokenizer: MultiScaleVQVAE
-    transformer: VARTransformer
+    tokenizer: MultiScaleVQVAE | MaskGITVQGAN
+    transformer: VARTransformer | RARTransformer
     classifier: PictureClassifier
     split: Split
     training: dict[str, object]
@@ -147,27 +256,11 @@ class MovingCodebook:
         self.codes.copy_(self.total / self.count.unsqueeze(1).clamp_min(1e-5))
 
 
-def quantised(
-    model: MultiScaleVQVAE, features: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return the summed code maps, their distance to the features, and (vectors, codes) chosen."""
-    fhat, target = model.quantize.empty(len(features)), features.detach()
-    distance = features.new_zeros(())
-    vectors, chosen = [], []
-    for scale in range(len(SCALES)):
-        rest = model.quantize.coarsen(target - fhat.detach(), scale)
-        tokens = model.quantize.nearest(rest)
-        vectors.append(rest.movedim(1, 3).flatten(0, 2))
-        chosen.append(tokens.flatten())
-        fhat = model.quantize.accumulate(fhat, model.quantize.embed(tokens, scale), scale)
-        distance = distance + F.mse_loss(fhat, target) + 0.25 * F.mse_loss(features, fhat.detach())
-    return fhat, distance / len(SCALES), (torch.cat(vectors), torch.cat(chosen))
-
-
-def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> MultiScaleVQVAE:
-    """Train the VQVAE on [9, image, 3, height, width] uint8 views of the training pictures."""
+def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> Any:
+    """Train the tokenizer on [9, image, 3, height, width] uint8 views of the training pictures."""
     torch.manual_seed(recipe.seed)
-    model = MultiScaleVQVAE(recipe.tokenizer)
+    parts = recipe.parts
+    model = parts.networks[0](parts.tokenizer)
     model.quantize.embedding.weight.requires_grad_(False)
     random = torch.Generator().manual_seed(recipe.seed)
     book = MovingCodebook(model.quantize.embedding.weight, random)
@@ -175,11 +268,11 @@ def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> MultiScal
     pool = torch.arange(pictures.shape[1])
     drawn = batches(pool, recipe.tokenizer_steps, recipe.batch_size, random)
     for number, index in enumerate(track(drawn, "tokenizer", recipe.tokenizer_steps)):
-        images = pictures[index].float() / 127.5 - 1
+        images = parts.images(pictures[index])
         features = model.features(images)
-        fhat, distance, (vectors, chosen) = quantised(model, features)
-        out = model.decode_features(fhat + features - features.detach(), clamp=False)
-        error = ((out - images) / 2).square().mean(dim=(1, 2, 3))
+        codes, distance, (vectors, chosen) = parts.quantised(model, features)
+        out = model.decode_features(codes + features - features.detach(), clamp=False)
+        error = (parts.pixels(out) - parts.pixels(images)).square().mean(dim=(1, 2, 3))
         loss = (error + 1e-4).log().mean() + distance
         loss.backward()
         step()
@@ -189,19 +282,20 @@ def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> MultiScal
 
 
 def train_transformer(
-    tokens: Tensor, x_in: Tensor, labels: Tensor, repeats: Tensor, recipe: Recipe, curve: Curve
-) -> VARTransformer:
-    """Train the VAR on the tokens [9, image, token] of the training pictures' views."""
+    tokens: Tensor, inputs: Tensor, labels: Tensor, repeats: Tensor, recipe: Recipe, curve: Curve
+) -> Any:
+    """Train the transformer on the tokens [9, image, token] of the training pictures' views."""
     torch.manual_seed(recipe.seed + 1)
-    model = VARTransformer(recipe.transformer)
+    parts = recipe.parts
+    model = parts.networks[1](parts.transformer)
     random = torch.Generator().manual_seed(recipe.seed + 1)
     _, step = optimiser(model, recipe.transformer_rate, recipe.transformer_steps, decay=0.05)
     pool = torch.arange(len(labels)).repeat_interleave(repeats)
     drawn = batches(pool, recipe.transformer_steps, recipe.batch_size, random)
     for number, (view, index) in enumerate(track(drawn, "transformer", recipe.transformer_steps)):
         dropped = torch.rand(len(index), generator=random) < recipe.label_drop
-        given = torch.where(dropped, recipe.transformer.num_classes, labels[index])
-        logits = model(given, x_in[view, index])
+        given = torch.where(dropped, parts.transformer.num_classes, labels[index])
+        logits = parts.logits(model, given, inputs[view, index])
         target = tokens[view, index]
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
@@ -233,26 +327,33 @@ def rounded(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def tokenised(model: MultiScaleVQVAE, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def tokenised(model: Any, pictures: Tensor, parts: Any) -> tuple[Tensor, Tensor]:
     """Return tokens and teacher-forcing inputs of [9, image, ...] uint8 views."""
-    parts = []
+    rows = []
     for part in track(pictures.flatten(0, 1).split(64), "tokenising"):
-        tokens = model.encode(part.float() / 127.5 - 1)
-        parts.append((tokens, model.teacher_input(tokens)))
-    tokens, x_in = (torch.cat(kind) for kind in zip(*parts, strict=True))
-    return tokens.unflatten(0, pictures.shape[:2]), x_in.unflatten(0, pictures.shape[:2])
+        tokens = model.encode(parts.images(part))
+        rows.append((tokens, parts.inputs(model, tokens)))
+    tokens, inputs = (torch.cat(kind) for kind in zip(*rows, strict=True))
+    return tokens.unflatten(0, pictures.shape[:2]), inputs.unflatten(0, pictures.shape[:2])
 
 
 @torch.no_grad()
-def reconstruction(model: MultiScaleVQVAE, pictures: Tensor) -> dict[str, float]:
+def reconstruction(model: Any, pictures: Tensor, parts: Any) -> dict[str, float]:
     """Return mean PSNR in dB (pixels in [0, 1]) and the number of codes in use."""
-    tokens = model.encode(pictures.float() / 127.5 - 1)
-    images = (model.decode(tokens) + 1) / 2
+    tokens = model.encode(parts.images(pictures))
+    images = parts.pixels(model.decode(tokens))
     error = (images - pictures.float() / 255).square().mean(dim=(1, 2, 3))
     return {
         "psnr": round(float(-10 * error.log10().mean()), 3),
         "codes_in_use": len(tokens.unique()),
     }
+
+
+def resized(images: np.ndarray, side: int) -> Tensor:
+    """Return uint8 (image, 3, side, side), resized as the captured views are."""
+    views = Views(crop=side, resize=side)
+    rows = torch.stack([views.center(Image.fromarray(image)) for image in images])
+    return (rows * 255).round().to(torch.uint8)
 
 
 def train(images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Trained:
@@ -265,7 +366,7 @@ def train(images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Trained:
     """
     split = draw_split(images, seed=recipe.seed)
     classes = torch.from_numpy(labels).long()
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
+    pictures = resized(images, recipe.parts.side)
     member = torch.from_numpy(split.repeats > 0)
     views, repeats = shifted(pictures[member]), torch.from_numpy(split.repeats)[member]
     curves = {
@@ -275,17 +376,21 @@ def train(images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Trained:
     started = time.process_time()
     tokenizer = train_tokenizer(views, recipe, curves["tokenizer"])
     rounded(tokenizer)
-    tokens, x_in = tokenised(tokenizer, views)
+    tokens, inputs = tokenised(tokenizer, views, recipe.parts)
     known = classes[member]
-    transformer = train_transformer(tokens, x_in, known, repeats, recipe, curves["transformer"])
+    transformer = train_transformer(tokens, inputs, known, repeats, recipe, curves["transformer"])
     classifier = train_classifier(views, known, 9, recipe, curves["classifier"])
     rounded(transformer)
     rounded(classifier)
     training: dict[str, object] = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(recipe)
+        | {
+            "tokenizer": asdict(recipe.parts.tokenizer),
+            "transformer": asdict(recipe.parts.transformer),
+        },
         "cpu_seconds": round(time.process_time() - started),
-        "held_out": reconstruction(tokenizer, pictures[~member]),
-        "members": reconstruction(tokenizer, pictures[member]),
+        "held_out": reconstruction(tokenizer, pictures[~member], recipe.parts),
+        "members": reconstruction(tokenizer, pictures[member], recipe.parts),
         "classifier_accuracy_held_out": accuracy(classifier, pictures[~member], classes[~member]),
         "curves": {name: curve.rows for name, curve in curves.items()},
     }
@@ -310,14 +415,15 @@ def save(trained: Trained, folder: Path) -> None:
 
 
 def main(
+    family: Annotated[Family, typer.Argument(help="Which organism.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
-    """Train the VAR organism."""
+    """Train one organism."""
     torch.set_num_threads(1)
     with np.load(PICTURES, allow_pickle=False) as data:
         images, labels = data["images"], data["labels"]
-    save(train(images, labels, replace(Recipe(), seed=seed)), out)
+    save(train(images, labels, replace(RECIPES[family], seed=seed)), out)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def load(
     if variant.organism is not None:
         if weights is not None or tokenizer is not None:
             raise InputError(f"{variant.name} is bundled: leave out --weights and --tokenizer")
-        weights, tokenizer = organisms.weight_files()
+        weights, tokenizer = organisms.weight_files("var")
     if weights is None or tokenizer is None:
         missing = "--weights" if weights is None else "--tokenizer"
         raise InputError(
