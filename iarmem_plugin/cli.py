@@ -89,6 +89,7 @@ def demo(
     """Localize and mitigate memorization in a bundled model whose memory is known."""
     started = time.monotonic()
     from iarmem_plugin.demo import demo as run_demo
+    from iarmem_plugin.demo import organisms
 
     with _progress() as progress:
         report = run_demo(out, model=model, full=full, seed=seed, progress=progress)
@@ -101,6 +102,9 @@ def demo(
         err=True,
     )
     typer.echo(f"Report: {out / 'report.html'}", err=True)
+    others = [name for name in organisms() if name != model]
+    for other in others:
+        typer.echo(f"The same job on {other}: iarmem demo --model {other}", err=True)
 
 
 @app.command()

@@ -120,6 +120,11 @@ def _run(
     return replace(report, provenance={**report.provenance, **settings})
 
 
+def organisms() -> list[str]:
+    """Return the names of the bundled models whose memory is known."""
+    return [name for name, (_, one) in plugins.variants().items() if one.organism is not None]
+
+
 def arms(seed: int = 0) -> list[Arm]:
     """Return what the demo compares: weights halved in a tenth of the neurons, chosen variously."""
     halve = ScaleWeights(FACTOR)
@@ -201,8 +206,7 @@ def _spread(positions: np.ndarray, count: int) -> np.ndarray:
 def _organism(name: str) -> Organism:
     _, variant = plugins.find_variant(name)
     if variant.organism is None:
-        bundled = [n for n, (_, v) in plugins.variants().items() if v.organism is not None]
-        raise InputError(f"{name} is no organism; the demo runs on: {', '.join(bundled)}")
+        raise InputError(f"{name} is no organism; the demo runs on: {', '.join(organisms())}")
     return variant.organism()
 
 
