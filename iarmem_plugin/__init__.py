@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from iarmem_plugin.lazy import make_lazy
 
 if TYPE_CHECKING:
+    from iarmem_plugin.augmentation import Augmentation, CustomViews
     from iarmem_plugin.capture import capture
     from iarmem_plugin.errors import IarmemError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import extract
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.hookspecs import hookimpl
-    from iarmem_plugin.images import Images, Views
+    from iarmem_plugin.images import Images
     from iarmem_plugin.interfaces import (
         Adapter,
         Intervention,
@@ -40,13 +41,16 @@ if TYPE_CHECKING:
     from iarmem_plugin.store import ActivationStore
     from iarmem_plugin.tracing import ImageARModel, intervene
     from iarmem_plugin.version import __version__
+    from iarmem_plugin.views import TenCrops, Views
 
 __all__ = [
     "SSCD",
     "ActivationStore",
     "Adapter",
     "Arm",
+    "Augmentation",
     "Candidates",
+    "CustomViews",
     "Highest",
     "IarmemError",
     "ImageARModel",
@@ -63,6 +67,7 @@ __all__ = [
     "ScaleWeightsAndBiases",
     "Selector",
     "Similarity",
+    "TenCrops",
     "Views",
     "Zero",
     "ZeroWeights",
@@ -82,13 +87,14 @@ __all__ = [
 make_lazy(
     __name__,
     {
+        "iarmem_plugin.augmentation": ("Augmentation", "CustomViews"),
         "iarmem_plugin.capture": ("capture",),
         "iarmem_plugin.errors": ("IarmemError",),
         "iarmem_plugin.evaluation.candidates": ("Candidates",),
         "iarmem_plugin.evaluation.extraction": ("extract",),
         "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
         "iarmem_plugin.hookspecs": ("hookimpl",),
-        "iarmem_plugin.images": ("Images", "Views"),
+        "iarmem_plugin.images": ("Images",),
         "iarmem_plugin.interfaces": (
             "Adapter",
             "Intervention",
@@ -112,5 +118,6 @@ make_lazy(
         "iarmem_plugin.store": ("ActivationStore",),
         "iarmem_plugin.tracing": ("ImageARModel", "intervene"),
         "iarmem_plugin.version": ("__version__",),
+        "iarmem_plugin.views": ("TenCrops", "Views"),
     },
 )

@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iarmem_plugin import plugins
+from iarmem_plugin.augmentation import Augmentation
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.generation import proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
-from iarmem_plugin.images import Images, Views
+from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Selector
 from iarmem_plugin.interventions import ScaleWeights
 from iarmem_plugin.localize import localize
@@ -184,7 +185,7 @@ def quality_protocol(
 
 
 def _pixels(
-    organism: Organism, positions: np.ndarray, views: Views
+    organism: Organism, positions: np.ndarray, views: Augmentation
 ) -> Iterator[Float[Tensor, "_ 3 height width"]]:
     for part in np.array_split(positions, max(1, len(positions) // 256)):
         yield torch.stack([views.center(organism.pictures.load(int(index))) for index in part])

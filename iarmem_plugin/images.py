@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64, UInt8
 from PIL import Image
 
+from iarmem_plugin.augmentation import refuse_identical_views
 from iarmem_plugin.class_labels import LARGEST_CLASS, folder_labels, named, read_classes
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.views import Views, refuse_identical_views
+from iarmem_plugin.views import Views
 
 __all__ = ["Images", "Views", "open_images", "refuse_identical_views"]
 

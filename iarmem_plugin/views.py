@@ -1,47 +1,44 @@
-"""The augmented views a model was trained with: random crops that depend on a seed alone."""
+"""The augmentations that VAR and RAR were trained with: random crops, and ten fixed ones."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image
 
-from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.augmentation import Augmentation, check_draw
 from iarmem_plugin.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Views:
-    """The augmentation a model was trained with: a random crop of the resized picture.
+class Views(Augmentation):
+    """Random crops of the resized picture, as VAR was trained with.
 
     Attributes:
         crop: side of the square views in pixels.
         resize: the shorter side is resized to so many pixels (Lanczos); None leaves it.
         pad: width in pixels of the white border added after resizing.
+        flip: mirror each view with probability 1/2; the published VAR models saw none.
     """
 
     crop: int
     resize: int | None = None
     pad: int = 0
+    flip: bool = False
 
-    def draw(
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return the name and the settings."""
+        return {"name": "random crops"} | asdict(self)
+
+    def draw_pixels(
         self, picture: Image.Image, *, image: int, count: int, seed: int
-    ) -> Float[Tensor, "view 3 height width"]:
-        """Draw random views of one picture.
-
-        Each view depends on (seed, image, its number) alone: not on how many views are drawn,
-        on the order or batch of the images, or on the process that draws them.
-
-        Args:
-            picture: RGB.
-            image: global id of the picture.
-            count: number of views.
-            seed: of the whole run.
-
-        Returns:
-            RGB in [0, 1], float32.
+    ) -> UInt8[np.ndarray, "view height width 3"]:
+        """Draw random crops.
 
         Raises:
             InputError: if the picture is smaller than the crop, or several views are asked for
@@ -49,24 +46,28 @@ class Views:
         """
         pixels = self._pixels(picture)
         room = np.subtract(pixels.shape[:2], self.crop)
-        if count > 1 and not room.any():
+        if count > 1 and not (room.any() or self.flip):
             raise InputError(
                 f"{count} identical views: a {self.crop}-pixel crop fits in only one place of the "
                 f"prepared picture {image}; use views=1, or views with a larger resize or a pad"
             )
-        if count < 1 or seed < 0 or image < 0:
-            raise InputError(
-                f"count {count}, seed {seed} and image {image} were given; "
-                "count must be 1 or more, seed and image 0 or more"
-            )
-        places = [_place(room, (seed, image, view)) for view in range(count)]
-        return _tensor(np.stack([self._crop(pixels, top, left) for top, left in places]))
+        check_draw(image, count, seed)
+        return np.stack([self._view(pixels, room, (seed, image, view)) for view in range(count)])
 
-    def center(self, picture: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Return the deterministic centre view, RGB in [0, 1], float32."""
-        pixels = self._pixels(picture)
-        top, left = (round((side - self.crop) / 2) for side in pixels.shape[:2])
-        return _tensor(self._crop(pixels, top, left)[None])[0]
+    def center_pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the centre of the prepared picture."""
+        return _center(self._pixels(picture), self.crop)
+
+    def _view(
+        self,
+        pixels: UInt8[np.ndarray, "height width 3"],
+        room: Integer[np.ndarray, " 2"],
+        entropy: tuple[int, int, int],
+    ) -> UInt8[np.ndarray, "crop crop 3"]:
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+        top, left = generator.integers(0, room, endpoint=True)
+        mirrored = self.flip and generator.integers(2) == 1
+        return _crop(pixels[:, ::-1] if mirrored else pixels, int(top), int(left), self.crop)
 
     def _pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
         pixels = np.asarray(self._resized(picture.convert("RGB")))
@@ -87,41 +88,75 @@ class Views:
         width, height = (self.resize * side // short for side in picture.size)
         return picture.resize((width, height), Image.Resampling.LANCZOS)
 
-    def _crop(
-        self, pixels: UInt8[np.ndarray, "height width 3"], top: int, left: int
-    ) -> UInt8[np.ndarray, "crop crop 3"]:
-        return pixels[top : top + self.crop, left : left + self.crop]
 
+@dataclass(frozen=True, slots=True)
+class TenCrops(Augmentation):
+    """The ten fixed crops that RAR's training tokens were made from.
 
-def refuse_identical_views(views: Float[Tensor, "image view 3 height width"]) -> None:
-    """Refuse a batch in which no picture's views differ: averaging them would be pointless.
+    The picture is cropped to a square of 1.1 crops, then to its top left, top right, bottom
+    left, bottom right and centre; then the same five are taken of the mirrored square. Nothing is
+    random, so the seed changes nothing, and fewer views are the first of the ten. The centre view
+    is that of the training without ten crops: the picture cropped to a square of one crop.
 
-    Pictures of one colour are left out of account, since their views cannot differ.
+    Attributes:
+        crop: side of the square views in pixels.
 
-    Raises:
-        InputError: if the views of every picture are identical pixel by pixel.
+    Reference:
+        The centre crop is that of ADM (Dhariwal and Nichol 2021, arXiv 2105.05233).
     """
-    if views.shape[1] < 2:
-        return
-    flat = views.flatten(2)
-    colourful = (flat != flat[:, :1, :1]).flatten(1).any(1)
-    if bool(colourful.any()) and not bool((flat != flat[:, :1]).any()):
-        raise InputError(
-            f"the {views.shape[1]} views of each of {len(views)} pictures are identical; "
-            "use views=1, or the augmentation the model was trained with"
-        )
+
+    crop: int
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return the name and the settings."""
+        return {"name": "ten crops"} | asdict(self)
+
+    def draw_pixels(
+        self, picture: Image.Image, *, image: int, count: int, seed: int
+    ) -> UInt8[np.ndarray, "view height width 3"]:
+        """Return the first `count` of the ten crops.
+
+        Raises:
+            InputError: if more than ten are asked for.
+        """
+        check_draw(image, count, seed)
+        if count > 10:
+            raise InputError(
+                f"{count} views were asked for, and there are ten crops: use views=10, or another "
+                "augmentation, such as iarmem_plugin.Views"
+            )
+        square = _center_square(picture, int(self.crop * 1.1))
+        end = len(square) - self.crop
+        corners = [(0, 0), (0, end), (end, 0), (end, end), (round(end / 2), round(end / 2))]
+        sides = (square, square[:, ::-1])
+        crops = [_crop(side, top, left, self.crop) for side in sides for top, left in corners]
+        return np.stack(crops[:count])
+
+    def center_pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the picture, cropped to a square and resized."""
+        return _center_square(picture, self.crop)
 
 
-def _place(room: np.ndarray, entropy: tuple[int, int, int]) -> tuple[int, int]:
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
-    top, left = generator.integers(0, room, endpoint=True)
-    return int(top), int(left)
+def _center_square(picture: Image.Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Return the centre of a picture whose shorter side was resized, as ADM does."""
+    picture = picture.convert("RGB")
+    while min(picture.size) >= 2 * side:
+        picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    short = min(picture.size)
+    width, height = (round(length * side / short) for length in picture.size)
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return _crop(pixels, (height - side) // 2, (width - side) // 2, side)
 
 
-def _tensor(
-    views: UInt8[np.ndarray, "view height width 3"],
-) -> Float[Tensor, "view 3 height width"]:
-    import torch
+def _center(
+    pixels: UInt8[np.ndarray, "height width 3"], side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    top, left = (round((length - side) / 2) for length in pixels.shape[:2])
+    return _crop(pixels, top, left, side)
 
-    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(views, 3, 1)))
-    return planes.to(torch.float32).div_(255)
+
+def _crop(
+    pixels: UInt8[np.ndarray, "height width 3"], top: int, left: int, side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    return pixels[top : top + side, left : left + side]

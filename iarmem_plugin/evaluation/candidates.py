@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor
 
+from iarmem_plugin.augmentation import Augmentation
 from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.layout import ModelLayout
-from iarmem_plugin.views import Views
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ class Candidates:
 def rank_candidates(
     model: Completes,
     images: Images,
-    views: Views,
+    views: Augmentation,
     *,
     per_class: int = 5,
     positions: Iterable[int] | None = None,
@@ -171,7 +171,7 @@ def batches(count: int, size: int, progress: Progress | None, description: str) 
 
 
 def centre_views(
-    images: Images, views: Views, rows: slice
+    images: Images, views: Augmentation, rows: slice
 ) -> Float[Tensor, "image 3 height width"]:
     """Return the centre views of some images, RGB in [0, 1]."""
     return torch.stack([views.center(images.load(i)) for i in range(rows.start, rows.stop)])

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor
 
+from iarmem_plugin.augmentation import Augmentation
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import (
     Candidates,
@@ -37,7 +38,6 @@ from iarmem_plugin.evaluation.candidates import (
 from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Completion, Sampling, Similarity
-from iarmem_plugin.views import Views
 
 __all__ = [
     "GREEDY",
@@ -73,7 +73,7 @@ class Targets:
 def make_targets(
     model: Completes,
     candidates: Candidates,
-    views: Views,
+    views: Augmentation,
     *,
     batch_size: int = 64,
     reference: Literal["reconstruction", "original"] = "reconstruction",

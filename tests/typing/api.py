@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import xarray as xr
+from PIL import Image
 
 import iarmem_plugin as iarmem
 from iarmem_plugin import (
@@ -14,7 +15,9 @@ from iarmem_plugin import (
     ActivationStore,
     Adapter,
     Arm,
+    Augmentation,
     Candidates,
+    CustomViews,
     Highest,
     IarmemError,
     ImageARModel,
@@ -31,6 +34,7 @@ from iarmem_plugin import (
     ScaleWeightsAndBiases,
     Selector,
     Similarity,
+    TenCrops,
     Views,
     Zero,
     ZeroWeights,
@@ -76,7 +80,7 @@ def keep(scores: xr.Dataset, folder: Path) -> xr.Dataset:
 
 
 def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Dataset:
-    views: Views = model.adapter.variant.views
+    views: Augmentation = model.adapter.variant.views
     for batch in capture(model, images, views=10, augmentation=views):
         metric.update(batch)
     scores = xr.Dataset({"score": metric.compute()})
@@ -117,3 +121,13 @@ def provide_interventions() -> Iterable[type[Intervention]]:
 
 
 kinds: tuple[type, ...] = (Adapter, Metric, Intervention, Selector, Similarity, Quality)
+
+
+def own_views(model: ImageARModel, images: Images) -> None:
+    def shrunk(picture: Image.Image, *, image: int, view: int, seed: int) -> Image.Image:
+        return picture.resize((256, 256), reducing_gap=1 + view)
+
+    choices: list[Augmentation] = [Views(crop=256, resize=288, flip=True), TenCrops(crop=256)]
+    choices.append(CustomViews(shrunk, center_of=choices[0]))
+    for augmentation in choices:
+        next(capture(model, images, augmentation=augmentation))
