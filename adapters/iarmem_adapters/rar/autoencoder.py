@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NORM_EPS = 1e-6
-NORM_GROUPS = 32
+from iarmem_adapters.group_norm import GroupNorm
 
 
 class ResidualBlock(nn.Module):
@@ -22,9 +21,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         """Make the block; the shortcut is a 1x1 convolution where the widths differ."""
         super().__init__()
-        self.norm1 = group_norm(inputs)
+        self.norm1 = GroupNorm(inputs, silu=True)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = group_norm(outputs)
+        self.norm2 = GroupNorm(outputs, silu=True)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.widens = inputs != outputs
         if self.widens:
@@ -34,9 +33,9 @@ class ResidualBlock(nn.Module):
         self, x: Float[Tensor, "image inputs height width"]
     ) -> Float[Tensor, "image outputs height width"]:
         """Return the convolved x plus its shortcut."""
-        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
-        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
-        out: Tensor = hidden + (self.nin_shortcut(hidden) if self.widens else x)
+        hidden = self.conv1(self.norm1(x))
+        hidden = self.conv2(self.norm2(hidden, overwrite=True))
+        out: Tensor = self.nin_shortcut(hidden).add_(hidden) if self.widens else hidden.add_(x)
         return out
 
 
@@ -91,7 +90,7 @@ class Encoder(nn.Module):
             Level(before, after, res_blocks) for before, after in zip(inputs, widths, strict=True)
         )
         self.mid = middle(widths[-1], res_blocks)
-        self.norm_out = group_norm(widths[-1])
+        self.norm_out = GroupNorm(widths[-1], silu=True)
         self.conv_out = nn.Conv2d(widths[-1], code_width, 1)
 
     def forward(
@@ -101,7 +100,7 @@ class Encoder(nn.Module):
         x = self.conv_in(images)
         for index, level in enumerate(self.down):
             x = level(x if index == 0 else F.avg_pool2d(x, 2))
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
+        out: Tensor = self.conv_out(self.norm_out(self.mid(x), overwrite=True))
         return out
 
 
@@ -118,7 +117,7 @@ class Decoder(nn.Module):
             UpLevel(inputs[level], widths[level], res_blocks, finest=level == 0)
             for level in range(len(widths))
         )
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = GroupNorm(widths[0], silu=True)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(
@@ -128,14 +127,9 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(features))
         for level in reversed(self.up):
             x = level(x)
-        return cast(Tensor, self.conv_out(F.silu(self.norm_out(x), inplace=True)))
+        return cast(Tensor, self.conv_out(self.norm_out(x, overwrite=True)))
 
 
 def middle(channels: int, blocks: int) -> nn.Sequential:
     """Return the residual blocks of the coarsest resolution."""
     return nn.Sequential(*(ResidualBlock(channels, channels) for _ in range(blocks)))
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a group norm of 32 groups, or of one channel each where there are fewer."""
-    return nn.GroupNorm(min(NORM_GROUPS, channels), channels, eps=NORM_EPS)

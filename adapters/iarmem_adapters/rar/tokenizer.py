@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iarmem_adapters.group_norm import quick_layout
+
 from .autoencoder import Decoder, Encoder
 
 
@@ -126,9 +128,6 @@ class MaskGITVQGAN(nn.Module):
     ) -> Float[Tensor, "image code height2 width2"]:
         """Return the maps that are quantised; gradients pass.
 
-        Not channels-last: on the CPU, torch's group norm loses three digits there, which moves
-        the maps by 4e-4 and flips tokens.
-
         Args:
             images: see `encode`.
 
@@ -141,8 +140,8 @@ class MaskGITVQGAN(nn.Module):
                 f"got images of {height}x{width} pixels, expected multiples of "
                 f"{self.config.patch}: resize them"
             )
-        out: Tensor = self.encoder(images)
-        return out
+        out: Tensor = self.encoder(quick_layout(images))
+        return out.contiguous()
 
     def decode_features(
         self, codes: Float[Tensor, "image code height width"], *, clamp: bool = True
@@ -153,7 +152,7 @@ class MaskGITVQGAN(nn.Module):
             codes: see `Quantizer.embed`.
             clamp: limit the result to [0, 1]; a training loss may want it unlimited.
         """
-        images: Tensor = self.decoder(codes)
+        images: Tensor = self.decoder(quick_layout(codes)).contiguous()
         return images.clamp(0, 1) if clamp else images
 
 

@@ -6,8 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NORM_EPS = 1e-6
-NORM_GROUPS = 32
+from iarmem_adapters.group_norm import GroupNorm
 
 
 class ResidualBlock(nn.Module):
@@ -16,9 +15,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         """Make the block; the shortcut is a 1x1 convolution where the widths differ."""
         super().__init__()
-        self.norm1 = group_norm(inputs)
+        self.norm1 = GroupNorm(inputs, silu=True)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.norm2 = group_norm(outputs)
+        self.norm2 = GroupNorm(outputs, silu=True)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
@@ -26,8 +25,8 @@ class ResidualBlock(nn.Module):
         self, x: Float[Tensor, "image inputs height width"]
     ) -> Float[Tensor, "image outputs height width"]:
         """Return shortcut(x) plus the convolved x."""
-        hidden = self.conv1(F.silu(self.norm1(x), inplace=True))
-        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True))
+        hidden = self.conv1(self.norm1(x))
+        hidden = self.conv2(self.norm2(hidden, overwrite=True))
         out: Tensor = hidden.add_(self.nin_shortcut(x))
         return out
 
@@ -38,7 +37,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         """Make the block for `channels` channels."""
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = GroupNorm(channels, silu=False)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
@@ -172,7 +171,7 @@ class Encoder(nn.Module):
             for level in range(len(widths))
         )
         self.mid = Middle(widths[-1])
-        self.norm_out = group_norm(widths[-1])
+        self.norm_out = GroupNorm(widths[-1], silu=True)
         self.conv_out = nn.Conv2d(widths[-1], code_width, 3, padding=1)
 
     def forward(
@@ -182,7 +181,7 @@ class Encoder(nn.Module):
         x = self.conv_in(images)
         for stage in self.down:
             x = stage(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x)), inplace=True))
+        out: Tensor = self.conv_out(self.norm_out(self.mid(x), overwrite=True))
         return out
 
 
@@ -202,7 +201,7 @@ class Decoder(nn.Module):
             )
             for level in range(len(widths))
         )
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = GroupNorm(widths[0], silu=True)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(
@@ -212,10 +211,5 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(features))
         for stage in reversed(self.up):
             x = stage(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x), inplace=True))
+        out: Tensor = self.conv_out(self.norm_out(x, overwrite=True))
         return out
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a group norm of 32 groups, or of one channel each where there are fewer."""
-    return nn.GroupNorm(min(NORM_GROUPS, channels), channels, eps=NORM_EPS)

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iarmem_adapters.group_norm import quick_layout
+
 from .autoencoder import Decoder, Encoder
 from .quantizer import MultiScaleQuantizer
 
@@ -122,8 +124,8 @@ class MultiScaleVQVAE(nn.Module):
         if images.shape[2:] != (side, side):
             given = "x".join(str(length) for length in images.shape[2:])
             raise ValueError(f"got images of {given} pixels, expected {side}x{side}: resize them")
-        out: Tensor = self.quant_conv(self.encoder(images))
-        return out
+        out: Tensor = self.quant_conv(self.encoder(quick_layout(images)))
+        return out.contiguous()
 
     def decode_features(
         self, fhat: Float[Tensor, "image code side side"], *, clamp: bool = True
@@ -134,7 +136,7 @@ class MultiScaleVQVAE(nn.Module):
             fhat: see `MultiScaleQuantizer`.
             clamp: limit the result to [-1, 1]; a training loss may want it unlimited.
         """
-        images: Tensor = self.decoder(self.post_quant_conv(fhat))
+        images: Tensor = self.decoder(self.post_quant_conv(quick_layout(fhat))).contiguous()
         return images.clamp(-1, 1) if clamp else images
 
 
