@@ -15,6 +15,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.layout import ModelLayout, Scale
+from iarmem_plugin.views import TenCrops
 
 from .variants import ATTACK_TOKENS, variants
 
@@ -187,7 +188,7 @@ def _own_variant(network: RARTransformer, tokenizer: MaskGITVQGAN) -> Variant:
         neurons=config.mlp_width,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         resolution=side,
-        views=replace(known.views, crop=side, resize=int(1.1 * side)),
+        views=TenCrops(crop=side),
         prefix_tokens=min(ATTACK_TOKENS, config.num_tokens - 1),
         num_classes=config.num_classes,
         files=(),

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from iarmem_plugin.images import Views
 from iarmem_plugin.interfaces import Sampling, Variant
+from iarmem_plugin.views import TenCrops
 
 TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"
 RESOLUTION = 256
-VIEWS = Views(crop=RESOLUTION, resize=281)
-"""Random crops of the size that RAR was trained on.
-
-RAR itself saw ten fixed crops of the resized picture: four corners and the centre, each also
-mirrored. `Views` has neither fixed places nor mirroring, so these are views like those, not
-those.
-"""
+VIEWS = TenCrops(crop=RESOLUTION)
+"""What the training tokens were made from."""
 ATTACK_TOKENS = 30
 """Tokens given to a completion by the extraction attack (arXiv 2502.02514)."""
 
