@@ -11,8 +11,10 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iarmem_plugin.augmentation import Augmentation, refuse_identical_views
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.images import Images, Views, refuse_identical_views
+from iarmem_plugin.images import Images
 from iarmem_plugin.tracing import ImageARModel
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def capture(
     views: int = 10,
     batch_size: int = 32,
     seed: int = 0,
-    augmentation: Views | None = None,
+    augmentation: Augmentation | None = None,
     progress: Progress | None = None,
 ) -> Iterator[xr.DataArray]:
     """Run a model on ground-truth tokens and yield its neurons' activations.
@@ -41,7 +43,7 @@ def capture(
         model: the wrapped model.
         images: the pictures; decoded batch by batch.
         views: augmented views of each image; 1 takes the centre view.
-        batch_size: images in one pass.
+        batch_size: images in one pass; halved where memory does not suffice.
         seed: of the views; each view's draw also depends on the image, not on its batch.
         augmentation: by default the one the model was trained with.
         progress: where a progress bar may be shown.
@@ -54,18 +56,17 @@ def capture(
     Raises:
         InputError: no images, views that are all identical, or a picture that cannot be read.
         BypassedNeuronsError: the model does not call its neurons as modules.
+        BatchMemoryError: not even one image fits in memory.
 
     Reference: arXiv 2509.00488, section 3.2 and algorithm 1.
     """
     _check(images, views, batch_size)
     augmentation = model.adapter.variant.views if augmentation is None else augmentation
     task = None if progress is None else progress.add_task("capture", total=len(images))
-    for first in range(0, len(images), batch_size):
-        batch = images.subset(range(first, min(first + batch_size, len(images))))
-        pixels = _draw(batch, augmentation, views, seed)
+    batching = Batching(batch_size)
+    for batch, pixels in _fed(images, augmentation, views, seed, batch_size):
         labels = torch.from_numpy(batch.labels.astype(np.int64))
-        means = mean_over_views(model, pixels, labels)
-        yield _labelled(model, batch, means.cpu().numpy())
+        yield _labelled(model, batch, _captured(model, pixels, labels, batching))
         if progress is not None and task is not None:
             progress.advance(task, len(batch))
 
@@ -96,7 +97,28 @@ def mean_over_views(
         return passes[0].div_(pixels.shape[1])
 
 
-def _draw(batch: Images, augmentation: Views, views: int, seed: int) -> Tensor:
+def _captured(
+    model: ImageARModel, pixels: Tensor, labels: Tensor, batching: Batching
+) -> Float[np.ndarray, "image block scale neuron"]:
+    """Return the activations of decoded images, in as many passes as memory asks for."""
+
+    def part(rows: slice) -> np.ndarray:
+        return mean_over_views(model, pixels[rows], labels[rows]).cpu().numpy()
+
+    parts = list(batching.over(len(pixels), part))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _fed(
+    images: Images, augmentation: Augmentation, views: int, seed: int, batch_size: int
+) -> Iterator[tuple[Images, Float[Tensor, "image view 3 height width"]]]:
+    """Yield batches of images with the pixels of their views, RGB in [0, 1]."""
+    for first in range(0, len(images), batch_size):
+        batch = images.subset(range(first, min(first + batch_size, len(images))))
+        yield batch, _draw(batch, augmentation, views, seed)
+
+
+def _draw(batch: Images, augmentation: Augmentation, views: int, seed: int) -> Tensor:
     pictures = [batch.load(position) for position in range(len(batch))]
     if views == 1:
         return torch.stack([augmentation.center(picture) for picture in pictures]).unsqueeze(1)

@@ -15,6 +15,10 @@ class InputError(IarmemError, ValueError):
     """An argument, picture, label or file that cannot be used."""
 
 
+class BatchMemoryError(IarmemError, MemoryError):
+    """Not even one image at a time fits in memory."""
+
+
 class WeightsError(IarmemError, ValueError):
     """A weight file or model object that does not fit the variant it was given for."""
 
@@ -37,6 +41,10 @@ class PluginError(IarmemError, RuntimeError):
 
 class StoreError(IarmemError):
     """Root of the activation store's errors."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is nothing at the path; the message lists similar names."""
 
 
 class NotAStoreError(StoreError, ValueError):
@@ -65,3 +73,7 @@ class FingerprintMismatchError(StoreError, ValueError):
 
 class StoreLockedError(StoreError, RuntimeError):
     """Another process is writing to the store."""
+
+
+class DiskFullError(StoreError, OSError):
+    """The disk has no room for what is to be written; what was committed is kept."""
