@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer
 
 from iarmem_plugin.errors import InputError
 
 LARGEST_CLASS = 2**31 - 1  # labels are int32
 _LINE = re.compile(r"(?P<name>.+?)[\t ,]+(?P<index>\d{1,18})\s*")
+_WORDNET = re.compile(r"n\d{8}")
+_WORDNET_LINE = re.compile(r"\s*(?P<id>n\d{8})(?:\s(?!\s*\d+\s*$).*)?")
 
 
 def folder_labels(
@@ -44,24 +49,49 @@ def folder_labels(
     raise InputError(
         f"the class of folder {odd!r} cannot be told: there are {len(folders)} folders for "
         f"{known} classes, and the rank of a name is its class only where every class has its "
-        "folder; name the folders by class index, or give a classes file"
+        f"folder; name the folders by class index, or give {_cure(odd)}"
     )
 
 
-def read_classes(path: Path) -> dict[str, int]:
+def refuse_labels(
+    labels: Integer[np.ndarray, " image"], known: Collection[int] | None, paths: Sequence[str]
+) -> None:
+    """Refuse labels outside the known classes (None: any that a label can be).
+
+    Raises:
+        InputError: naming the first picture with such a label.
+    """
+    for label, path in zip(labels.tolist(), paths, strict=True):
+        if not 0 <= label <= LARGEST_CLASS or (known is not None and label not in known):
+            expected = f"0..{LARGEST_CLASS}" if known is None else f"one of {len(known)} classes"
+            raise InputError(
+                f"picture {path!r} has label {label}, which is outside the classes; "
+                f"expected {expected}"
+            )
+
+
+def read_classes(path: Path, *, num_classes: int | None = None) -> dict[str, int]:
     """Read a file that maps names to classes: a JSON object, or lines of a name and an index.
 
-    Name and index stand apart by a tab, a space or a comma.
+    Name and index stand apart by a tab, a space or a comma. A list of all WordNet ids, such as
+    ImageNet's LOC_synset_mapping.txt, will do, too: an id's class is its rank.
+
+    Args:
+        path: the file.
+        num_classes: number of the model's classes; a list of WordNet ids must have as many.
 
     Raises:
         InputError: naming the line that cannot be read, a class that is too large, or a name or
-            class given twice.
+            class given twice; or if a list of WordNet ids is not whole.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the classes file {path} cannot be read: {error}") from error
-    pairs = _json_pairs(text, path) if text.lstrip().startswith("{") else _line_pairs(text, path)
+    if text.lstrip().startswith("{"):
+        pairs = _json_pairs(text, path)
+    else:
+        pairs = _wordnet_pairs(text, path, num_classes) or _line_pairs(text, path)
     table = dict(pairs)
     if not table or len(table) != len(pairs):
         raise InputError(f"the classes file {path} is empty or gives a name twice")
@@ -115,6 +145,12 @@ def _from_indices(
     )
 
 
+def _cure(folder: str) -> str:
+    if _WORDNET.fullmatch(folder):
+        return "ImageNet's own list of all ids, LOC_synset_mapping.txt, as the classes file"
+    return "a classes file"
+
+
 def _in_order(folders: Sequence[str]) -> bool:
     return sorted(folders, key=int) == list(folders)
 
@@ -128,6 +164,20 @@ def _json_pairs(text: str, path: Path) -> list[tuple[str, int]]:
         if type(index) is not int or index < 0:
             raise InputError(f"the classes file {path} maps {name!r} to {index!r}, not a class")
     return pairs
+
+
+def _wordnet_pairs(text: str, path: Path, num_classes: int | None) -> list[tuple[str, int]]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    matches = [_WORDNET_LINE.fullmatch(line) for line in lines]
+    ids = sorted({match["id"] for match in matches if match is not None})
+    if None in matches or not ids:
+        return []
+    if len(ids) != (len(lines) if num_classes is None else num_classes):
+        raise InputError(
+            f"the classes file {path} lists {len(ids)} different WordNet ids; an id's class is its "
+            f"rank among all, so expected {num_classes or len(lines)}; or give each its index"
+        )
+    return [(name, rank) for rank, name in enumerate(ids)]
 
 
 def _line_pairs(text: str, path: Path) -> list[tuple[str, int]]:

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Int, Int32, Int64, UInt8
+from jaxtyping import Int, Int32, Int64
 from PIL import Image
 
+from iarmem_plugin import subsets
 from iarmem_plugin.augmentation import refuse_identical_views
-from iarmem_plugin.class_labels import LARGEST_CLASS, folder_labels, named, read_classes
+from iarmem_plugin.class_labels import folder_labels, named, read_classes, refuse_labels
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.npz_pictures import names_in, read_npz
+from iarmem_plugin.picture_lists import class_folders, pictures_in, read_list
+from iarmem_plugin.readers import (
+    UNREADABLE,
+    ArrayReader,
+    DatasetReader,
+    FileReader,
+    Items,
+    JoinedReader,
+    Reader,
+    class_names,
+    labels_of,
+    named_by_number,
+)
 from iarmem_plugin.views import Views
 
-__all__ = ["Images", "Views", "open_images", "refuse_identical_views"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+__all__ = ["Images", "Views", "open_images", "refuse_identical_views"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +47,7 @@ class Images:
         labels: the class of each picture.
         classes: the name of each class that has pictures, by label.
         ids: global id of each picture: its position in the list it was first part of.
-        reader: returns the picture of a global id and path.
+        reader: opens the picture of a global id and path.
         skipped: paths of corrupt pictures left out by `verify`.
     """
 
@@ -49,7 +55,7 @@ class Images:
     labels: Int32[np.ndarray, " image"]
     classes: Mapping[int, str]
     ids: Int64[np.ndarray, " image"]
-    reader: Callable[[int, str], Image.Image]
+    reader: Reader
     skipped: tuple[str, ...] = ()
 
     @classmethod
@@ -71,18 +77,43 @@ class Images:
             InputError: if there are no pictures, or a folder's class cannot be told.
         """
         root = Path(path)
-        if not root.is_dir():
-            raise InputError(f"{root} is not a folder; give a folder with one folder a class")
-        paths = _picture_paths(root)
-        folders = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
-        used = sorted({name.split("/", 1)[0] for name in paths})
-        given = None if classes is None else read_classes(Path(classes))
-        table = folder_labels(used, folders=folders, num_classes=num_classes, given=given)
-        labels = np.array([table[name.split("/", 1)[0]] for name in paths], np.int32)
-        images = cls(
-            paths, labels, {table[name]: name for name in used}, _count(paths), _FromFolder(root)
+        return cls._from_files(
+            root,
+            dict.fromkeys(pictures_in(root)),
+            class_folders(root),
+            num_classes=num_classes,
+            classes=classes,
         )
-        return images.check_labels(num_classes)
+
+    @classmethod
+    def from_list(
+        cls,
+        path: Path | str,
+        *,
+        root: Path | str | None = None,
+        num_classes: int | None = None,
+        classes: Path | str | None = None,
+    ) -> Images:
+        """List the pictures that a text file names, in its order.
+
+        Args:
+            path: a path a line, and after a tab the label where it has one; a picture without is
+                of the class of its folder, which is the first in its path, told as in
+                `from_folder`. Empty lines and lines that begin with ``#`` are left out.
+            root: the folder that the paths are relative to; by default that of the list.
+            num_classes: number of the model's classes.
+            classes: file that maps folder names to classes.
+
+        Raises:
+            InputError: if a line cannot be used, or a folder's class cannot be told.
+        """
+        folder = Path(path).parent if root is None else Path(root)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; give the one that the list's paths are in")
+        given = read_list(Path(path), folder)
+        return cls._from_files(
+            folder, given, class_folders(folder), num_classes=num_classes, classes=classes
+        )
 
     @classmethod
     def from_npz(
@@ -93,19 +124,11 @@ class Images:
         Raises:
             InputError: if the file is none, lacks an array, or its labels are outside the classes.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {k: file[k] for k in ("images", "labels", "names", "classes") if k in file}
-        except (*_UNREADABLE, BadZipFile, AttributeError, TypeError) as error:
-            raise InputError(
-                f"{path} cannot be read as an .npz file of pictures: {error}"
-            ) from error
-        if missing := {"images", "labels"} - arrays.keys():
-            raise InputError(f"{path} has no array {' or '.join(sorted(missing))!r}")
-        names = _listed(arrays, "names", path)
-        table = dict(enumerate(_listed(arrays, "classes", path) or ()))
+        arrays = read_npz(path)
+        names = names_in(arrays, "names", path)
+        table = dict(enumerate(names_in(arrays, "classes", path) or ()))
         if classes is not None:
-            table = named(read_classes(Path(classes)))
+            table = named(read_classes(Path(classes), num_classes=num_classes))
         images = cls.from_arrays(
             arrays["images"], arrays["labels"], names=names, classes=table or None
         )
@@ -136,20 +159,73 @@ class Images:
                 f"images are {images.dtype} {images.shape}; expected uint8 (image, height, width, "
                 "3), RGB"
             )
-        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-            raise InputError(
-                f"labels are {labels.dtype} {labels.shape}; expected {len(images)} integers"
-            )
-        paths = tuple(f"{i:06d}" for i in range(len(images))) if names is None else tuple(names)
-        if len(images) == 0 or len(paths) != len(images) or len(set(paths)) != len(paths):
-            raise InputError(
-                f"{len(images)} pictures and {len(set(paths))} different names were given; "
-                "give at least one picture, and a unique name for each"
-            )
+        paths = named_by_number(len(images)) if names is None else tuple(names)
+        _refuse_misfits(len(images), labels, paths)
         known = None if classes is None else dict(classes)
-        _refuse_labels(labels, set(known) if known is not None else None, paths)
-        table = known or {int(label): str(label) for label in np.unique(labels)}
-        return cls(paths, labels.astype(np.int32), table, _count(paths), _FromArray(images))
+        refuse_labels(labels, set(known) if known is not None else None, paths)
+        table = known or class_names(labels)
+        return cls(paths, labels.astype(np.int32), table, _count(paths), ArrayReader(images))
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Items,
+        *,
+        labels: Sequence[int] | Int[np.ndarray, " image"] | None = None,
+        names: Sequence[str] | None = None,
+        classes: Mapping[int, str] | None = None,
+    ) -> Images:
+        """Take pictures from a torch dataset, one at a time, when they are needed.
+
+        An item is a picture and its label. The picture is PIL's, uint8 (height, width, 3), a uint8
+        tensor (3, height, width) or floats in [0, 1], which are rounded to 8 bits. An index must
+        give the same picture every time: no random transforms, nothing that normalises.
+
+        Args:
+            dataset: has a length and items; must be picklable for decoding in worker processes.
+            labels: of all items; by default the dataset's ``targets`` or ``labels``, and where it
+                has neither, every item is read once.
+            names: one unique name a picture; numbers by default.
+            classes: name of each class by label; labels outside it are refused.
+
+        Raises:
+            InputError: if the labels do not fit the items.
+        """
+        found = labels_of(dataset) if labels is None else np.asarray(labels)
+        paths = named_by_number(len(dataset)) if names is None else tuple(names)
+        _refuse_misfits(len(dataset), found, paths)
+        known = None if classes is None else dict(classes)
+        refuse_labels(found, None if known is None else set(known), paths)
+        table = known or class_names(found)
+        reader = DatasetReader(dataset, found)
+        return cls(paths, found.astype(np.int32), table, _count(paths), reader)
+
+    @classmethod
+    def _from_files(
+        cls,
+        root: Path,
+        given: Mapping[str, int | None],
+        folders: Sequence[str],
+        *,
+        num_classes: int | None,
+        classes: Path | str | None,
+    ) -> Images:
+        paths = tuple(given)
+        used = sorted({_folder(path) for path, label in given.items() if label is None})
+        names = None if classes is None else read_classes(Path(classes), num_classes=num_classes)
+        table = folder_labels(used, folders=folders, num_classes=num_classes, given=names)
+        labels = np.array(
+            [table[_folder(path)] if label is None else label for path, label in given.items()]
+        )
+        refuse_labels(labels, None if num_classes is None else range(num_classes), paths)
+        known = {label: name for name, label in table.items()}
+        return cls(
+            paths,
+            labels.astype(np.int32),
+            {**class_names(labels), **known},
+            _count(paths),
+            FileReader(root),
+        )
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -171,10 +247,10 @@ class Images:
         path = self.paths[index]
         try:
             return self.reader(int(self.ids[index]), path)
-        except _UNREADABLE as error:
-            raise InputError(
-                f"picture {path!r} cannot be read: {error}; remove it, or skip bad pictures"
-            ) from error
+        except InputError:
+            raise
+        except UNREADABLE as error:
+            raise _unreadable(path, error) from error
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, " subset"]) -> Images:
         """Return the pictures at these positions, in this order, with their global ids.
@@ -193,6 +269,35 @@ class Images:
             ids=self.ids[chosen],
         )
 
+    def balanced(
+        self,
+        per_class: int | None = None,
+        *,
+        fraction: float | None = None,
+        seed: int = 0,
+        part: int = 0,
+    ) -> Images:
+        """Draw the same number of pictures of every class.
+
+        With one seed, a larger subset contains a smaller one, and different parts of one size
+        have no picture in common. Pictures keep their order and their global ids, so their views
+        are those of the whole list.
+
+        Args:
+            per_class: pictures of each class; or else
+            fraction: share of all pictures, in (0, 1], rounded to a whole number a class.
+            seed: of the draw.
+            part: 0 for the first subset, 1 for the one beside it, and so on.
+
+        Raises:
+            InputError: if both or neither are given, or a class has too few pictures.
+        """
+        count = subsets.count_for(self.labels, per_class=per_class, fraction=fraction)
+        chosen = subsets.draw_balanced(
+            self.paths, self.labels, self.classes, per_class=count, seed=seed, part=part
+        )
+        return self.subset(chosen)
+
     def join(self, other: Images) -> Images:
         """Return these pictures and another list's; the other's ids are moved past these."""
         shift = int(self.ids.max(initial=-1)) + 1
@@ -202,15 +307,23 @@ class Images:
             labels=np.concatenate((self.labels, other.labels)),
             classes={**other.classes, **self.classes},
             ids=np.concatenate((self.ids, other.ids + shift)),
-            reader=_FromEither(self.reader, other.reader, shift),
+            reader=JoinedReader(self.reader, other.reader, shift),
             skipped=self.skipped + other.skipped,
         )
 
-    def verify(self, on_bad: Literal["error", "skip"] = "error") -> Images:
+    def verify(
+        self,
+        on_bad: Literal["error", "skip"] = "error",
+        *,
+        workers: int = 0,
+        progress: Progress | None = None,
+    ) -> Images:
         """Read every picture once, before anything expensive is started.
 
         Args:
             on_bad: ``"error"`` refuses corrupt pictures; ``"skip"`` leaves them out.
+            workers: processes that read; 0 reads in this one.
+            progress: where a progress bar may be shown.
 
         Returns:
             the readable pictures; the others are listed in `skipped`.
@@ -218,7 +331,9 @@ class Images:
         Raises:
             InputError: naming the corrupt pictures, or if none is readable.
         """
-        bad = {index: error for index in range(len(self)) if (error := self._error(index))}
+        from iarmem_plugin.feeding import unreadable  # imports torch
+
+        bad = unreadable(self, workers=workers, progress=progress)
         if bad and (on_bad == "error" or len(bad) == len(self)):
             first = next(iter(bad.values()))
             rest = [self.paths[index] for index in bad][1:6]
@@ -227,15 +342,29 @@ class Images:
         good = self.subset([index for index in range(len(self)) if index not in bad])
         return replace(good, skipped=self.skipped + tuple(self.paths[index] for index in bad))
 
+    def check_headers(self) -> Images:
+        """Return these images if the first bytes of each picture are those of a picture.
+
+        That is quick, and finds missing files and files that are no pictures; one that is damaged
+        further on is named when it is read.
+
+        Raises:
+            InputError: naming the first that is none.
+        """
+        for image, path in zip(self.ids.tolist(), self.paths, strict=True):
+            try:
+                self.reader.check_header(image, path)
+            except UNREADABLE as error:
+                raise _unreadable(path, error) from error
+        return self
+
     def check_labels(self, num_classes: int | None) -> Images:
         """Return these images if all labels are in 0..num_classes-1 (None: any label from 0).
 
         Raises:
             InputError: naming the first picture with another label.
         """
-        _refuse_labels(
-            self.labels, None if num_classes is None else set(range(num_classes)), self.paths
-        )
+        refuse_labels(self.labels, None if num_classes is None else range(num_classes), self.paths)
         return self
 
     @property
@@ -244,110 +373,63 @@ class Images:
         lines = (f"{path}\0{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def _error(self, index: int) -> InputError | None:
-        try:
-            self.load(index)
-        except InputError as error:
-            return error
-        return None
+    def write_list(self, path: Path) -> None:
+        """Write the paths, each with its label after a tab: a list that `from_list` reads."""
+        lines = zip(self.paths, self.labels.tolist(), strict=True)
+        path.write_text("".join(f"{name}\t{label}\n" for name, label in lines), encoding="utf-8")
 
 
 def open_images(
-    path: Path | str, *, num_classes: int | None = None, classes: Path | str | None = None
+    path: Path | str,
+    *,
+    root: Path | str | None = None,
+    num_classes: int | None = None,
+    classes: Path | str | None = None,
 ) -> Images:
-    """Open a folder or an .npz file of pictures; see `Images.from_folder`, `Images.from_npz`.
+    """Open a folder, an .npz file or a .txt list of pictures.
+
+    See `Images.from_folder`, `Images.from_npz`, `Images.from_list`.
 
     Raises:
-        InputError: if it is neither, or cannot be used.
+        InputError: if it is none of them, or cannot be used.
     """
     source = Path(path)
+    if source.suffix == ".txt" and source.is_file():
+        return Images.from_list(source, root=root, num_classes=num_classes, classes=classes)
+    if root is not None:
+        raise InputError(f"a root was given, and {source} is no .txt list; leave the root out")
     if source.is_dir():
         return Images.from_folder(source, num_classes=num_classes, classes=classes)
     if source.suffix == ".npz" and source.is_file():
         return Images.from_npz(source, num_classes=num_classes, classes=classes)
-    problem = "is neither a folder nor an .npz file" if source.exists() else "does not exist"
-    raise InputError(f"{source} {problem}; give a folder with one folder a class, or an .npz file")
+    problem = "is no folder, .npz file or .txt list" if source.exists() else "does not exist"
+    raise InputError(
+        f"{source} {problem}; give a folder with one folder a class, an .npz file, or a .txt file "
+        "with a path a line"
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _FromFolder:
-    root: Path
-
-    def __call__(self, image: int, path: str) -> Image.Image:
-        with Image.open(self.root / path) as file:
-            file.load()
-            if "transparency" in file.info:
-                return file.convert("RGBA").convert("RGB")
-            return file.convert("RGB")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _FromArray:
-    images: UInt8[np.ndarray, "image height width 3"]
-
-    def __call__(self, image: int, path: str) -> Image.Image:
-        return Image.fromarray(self.images[image])
-
-
-@dataclass(frozen=True, slots=True)
-class _FromEither:
-    first: Callable[[int, str], Image.Image]
-    second: Callable[[int, str], Image.Image]
-    shift: int
-
-    def __call__(self, image: int, path: str) -> Image.Image:
-        if image < self.shift:
-            return self.first(image, path)
-        return self.second(image - self.shift, path)
-
-
-def _picture_paths(root: Path) -> tuple[str, ...]:
-    paths = sorted(path.relative_to(root).as_posix() for path in _pictures(root, frozenset()))
-    loose = [path for path in paths if "/" not in path]
-    if loose:
+def _folder(path: str) -> str:
+    folder, _, name = path.partition("/")
+    if not name:
         raise InputError(
-            f"{root} holds pictures outside any class folder, such as {loose[0]!r}; "
-            "put each picture into the folder of its class"
+            f"picture {path!r} of the list is in no class folder; write its label after a tab"
         )
-    if not paths:
-        kinds = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InputError(f"{root} holds no pictures ({kinds}) in class folders")
-    return tuple(paths)
+    return folder
 
 
-def _pictures(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above:  # a link that leads back
-        return
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"folder {folder} cannot be listed: {error}") from error
-    for entry in entries:
-        if entry.is_dir():
-            yield from _pictures(entry, above | {here})
-        elif entry.suffix.lower() in PICTURE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
-            yield entry  # a link to nothing is listed, and refused like a corrupt picture
+def _unreadable(path: str, error: Exception) -> InputError:
+    return InputError(f"picture {path!r} cannot be read: {error}; remove it, or skip bad pictures")
 
 
-def _listed(arrays: Mapping[str, np.ndarray], name: str, path: Path | str) -> list[str] | None:
-    if name not in arrays:
-        return None
-    if arrays[name].ndim != 1:
+def _refuse_misfits(count: int, labels: np.ndarray, paths: tuple[str, ...]) -> None:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; expected {count} integers")
+    if count == 0 or len(paths) != count or len(set(paths)) != count:
         raise InputError(
-            f"the array {name!r} of {path} has shape {arrays[name].shape}; expected a list of names"
+            f"{count} pictures and {len(set(paths))} different names were given; "
+            "give at least one picture, and a unique name for each"
         )
-    return [str(one) for one in arrays[name]]
-
-
-def _refuse_labels(labels: np.ndarray, known: set[int] | None, paths: tuple[str, ...]) -> None:
-    for label, path in zip(labels.tolist(), paths, strict=True):
-        if not 0 <= label <= LARGEST_CLASS or (known is not None and label not in known):
-            expected = f"0..{LARGEST_CLASS}" if known is None else f"one of {len(known)} classes"
-            raise InputError(
-                f"picture {path!r} has label {label}, which is outside the classes; "
-                f"expected {expected}"
-            )
 
 
 def _count(paths: tuple[str, ...]) -> Int64[np.ndarray, " image"]:

@@ -246,7 +246,7 @@ def test_a_folder_index_too_large_for_a_label_is_refused(tmp_path: Path) -> None
 
 def test_a_path_that_is_no_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_text("")
-    with pytest.raises(InputError, match=r"neither a folder nor an .npz file"):
+    with pytest.raises(InputError, match=r"is no folder, .npz file or .txt list"):
         open_images(tmp_path / "x.tar")
     with pytest.raises(InputError, match="does not exist"):
         open_images(tmp_path / "nowhere")

@@ -1,0 +1,173 @@
+"""Feeding: pictures decoded batch by batch, in worker processes, ahead of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from iarmem_plugin.augmentation import Augmentation, refuse_identical_views
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.images import Images
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Result = TypeVar("Result")
+VERIFIED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Decoded views of some pictures.
+
+    Attributes:
+        positions: of the pictures, in their list.
+        pixels: RGB in 0..255; a quarter of the bytes of float32, so convert it on the device.
+        labels: class of each picture.
+    """
+
+    positions: Int64[np.ndarray, " image"]
+    pixels: UInt8[Tensor, "image view 3 height width"]
+    labels: Int64[Tensor, " image"]
+
+
+def feed(
+    images: Images,
+    batches: Sequence[Sequence[int]],
+    augmentation: Augmentation,
+    *,
+    views: int,
+    seed: int,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Decode pictures and draw their views.
+
+    What is yielded does not depend on the number of workers, and a batch's views not on the
+    batches before it. Workers are started anew (spawn), so a script that uses them needs the
+    usual ``if __name__ == "__main__":``; each holds up to two batches ready.
+
+    Args:
+        images: the pictures.
+        batches: positions in the list, batch by batch.
+        augmentation: draws the views.
+        views: of each picture; 1 takes the centre view.
+        seed: of the views.
+        workers: processes that decode; 0 decodes in this one.
+
+    Yields:
+        the batches, in their order.
+
+    Raises:
+        InputError: naming a picture that cannot be read, when its batch is reached; or if a
+            batch's views are all identical.
+    """
+    drawing = _Drawing(images, augmentation, views, seed)
+    for positions, pixels in zip(batches, _in_workers(drawing, batches, workers), strict=True):
+        chosen = np.asarray(positions, np.int64)
+        refuse_identical_views(pixels)
+        yield Batch(chosen, pixels, torch.from_numpy(images.labels[chosen].astype(np.int64)))
+
+
+def unreadable(
+    images: Images, *, workers: int = 0, progress: Progress | None = None
+) -> dict[int, InputError]:
+    """Read all pictures, and return what is wrong with the bad ones, by position.
+
+    Args:
+        images: the pictures.
+        workers: processes that read; 0 reads in this one.
+        progress: where a progress bar may be shown.
+    """
+    task = None if progress is None else progress.add_task("reading images", total=len(images))
+    starts = range(0, len(images), VERIFIED_AT_ONCE)
+    batches = [range(one, min(one + VERIFIED_AT_ONCE, len(images))) for one in starts]
+    bad: dict[int, InputError] = {}
+    for found in _in_workers(_Reading(images), batches, workers):
+        bad |= found
+        if progress is not None and task is not None:
+            progress.advance(task, VERIFIED_AT_ONCE)
+    return bad
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawing:
+    """Draws the views of a batch."""
+
+    images: Images
+    augmentation: Augmentation
+    views: int
+    seed: int
+
+    def __call__(self, positions: Sequence[int]) -> UInt8[Tensor, "image view 3 height width"]:
+        drawn = np.stack([self._views(position) for position in positions])
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(drawn, 4, 2)))
+
+    def _views(self, position: int) -> UInt8[np.ndarray, "view height width 3"]:
+        picture = self.images.load(position)
+        if self.views == 1:
+            return self.augmentation.center_pixels(picture)[None]
+        image = int(self.images.ids[position])
+        return self.augmentation.draw_pixels(picture, image=image, count=self.views, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """Reads the pictures of a batch, and keeps the errors alone."""
+
+    images: Images
+
+    def __call__(self, positions: Sequence[int]) -> dict[int, InputError]:
+        errors = {position: self._error(position) for position in positions}
+        return {position: error for position, error in errors.items() if error is not None}
+
+    def _error(self, position: int) -> InputError | None:
+        try:
+            self.images.load(position)
+        except InputError as error:
+            return error
+        return None
+
+
+class _Work(Dataset[Any], Generic[Result]):
+    """A batch's result for its positions; errors are returned, since torch would reword them."""
+
+    def __init__(self, function: Callable[[Sequence[int]], Result]) -> None:
+        self.function = function
+
+    def __getitems__(self, positions: Sequence[int]) -> Result | InputError:
+        try:
+            return self.function(positions)
+        except InputError as error:
+            return error
+
+
+def _in_workers(
+    function: Callable[[Sequence[int]], Result], batches: Sequence[Sequence[int]], workers: int
+) -> Iterator[Result]:
+    loader = DataLoader(
+        _Work(function),
+        batch_sampler=[list(positions) for positions in batches],
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # or the global one is drawn from
+    )
+    iterator = iter(loader)
+    try:
+        for result in iterator:
+            if isinstance(result, InputError):
+                raise result
+            yield cast("Result", result)
+    finally:
+        del iterator  # ends the workers
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
