@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -53,6 +56,18 @@ def interleave(
     return Ratio(
         medians[""], best, medians[best], statistics.median(ratios), ratios[trim], ratios[-1 - trim]
     )
+
+
+@pytest.fixture(scope="session")
+def bound() -> ModuleType:
+    """The module that lists the calls of which a bound consists."""
+    path = Path(__file__).with_name("bound.py")
+    spec = importlib.util.spec_from_file_location("bound", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot read {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
