@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from iarmem_plugin.augmentation import Augmentation, refuse_identical_views
+from iarmem_plugin.augmentation import Augmentation
 from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.feeding import feed
 from iarmem_plugin.images import Images
 from iarmem_plugin.tracing import ImageARModel
 
@@ -31,6 +32,7 @@ def capture(
     batch_size: int = 32,
     seed: int = 0,
     augmentation: Augmentation | None = None,
+    workers: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[xr.DataArray]:
     """Run a model on ground-truth tokens and yield its neurons' activations.
@@ -41,11 +43,12 @@ def capture(
 
     Args:
         model: the wrapped model.
-        images: the pictures; decoded batch by batch.
+        images: the pictures; decoded batch by batch, so a bad one stops the run at its batch.
         views: augmented views of each image; 1 takes the centre view.
         batch_size: images in one pass; halved where memory does not suffice.
         seed: of the views; each view's draw also depends on the image, not on its batch.
         augmentation: by default the one the model was trained with.
+        workers: processes that decode pictures ahead of the model; 0 decodes in this one.
         progress: where a progress bar may be shown.
 
     Yields:
@@ -64,23 +67,25 @@ def capture(
     augmentation = model.adapter.variant.views if augmentation is None else augmentation
     task = None if progress is None else progress.add_task("capture", total=len(images))
     batching = Batching(batch_size)
-    for batch, pixels in _fed(images, augmentation, views, seed, batch_size):
-        labels = torch.from_numpy(batch.labels.astype(np.int64))
-        yield _labelled(model, batch, _captured(model, pixels, labels, batching))
+    starts = range(0, len(images), batch_size)
+    batches = [range(first, min(first + batch_size, len(images))) for first in starts]
+    for batch in feed(images, batches, augmentation, views=views, seed=seed, workers=workers):
+        means = _captured(model, batch.pixels, batch.labels, batching)
+        yield _labelled(model, images.subset(batch.positions), means)
         if progress is not None and task is not None:
-            progress.advance(task, len(batch))
+            progress.advance(task, len(means))
 
 
 def mean_over_views(
     model: ImageARModel,
-    pixels: Float[Tensor, "image view 3 height width"],
+    pixels: UInt8[Tensor, "image view 3 height width"] | Float[Tensor, "image view 3 height width"],
     labels: Int[Tensor, " image"],
 ) -> Float[Tensor, "image block scale neuron"]:
     """Return each image's activations, averaged over its views.
 
     Args:
         model: the wrapped model.
-        pixels: RGB in [0, 1].
+        pixels: RGB, floats in [0, 1] or integers in 0..255.
         labels: class of each image.
 
     Returns:
@@ -90,7 +95,7 @@ def mean_over_views(
     with model.borrowed():
         passes = []
         for view in pixels.unbind(1):
-            inputs = model.adapter.teacher_forced(model.tokenize(view), labels)
+            inputs = model.adapter.teacher_forced(model.tokenize(_floats(model, view)), labels)
             passes.append(model.read_neurons(inputs))
             if len(passes) == 2:  # keep the running sum alone
                 passes = [passes[0].add_(passes[1])]
@@ -109,26 +114,9 @@ def _captured(
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _fed(
-    images: Images, augmentation: Augmentation, views: int, seed: int, batch_size: int
-) -> Iterator[tuple[Images, Float[Tensor, "image view 3 height width"]]]:
-    """Yield batches of images with the pixels of their views, RGB in [0, 1]."""
-    for first in range(0, len(images), batch_size):
-        batch = images.subset(range(first, min(first + batch_size, len(images))))
-        yield batch, _draw(batch, augmentation, views, seed)
-
-
-def _draw(batch: Images, augmentation: Augmentation, views: int, seed: int) -> Tensor:
-    pictures = [batch.load(position) for position in range(len(batch))]
-    if views == 1:
-        return torch.stack([augmentation.center(picture) for picture in pictures]).unsqueeze(1)
-    drawn = [
-        augmentation.draw(picture, image=int(image), count=views, seed=seed)
-        for picture, image in zip(pictures, batch.ids, strict=True)
-    ]
-    pixels = torch.stack(drawn)
-    refuse_identical_views(pixels)
-    return pixels
+def _floats(model: ImageARModel, view: Tensor) -> Float[Tensor, "image 3 height width"]:
+    view = view.to(model.device)  # a byte a value is a quarter of what floats would send there
+    return view if view.is_floating_point() else view.to(torch.float32).div_(255)
 
 
 def _labelled(model: ImageARModel, batch: Images, means: np.ndarray) -> xr.DataArray:
