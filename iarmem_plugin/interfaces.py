@@ -34,7 +34,8 @@ class Sampling:
         top_k: keep the k likeliest tokens; 0 keeps all.
         top_p: keep the likeliest tokens whose probabilities reach top_p; 0 keeps all.
         greedy: take the likeliest token; then nothing is drawn at random.
-        seed: seeds a generator of the call's own; None draws from the global one.
+        seed: seeds a generator of the call's own, or, as a tuple, one for each image, whose tokens
+            then do not depend on the other images; None draws from the global generator.
     """
 
     guidance: float = 0.0
@@ -43,7 +44,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 0.0
     greedy: bool = True
-    seed: int | None = 0
+    seed: int | tuple[int, ...] | None = 0
 
 
 @dataclass(frozen=True, slots=True)

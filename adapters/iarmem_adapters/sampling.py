@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iarmem_adapters.draws import Draws
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
@@ -15,12 +16,12 @@ from iarmem_plugin.interfaces import Sampling
 def choose(
     logits: Float[Tensor, "image place vocab"],
     sampling: Sampling,
-    generator: torch.Generator | None,
+    generator: torch.Generator | Draws | None,
 ) -> Int[Tensor, "image place"]:
     """Return one token a place, the likeliest or, if not greedy, drawn at random.
 
     Temperature comes first, then top-k, then top-p on what is left.
-    Random tokens of all images and places take one draw of the generator.
+    Random tokens of all images and places take one draw of the generator, or each image's own.
 
     Args:
         logits: unnormalised log-probabilities.
@@ -36,6 +37,8 @@ def choose(
         rows = _keep_top_k(rows, sampling.top_k)
     if sampling.top_p > 0:
         rows = _keep_top_p(rows, sampling.top_p)
+    if isinstance(generator, Draws):
+        return generator.choose(rows.softmax(1).view_as(logits))
     drawn = torch.multinomial(rows.softmax(1), 1, replacement=True, generator=generator)
     return drawn.view(logits.shape[:2])
 

@@ -89,6 +89,18 @@ class AdapterTests:
         assert first.shape == tokens.shape
         assert torch.equal(first, second)
 
+    def test_an_image_with_a_seed_of_its_own_is_drawn_alike_in_any_batch(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+    ) -> None:
+        """Draws of other images leave its tokens alone; guidance or not."""
+        seeds = tuple(range(self.images))
+        together = Sampling(greedy=False, guidance=2.0, seed=seeds)
+        alone = Sampling(greedy=False, guidance=2.0, seed=seeds[-1:])
+        empty = tokens[:, :0]
+        with wrapped(adapter) as model, model.borrowed():
+            expected = model.complete(empty, labels, together)[-1:]
+            assert torch.equal(model.complete(empty[-1:], labels[-1:], alone), expected)
+
     @pytest.mark.parametrize("call", ["capture", "complete", "decode"])
     @pytest.mark.parametrize("training", [True, False])
     def test_the_model_comes_back_as_it_was(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iarmem_adapters.draws import Draws
 from iarmem_adapters.sampling import check_sampling, choose
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
@@ -136,13 +137,15 @@ class _Run:
         return choose(logits, self.sampling, self.generator)[:, 0]
 
 
-def _generator(sampling: Sampling, labels: Tensor) -> torch.Generator | None:
+def _generator(sampling: Sampling, labels: Tensor) -> torch.Generator | Draws | None:
     """Return where random numbers come from, past the one that the published sampler skips.
 
     That sampler draws one number an image before the first token, to drop labels in training.
     """
     if sampling.greedy:
         return None
+    if isinstance(sampling.seed, tuple):
+        return Draws(sampling.seed, labels.device)
     generator = None
     if sampling.seed is not None:
         generator = torch.Generator(labels.device).manual_seed(sampling.seed)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from iarmem_adapters.draws import Draws
 from iarmem_adapters.sampling import check_sampling, choose
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
@@ -116,9 +117,11 @@ class _Run:
         return torch.lerp(without, with_class, 1 + strength)
 
 
-def _generator(sampling: Sampling, device: torch.device) -> torch.Generator | None:
+def _generator(sampling: Sampling, device: torch.device) -> torch.Generator | Draws | None:
     if sampling.greedy or sampling.seed is None:
         return None
+    if isinstance(sampling.seed, tuple):
+        return Draws(sampling.seed, device)
     return torch.Generator(device).manual_seed(sampling.seed)
 
 
