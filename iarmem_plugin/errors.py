@@ -23,6 +23,10 @@ class WeightsError(IarmemError, ValueError):
     """A weight file or model object that does not fit the variant it was given for."""
 
 
+class FetchError(IarmemError, OSError):
+    """A file could not be downloaded; the message says why and what to do."""
+
+
 class BypassedNeuronsError(IarmemError, RuntimeError):
     """The model computes its MLP without calling ``fc1``, so its neurons cannot be read."""
 

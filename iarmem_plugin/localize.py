@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from iarmem_plugin import plugins
+from iarmem_plugin.augmentation import Augmentation
 from iarmem_plugin.capture import capture
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.outputs import check_place
 from iarmem_plugin.provenance import model_provenance
-from iarmem_plugin.store import ActivationStore
+from iarmem_plugin.store_capture import keep
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 SCORES_FILE = "scores.nc"
 PARTIAL = f"{SCORES_FILE}.partial"
-OUR_FILES = frozenset({SCORES_FILE, PARTIAL, "heatmap.png", "neurons.png", "histogram.png"})
+LIST_FILE = "images.txt"
+OUR_FILES = frozenset(
+    {SCORES_FILE, PARTIAL, LIST_FILE, "heatmap.png", "neurons.png", "histogram.png"}
+)
 
 
 def localize(
@@ -36,6 +41,8 @@ def localize(
     views: int = 10,
     batch_size: int = 32,
     seed: int = 0,
+    augmentation: Augmentation | None = None,
+    workers: int = 0,
     store: Path | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -50,6 +57,8 @@ def localize(
         views: augmented views of each image.
         batch_size: images in one pass.
         seed: of the views.
+        augmentation: draws the views; by default the one the model was trained with.
+        workers: processes that decode pictures ahead of the model; 0 decodes in this one.
         store: where to write an activation store; None keeps no activations.
         progress: where a progress bar may be shown.
 
@@ -67,18 +76,31 @@ def localize(
     images.check_labels(model.adapter.variant.num_classes)
     scorer = plugins.find("metric", metric)() if isinstance(metric, str) else metric
     activity = plugins.find("metric", "mean-activation")()
-    batches: Iterable[xr.DataArray] = capture(
-        model, images, views=views, batch_size=batch_size, seed=seed, progress=progress
+    drawn = model.adapter.variant.views if augmentation is None else augmentation
+    run = partial(
+        capture,
+        model,
+        views=views,
+        batch_size=batch_size,
+        seed=seed,
+        augmentation=drawn,
+        workers=workers,
     )
     provenance = model_provenance(model) | describe_images(images)
     provenance |= {"views": views, "batch_size": batch_size, "seed": seed}
-    if store is not None:
+    provenance |= {"augmentation": dict(drawn.provenance)}
+    if store is None:
+        batches: Iterable[xr.DataArray] = run(images)
+    else:
         check_place(store)
         about = {"provenance": provenance, "checkpoint_sha256": provenance["weights_sha256"]}
-        batches = ActivationStore.keep(store, model, images, batches, attrs=about)
+        batches = keep(store, model, images, run, attrs=about)
+    task = None if progress is None else progress.add_task("capture", total=len(images))
     for batch in batches:
         scorer.update(batch)
         activity.update(batch)
+        if progress is not None and task is not None:
+            progress.advance(task, batch.sizes["image"])
     return _scores(scorer, activity, provenance | {"metric": scorer.name})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -11,6 +11,21 @@ import xarray as xr
 from jaxtyping import Bool, Float32, Int64
 
 from iarmem_plugin.errors import IncompleteCaptureError, InputError
+from iarmem_plugin.slab_thread import SlabThread
+
+
+def deal(slabs: Sequence[int], *, rank: int, world: int) -> list[int]:
+    """Return one process's share of the slabs: every ``world``-th, beginning with its ``rank``.
+
+    Raises:
+        InputError: unless 0 <= rank < world.
+
+    >>> deal([0, 3, 4, 7, 9], rank=1, world=2)
+    [3, 7]
+    """
+    if not 0 <= rank < world:
+        raise InputError(f"rank {rank} of {world} was given; ranks are 0 to {world - 1}")
+    return list(slabs[rank::world])
 
 
 @dataclass(slots=True)
@@ -20,10 +35,11 @@ class _Slab:
 
 
 class SlabWriter:
-    """Takes batches of any size, and hands each slab on as soon as it is full.
+    """Takes batches of any size, and writes each slab in the background as soon as it is full.
 
-    Batches in the order of the images keep one slab in memory, or two where a batch straddles
-    them. On leaving the context without an exception, every slab must have been filled.
+    Batches in the order of the images keep two slabs in memory, the one that is being filled and
+    the one that is being written; three where a batch straddles two.
+    On leaving the context without an exception, every slab that was begun must have been filled.
     """
 
     def __init__(
@@ -42,7 +58,7 @@ class SlabWriter:
             shape: numbers of blocks, scales and neurons.
             slab: images in a slab.
         """
-        self._put, self._shape, self._size = put, shape, slab
+        self._shape, self._size, self._thread = shape, slab, SlabThread(put)
         self._positions = {int(image): position for position, image in enumerate(images)}
         self._open: dict[int, _Slab] = {}
 
@@ -56,17 +72,27 @@ class SlabWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Refuse to end with a slab half full; after an exception, drop it silently.
+        """Wait for what is being written; after an exception, drop a slab that is half full.
 
         Raises:
             IncompleteCaptureError: if images of a slab are missing.
+            DiskFullError: there is no room for a slab.
         """
+        try:
+            if kind is None:
+                self._thread.flush()
+        finally:
+            self._thread.close()
         if kind is None and self._open:
             missing = sum(int((~slab.filled).sum()) for slab in self._open.values())
             raise IncompleteCaptureError(
                 f"{missing} images of {len(self._open)} slabs were not captured, so these slabs "
                 "are not written; capture all images of the store"
             )
+
+    def put(self, slab: int, activations: np.ndarray) -> None:
+        """Write a whole slab in the background; see `ActivationStore.put`."""
+        self._thread.put(slab, activations)
 
     def write(self, activations: xr.DataArray) -> None:
         """Take a batch of finished images, dims (block, scale, neuron, image).
@@ -100,8 +126,8 @@ class SlabWriter:
         slab.activations[0][..., places] = values
         slab.filled[places] = True
         if slab.filled.all():
-            self._put(number, slab.activations)
             del self._open[number]
+            self.put(number, slab.activations)
 
     def _empty(self, number: int) -> _Slab:
         images = min(self._size, len(self._positions) - number * self._size)

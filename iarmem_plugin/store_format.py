@@ -1,41 +1,44 @@
-"""The activation store's format: names, shapes and attributes, and what tells it from others."""
+"""The activation store's format: names, shapes, attributes and sizes."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from iarmem_plugin.errors import (
-    CorruptStoreError,
-    InputError,
-    NonFiniteActivationError,
-    NotAStoreError,
-    StoreVersionError,
-)
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.fingerprint import canonical_json, fingerprint
 from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout
+from iarmem_plugin.mantissa import check_keep_bits
 
 FORMAT = "iarmem-activations"
 FORMAT_VERSION = 1
 DIMS = ("model", "block", "scale", "neuron", "image")
-ARRAYS = (
-    "activation",
-    "captured",
-    *DIMS,
-    "scale_name",
-    "image_path",
-    "label",
-    "scale_size",
-)
+ARRAYS: dict[str, tuple[str, ...]] = {
+    "activation": DIMS,
+    "captured": ("image",),
+    **{dim: (dim,) for dim in DIMS},
+    "scale_name": ("scale",),
+    "image_path": ("image",),
+    "label": ("image",),
+    "scale_size": ("scale",),
+}
 REDUCTION = "mean of absolute value over the tokens of a scale"
-_CAPTURE_SETTINGS = ("autocast", "dtype", "preprocessing", "augmentation", "views", "seed", "seeds")
+COMPRESSED = 0.85  # of the raw bytes, as measured on float32 activations
+_CAPTURE_SETTINGS = (  # of the provenance: whatever changes the numbers
+    "tokenizer_sha256",
+    "dtype",
+    "autocast",
+    "preprocessing",
+    "augmentation",
+    "views",
+    "seed",
+    "seeds",
+    "batch_size",
+    "torch_threads",
+)
 
 Shape = tuple[int, int, int, int, int]
 
@@ -51,14 +54,27 @@ def chunks_and_shards(neurons: int, scales: int, slab: int) -> tuple[Shape, Shap
     return (1, 1, 1, tile, images), (1, 1, scales, -(-neurons // tile) * tile, slab)
 
 
+def raw_bytes(layout: ModelLayout, images: int) -> int:
+    """Return the size of a model's activations of so many images, uncompressed."""
+    return layout.num_blocks * len(layout.scales) * layout.neurons_per_block * images * 4
+
+
 def group_attributes(
-    model: str, layout: ModelLayout, images: Images, slab: int, attrs: Mapping[str, Any]
+    model: str,
+    layout: ModelLayout,
+    images: Images,
+    slab: int,
+    attrs: Mapping[str, Any],
+    keep_bits: int | None = None,
 ) -> dict[str, Any]:
     """Return the attributes of a model's group.
 
     Raises:
-        InputError: if one of the given attributes is no JSON value.
+        InputError: if one of the given attributes is no JSON value, or a number makes no sense.
     """
+    if slab < 1 or len(images) == 0:
+        raise InputError(f"a slab of {slab} and {len(images)} images; both must be 1 or more")
+    check_keep_bits(keep_bits)
     known = {
         "model": model,
         "family": layout.family,
@@ -69,12 +85,19 @@ def group_attributes(
         **attrs,
         "reduction": REDUCTION,
         "slab": slab,
+        "keep_bits": keep_bits,
         "layout": "neuron tiles",
         "layout_ready": False,
         "coordinates": "scale_name scale_size",
         "provenance": {**attrs.get("provenance", {}), "image_list_sha256": images.digest},
     }
-    return {**known, "capture_fingerprint": _fingerprint(known, layout)}
+    canonical_json(known)  # refuses what is not JSON
+    settings = _settings(known, layout, images)
+    return {
+        **known,
+        "capture_settings": settings,
+        "capture_fingerprint": fingerprint(settings),
+    }
 
 
 def group_name(model: str) -> str:
@@ -89,118 +112,27 @@ def group_name(model: str) -> str:
     return name
 
 
-def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:
-    """Refuse a slab that would not be written whole, or holds anything but finite numbers.
-
-    Args:
-        activations: what was given.
-        shape: of the slab, dims (model=1, block, scale, neuron, image).
-        first: position of the slab's first image, for the message.
+def slab_bounds(slab: int, *, size: int, images: int) -> tuple[int, int]:
+    """Return the positions of a slab's first image and of the one after its last.
 
     Raises:
-        InputError: if shape or dtype differ.
-        NonFiniteActivationError: naming block, scale and image.
+        InputError: if there is no such slab.
     """
-    if activations.shape != shape or activations.dtype != np.float32:
-        raise InputError(
-            f"a slab of {activations.dtype} {activations.shape} was given; expected float32 "
-            f"{shape}, dims ({', '.join(DIMS)})"
-        )
-    for block in range(shape[1]):
-        bad = ~np.isfinite(activations[0, block])
-        if bad.any():
-            scale, neuron, image = (int(axis[0]) for axis in bad.nonzero())
-            raise NonFiniteActivationError(
-                f"the activation of block {block}, scale {scale}, neuron {neuron}, image number "
-                f"{first + image} is {activations[0, block, scale, neuron, image]}; expected "
-                "finite numbers: check the weights and the dtype"
-            )
+    slabs = -(-images // size)
+    if not 0 <= slab < slabs:
+        raise InputError(f"slab {slab} was given; there are slabs 0 to {slabs - 1}")
+    return slab * size, min((slab + 1) * size, images)
 
 
-def read_node(node: Path) -> dict[str, Any] | None:
-    """Return the metadata of a zarr group or array, or None if it has none.
-
-    Raises:
-        CorruptStoreError: if the metadata are no JSON.
-    """
-    file = node / "zarr.json"
-    if not file.is_file():
-        return None
-    text = file.read_text(encoding="utf-8", errors="replace")
-    try:
-        metadata: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CorruptStoreError(f"{file} is not JSON (cut at byte {error.pos})") from error
-    return metadata
-
-
-def model_groups(root: Path) -> list[str]:
-    """Return the names of the models in a store, whose creation was finished."""
-    return sorted(node.name for node in root.iterdir() if node.is_dir() and _is_ready(node))
-
-
-def require_store(root: Path) -> None:
-    """Refuse a path that holds no activation store of this format version or an older one.
-
-    Raises:
-        FileNotFoundError: if there is nothing; the message lists similar names.
-        NotAStoreError: if it is something else.
-        StoreVersionError: if it is newer.
-    """
-    if not root.exists():
-        near = root.parent.iterdir() if root.parent.is_dir() else ()
-        similar = get_close_matches(root.name, [path.name for path in near])
-        raise FileNotFoundError(
-            f"{root} does not exist; near it: {', '.join(similar) or 'nothing'}"
-        )
-    metadata = read_node(root) if root.is_dir() else None
-    if metadata is None:
-        raise NotAStoreError(f"{root} is not an activation store (no zarr.json). {_what(root)}")
-    attributes = metadata.get("attributes", {})
-    if attributes.get("format") != FORMAT:
-        raise NotAStoreError(
-            f"{root} is a zarr v{metadata.get('zarr_format')} {metadata.get('node_type')} without "
-            f"attribute format={FORMAT!r}"
-        )
-    version = attributes.get("format_version")
-    if version != FORMAT_VERSION:
-        raise StoreVersionError(
-            f"{root} has format_version {version}, this release reads {FORMAT_VERSION}; "
-            "upgrade iarmem"
-        )
-
-
-def _what(root: Path) -> str:
-    if not root.is_dir():
-        return f"It is a file of {root.stat().st_size} bytes."
-    models = model_groups(root)
-    if models:
-        return f"It holds the model groups {', '.join(models)}; its root zarr.json is lost."
-    return f"It is a folder with {sum(1 for _ in root.iterdir())} entries."
-
-
-def _is_ready(node: Path) -> bool:
-    try:
-        metadata = read_node(node)
-    except CorruptStoreError:
-        return True  # it is there; asking for it says what is wrong
-    return metadata is not None and metadata.get("attributes", {}).get("layout_ready") is True
-
-
-def _fingerprint(attributes: Mapping[str, Any], layout: ModelLayout) -> str:
+def _settings(attributes: Mapping[str, Any], layout: ModelLayout, images: Images) -> dict[str, Any]:
     provenance = attributes["provenance"]
-    names = ("checkpoint_sha256", "adapter", "adapter_version", "hook_point", "reduction", "slab")
-    settings = {
-        **{name: attributes[name] for name in names},
+    names = ("checkpoint_sha256", "adapter", "adapter_version", "hook_point", "reduction")
+    return {
+        **{name: attributes[name] for name in (*names, "slab", "keep_bits")},
         **{name: provenance[name] for name in _CAPTURE_SETTINGS if name in provenance},
-        "image_list_sha256": provenance["image_list_sha256"],
+        "image_list_sha256": images.digest,
+        "image_ids_sha256": hashlib.sha256(images.ids.astype("<i8").tobytes()).hexdigest(),
         "blocks": layout.num_blocks,
         "neurons": layout.neurons_per_block,
         "scales": [[scale.name, list(scale.tokens)] for scale in layout.scales],
     }
-    try:
-        json.dumps(dict(attributes), allow_nan=False)
-        text = json.dumps(settings, allow_nan=False, sort_keys=True, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"an attribute of the store is no JSON value: {error}") from error
-    return hashlib.sha256(text.encode()).hexdigest()

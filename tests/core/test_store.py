@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,15 +66,10 @@ def fill(
     layout, images = make_layout(neurons), make_images(count)
     scores = make_scores(count, layout)
     store = ActivationStore.create(path, model="tiny", layout=layout, images=images, slab=slab)
-    with store.writer("tiny") as writer:
+    with store.writing("tiny") as writer:
         for batch in batches(scores, images, size):
             writer.write(batch)
     return store, scores
-
-
-def tiny_model(layout: ModelLayout) -> SimpleNamespace:
-    variant = SimpleNamespace(name="tiny")
-    return SimpleNamespace(layout=layout, adapter=SimpleNamespace(variant=variant))
 
 
 def contents(path: Path) -> Tree:
@@ -170,9 +164,13 @@ def test_batches_of_any_size_fill_the_same_store(path: Path, size: int, tmp_path
 
 def test_opening_reads_no_activation(path: Path) -> None:
     store, _ = fill(path)
+    activation = store.dataset().activation
+    assert activation.shape == (1, BLOCKS, SCALES, NEURONS, 21)
+    one = activation.sel(block=1, scale=0, neuron=3)
     shutil.rmtree(path / "tiny/activation/c")
-    assert store.dataset().activation.shape == (1, BLOCKS, SCALES, NEURONS, 21)
-    assert store.activation.sel(block=1, scale=0, neuron=3).sizes["image"] == 21
+    assert one.sizes["image"] == 21
+    with pytest.raises(CorruptStoreError, match=r"block 1, images 0-7 .* data are missing"):
+        one.load()
 
 
 def test_a_metric_gives_the_same_from_the_store_as_from_capture(path: Path) -> None:
@@ -226,7 +224,7 @@ def test_a_capture_that_ends_early_is_reported(path: Path) -> None:
     scores = make_scores(21, layout)
     with (
         pytest.raises(IncompleteCaptureError, match="6 images of 1 slabs were not captured"),
-        store.writer("m") as writer,
+        store.writing("m") as writer,
     ):
         writer.write(batches(scores, images, 10)[0])
     assert store.captured().sum() == 8
@@ -256,7 +254,7 @@ def test_a_batch_that_does_not_fit_is_refused(path: Path) -> None:
     layout, images = make_layout(), make_images(21)
     store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=8)
     batch = batches(make_scores(21, layout), images, 4)[0]
-    writer = store.writer("m")
+    writer = store.writing("m")
     writer.write(batch)
     with pytest.raises(InputError, match="given twice"):
         writer.write(batch)
@@ -269,27 +267,9 @@ def test_a_batch_that_does_not_fit_is_refused(path: Path) -> None:
 def test_a_store_opened_to_read_is_not_written(path: Path) -> None:
     fill(path)
     with pytest.raises(InputError, match="opened to read"):
-        ActivationStore.open(path).writer("tiny")
+        ActivationStore.open(path).writing("tiny")
     with pytest.raises(InputError, match="there are slabs 0 to 2"):
         ActivationStore.open(path, "r+").put("tiny", 3, np.zeros((1, 1, 1, 1, 1), np.float32))
-
-
-def test_keeping_batches_passes_them_on_and_writes_them(path: Path) -> None:
-    layout, images = make_layout(), make_images(21)
-    scores = make_scores(21, layout)
-    given = batches(scores, images, 5)
-    assert list(ActivationStore.keep(path, tiny_model(layout), images, given)) == given
-    assert np.array_equal(np.moveaxis(scores, 0, -1), ActivationStore.open(path).activation[0])
-
-
-def test_a_capture_that_fails_leaves_no_store(path: Path) -> None:
-    layout, images = make_layout(), make_images(21)
-    scores = make_scores(21, layout)
-    scores[20] = np.nan
-    kept = ActivationStore.keep(path, tiny_model(layout), images, batches(scores, images, 5))
-    with pytest.raises(NonFiniteActivationError):
-        list(kept)
-    assert not path.exists()
 
 
 # --- what is no store, or a damaged one

@@ -1,0 +1,199 @@
+"""Capturing into a store: begin or resume, one writer at a time, nothing done twice."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import xarray as xr
+
+from iarmem_plugin.errors import DiskFullError, StoreLockedError
+from iarmem_plugin.fingerprint import require_same
+from iarmem_plugin.images import Images
+from iarmem_plugin.layout import ModelLayout
+from iarmem_plugin.mantissa import round_mantissa
+from iarmem_plugin.store import ActivationStore, Place, holds, local_folder
+from iarmem_plugin.store_format import COMPRESSED, group_attributes, group_name, raw_bytes
+from iarmem_plugin.store_lock import WriteLock
+
+if TYPE_CHECKING:
+    from iarmem_plugin.tracing import ImageARModel
+
+Lock = Literal["take", "break", "wait"]
+_WAIT_SECONDS = 600
+
+
+@contextmanager
+def open_for_capture(
+    place: Place,
+    *,
+    model: str,
+    layout: ModelLayout,
+    images: Images,
+    slab: int = 256,
+    attrs: Mapping[str, Any] | None = None,
+    keep_bits: int | None = None,
+    lock: Lock = "take",
+) -> Iterator[ActivationStore]:
+    """Create a model's group in a store, or resume it if it was begun with the same settings.
+
+    With several processes, one takes the lock and the others pass ``"wait"``: they wait until the
+    group is laid out. Let all meet once more after that, and ask each for its `pending` slabs,
+    before any of them writes.
+
+    Args:
+        place: see `ActivationStore.open`.
+        model: as the others but the last, see `ActivationStore.create`.
+        layout: of the model.
+        images: all images, in order.
+        slab: images committed together, K.
+        attrs: what changes the numbers, such as the seed, must be the same to resume.
+        keep_bits: of the mantissa.
+        lock: ``"take"`` it; ``"break"`` that of a capture that was killed; ``"wait"`` for the
+            process that has it. Only stores in a local folder are locked.
+
+    Yields:
+        the store, writable; the lock is held until the context is left.
+
+    Raises:
+        StoreLockedError: another capture writes, or was killed.
+        FingerprintMismatchError: the store was begun with other settings; they are named.
+        CorruptStoreError: what is marked as captured is not there.
+        DiskFullError: there is no room for the pending slabs.
+    """
+    name = group_name(model)
+    settings = group_attributes(model, layout, images, slab, attrs or {}, keep_bits)
+    with _alone(place, name, lock):
+        if lock == "wait":
+            _wait_for(place, name)
+        if holds(place, name):
+            store = _resumed(place, name, settings["capture_settings"])
+        else:
+            require_room(place, raw_bytes(layout, len(images)))
+            store = ActivationStore.create(
+                place,
+                model=model,
+                layout=layout,
+                images=images,
+                slab=slab,
+                attrs=attrs,
+                keep_bits=keep_bits,
+            )
+        yield store
+
+
+def keep(
+    place: Place,
+    model: ImageARModel,
+    images: Images,
+    capture: Callable[[Images], Iterable[xr.DataArray]],
+    *,
+    slab: int = 256,
+    attrs: Mapping[str, Any] | None = None,
+    keep_bits: int | None = None,
+    lock: Lock = "take",
+) -> Iterator[xr.DataArray]:
+    """Yield the activations of all images; those not in the store are captured and kept.
+
+    What an earlier run with the same settings has committed is read, not captured again.
+    Whatever ends the run leaves the committed slabs in place: the same call resumes it.
+
+    Args:
+        place: see `ActivationStore.open`.
+        model: the model to capture.
+        images: all images, in order.
+        capture: yields batches of the images it is given; it is called for each pending slab.
+        slab: images committed together, K.
+        attrs: see `open_for_capture`.
+        keep_bits: see `ActivationStore.create`.
+        lock: see `open_for_capture`.
+
+    Raises:
+        IncompleteCaptureError: if the batches of a slab end before its images do.
+    """
+    name, layout = model.adapter.variant.name, model.layout
+    with (
+        open_for_capture(
+            place,
+            model=name,
+            layout=layout,
+            images=images,
+            slab=slab,
+            attrs=attrs,
+            keep_bits=keep_bits,
+            lock=lock,
+        ) as store,
+        store.writing(name) as writer,
+    ):
+        pending = store.pending(name)
+        yield from store.batches(name, partial="drop")
+        for number in pending:
+            for batch in capture(images.subset(store.images_of(name, number))):
+                writer.write(batch)
+                yield batch.copy(data=round_mantissa(batch.data, keep_bits))
+
+
+def require_room(place: Place, raw: int) -> None:
+    """Refuse to begin what the disk cannot hold; a store that is no local folder is not asked.
+
+    Args:
+        place: of the store.
+        raw: bytes of the activations to be written, uncompressed.
+
+    Raises:
+        DiskFullError: saying what is needed and what is free.
+    """
+    if (local := local_folder(place)) is None:
+        return
+    parent = _existing(local)
+    need, free = raw * COMPRESSED, shutil.disk_usage(parent).free
+    if need > free:
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"the activations need about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at "
+            f"{parent}; make room, capture fewer images, or keep fewer bits",
+        )
+
+
+@contextmanager
+def _alone(place: Place, name: str, lock: Lock) -> Iterator[None]:
+    local = local_folder(place)
+    if local is None or lock == "wait":
+        yield
+        return
+    with WriteLock(local, name, break_stale=lock == "break"):
+        for litter in (local / name).rglob("*.partial"):  # of a writer that was killed
+            litter.unlink()
+        yield
+
+
+def _resumed(place: Place, name: str, settings: Mapping[str, Any]) -> ActivationStore:
+    store = ActivationStore.open(place, "r+")
+    group = store.group(name)
+    require_same(group.attributes.get("capture_settings", {}), settings, place=store.name)
+    store.verify(name)
+    blocks, scales, neurons, _ = group.shape
+    missing = sum(len(group.images_of(slab)) for slab in group.pending())
+    require_room(place, blocks * scales * neurons * missing * 4)
+    return store
+
+
+def _wait_for(place: Place, name: str) -> None:
+    until = time.monotonic() + _WAIT_SECONDS
+    while not holds(place, name):
+        if time.monotonic() > until:
+            raise StoreLockedError(
+                f"{place} was not laid out for {name!r} within {_WAIT_SECONDS} s; see what the "
+                "process that creates it says"
+            )
+        time.sleep(0.05)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return path if path.exists() else _existing(path.parent)

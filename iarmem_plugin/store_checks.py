@@ -1,0 +1,232 @@
+"""What tells an activation store from something else, and a sound one from a damaged one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from iarmem_plugin.errors import (
+    CorruptStoreError,
+    InputError,
+    NonFiniteActivationError,
+    NotAStoreError,
+    StoreNotFoundError,
+    StoreVersionError,
+    UnknownModelError,
+)
+from iarmem_plugin.store_format import ARRAYS, DIMS, FORMAT, FORMAT_VERSION, Shape
+
+
+@runtime_checkable
+class Objects(Protocol):
+    """The bytes of a store under their keys, wherever they lie.
+
+    Attributes:
+        name: of the store, for messages.
+        local: its folder, where it is one.
+    """
+
+    name: str
+    local: Path | None
+
+    def get(self, key: str) -> bytes | None:
+        """Return an object, or None where there is none."""
+
+    def sizes(self, keys: list[str]) -> list[int]:
+        """Return the objects' sizes in bytes; 0 where there is none."""
+
+    def delete(self, keys: list[str]) -> None:
+        """Delete objects, whether they are there or not."""
+
+    def children(self) -> list[str]:
+        """Return the names at the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One shard that is marked as captured and cannot be read.
+
+    Attributes:
+        model: name of the group.
+        slab: number of the slab.
+        block: number of the block.
+        images: positions of its first and its last image.
+        what: is wrong, after "images 0-255".
+    """
+
+    model: str
+    slab: int
+    block: int
+    images: tuple[int, int]
+    what: str
+
+    def __str__(self) -> str:
+        """Name the place, and what to do."""
+        first, last = self.images
+        return (
+            f"{self.model}: block {self.block}, images {first}-{last} {self.what}; invalidate "
+            f"slab {self.slab} of {self.model!r} and capture again"
+        )
+
+
+def read_node(objects: Objects, node: str) -> dict[str, Any] | None:
+    """Return the metadata of a zarr group or array, or None if it has none.
+
+    Args:
+        objects: of the store.
+        node: path inside the store; "" for its root.
+
+    Raises:
+        CorruptStoreError: if the metadata are no JSON.
+    """
+    key = f"{node}/zarr.json" if node else "zarr.json"
+    data = objects.get(key)
+    if data is None:
+        return None
+    try:
+        metadata: dict[str, Any] = json.loads(data.decode(errors="replace"))
+    except json.JSONDecodeError as error:
+        raise CorruptStoreError(
+            f"{objects.name}/{key} is not JSON (cut at byte {error.pos})"
+        ) from error
+    return metadata
+
+
+def model_groups(objects: Objects) -> list[str]:
+    """Return the names of the models in a store, but not those whose creation was cut short."""
+    return sorted(name for name in objects.children() if _is_model(objects, name))
+
+
+def require_store(objects: Objects) -> None:
+    """Refuse a place that holds no activation store of this format version or an older one.
+
+    Raises:
+        StoreNotFoundError: if there is nothing; the message lists similar names.
+        NotAStoreError: if it is something else.
+        StoreVersionError: if it is newer.
+    """
+    metadata = read_node(objects, "")
+    if metadata is None:
+        raise _absent(objects)
+    attributes = metadata.get("attributes", {})
+    if attributes.get("format") != FORMAT:
+        raise NotAStoreError(
+            f"{objects.name} is a zarr v{metadata.get('zarr_format')} "
+            f"{metadata.get('node_type')} without attribute format={FORMAT!r}"
+        )
+    version = attributes.get("format_version")
+    if version != FORMAT_VERSION:
+        raise StoreVersionError(
+            f"{objects.name} has format_version {version}, this release reads {FORMAT_VERSION}; "
+            "upgrade iarmem"
+        )
+
+
+def require_model(objects: Objects, model: str | None, name: str) -> None:
+    """Refuse a model's group whose arrays' metadata are not as expected.
+
+    Args:
+        objects: of the store.
+        model: as the user named it; None if not at all.
+        name: of its group.
+
+    Raises:
+        UnknownModelError: if the store does not hold it.
+        CorruptStoreError: naming the array that is missing or does not fit.
+        NotAStoreError: if an array has no dimension names.
+    """
+    names = model_groups(objects)
+    if name not in names:
+        given = "no model was named" if model is None else f"there is no {name!r}"
+        raise UnknownModelError(f"{given} in {objects.name}; it holds {', '.join(names) or 'none'}")
+    if read_node(objects, name) is None:
+        raise CorruptStoreError(f"{name} in {objects.name} has lost its zarr.json")
+    sizes: dict[str, int] = {}
+    for array, dims in ARRAYS.items():
+        _check_array(objects, name, array, dims, sizes)
+
+
+def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:
+    """Refuse a slab that would not be written whole, or holds anything but finite numbers.
+
+    Args:
+        activations: what was given.
+        shape: of the slab, dims (model=1, block, scale, neuron, image).
+        first: position of the slab's first image, for the message.
+
+    Raises:
+        InputError: if shape or dtype differ.
+        NonFiniteActivationError: naming block, scale and image.
+    """
+    if activations.shape != shape or activations.dtype != np.float32:
+        raise InputError(
+            f"a slab of {activations.dtype} {activations.shape} was given; expected float32 "
+            f"{shape}, dims ({', '.join(DIMS)})"
+        )
+    for block in range(shape[1]):
+        values = activations[0, block]
+        if not (np.isfinite(values.max()) and np.isfinite(values.min())):  # NaN wins in both
+            scale, neuron, image = (int(axis[0]) for axis in (~np.isfinite(values)).nonzero())
+            raise NonFiniteActivationError(
+                f"the activation of block {block}, scale {scale}, neuron {neuron}, image number "
+                f"{first + image} is {values[scale, neuron, image]}; expected finite numbers: "
+                "check the weights and the dtype"
+            )
+
+
+def _is_model(objects: Objects, name: str) -> bool:
+    try:
+        metadata = read_node(objects, name)
+    except CorruptStoreError:
+        return True  # it is there; asking for it says what is wrong
+    if metadata is None:  # created first of all, so it was lost
+        return objects.get(f"{name}/activation/zarr.json") is not None
+    return metadata.get("attributes", {}).get("layout_ready") is True
+
+
+def _check_array(
+    objects: Objects, group: str, array: str, dims: tuple[str, ...], sizes: dict[str, int]
+) -> None:
+    metadata = read_node(objects, f"{group}/{array}")
+    if metadata is None:
+        raise CorruptStoreError(f"{group} in {objects.name} has no {array!r}")
+    if metadata.get("dimension_names") is None:
+        raise NotAStoreError(
+            f"{group}/{array} in {objects.name} has no dimension names; iarmem did not write it"
+        )
+    for dim, size in zip(dims, metadata.get("shape", ()), strict=False):
+        if sizes.setdefault(dim, size) != size:
+            raise CorruptStoreError(
+                f"{group} in {objects.name}: {array!r} has {size} entries along {dim}, "
+                f"'activation' has {sizes[dim]}"
+            )
+
+
+def _absent(objects: Objects) -> StoreNotFoundError | NotAStoreError:
+    local = objects.local
+    if local is not None and local.is_file():
+        size = local.stat().st_size
+        return NotAStoreError(
+            f"{objects.name} is not an activation store (no zarr.json). It is a file of {size} "
+            "bytes."
+        )
+    names = objects.children()
+    if (local is None and not names) or (local is not None and not local.exists()):
+        near = local.parent.iterdir() if local is not None and local.parent.is_dir() else ()
+        similar = [path.name for path in near] if local is not None else []
+        closest = get_close_matches(local.name, similar) if local is not None else []
+        return StoreNotFoundError(
+            f"{objects.name} does not exist; near it: {', '.join(closest) or 'nothing'}"
+        )
+    models = model_groups(objects)
+    what = (
+        f"It holds the model groups {', '.join(models)}; its root zarr.json is lost."
+        if models
+        else f"It is a folder with {len(names)} entries. `iarmem localize --store` makes one."
+    )
+    return NotAStoreError(f"{objects.name} is not an activation store (no zarr.json). {what}")

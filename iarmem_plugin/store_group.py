@@ -1,0 +1,148 @@
+"""ModelGroup: one model's activations inside a store, slab by slab."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from iarmem_plugin.errors import DiskFullError
+from iarmem_plugin.mantissa import round_mantissa
+from iarmem_plugin.store_checks import Damage, Objects, check_slab
+from iarmem_plugin.store_format import COMPRESSED, slab_bounds
+from iarmem_plugin.store_reading import DAMAGE
+
+MISSING = "are marked as captured, but their data are missing"
+
+
+class ModelGroup:
+    """One model's arrays: what is captured, what is damaged, and how a slab is committed.
+
+    Attributes:
+        name: of the group.
+        attributes: of the group, as in the documentation of the format.
+        activation: the zarr array, dims (model, block, scale, neuron, image).
+        slab_size: images in a slab, K.
+    """
+
+    def __init__(self, arrays: Any, objects: Objects, name: str) -> None:
+        """Wrap a group whose metadata were checked.
+
+        Args:
+            arrays: zarr group.
+            objects: of the whole store.
+            name: of the group.
+        """
+        self._arrays, self._objects, self.name = arrays, objects, name
+        self.attributes: dict[str, Any] = dict(arrays.attrs)
+        self.activation = arrays["activation"]
+        self.slab_size = int(self.attributes["slab"])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return the numbers of blocks, scales, neurons and images."""
+        _, blocks, scales, neurons, images = self.activation.shape
+        return int(blocks), int(scales), int(neurons), int(images)
+
+    @property
+    def slabs(self) -> range:
+        """Return the numbers of all slabs."""
+        return range(-(-self.shape[3] // self.slab_size))
+
+    def coordinate(self, name: str) -> np.ndarray:
+        """Return one of the small arrays, such as ``"image"``."""
+        return np.asarray(self._arrays[name][:])
+
+    def captured(self) -> Bool[np.ndarray, " image"]:
+        """Return which images are captured, as of now."""
+        return self.coordinate("captured")
+
+    def images_of(self, slab: int) -> range:
+        """Return the positions of a slab's images; see `slab_bounds`."""
+        return range(*slab_bounds(slab, size=self.slab_size, images=self.shape[3]))
+
+    def pending(self) -> list[int]:
+        """Return the numbers of the slabs that are not captured."""
+        captured = self.captured()
+        return [slab for slab in self.slabs if not captured[self._slice(slab)].all()]
+
+    def put(self, slab: int, activations: np.ndarray) -> None:
+        """Write one slab; see `ActivationStore.put`."""
+        blocks, scales, neurons, _ = self.shape
+        images = self.images_of(slab)
+        check_slab(activations, (1, blocks, scales, neurons, len(images)), images.start)
+        try:
+            for block in range(blocks):  # one shard each
+                values = round_mantissa(
+                    activations[:, block : block + 1], self.attributes.get("keep_bits")
+                )
+                self.activation[:, block : block + 1, :, :, self._slice(slab)] = values
+            self._flush(self._shards(slab))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            need = activations.nbytes * COMPRESSED / 1e9
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"the disk is full; slab {slab} of {self.name!r} needs about {need:.1f} GB and is "
+                "not marked as captured; make room and resume",
+            ) from error
+        self._arrays["captured"][self._slice(slab)] = True  # exactly one chunk; last of all
+
+    def invalidate(self, slab: int) -> None:
+        """Take a slab's marker away, then its data."""
+        self._arrays["captured"][self._slice(slab)] = False
+        self._objects.delete(self._shards(slab))
+
+    def damages(self, *, deep: bool) -> Iterator[Damage]:
+        """Yield every shard of captured slabs that is missing or, if deep, damaged."""
+        captured = self.captured()
+        for slab in self.slabs:
+            if not captured[self._slice(slab)].any():
+                continue
+            images = self.images_of(slab)
+            for block, size in enumerate(self._objects.sizes(self._shards(slab))):
+                what = MISSING if size == 0 else self._read_damage(block, slab) if deep else ""
+                if what:
+                    yield Damage(self.name, slab, block, (images[0], images[-1]), what)
+
+    def stored_bytes(self) -> int:
+        """Return the size of all shards that are there, marked or not."""
+        keys = [key for slab in self.slabs for key in self._shards(slab)]
+        return sum(self._objects.sizes(keys))
+
+    def _slice(self, slab: int) -> slice:
+        return slice(slab * self.slab_size, min((slab + 1) * self.slab_size, self.shape[3]))
+
+    def _shards(self, slab: int) -> list[str]:
+        encode = self.activation.metadata.encode_chunk_key
+        folder = f"{self.name}/activation"
+        return [f"{folder}/{encode((0, block, 0, 0, slab))}" for block in range(self.shape[0])]
+
+    def _read_damage(self, block: int, slab: int) -> str:
+        try:
+            values = np.asarray(self.activation[0, block, :, :, self._slice(slab)])
+        except DAMAGE as error:
+            return f"are damaged ({error})"
+        return MISSING if np.isnan(values.max()) else ""
+
+    def _flush(self, keys: Sequence[str]) -> None:
+        if (root := self._objects.local) is None:
+            return  # an object store has stored what it has acknowledged
+        files = [root / key for key in keys]
+        folders = {up for file in files for up in file.parents if up.is_relative_to(root)}
+        for path in [*files, *sorted(folders, reverse=True)]:
+            _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

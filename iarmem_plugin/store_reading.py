@@ -1,0 +1,105 @@
+"""CheckedArray: activations read on demand, and an error in place of what is not there."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from iarmem_plugin.errors import CorruptStoreError
+from iarmem_plugin.store_format import DIMS
+
+DAMAGE = (ValueError, RuntimeError)  # what checksums and codecs raise
+
+
+class CheckedArray(BackendArray):
+    """A zarr array as xarray reads it; damage is named by block and images.
+
+    An absent shard reads as the fill value, NaN, without a word. Since NaN is never written, NaN
+    of a captured image is such a shard.
+    """
+
+    def __init__(
+        self, array: Any, captured: Bool[np.ndarray, " image"], *, slab: int, name: str
+    ) -> None:
+        """Wrap an array.
+
+        Args:
+            array: of zarr, dims (model, block, scale, neuron, image).
+            captured: which images must be there.
+            slab: images in a slab.
+            name: of the model, for messages.
+        """
+        self._array, self._captured, self._slab, self._name = array, captured, slab, name
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read a selection.
+
+        Raises:
+            CorruptStoreError: if part of it is missing or damaged.
+        """
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        key = tuple(_forward(part, size) for part, size in zip(key, self.shape, strict=True))
+        try:
+            plain = all(isinstance(part, int | np.integer | slice) for part in key)
+            values = np.asarray(self._array[key] if plain else self._array.oindex[key])
+        except DAMAGE as error:
+            raise self._damage(key, f"are damaged ({error})") from error
+        there = values[..., self._captured[key[-1]]]
+        if there.size and np.isnan(there.max()):
+            raise self._damage(key, "are marked as captured, but their data are missing")
+        return values
+
+    def _damage(self, key: tuple[Any, ...], what: str) -> CorruptStoreError:
+        blocks = np.atleast_1d(np.arange(self.shape[1])[key[1]]).tolist()
+        slabs = np.unique(np.atleast_1d(np.arange(self.shape[4])[key[4]]) // self._slab).tolist()
+        for block, number in product(blocks, slabs):
+            last = min((number + 1) * self._slab, self.shape[4]) - 1
+            if not self._is_sound(block, number * self._slab, last + 1):
+                return CorruptStoreError(
+                    f"{self._name}: block {block}, images {number * self._slab}-{last} {what}; "
+                    f"invalidate slab {number} of {self._name!r} and capture again"
+                )
+        return CorruptStoreError(f"{self._name}: blocks {blocks}, slabs {slabs} {what}")
+
+    def _is_sound(self, block: int, low: int, high: int) -> bool:
+        try:
+            values = np.asarray(self._array[0, block, :, :, low:high])
+        except DAMAGE:
+            return False
+        there = values[..., self._captured[low:high]]
+        return not (there.size and np.isnan(there.max()))
+
+
+def with_checked(data: xr.Dataset, array: CheckedArray) -> xr.Dataset:
+    """Return the dataset with its activations read through a checked array, still lazily."""
+    attributes = data["activation"].attrs
+    lazy = xr.Variable(DIMS, indexing.LazilyIndexedArray(array), attributes)
+    return data.assign(activation=lazy)
+
+
+def with_plain_strings(part: xr.DataArray) -> xr.DataArray:
+    """Return the array with strings that every library understands in its coordinates."""
+    names = [name for name, coordinate in part.coords.items() if coordinate.dtype.kind == "T"]
+    return part.assign_coords(
+        {
+            name: (part[name].dims, part[name].to_numpy().astype(object).astype(str))
+            for name in names
+        }
+    )
+
+
+def _forward(part: Any, size: int) -> Any:
+    if isinstance(part, slice) and (part.step or 1) < 0:  # zarr takes no step backwards
+        return np.arange(size)[part]
+    return part
