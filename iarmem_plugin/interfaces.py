@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from iarmem_plugin.images import Views
+    from iarmem_plugin.augmentation import Augmentation
     from iarmem_plugin.organism import Organism
 
 
@@ -63,6 +65,7 @@ class Variant:
         prefix_tokens: tokens given to a completion when the attack is run on this model.
         num_classes: labels are 0 to num_classes - 1.
         files: names of the weight and the tokenizer file.
+        repositories: on the Hugging Face hub, that of each file, where they are there.
         source: where the files are hosted; not fetched from by itself.
         licence: of the weights, or ``"not checked"``.
         organism: loads the bundled experiment, where the variant is an organism.
@@ -74,11 +77,12 @@ class Variant:
     neurons: int
     parameters: int
     resolution: int
-    views: Views
+    views: Augmentation
     sampling: Sampling
     prefix_tokens: int
     num_classes: int = 1000
     files: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
     source: str = ""
     licence: str = "not checked"
     organism: Callable[[], Organism] | None = None
@@ -127,17 +131,24 @@ class Adapter(ABC):
 
     Attributes:
         name: the family, such as ``"var"``.
+        infers_sizes: `load` takes the family's name, too, and reads the sizes from the weights.
+        recognises: what `matches` looks for, in a few words, for the refusal of other objects.
         variant: what is known about this model.
         layout: where its neurons are.
         network: the transformer; borrowed, never changed outside a context manager.
         tokenizer: the image tokenizer.
+        files: what identifies each file that was loaded, by its role: ``name`` without folder,
+            ``sha256``, ``bytes``; empty for a model object that came from elsewhere.
     """
 
     name: ClassVar[str]
+    infers_sizes: ClassVar[bool] = False
+    recognises: ClassVar[str] = ""
     variant: Variant
     layout: ModelLayout
     network: nn.Module
     tokenizer: nn.Module
+    files: Mapping[str, Mapping[str, str | int]] = MappingProxyType({})
 
     @classmethod
     @abstractmethod
@@ -155,7 +166,15 @@ class Adapter(ABC):
         device: str,
         dtype: torch.dtype,
     ) -> Adapter:
-        """Load a variant from files the user names; an organism needs none."""
+        """Load a variant from files the user names; an organism needs none.
+
+        Args:
+            variant: a name of `variants`; where `infers_sizes`, the family's own name, too.
+            weights: the transformer's file.
+            tokenizer: the image tokenizer's file.
+            device: as torch names it.
+            dtype: precision of the transformer.
+        """
 
     @classmethod
     @abstractmethod
@@ -164,8 +183,22 @@ class Adapter(ABC):
 
     @classmethod
     @abstractmethod
-    def from_model(cls, model: nn.Module, tokenizer: nn.Module) -> Adapter:
-        """Adapt a model object the user already holds."""
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> Adapter:
+        """Adapt a model object the user already holds.
+
+        Args:
+            model: an object that `matches`, out of every wrapper.
+            tokenizer: None where the user gave none.
+        """
+
+    def prepared(self) -> AbstractContextManager[None]:
+        """Make the network's own ``forward`` fit for teacher forcing for a while.
+
+        Flags, modes and random number generators that this or the passes inside change come back
+        as they were, exception or not. It may be entered again inside itself. By default there is
+        nothing to do.
+        """
+        return nullcontext()
 
     @abstractmethod
     def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 from nnsight import NNsight
+from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -97,7 +98,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
     ) -> Float[Tensor, "image token vocab"]:
         """Return the teacher-forced logits through the trace, so that edits take effect."""
         inputs = self._adapter.teacher_forced(tokens.to(self.device), labels.to(self.device))
-        return cast(Tensor, self(*inputs.args, **inputs.kwargs))
+        with self._adapter.prepared():
+            return cast(Tensor, self(*inputs.args, **inputs.kwargs))
 
     def neurons(self) -> Float[Tensor, "image block scale neuron"]:
         """Read all blocks' activations, inside a teacher-forced trace of this model.
@@ -125,7 +127,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             raise _AllRead
 
         try:
-            _trace(self, inputs, body)
+            with self._adapter.prepared():
+                _trace(self, inputs, body)
         except OutOfOrderError as error:
             raise BypassedNeuronsError(_bypassed(self.layout.activation, 0)) from error
         except _AllRead:
@@ -145,7 +148,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             for part in parts:
                 part.eval()
             try:
-                yield self
+                with self._adapter.prepared():
+                    yield self
             finally:
                 for module, training in modes:
                     module.training = training
@@ -185,6 +189,11 @@ def scale_means(
         part = activation[:, first : last + 1] if adjacent else activation[:, list(scale.tokens)]
         means.append(part.abs().mean(dim=1, dtype=torch.float32))
     return torch.stack(means, dim=1)
+
+
+def without_nnsight(model: object) -> object:
+    """Return the module inside an nnsight model, or what was given."""
+    return model._module if isinstance(model, Envoy) else model
 
 
 @contextmanager

@@ -160,7 +160,7 @@ def predicted(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
     mode = adapter.network.training
     adapter.network.eval()
     try:
-        with torch.inference_mode():
+        with adapter.prepared(), torch.inference_mode():
             output = adapter.network(*inputs.args, **inputs.kwargs)
     finally:
         adapter.network.train(mode)

@@ -83,7 +83,7 @@ class _Run:
         config, device = transformer.config, labels.device
         self.transformer, self.sampling = transformer, sampling
         self.guided = sampling.guidance != 0
-        self.generator = _generator(sampling, labels)
+        self.generator = seeded_generator(sampling, labels)
         self.strengths = guidance_strengths(
             config.num_tokens, sampling.guidance, sampling.guidance_power
         ).to(device)
@@ -137,7 +137,7 @@ class _Run:
         return choose(logits, self.sampling, self.generator)[:, 0]
 
 
-def _generator(sampling: Sampling, labels: Tensor) -> torch.Generator | Draws | None:
+def seeded_generator(sampling: Sampling, labels: Tensor) -> torch.Generator | Draws | None:
     """Return where random numbers come from, past the one that the published sampler skips.
 
     That sampler draws one number an image before the first token, to drop labels in training.

@@ -45,7 +45,7 @@ def complete(
 
     Reference: arXiv 2404.02905, figure 4; guidance as in its section 5.1.
     """
-    known = _known_scales(prefix.shape[1], (0, *transformer.config.ends))
+    known = known_scales(prefix.shape[1], (0, *transformer.config.ends))
     _check(transformer, tokenizer, sampling)
     with torch.no_grad():
         run = _Run(transformer, tokenizer, labels, sampling)
@@ -67,7 +67,7 @@ class _Run:
         self.transformer, self.quantizer, self.sampling = transformer, tokenizer.quantize, sampling
         self.starts = (0, *transformer.config.ends)
         self.guided = sampling.guidance != 0
-        self.generator = _generator(sampling, labels.device)
+        self.generator = seeded_generator(sampling, labels.device)
         if self.guided:
             no_class = torch.full_like(labels, transformer.config.num_classes)
             labels = torch.cat((labels, no_class))
@@ -117,7 +117,8 @@ class _Run:
         return torch.lerp(without, with_class, 1 + strength)
 
 
-def _generator(sampling: Sampling, device: torch.device) -> torch.Generator | Draws | None:
+def seeded_generator(sampling: Sampling, device: torch.device) -> torch.Generator | Draws | None:
+    """Return where random numbers come from; None where none are drawn, or from the global one."""
     if sampling.greedy or sampling.seed is None:
         return None
     if isinstance(sampling.seed, tuple):
@@ -125,7 +126,12 @@ def _generator(sampling: Sampling, device: torch.device) -> torch.Generator | Dr
     return torch.Generator(device).manual_seed(sampling.seed)
 
 
-def _known_scales(tokens: int, ends: tuple[int, ...]) -> int:
+def known_scales(tokens: int, ends: tuple[int, ...]) -> int:
+    """Return how many scales a prefix of so many tokens holds.
+
+    Raises:
+        InputError: it does not end where a scale ends; `ends` starts with 0.
+    """
     if tokens not in ends:
         allowed = ", ".join(map(str, ends))
         raise InputError(

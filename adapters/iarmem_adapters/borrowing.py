@@ -1,0 +1,168 @@
+"""Use an object that is not ours: look inside, set what a run needs, put back what was there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from iarmem_plugin.errors import InputError
+
+
+@contextmanager
+def attributes_set(changes: Iterable[tuple[object, str, object]]) -> Iterator[None]:
+    """Give attributes other values for a while, exception or not.
+
+    Args:
+        changes: owner, name of the attribute and its value for the while.
+    """
+    before: list[tuple[object, str, object]] = []
+    try:
+        for owner, name, value in changes:
+            before.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            setattr(owner, name, value)
+
+
+def evaluating(*models: nn.Module) -> list[tuple[object, str, object]]:
+    """Return the changes that put models into evaluation mode, see `attributes_set`."""
+    return [(module, "training", False) for model in models for module in model.modules()]
+
+
+@contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Put the random number generators back: torch's of the CPU and of a device, and Python's."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(state)
+
+
+def has_parts(model: nn.Module, paths: Iterable[str]) -> bool:
+    """Tell whether a model has parts of these dotted names, whatever they are."""
+    return all(_has(model, path) for path in paths)
+
+
+def _has(owner: Any, path: str) -> bool:
+    for name in path.split("."):
+        if not hasattr(owner, name):
+            return False
+        owner = getattr(owner, name)
+    return True
+
+
+Sizes = TypeVar("Sizes")
+
+
+def read_sizes(read: Callable[[dict[str, Tensor]], Sizes], model: nn.Module, what: str) -> Sizes:
+    """Return the sizes that `read` finds in an object's state dict.
+
+    Raises:
+        InputError: entries that are missing, or of shapes that make no sense.
+    """
+    try:
+        return read(dict(model.state_dict()))
+    except KeyError as error:
+        raise InputError(f"this object is no {what}: it lacks the weight {error}") from error
+    except (IndexError, ValueError) as error:
+        raise InputError(f"this object is no {what}: {error}") from error
+
+
+def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str) -> None:
+    """Refuse an object whose state dict has other names or shapes.
+
+    Args:
+        model: the object.
+        expected: the state dict of a plain model of its sizes.
+        what: names the plain model in messages.
+
+    Raises:
+        InputError: names are missing, unknown or of another shape.
+    """
+    found = model.state_dict()
+    differing = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    for kind, keys in (
+        ("lacks", [key for key in expected if key not in found]),
+        ("has beside them", [key for key in found if key not in expected]),
+        ("has other sizes:", differing),
+    ):
+        if keys:
+            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
+            raise InputError(
+                f"this object is derived from {what}, not one: of the weights of {what} of its "
+                f"depth and width it {kind} {', '.join(keys[:5])}{more}; "
+                "hand over the original, or write an adapter for it"
+            )
+
+
+def check_attribute(
+    owner: nn.Module,
+    path: str,
+    expected: object,
+    cure: str,
+    read: Callable[[Any], object] = lambda value: value,
+    *,
+    where: str = "",
+) -> None:
+    """Refuse an object one of whose attributes has another value.
+
+    Args:
+        owner: the object.
+        path: dotted name of the attribute, of any depth.
+        expected: the only value that is right.
+        cure: what the user can do.
+        read: makes values comparable, such as `tuple` of a list.
+        where: the owner's own name, for the message.
+
+    Raises:
+        InputError: the attribute is not there, or differs.
+    """
+    name = f"{where}.{path}".lstrip(".")
+    value: Any = owner
+    for step in path.split("."):
+        if not hasattr(value, step):
+            raise InputError(f"the object has no {name}; expected {expected}: {cure}")
+        value = getattr(value, step)
+    if read(value) != expected:
+        raise InputError(f"{name} is {value}, expected {expected}: {cure}")
+
+
+def check_dtype(model: nn.Module, what: str, cure: str) -> None:
+    """Refuse weights in another precision than float32.
+
+    Raises:
+        InputError: some weight is of another type.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise InputError(
+                f"{what} works with float32 weights only, and {name!r} is of type "
+                f"{parameter.dtype}: {cure}"
+            )
+
+
+def check_devices(model: nn.Module, tokenizer: nn.Module) -> None:
+    """Refuse a model and a tokenizer on different devices.
+
+    Raises:
+        InputError: the devices differ.
+    """
+    first, second = (next(part.parameters()).device for part in (model, tokenizer))
+    if first != second:
+        raise InputError(
+            f"the model is on {first}, its tokenizer on {second}: moving one does not move the "
+            f"other; call tokenizer.to({str(first)!r})"
+        )
