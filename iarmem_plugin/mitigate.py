@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
@@ -117,7 +118,8 @@ def mitigate(
         prefix_tokens: tokens given to each completion; by default the variant's.
         quality: how image quality is measured; None leaves it out.
         backend: see `intervene`.
-        batch_size: images at a time.
+        batch_size: images at a time; halved where memory does not suffice, and then for the
+            arms that follow, too.
         progress: where progress bars may be shown.
 
     Returns:
@@ -135,6 +137,7 @@ def mitigate(
     targets = make_targets(model, candidates, views, batch_size=batch_size, progress=progress)
     selected = {arm.name: _select(arm, scores, model) for arm in arms}
     task = None if progress is None else progress.add_task("arms", total=len(arms))
+    completing, generating = Batching(batch_size), Batching(batch_size)
     results, extractions = [], []
     for arm in arms:
         with _edit(model, arm, selected[arm.name], backend) as edited:
@@ -144,16 +147,16 @@ def mitigate(
                 targets,
                 similarity=similarity,
                 prefix_tokens=prefix_tokens,
-                batch_size=batch_size,
+                batch_size=completing,
             )
-            measured = _measure(edited, quality, batch_size)
+            measured = _measure(edited, quality, generating)
         extractions.append(extraction)
         results.append(_result(arm, measured, backend))
         if progress is not None and task is not None:
             progress.advance(task)
     names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
     joined = xr.concat(extractions, names, combine_attrs="override")
-    settings = {"backend": backend, "prefix_tokens": prefix_tokens, "batch_size": batch_size}
+    settings = {"backend": backend, "prefix_tokens": prefix_tokens, "batch_size": completing.size}
     return Report(
         model=model.adapter.variant.name,
         provenance=_provenance(model, scores, candidates, similarity, quality, settings),
@@ -214,7 +217,7 @@ def _edit(
 
 
 def _measure(
-    model: ImageARModel, protocol: QualityProtocol | None, batch_size: int
+    model: ImageARModel, protocol: QualityProtocol | None, batch_size: Batching
 ) -> tuple[QualityValue, ...]:
     if protocol is None:
         return ()

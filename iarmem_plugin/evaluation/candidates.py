@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from iarmem_plugin.augmentation import Augmentation
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Sampling
@@ -91,7 +92,7 @@ def rank_candidates(
     per_class: int = 5,
     positions: Iterable[int] | None = None,
     group: str = "ranked",
-    batch_size: int = 64,
+    batch_size: int | Batching = 64,
     progress: Progress | None = None,
 ) -> Candidates:
     """Keep the images of each class whose tokens the model predicts best.
@@ -108,7 +109,7 @@ def rank_candidates(
         positions: token positions that count; None takes the last scale's. For RAR give the last
             99: ``range(157, 256)``.
         group: name of the candidates' group.
-        batch_size: images at a time.
+        batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
     Returns:
@@ -124,14 +125,20 @@ def rank_candidates(
     if per_class < 1:
         raise InputError(f"per_class is {per_class}; keep at least one image of each class")
     chosen = tuple(model.layout.scales[-1].tokens if positions is None else positions)
-    scores: list[np.ndarray] = []
+
+    def scores(rows: slice) -> np.ndarray:
+        tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
+        _check_positions(chosen, tokens.shape[1])
+        logits = model.logits(tokens, true_labels(images, rows, model))
+        return _scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy()
+
     with model.borrowed():
-        for rows in batches(len(images), batch_size, progress, "ranking candidates"):
-            tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
-            _check_positions(chosen, tokens.shape[1])
-            logits = model.logits(tokens, true_labels(images, rows, model))
-            scores.append(_scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy())
-    hit_rate, log_probability = np.concatenate(scores).T
+        done = list(
+            Batching.of(batch_size).over(
+                len(images), scores, progress=progress, description="ranking candidates"
+            )
+        )
+    hit_rate, log_probability = np.concatenate(done).T
     check_finite(log_probability, images, "log-probability")
     kept = _best_of_each_class(images, hit_rate, log_probability, per_class)
     return Candidates(images.subset(kept), np.full(len(kept), group), hit_rate[kept])
@@ -154,20 +161,6 @@ def _best_of_each_class(
     labels = np.asarray(images.labels)[order]
     starts = np.searchsorted(labels, labels)  # where each one's class begins
     return np.asarray(order[np.arange(len(order)) - starts < per_class])
-
-
-def batches(count: int, size: int, progress: Progress | None, description: str) -> Iterator[slice]:
-    """Yield slices of at most `size` that cover `count` images, moving a bar along."""
-    if count == 0 or size < 1:
-        raise InputError(
-            f"{count} images in batches of {size}; give at least one image and a batch size of 1"
-        )
-    task = None if progress is None else progress.add_task(description, total=count)
-    for start in range(0, count, size):
-        stop = min(start + size, count)
-        yield slice(start, stop)
-        if progress is not None and task is not None:
-            progress.advance(task, stop - start)
 
 
 def centre_views(

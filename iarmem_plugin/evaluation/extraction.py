@@ -25,11 +25,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from iarmem_plugin.augmentation import Augmentation
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import (
     Candidates,
     Completes,
-    batches,
     centre_views,
     check_finite,
     rank_candidates,
@@ -75,7 +75,7 @@ def make_targets(
     candidates: Candidates,
     views: Augmentation,
     *,
-    batch_size: int = 64,
+    batch_size: int | Batching = 64,
     reference: Literal["reconstruction", "original"] = "reconstruction",
     progress: Progress | None = None,
 ) -> Targets:
@@ -85,23 +85,26 @@ def make_targets(
         model: its tokenizer is used.
         candidates: the images.
         views: the augmentation the model was trained with; its centre view is taken.
-        batch_size: images at a time.
+        batch_size: images at a time; halved where memory does not suffice.
         reference: compare with the decoded tokens (the attack's) or with the picture itself.
         progress: shows a bar where given.
 
     Raises:
         InputError: without candidates.
     """
-    tokens: list[Tensor] = []
-    images: list[Tensor] = []
+
+    def read(rows: slice) -> tuple[Tensor, Tensor]:
+        originals = centre_views(candidates.images, views, rows).to(model.device)
+        batch = model.tokenize(originals)
+        image = model.decode(batch) if reference == "reconstruction" else originals
+        return batch.cpu(), image.float().cpu()
+
     with model.borrowed():
-        for rows in batches(len(candidates), batch_size, progress, "reading targets"):
-            originals = centre_views(candidates.images, views, rows).to(model.device)
-            batch = model.tokenize(originals)
-            image = model.decode(batch) if reference == "reconstruction" else originals
-            tokens.append(batch.cpu())
-            images.append(image.float().cpu())
-    return Targets(torch.cat(tokens), torch.cat(images), reference)
+        parts = Batching.of(batch_size).over(
+            len(candidates), read, progress=progress, description="reading targets"
+        )
+        tokens, images = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Targets(tokens, images, reference)
 
 
 def extract(
@@ -112,7 +115,7 @@ def extract(
     similarity: Similarity,
     prefix_tokens: int,
     sampling: Sampling = GREEDY,
-    batch_size: int = 64,
+    batch_size: int | Batching = 64,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Complete each candidate from the first tokens of its target, and compare the two.
@@ -123,39 +126,41 @@ def extract(
         targets: from `make_targets`, for these candidates.
         similarity: the measure; a candidate is extracted strictly above its threshold.
         prefix_tokens: how many true tokens are given; whole scales for VAR.
-        sampling: the default is the attack's: greedy, unguided. Where tokens are drawn, the draws
-            depend on the seed and on the batch size.
-        batch_size: images at a time.
+        sampling: the default is the attack's: greedy, unguided. Where tokens are drawn, each
+            candidate's draws depend on the seed and on its place, not on its batch.
+        batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
     Returns:
         dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
         whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32. Coordinates on
         ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``. Attributes: all
-        settings.
+        settings; the batch size is the one that fitted.
 
     Raises:
         InputError: where targets or prefix do not fit.
         NonFiniteSimilarityError: where a similarity is NaN or infinite.
     """
     _check_attack(candidates, targets, prefix_tokens)
-    values: list[np.ndarray] = []
-    tokens: list[np.ndarray] = []
+    batching = Batching.of(batch_size)
+
+    def compared(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        target = Completion(
+            targets.images[rows].to(model.device), targets.tokens[rows].to(model.device)
+        )
+        labels = true_labels(candidates.images, rows, model)
+        prefix = target.tokens[:, :prefix_tokens]
+        tokens = model.complete(prefix, labels, seeded(sampling, rows))
+        closeness = similarity.compare(Completion(model.decode(tokens), tokens), target)
+        return closeness.float().cpu().numpy(), tokens.cpu().numpy()
+
     with model.borrowed():
-        for rows in batches(len(candidates), batch_size, progress, "completing prefixes"):
-            target = Completion(
-                targets.images[rows].to(model.device), targets.tokens[rows].to(model.device)
-            )
-            prefix, labels = (
-                target.tokens[:, :prefix_tokens],
-                true_labels(candidates.images, rows, model),
-            )
-            completed = model.complete(prefix, labels, seeded(sampling, rows.start))
-            closeness = similarity.compare(Completion(model.decode(completed), completed), target)
-            values.append(closeness.float().cpu().numpy())
-            tokens.append(completed.cpu().numpy())
-    check_finite(np.concatenate(values), candidates.images, f"similarity {similarity.name!r}")
-    result = _result(candidates, targets, np.concatenate(values), np.concatenate(tokens))
+        parts = batching.over(
+            len(candidates), compared, progress=progress, description="completing prefixes"
+        )
+        values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
+    check_finite(values, candidates.images, f"similarity {similarity.name!r}")
+    result = _result(candidates, targets, values, tokens)
     # float64: a threshold rounded to float32 would count differently when read from a file
     result["extracted"] = result["similarity"].astype(np.float64) > similarity.threshold
     return result.assign_attrs(
@@ -165,7 +170,7 @@ def extract(
         prefix_tokens=prefix_tokens,
         reference=targets.reference,
         sampling=json.dumps(asdict(sampling)),
-        batch_size=batch_size,
+        batch_size=batching.size,
     )
 
 

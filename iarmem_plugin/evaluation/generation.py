@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
@@ -25,7 +26,7 @@ def generate(
     labels: Int[np.ndarray, " image"],
     sampling: Sampling,
     *,
-    batch_size: int = 64,
+    batch_size: int | Batching = 64,
     progress: Progress | None = None,
 ) -> Iterator[Float[Tensor, "_ 3 height width"]]:
     """Yield batches of generated images, one image for each label.
@@ -33,22 +34,27 @@ def generate(
     Args:
         model: the traced model, edited or not.
         labels: class of each image.
-        sampling: how tokens are drawn; the draws depend on its seed and on the batch size.
-        batch_size: images at a time.
+        sampling: how tokens are drawn; each image's draws depend on the seed and on its place
+            among the labels, not on its batch.
+        batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
     Yields:
         RGB in [0, 1].
+
+    Raises:
+        InputError: there are no labels.
     """
-    starts = range(0, len(labels), batch_size)
-    bar = starts if progress is None else progress.track(starts, description="generating")
-    for start in bar:
-        batch = torch.from_numpy(labels[start : start + batch_size].astype(np.int64))
+
+    def drawn(rows: slice) -> Tensor:
+        batch = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
+        nothing = batch.new_empty(len(batch), 0)
         with model.borrowed():
-            nothing = torch.empty(len(batch), 0, dtype=torch.int64, device=model.device)
-            tokens = model.complete(nothing, batch.to(model.device), seeded(sampling, start))
-            images = model.decode(tokens)
-        yield images
+            return model.decode(model.complete(nothing, batch, seeded(sampling, rows)))
+
+    yield from Batching.of(batch_size).over(
+        len(labels), drawn, progress=progress, description="generating"
+    )
 
 
 def proportional_labels(
@@ -71,9 +77,17 @@ def proportional_labels(
     return np.repeat(classes, numbers).astype(np.int64)
 
 
-def seeded(sampling: Sampling, start: int) -> Sampling:
-    """Give each batch draws of its own: the same seed in all would repeat them."""
+def seeded(sampling: Sampling, rows: slice) -> Sampling:
+    """Give each image draws of its own, which do not depend on its batch.
+
+    Args:
+        sampling: its seed, with an image's place, gives the image's seed; a tuple holds all.
+        rows: the places of a batch's images.
+    """
     if sampling.greedy or sampling.seed is None:
         return sampling
-    seed = np.random.SeedSequence((sampling.seed, start)).generate_state(1)[0]
-    return replace(sampling, seed=int(seed))
+    if isinstance(sampling.seed, tuple):
+        return replace(sampling, seed=sampling.seed[rows])
+    places = range(rows.start, rows.stop)
+    mixed = [np.random.SeedSequence((sampling.seed, place)) for place in places]
+    return replace(sampling, seed=tuple(int(one.generate_state(1)[0]) for one in mixed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
 from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.hookspecs import hookimpl
@@ -84,6 +86,7 @@ class TorchFidelity(Quality):
             self.extractor_name += f" sha256 {self.weights_sha256[:12]}"
             extractor = _load_inception(extractor, device)
         self._extractor = _checked_module(extractor)
+        self._batching = Batching(sys.maxsize)  # as many images as it is given, while they fit
 
     @property
     def provenance(self) -> Mapping[str, str | int | None]:
@@ -137,7 +140,7 @@ class TorchFidelity(Quality):
         import torch
 
         with _borrowed(self._extractor) as device, torch.no_grad():
-            rows = [self._batch_features(to_uint8(batch).to(device)) for batch in images]
+            rows = [part for batch in images for part in self._parts(batch, device)]
         if not rows:
             raise InputError("no images were given; image quality needs at least two on each side")
         return np.concatenate(rows)
@@ -182,6 +185,15 @@ class TorchFidelity(Quality):
                 f"{count} {side} images are too few: KID subsets of {self.kid_subset_size} need "
                 f"that many; give more images or a smaller kid_subset_size, at least 2"
             )
+
+    def _parts(
+        self, batch: Float[Tensor, "image 3 height width"], device: torch.device
+    ) -> Iterator[Float64[np.ndarray, "image feature"]]:
+        """Yield the features of a batch, in as many parts as memory asks for."""
+        pixels = to_uint8(batch)
+        return self._batching.over(
+            len(pixels), lambda rows: self._batch_features(pixels[rows].to(device))
+        )
 
     def _batch_features(
         self, batch: UInt8[Tensor, "image 3 height width"]

@@ -18,7 +18,12 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.batching import Batching, is_out_of_memory
 from iarmem_plugin.capture import capture
 from iarmem_plugin.errors import BatchMemoryError, IarmemError, InputError
+from iarmem_plugin.evaluation.extraction import Candidates, extract, make_targets, rank_candidates
+from iarmem_plugin.evaluation.generation import generate
+from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.images import Images, Views
+from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.tracing import ImageARModel, wrapped
 
 CPU_MESSAGE = (
@@ -138,3 +143,76 @@ def test_capture_gives_the_same_in_the_batches_that_fit(
     handle.remove()
     np.testing.assert_allclose(actual, expected, atol=2e-6)  # float32 rounding by batch shape
     assert np.array_equal(captured(), expected)  # and the model is as it was
+
+
+DRAWN = Sampling(greedy=False, guidance=1.5, top_k=8, seed=3)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), DRAWN], ids=["greedy", "drawn and guided"])
+def test_completions_are_the_same_in_the_batches_that_fit(
+    adapter: VARAdapter, model: ImageARModel, pictures: Images, sampling: Sampling
+) -> None:
+    candidates = Candidates(pictures, np.full(len(pictures), "any"))
+    targets = make_targets(model, candidates, Views(crop=8))
+    batching = Batching(7)
+
+    def completed() -> xr.Dataset:
+        return extract(
+            model,
+            candidates,
+            targets,
+            similarity=TokenAgreement(),
+            prefix_tokens=5,
+            sampling=sampling,
+            batch_size=batching,
+        )
+
+    expected = completed()
+    rows = 3 if sampling.guidance == 0 else 7  # guidance doubles the rows
+    handle = adapter.network.blocks[2].register_forward_pre_hook(holds(rows))
+    with pytest.warns(RuntimeWarning, match="7 images at once .* with 3$"):
+        actual = completed()
+    assert np.array_equal(actual["tokens"], expected["tokens"])
+    assert actual.attrs["batch_size"] == 3
+    assert np.array_equal(completed()["tokens"], expected["tokens"])  # said once; it would raise
+    handle.remove()
+
+
+def test_targets_and_candidates_are_the_same_in_the_batches_that_fit(
+    adapter: VARAdapter, model: ImageARModel, pictures: Images
+) -> None:
+    candidates = Candidates(pictures, np.full(len(pictures), "any"))
+    views = Views(crop=8)
+    targets = make_targets(model, candidates, views)
+    ranked = rank_candidates(model, pictures, views)
+    adapter.tokenizer.encoder.register_forward_pre_hook(holds(4))
+    with pytest.warns(RuntimeWarning, match="7 images at once .* with 3$"):
+        assert torch.equal(make_targets(model, candidates, views).tokens, targets.tokens)
+    with pytest.warns(RuntimeWarning, match="7 images at once .* with 3$"):
+        again = rank_candidates(model, pictures, views)
+    assert np.array_equal(again.images.ids, ranked.images.ids)
+
+
+def test_generated_images_are_the_same_in_the_batches_that_fit(
+    adapter: VARAdapter, model: ImageARModel
+) -> None:
+    labels = np.arange(5)
+    expected = torch.cat(list(generate(model, labels, DRAWN)))
+    adapter.tokenizer.decoder.register_forward_pre_hook(holds(2))
+    with pytest.warns(RuntimeWarning, match="5 images at once .* with 2$"):
+        actual = torch.cat(list(generate(model, labels, DRAWN)))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)  # float32 by batch shape
+
+
+def test_features_are_the_same_in_the_batches_that_fit() -> None:
+    extractor = nn.Sequential(nn.Flatten(), _Floats())
+    images = [torch.rand(4, 3, 2, 2), torch.rand(3, 3, 2, 2)]
+    expected = TorchFidelity(extractor, "pixels").features(images)
+    extractor.register_forward_pre_hook(holds(2))
+    with pytest.warns(RuntimeWarning, match="4 images at once .* with 2$"):
+        assert np.array_equal(TorchFidelity(extractor, "pixels").features(images), expected)
+
+
+class _Floats(nn.Module):
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.float()

@@ -261,14 +261,22 @@ def test_decoding_is_greedy_and_unguided_by_default():
     assert [(s.greedy, s.guidance, s.seed) for s in model.samplings] == [(True, 0.0, 0)] * 2
 
 
-def test_drawn_tokens_differ_between_batches_and_repeat_with_the_seed():
-    seeds = []
-    for seed in (0, 0, 1):
-        model = parrot()
-        attack(model, batch_size=2, sampling=Sampling(greedy=False, seed=seed))
-        seeds.append([sampling.seed for sampling in model.samplings])
-    assert seeds[0] == seeds[1]
-    assert len({*seeds[0], *seeds[2]}) == 6
+def image_seeds(seed: int | tuple[int, ...], batch_size: int) -> tuple[int, ...]:
+    """The seed with which each of the six candidates was completed."""
+    model = parrot()
+    attack(model, batch_size=batch_size, sampling=Sampling(greedy=False, seed=seed))
+    return sum((sampling.seed for sampling in model.samplings), ())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_every_candidate_has_a_seed_of_its_own_whatever_its_batch(batch_size):
+    seeds = image_seeds(0, batch_size)
+    assert seeds == image_seeds(0, 6)
+    assert len({*seeds, *image_seeds(1, 6)}) == 12
+
+
+def test_the_user_may_give_each_candidate_its_seed():
+    assert image_seeds((3, 1, 4, 1, 5, 9), 4) == (3, 1, 4, 1, 5, 9)
 
 
 def test_progress_is_shown_where_asked():
@@ -302,7 +310,7 @@ def test_candidates_without_their_groups_are_refused():
 
 
 def test_no_candidates_are_refused():
-    with pytest.raises(InputError, match="0 images"):
+    with pytest.raises(InputError, match="no images"):
         make_targets(parrot(), Candidates(IMAGES.subset([]), np.array([], dtype=np.str_)), VIEWS)
 
 

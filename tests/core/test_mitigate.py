@@ -197,15 +197,15 @@ def test_two_arms_of_one_name_are_refused(
         mitigate(model, scores, candidates, twice, similarity=TokenAgreement())
 
 
-def test_generated_images_differ_between_batches_and_repeat_with_the_seed(
+def test_generated_images_differ_from_each_other_and_repeat_with_the_seed_in_any_batches(
     model: ImageARModel,
 ) -> None:
     labels = np.zeros(4, np.int64)
     sampling = Sampling(greedy=False, seed=7)
     first = torch.cat(list(generate(model, labels, sampling, batch_size=2)))
-    again = torch.cat(list(generate(model, labels, sampling, batch_size=2)))
-    assert torch.equal(first, again)
-    assert not torch.equal(first[:2], first[2:])
+    again = torch.cat(list(generate(model, labels, sampling, batch_size=3)))
+    torch.testing.assert_close(first, again, atol=1e-5, rtol=0)  # float32 rounding by batch shape
+    assert not torch.allclose(first[:2], first[2:], atol=1e-2)
     assert float(first.min()) >= 0.0
     assert float(first.max()) <= 1.0
 
