@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -48,6 +48,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self._before = [(module, module.__dict__.get("forward")) for module in fresh]
         super().__init__(network, rename={"ffn": "mlp"})
         self._adapter = adapter
+        self._layout = adapter.layout
         self._overlay: tuple[dict[int, Change], ...] = ()  # edits that the trace makes
         self._weight_edits = WeightEdits(EditableWeights(network, adapter.layout))
 
@@ -62,8 +63,21 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     @property
     def layout(self) -> ModelLayout:
-        """Where the neurons are."""
-        return self._adapter.layout
+        """Where the neurons are, and which positions each scale is the mean over."""
+        return self._layout
+
+    def with_scales(self, scales: Sequence[Scale]) -> ImageARModel:
+        """Return the same model, to be captured at other scales; nothing is copied.
+
+        Args:
+            scales: such as ``[model.layout.band("first row", range(1, 17))]``.
+
+        Raises:
+            InputError: positions that predict no token, or two scales of one name.
+        """
+        shown = cast(ImageARModel, self._shallow_copy())
+        shown._layout = self._layout.with_scales(scales)
+        return shown
 
     def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
         """Turn RGB images in [0, 1] into tokens; no gradients are recorded."""
@@ -96,10 +110,14 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
     def logits(
         self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
     ) -> Float[Tensor, "image token vocab"]:
-        """Return the teacher-forced logits through the trace, so that edits take effect."""
+        """Return the logits that predict each token, teacher-forced through the trace.
+
+        So edits take effect. What a network predicts beyond the last token is left out.
+        """
         inputs = self._adapter.teacher_forced(tokens.to(self.device), labels.to(self.device))
         with self._adapter.prepared():
-            return cast(Tensor, self(*inputs.args, **inputs.kwargs))
+            logits = cast(Tensor, self(*inputs.args, **inputs.kwargs))
+        return logits[:, : tokens.shape[1]]
 
     def neurons(self) -> Float[Tensor, "image block scale neuron"]:
         """Read all blocks' activations, inside a teacher-forced trace of this model.
@@ -181,10 +199,19 @@ class _AllRead(Exception):  # noqa: N818  # no error: it ends the pass
 def scale_means(
     activation: Float[Tensor, "image token neuron"], scales: tuple[Scale, ...]
 ) -> Float[Tensor, "image scale neuron"]:
-    """Return the mean of |activation| over each scale's tokens, in float32."""
+    """Return the mean of |activation| over each scale's tokens, in float32.
+
+    Raises:
+        InputError: a scale reaches beyond the tokens.
+    """
     means = []
     for scale in scales:
         first, last = scale.tokens[0], scale.tokens[-1]
+        if last >= activation.shape[1]:
+            raise InputError(
+                f"scale {scale.name!r} has the positions {scale.spans}, "
+                f"the model's are 0 to {activation.shape[1] - 1}"
+            )
         adjacent = last - first + 1 == len(scale.tokens)
         part = activation[:, first : last + 1] if adjacent else activation[:, list(scale.tokens)]
         means.append(part.abs().mean(dim=1, dtype=torch.float32))
