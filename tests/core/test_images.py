@@ -1,4 +1,4 @@
-"""Where pictures, labels and views come from, and what is refused."""
+"""Where pictures and labels come from, and what is refused."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.images import Images, Views, open_images, refuse_identical_views
+from iarmem_plugin.images import Images, open_images
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -32,84 +31,6 @@ def tree(root: Path, *paths: str) -> Path:
 
 def labels_of(images: Images) -> dict[str, int]:
     return dict(zip(images.paths, images.labels.tolist(), strict=True))
-
-
-# --- views
-
-
-def test_a_view_is_a_crop_of_the_picture_in_0_to_1() -> None:
-    pixels = noise(6, 7)
-    view = Views(crop=4).draw(Image.fromarray(pixels), image=0, count=1, seed=0)[0].numpy()
-    crops = [pixels[t : t + 4, x : x + 4] for t in range(3) for x in range(4)]
-    assert any(np.array_equal(view, np.moveaxis(c, 2, 0).astype("f4") / 255) for c in crops)
-
-
-def test_every_crop_position_is_drawn_about_equally_often() -> None:
-    pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[..., 0] = np.arange(16).reshape(4, 4)
-    views = Views(crop=2).draw(Image.fromarray(pixels), image=3, count=900, seed=0)
-    corners, counts = np.unique((views[:, 0, 0, 0] * 255).round(), return_counts=True)
-    assert list(corners) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
-    assert counts.min() > 60  # 100 expected; five standard deviations are 47
-
-
-def test_a_view_depends_on_seed_image_and_number_alone() -> None:
-    views, source = Views(crop=8), picture(24, 24)
-    ten = views.draw(source, image=5, count=10, seed=1)
-    assert torch.equal(ten[:3], views.draw(source, image=5, count=3, seed=1))
-    assert not torch.equal(ten, views.draw(source, image=6, count=10, seed=1))
-    assert not torch.equal(ten, views.draw(source, image=5, count=10, seed=2))
-
-
-def test_drawing_leaves_the_global_generators_alone() -> None:
-    torch_state = torch.get_rng_state()
-    numpy_state = np.random.get_state()[1].copy()
-    Views(crop=4).draw(picture(8, 8), image=0, count=3, seed=0)
-    assert torch.equal(torch_state, torch.get_rng_state())
-    assert np.array_equal(numpy_state, np.random.get_state()[1])
-
-
-def test_the_border_is_white() -> None:
-    black = Image.fromarray(np.zeros((2, 2, 3), np.uint8))
-    view = Views(crop=4, pad=1).center(black)
-    assert view.sum() == 3 * (16 - 4)
-    assert not view[:, 1:3, 1:3].any()
-
-
-def test_the_shorter_side_is_resized_by_lanczos() -> None:
-    source = picture(20, 30)
-    expected = np.asarray(source.resize((15, 10), Image.Resampling.LANCZOS))
-    view = Views(crop=10, resize=10).center(source)
-    assert np.array_equal(np.moveaxis(expected[:, 2:12], 2, 0).astype("f4") / 255, view.numpy())
-
-
-def test_the_centre_view_has_equal_margins() -> None:
-    pixels = noise(8, 12)
-    view = Views(crop=4).center(Image.fromarray(pixels))
-    assert np.array_equal(np.moveaxis(pixels[2:6, 4:8], 2, 0).astype("f4") / 255, view.numpy())
-
-
-def test_several_views_of_one_possible_crop_are_refused() -> None:
-    with pytest.raises(InputError, match="10 identical views"):
-        Views(crop=8).draw(picture(8, 8), image=0, count=10, seed=0)
-    assert Views(crop=8).draw(picture(8, 8), image=0, count=1, seed=0).shape == (1, 3, 8, 8)
-
-
-def test_a_picture_smaller_than_the_crop_is_refused() -> None:
-    with pytest.raises(InputError, match="6 x 5 pixels is too small for 8-pixel views"):
-        Views(crop=8).center(picture(5, 6))
-
-
-def test_a_batch_of_identical_views_is_refused() -> None:
-    one = torch.rand(2, 1, 3, 4, 4)
-    with pytest.raises(InputError, match="3 views of each of 2 pictures are identical"):
-        refuse_identical_views(one.expand(2, 3, 3, 4, 4))
-
-
-def test_different_views_single_views_and_plain_pictures_pass() -> None:
-    refuse_identical_views(torch.rand(2, 3, 3, 4, 4))
-    refuse_identical_views(torch.rand(2, 1, 3, 4, 4))
-    refuse_identical_views(torch.ones(2, 3, 3, 4, 4))
 
 
 # --- labels of a folder
@@ -252,7 +173,124 @@ def test_a_path_that_is_no_source_is_refused(tmp_path: Path) -> None:
         open_images(tmp_path / "nowhere")
 
 
+# --- ImageNet's folders
+
+WORDNET = ["n02119789", "n01440764", "n15075141", "n02100735"]
+
+
+@pytest.mark.parametrize("line", ["{}", "{} kit fox, Vulpes macrotis", " {}\twhite wolf 3x"])
+def test_some_of_imagenets_folders_are_told_by_the_list_of_all_ids(
+    tmp_path: Path, line: str
+) -> None:
+    tree(tmp_path / "p", "n15075141/a.JPEG", "n02100735/a.JPEG")
+    (tmp_path / "ids.txt").write_text("\n".join(line.format(one) for one in WORDNET) + "\n")
+    images = open_images(tmp_path / "p", classes=tmp_path / "ids.txt", num_classes=4)
+    assert labels_of(images) == {"n02100735/a.JPEG": 1, "n15075141/a.JPEG": 3}  # ranks of ids
+
+
+def test_a_list_of_some_ids_is_refused(tmp_path: Path) -> None:
+    tree(tmp_path / "p", "n15075141/a.JPEG")
+    (tmp_path / "ids.txt").write_text("\n".join(WORDNET))
+    with pytest.raises(InputError, match=r"lists 4 different WordNet ids; .* expected 1000"):
+        open_images(tmp_path / "p", classes=tmp_path / "ids.txt", num_classes=1000)
+
+
+def test_an_id_given_twice_is_refused(tmp_path: Path) -> None:
+    tree(tmp_path / "p", "n15075141/a.JPEG")
+    (tmp_path / "ids.txt").write_text("\n".join([*WORDNET, WORDNET[0]]))
+    with pytest.raises(InputError, match=r"lists 4 different WordNet ids; .* expected 5"):
+        open_images(tmp_path / "p", classes=tmp_path / "ids.txt")
+
+
+def test_ids_with_indices_keep_their_indices(tmp_path: Path) -> None:
+    tree(tmp_path / "p", "n15075141/a.JPEG")
+    (tmp_path / "ids.txt").write_text("n15075141 7\nn01440764 2")
+    assert open_images(tmp_path / "p", classes=tmp_path / "ids.txt").labels.tolist() == [7]
+
+
+def test_imagenets_folders_without_the_list_are_refused_with_the_cure(tmp_path: Path) -> None:
+    tree(tmp_path, "n15075141/a.JPEG")
+    with pytest.raises(InputError, match=r"'n15075141' cannot be told.*LOC_synset_mapping\.txt"):
+        open_images(tmp_path, num_classes=1000)
+
+
+# --- text files of paths
+
+
+def listed(root: Path, text: str, **options: object) -> Images:
+    tree(root / "p", "0/a.png", "0/b.png", "3/c.png", "cat/x/d.png")
+    (root / "p" / "list.txt").write_text(text)
+    return open_images(root / "p" / "list.txt", num_classes=10, **options)
+
+
+def test_a_list_gives_pictures_in_its_order_with_the_labels_of_their_folders(
+    tmp_path: Path,
+) -> None:
+    images = listed(tmp_path, "# two of them\n3/c.png\n\n0/b.png\n")
+    assert list(zip(images.paths, images.labels, strict=True)) == [("3/c.png", 3), ("0/b.png", 0)]
+    assert images.classes == {0: "0", 3: "3"}
+    assert np.array_equal(images.load(0), noise(6, 6, 2))
+
+
+def test_a_label_behind_a_tab_wins_over_the_folder(tmp_path: Path) -> None:
+    images = listed(tmp_path, "cat/x/d.png\t9\n./0/../0/a.png\n")
+    assert labels_of(images) == {"cat/x/d.png": 9, "0/a.png": 0}
+
+
+def test_a_lists_paths_can_be_relative_to_another_folder_or_absolute(tmp_path: Path) -> None:
+    tree(tmp_path / "p", "0/a.png", "0/b.png")
+    (tmp_path / "list.txt").write_text(f"0/b.png\n{tmp_path}/p/0/a.png\n")
+    images = open_images(tmp_path / "list.txt", root=tmp_path / "p")
+    assert labels_of(images.verify()) == {"0/b.png": 0, "0/a.png": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# nothing\n", "names no pictures"),
+        ("0/a.png\n0/a.png\t3\n", r"line 2 of the list .* named once"),
+        ("../a.png\n", "line 1 of the list"),
+        ("/elsewhere/a.png\n", "expected a path inside"),
+        ("0/a.png\tzero\n", "a tab and a class index"),
+        ("0/a.png\t3\t4\n", "a tab and a class index"),
+        ("0/a.png\t10\n", "label 10, which is outside the classes"),
+        ("a.png\n", "'a.png' of the list is in no class folder"),
+        ("cat/x/d.png\n", "class of folder 'cat' cannot be told"),
+    ],
+)
+def test_a_bad_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        listed(tmp_path, text)
+
+
+def test_a_root_for_something_that_is_no_list_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a root was given"):
+        open_images(tree(tmp_path, "0/a.png"), root=tmp_path)
+
+
+def test_a_written_list_comes_back(tmp_path: Path) -> None:
+    images = open_images(tree(tmp_path / "p", "0/a.png", "0/b c.png", "3/c.png")).subset([2, 1])
+    images.write_list(tmp_path / "list.txt")
+    again = open_images(tmp_path / "list.txt", root=tmp_path / "p")
+    assert again.digest == images.digest
+    assert np.array_equal(again.load(1), images.load(1))
+
+
 # --- pictures
+
+
+def test_files_that_are_no_pictures_are_found_by_their_first_bytes(tmp_path: Path) -> None:
+    tree(tmp_path, "0/a.png", "0/b.png", "1/c.png")
+    whole = (tmp_path / "0" / "b.png").read_bytes()
+    (tmp_path / "0" / "b.png").write_bytes(whole[: len(whole) // 2])
+    images = open_images(tmp_path)
+    assert images.check_headers() is images  # half a picture begins like one
+    (tmp_path / "0" / "b.png").write_bytes(b"<html>")
+    with pytest.raises(InputError, match=r"picture '0/b.png' cannot be read"):
+        images.check_headers()
+    joined = Images.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1])).join(images)
+    with pytest.raises(InputError, match=r"picture '0/b.png' cannot be read"):
+        joined.check_headers()
 
 
 def test_a_corrupt_picture_is_named_and_skipped_only_on_request(tmp_path: Path) -> None:
