@@ -130,7 +130,8 @@ def localize(
     from iarmem_plugin.images import open_images
 
     plugins.find("metric", metric)
-    num_classes = plugins.find_variant(model)[1].num_classes
+    plugins.check_files(model, weights, tokenizer)
+    num_classes = plugins.num_classes(model)
     pictures = open_images(images, num_classes=num_classes, classes=classes)
     pictures = _verified(pictures, on_bad_image)
 
@@ -196,7 +197,8 @@ def mitigate(
     arms = choices.arms(selector, intervention, factor, fraction, random_sets, seed)
     measure = choices.similarity(similarity, sscd)
     check_output_folder(out)
-    num_classes = plugins.find_variant(model)[1].num_classes
+    plugins.check_files(model, weights, tokenizer)
+    num_classes = plugins.num_classes(model)
     open_them = partial(open_images, num_classes=num_classes, classes=classes)
     pictures = _verified(open_them(images), on_bad_image)
     given = None if candidates is None else _verified(open_them(candidates), on_bad_image)
@@ -237,30 +239,36 @@ def mitigate(
 @app.command()
 def models(as_json: opt.AsJson = False) -> None:
     """List the models that the installed adapters can load."""
-    from iarmem_plugin import plugins
+    from iarmem_plugin import catalog, plugins
 
-    found = [variant for _, variant in plugins.variants().values()]
-    table = _table(
-        "Models", "model", "family", "blocks", "neurons", "parameters", "pixels", "files"
-    )
-    for one in found:
-        numbers = (f"{one.blocks}", f"{one.neurons:,}", f"{one.parameters:,}", f"{one.resolution}")
-        table.add_row(one.name, one.family, *numbers, ", ".join(one.files) or "bundled")
-    rows = [
-        {
-            "name": one.name,
-            "family": one.family,
-            "blocks": one.blocks,
-            "neurons": one.neurons,
-            "parameters": one.parameters,
-            "resolution": one.resolution,
-            "files": list(one.files),
-            "source": one.source,
-            "licence": one.licence,
-        }
-        for one in found
-    ]
+    rows = catalog.rows()
+    table = _table("Models", *catalog.COLUMNS)
+    for row in rows:
+        table.add_row(*catalog.cells(row))
+    families = ", ".join(sorted(plugins.families()))
+    table.caption = f"Weights of any other size: {families}, with --weights and --tokenizer"
     _show({"models": rows}, table, as_json=as_json)
+
+
+@app.command()
+def fetch(
+    model: opt.Model,
+    out: Annotated[Path | None, typer.Option(help="Folder, if not the hub's cache.")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Download a model's weights and tokenizer, and say what to type next."""
+    from iarmem_plugin import fetch as fetching
+
+    files = fetching.fetch(model, out)
+    then = f"iarmem localize {model} {fetching.options(files)} --images FOLDER --out FOLDER"
+    if as_json:
+        weights, tokenizer = map(str, files)
+        found = {"model": model, "weights": weights, "tokenizer": tokenizer, "next": then}
+        typer.echo(json.dumps(found))
+        return
+    for path in files:
+        typer.echo(f"{path}")
+    typer.echo(f"Next, with your pictures: {then}")
 
 
 @app.command("plugins")

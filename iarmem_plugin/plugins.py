@@ -197,6 +197,25 @@ def variants() -> dict[str, tuple[type[Adapter], Variant]]:
     return found
 
 
+def families() -> dict[str, type[Adapter]]:
+    """Return the adapters that load weights of any size, by name; a model's name goes first."""
+    known = variants()
+    return {
+        name: adapter
+        for name, adapter in adapters().items()
+        if adapter.infers_sizes and name not in known
+    }
+
+
+def num_classes(name: str) -> int | None:
+    """Return how many classes a model has; None for a family, whose weights tell it.
+
+    Raises:
+        UnknownNameError: no adapter knows it; the message lists what there is.
+    """
+    return None if name in families() else find_variant(name)[1].num_classes
+
+
 @overload
 def find(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
 @overload
@@ -238,7 +257,8 @@ def load(
     """Load a model by name, ready to be traced.
 
     Args:
-        name: as listed by ``iarmem models``, such as ``"var-d16"``.
+        name: as listed by ``iarmem models``, such as ``"var-d16"``; or a family, such as
+            ``"var"``, for weights of any size, which is then read from them.
         weights: file of the transformer's weights; a bundled organism needs none.
         tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
         device: as torch names it.
@@ -249,9 +269,8 @@ def load(
         WeightsError: the files are of another model.
         InputError: a file that is not there, or a device that torch does not have.
     """
-    adapter, variant = find_variant(name)
-    files = [None if path is None else _file(path) for path in (weights, tokenizer)]
-
+    adapter = families()[name] if name in families() else find_variant(name)[0]
+    files = check_files(name, weights, tokenizer)
     _check_device(device)
 
     import torch
@@ -260,9 +279,27 @@ def load(
 
     precision: torch.dtype = getattr(torch, dtype or "float32")
     loaded = adapter.load(
-        variant.name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
+        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
     )
     return ImageARModel(loaded)
+
+
+def check_files(
+    name: str, weights: str | Path | None, tokenizer: str | Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return the files to load a model from, once they are known to be named and to be there.
+
+    Raises:
+        UnknownNameError: no installed adapter knows the model.
+        InputError: a file that is not there, or one that a hosted model needs is not named.
+    """
+    from iarmem_plugin.fetch import named_files
+
+    variant = None if name in families() else find_variant(name)[1]
+    first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
+    if variant is None or variant.repositories:
+        named_files(name, variant, first, second)
+    return first, second
 
 
 @cache
@@ -288,7 +325,8 @@ def _find(known: dict[str, Any], kind: str, name: str) -> Any:
 
 def _file(path: str | Path) -> Path:
     if not Path(path).is_file():
-        raise InputError(f"no such file: {str(path)!r}; name a weight file on this machine")
+        problem = "is a folder" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
     return Path(path)
 
 

@@ -27,7 +27,13 @@ def weights_sha256(*modules: nn.Module) -> str:
 
 
 def model_provenance(model: ImageARModel) -> dict[str, Any]:
-    """Return what identifies a model and the machine it ran on."""
+    """Return what identifies a model and the machine it ran on.
+
+    ``weights_sha256`` and ``tokenizer_sha256`` are over the tensors as they are in memory, edits
+    and precision included, so they do not depend on the file's format. ``files`` says which files
+    they were loaded from: by role, ``name`` without folder, ``sha256`` over the whole file as it
+    was loaded, ``bytes``; it is empty for a model object that came from elsewhere.
+    """
     adapter = model.adapter
     parameter = next(adapter.network.parameters())
     return {
@@ -35,6 +41,7 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
         "family": adapter.variant.family,
         "weights_sha256": weights_sha256(adapter.network),
         "tokenizer_sha256": weights_sha256(adapter.tokenizer),
+        "files": {role: dict(facts) for role, facts in adapter.files.items()},
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": str(parameter.device),
         "torch_threads": torch.get_num_threads(),

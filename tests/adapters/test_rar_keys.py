@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from iarmem_adapters.rar.loading import config
+from iarmem_adapters.rar.loading import configs
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.rar.variants import variants
@@ -22,7 +22,7 @@ def build(name: str) -> nn.Module:
     with torch.device("meta"):
         if name == "maskgit_vqgan":
             return MaskGITVQGAN(MaskGITVQGANConfig())
-        return RARTransformer(config(name.replace("_", "-")))
+        return RARTransformer(configs(name.replace("_", "-"))[0])
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -56,7 +56,7 @@ def test_variants_say_the_published_sizes(
         facts["intermediate_size"],
         facts["num_parameters"],
     )
-    assert config(variant.name).heads == facts["num_attention_heads"]
+    assert configs(variant.name)[0].heads == facts["num_attention_heads"]
     assert variant.files == (f"{name}.bin", "maskgit-vqgan-imagenet-f16-256.bin")
 
 

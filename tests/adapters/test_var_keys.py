@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from iarmem_adapters.var.loading import configs
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
+from iarmem_adapters.var.variants import variants
 
 SCALES_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 RELEASED = ["var_d16", "var_d20", "var_d24", "var_d30", "var_d36_512", "vae_ch160v4096z32"]
@@ -52,6 +54,29 @@ def test_parameters_and_buffers_are_the_published_ones(
     network = build(name, facts)
     assert facts["num_parameters"] == sum(entry.numel() for entry in network.parameters())
     assert facts["buffers_in_state_dict"] == [key for key, _ in network.named_buffers()]
+
+
+@pytest.mark.parametrize("name", RELEASED[:-1])
+def test_variants_say_the_published_sizes(
+    name: str, manifest: Callable[[str], dict[str, Any]]
+) -> None:
+    facts = manifest(name)
+    variant = variants()[name.replace("_", "-").removesuffix("-512")]
+    transformer, tokenizer = configs(variant.name)
+    assert (variant.blocks, variant.parameters) == (facts["depth"], facts["num_parameters"])
+    assert (transformer.heads, transformer.width) == (facts["num_heads"], facts["embed_dim"])
+    assert variant.neurons == 4 * facts["embed_dim"]
+    assert transformer.shared_adaln == facts["shared_adaln"]
+    assert transformer.patch_nums == tokenizer.patch_nums == tuple(facts["patch_nums"])
+    assert variant.resolution == (512 if name == "var_d36_512" else 256)
+    assert variant.files == (f"{variant.name.replace('-', '_')}.pth", "vae_ch160v4096z32.pth")
+
+
+@pytest.mark.parametrize("name", ["var-d16", "var-d20", "var-d24", "var-d30", "var-d36"])
+def test_variants_are_sampled_as_published_for_fid(name: str) -> None:
+    sampling = variants()[name].sampling
+    assert (sampling.guidance, sampling.top_k, sampling.top_p) == (1.5, 900, 0.96)
+    assert (sampling.guidance_power, sampling.temperature, sampling.greedy) == (0, 1, False)
 
 
 def test_fixed_buffers_say_each_positions_scale_and_what_it_sees() -> None:

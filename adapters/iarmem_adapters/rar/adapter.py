@@ -34,6 +34,7 @@ class RARAdapter(Adapter):
     """
 
     name: ClassVar[str] = "rar"
+    infers_sizes: ClassVar[bool] = True
 
     def __init__(self, network: RARTransformer, tokenizer: MaskGITVQGAN, variant: Variant) -> None:
         """Pair a transformer with its tokenizer.
@@ -62,10 +63,10 @@ class RARAdapter(Adapter):
         device: str,
         dtype: torch.dtype,
     ) -> RARAdapter:
-        """Load a released checkpoint from files the user names."""
+        """Load a variant, or weights of any size, from files; a bundled organism needs none."""
         from .loading import load
 
-        return load(variants()[variant], weights, tokenizer, device, dtype)
+        return load(variant, weights, tokenizer, device, dtype)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

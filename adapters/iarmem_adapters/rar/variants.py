@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from iarmem_plugin.interfaces import Sampling, Variant
 from iarmem_plugin.views import TenCrops
 
+REPOSITORIES = ("yucornetto/RAR", "fun-research/TiTok")
 TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"
 RESOLUTION = 256
 VIEWS = TenCrops(crop=RESOLUTION)
@@ -71,5 +72,6 @@ def _released(name: str, sizes: Sizes) -> Variant:
         ),
         prefix_tokens=ATTACK_TOKENS,
         files=(f"{name.replace('-', '_')}.bin", TOKENIZER_FILE),
-        source="yucornetto/RAR and fun-research/TiTok on the Hugging Face hub",
+        repositories=REPOSITORIES,
+        source=f"{' and '.join(REPOSITORIES)} on the Hugging Face hub",
     )

@@ -32,6 +32,7 @@ class VARAdapter(Adapter):
     """
 
     name: ClassVar[str] = "var"
+    infers_sizes: ClassVar[bool] = True
 
     def __init__(
         self, network: VARTransformer, tokenizer: MultiScaleVQVAE, variant: Variant
@@ -66,10 +67,10 @@ class VARAdapter(Adapter):
         device: str,
         dtype: torch.dtype,
     ) -> VARAdapter:
-        """Load a released checkpoint from files the user names, or the bundled organism."""
+        """Load a variant, or weights of any size, from files; a bundled organism needs none."""
         from .loading import load
 
-        return load(variants()[variant], weights, tokenizer, device, dtype)
+        return load(variant, weights, tokenizer, device, dtype)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

@@ -9,6 +9,7 @@ from iarmem_adapters.organisms import VAR_ORGANISM, var_organism
 from iarmem_plugin.images import Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
+REPOSITORY = "FoundationVision/var"
 PATCH_NUMS_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 PATCH_NUMS_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 PUBLISHED = Sampling(guidance=1.5, top_k=900, top_p=0.96, greedy=False)
@@ -62,7 +63,8 @@ def _released(name: str, sizes: Sizes) -> Variant:
         sampling=PUBLISHED,
         prefix_tokens=sum(n * n for n in sizes.patch_nums[:ATTACK_SCALES]),
         files=(f"{name.replace('-', '_')}.pth", "vae_ch160v4096z32.pth"),
-        source="FoundationVision/var on the Hugging Face hub",
+        repositories=(REPOSITORY, REPOSITORY),
+        source=f"{REPOSITORY} on the Hugging Face hub",
     )
 
 

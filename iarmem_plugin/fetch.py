@@ -1,0 +1,141 @@
+"""The files of a released model: where they are, and their download when the user asks for it.
+
+Nothing is downloaded but by `fetch`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from iarmem_plugin import plugins
+from iarmem_plugin.errors import FetchError, InputError
+from iarmem_plugin.interfaces import Variant
+
+Files = tuple[Path, Path]
+
+
+def fetch(name: str, folder: Path | None = None) -> Files:
+    """Download a model's weights and its tokenizer from the Hugging Face hub.
+
+    A file that is there already is not downloaded again. The hub's own settings apply, such as
+    ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT``.
+
+    Args:
+        name: as listed by ``iarmem models``.
+        folder: where to put the files; by default the hub's cache.
+
+    Returns:
+        where the transformer's and the tokenizer's file are.
+
+    Raises:
+        UnknownNameError: no installed adapter knows the model.
+        InputError: the model is not hosted on the hub, or the folder is a file.
+        FetchError: a file could not be downloaded.
+    """
+    variant = plugins.find_variant(name)[1]
+    if variant.organism is not None:
+        raise InputError(f"{name} is bundled: there is nothing to fetch")
+    if len(variant.files) != 2 or len(variant.repositories) != 2:
+        raise InputError(f"{name} is not on the Hugging Face hub; its files: {variant.source}")
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder for the downloads")
+    pairs = zip(variant.repositories, variant.files, strict=True)
+    transformer, tokenizer = (_download(*pair, folder) for pair in pairs)
+    return transformer, tokenizer
+
+
+def present(variant: Variant) -> Files | None:
+    """Return where `fetch` left a model's two files in the hub's cache, if both are there."""
+    if not variant.repositories:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    pairs = zip(variant.repositories, variant.files, strict=True)
+    found = [try_to_load_from_cache(*pair) for pair in pairs]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return (paths[0], paths[1]) if len(paths) == 2 else None
+
+
+def named_files(
+    name: str,
+    variant: Variant | None,
+    weights: Path | None,
+    tokenizer: Path | None,
+    *,
+    bundled: Files | None = None,
+) -> Files:
+    """Return the files to load: those that the user named, or an organism's own.
+
+    Args:
+        name: of the model.
+        variant: what is known about it; None for weights of any size.
+        weights: the transformer's file, where it is named.
+        tokenizer: the tokenizer's file, where it is named.
+        bundled: the files of an organism; None for any other model.
+
+    Raises:
+        InputError: a file is not named, or named for an organism; the message says what to type.
+    """
+    if bundled is not None:
+        if weights is not None or tokenizer is not None:
+            raise InputError(f"{name} is bundled: leave out --weights and --tokenizer")
+        return bundled
+    if weights is not None and tokenizer is not None:
+        return weights, tokenizer
+    named = {"--weights": weights, "--tokenizer": tokenizer}
+    missing = " and ".join(option for option, path in named.items() if path is None)
+    raise InputError(f"{name} needs {missing}: {_advice(variant)}")
+
+
+def options(files: Files) -> str:
+    """Return the command-line options that name two files."""
+    return shlex.join(("--weights", str(files[0]), "--tokenizer", str(files[1])))
+
+
+def _advice(variant: Variant | None) -> str:
+    if variant is None:
+        return "weights of any size come from files that you name"
+    files = present(variant)
+    if files is not None:
+        return f"they were fetched already, so give {options(files)}"
+    hosted = f"{' and '.join(variant.files)} from {variant.source}"
+    if variant.repositories:
+        return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
+    return f"download {hosted}, and name them"
+
+
+def _download(repository: str, file: str, folder: Path | None) -> Path:
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, file, local_dir=folder))
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        raise FetchError(f"cannot fetch {file} from {repository}: {_reason(code)}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise FetchError(
+            f"cannot fetch {file}: the hub {_endpoint()} cannot be reached; look at the "
+            "connection, at HF_ENDPOINT and at HF_HUB_OFFLINE, and run the same command again"
+        ) from error
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported
+        raise FetchError(
+            f"the download of {file} from {repository} broke off ({' '.join(str(error).split())}); "
+            "run the same command again: it goes on where it stopped"
+        ) from error
+
+
+def _reason(code: int) -> str:
+    if code in (401, 403):
+        return (
+            f"the hub refuses it (HTTP {code}): it may be private, gated or gone; accept its terms "
+            "on its page and set HF_TOKEN, or download it yourself and name it"
+        )
+    if code == 404:
+        return "there is no such file (HTTP 404); download it by hand and name it"
+    return f"the hub answers HTTP {code}; run the same command again later"
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
