@@ -229,9 +229,16 @@ class Adapter(ABC):
 
 
 class Metric(ABC):
-    """Scores neurons from activations; one instance is one run."""
+    """Scores neurons from activations; one instance is one run.
+
+    Attributes:
+        name: what users choose it by.
+        blockwise: a block's scores depend on that block alone; a store is then read block by
+            block, with a fresh instance for each.
+    """
 
     name: ClassVar[str]
+    blockwise: ClassVar[bool] = False
 
     @abstractmethod
     def update(self, activations: xr.DataArray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +16,17 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, StoreLike
 
+from iarmem_plugin import plugins
 from iarmem_plugin.errors import CorruptStoreError, IncompleteCaptureError, InputError
 from iarmem_plugin.images import Images
+from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.layout import ModelLayout
 from iarmem_plugin.slabs import SlabWriter
 from iarmem_plugin.store_checks import model_groups, require_model, require_store
 from iarmem_plugin.store_format import FORMAT, FORMAT_VERSION, group_attributes, group_name
 from iarmem_plugin.store_group import ModelGroup
 from iarmem_plugin.store_layout import create_activation, create_coordinates
-from iarmem_plugin.store_reading import CheckedArray, with_checked, with_plain_strings
+from iarmem_plugin.store_reading import CheckedArray, slabs, stacked, with_checked
 
 Place = StoreLike
 Partial = Literal["error", "drop", "keep"]
@@ -166,12 +168,67 @@ class ActivationStore:
             IncompleteCaptureError: if not all images are captured.
             CorruptStoreError: if data are missing or damaged; the message names block and images.
         """
-        data = self.dataset(model, partial).drop_vars(["model", "captured"]).isel(model=0)
-        if block is not None:
-            data = data.isel(block=[block])
-        slab, images = int(data.attrs["slab"]), data.sizes["image"]
-        for low in range(0, images, slab):
-            yield with_plain_strings(data["activation"].isel(image=slice(low, low + slab)).load())
+        yield from slabs(self.dataset(model, partial), block)
+
+    def score(
+        self, metric: str | Callable[[], Metric] = "unitmem", model: str | None = None
+    ) -> xr.DataArray:
+        """Score the neurons of a captured model in bounded memory, however many images.
+
+        A metric that is `Metric.blockwise` reads block by block, then slab by slab, all scales
+        together: each request is one whole shard. Others read a slab of all blocks at a time.
+
+        Args:
+            metric: a name, or what makes a fresh instance, such as the class.
+            model: may be left out where the store holds one.
+
+        Returns:
+            as `Metric.compute`.
+
+        Raises:
+            IncompleteCaptureError: if not all images are captured.
+            CorruptStoreError: if data are missing or damaged.
+        """
+        make = plugins.find("metric", metric) if isinstance(metric, str) else metric
+        data = self.dataset(model)
+        if not make().blockwise:
+            return _score(make(), slabs(data))
+        blocks = [_score(make(), slabs(data, block)) for block in range(data.sizes["block"])]
+        return xr.concat(
+            blocks,
+            dim="block",
+            coords="minimal",
+            compat="override",
+            join="exact",
+            combine_attrs="override",
+        )
+
+    def stack(
+        self,
+        models: Sequence[str] | None = None,
+        *,
+        select: Mapping[str, Any] | None = None,
+        partial: Partial = "error",
+    ) -> xr.DataArray:
+        """Join a small selection of several models' activations along ``model``.
+
+        The selection is read into memory. Where models differ in neurons, scales or images, what
+        one of them does not have is NaN.
+
+        Args:
+            models: names; all by default.
+            select: what to take of each, as for xarray's ``sel``, such as
+                ``{"block": 3, "neuron": [5, 9]}``.
+            partial: see `dataset`.
+
+        Returns:
+            dims (model, ...); coordinates that differ between models have the dim ``model``, too.
+
+        Raises:
+            InputError: if the selection is not small, or a model does not have it.
+        """
+        names = self.models if models is None else tuple(models)
+        return stacked([self.dataset(name, partial)["activation"] for name in names], select or {})
 
     def captured(self, model: str | None = None) -> Bool[np.ndarray, " image"]:
         """Return which images are captured."""
@@ -260,6 +317,12 @@ class ActivationStore:
         if self.mode != "r+":
             raise InputError(f"{self.name} was opened to read; open it with mode='r+'")
         return self.group(model)
+
+
+def _score(metric: Metric, batches: Iterable[xr.DataArray]) -> xr.DataArray:
+    for batch in batches:
+        metric.update(batch)
+    return metric.compute()
 
 
 def local_folder(place: Place) -> Path | None:

@@ -42,6 +42,7 @@ class ModelGroup:
         self.attributes: dict[str, Any] = dict(arrays.attrs)
         self.activation = arrays["activation"]
         self.slab_size = int(self.attributes["slab"])
+        self._flushed: set[Path] = set()  # folders whose entry in their parent is on disk
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -135,9 +136,11 @@ class ModelGroup:
         if (root := self._objects.local) is None:
             return  # an object store has stored what it has acknowledged
         files = [root / key for key in keys]
-        folders = {up for file in files for up in file.parents if up.is_relative_to(root)}
-        for path in [*files, *sorted(folders, reverse=True)]:
+        folders = {file.parent for file in files}  # of the renamed files
+        above = {up for folder in folders for up in folder.parents if up.is_relative_to(root)}
+        for path in [*files, *folders, *sorted(above - self._flushed, reverse=True)]:
             _fsync(path)
+        self._flushed |= above
 
 
 def _fsync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,9 +12,10 @@ from jaxtyping import Bool
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from iarmem_plugin.errors import CorruptStoreError
+from iarmem_plugin.errors import CorruptStoreError, InputError
 from iarmem_plugin.store_format import DIMS
 
+LARGEST_STACK = 4_000_000_000  # bytes
 DAMAGE = (ValueError, RuntimeError)  # what checksums and codecs raise
 
 
@@ -88,15 +90,51 @@ def with_checked(data: xr.Dataset, array: CheckedArray) -> xr.Dataset:
     return data.assign(activation=lazy)
 
 
+def slabs(data: xr.Dataset, block: int | None = None) -> Iterator[xr.DataArray]:
+    """Read a model's activations slab by slab, of all blocks or of one.
+
+    Args:
+        data: as `ActivationStore.dataset` returns it.
+        block: the only block to read.
+
+    Yields:
+        float32, dims (block, scale, neuron, image).
+    """
+    activation = data["activation"].isel(model=0).drop_vars(["model", "captured"])
+    if block is not None:
+        activation = activation.isel(block=[block])
+    size = int(data.attrs["slab"])
+    for low in range(0, activation.sizes["image"], size):
+        yield with_plain_strings(activation.isel(image=slice(low, low + size)).load())
+
+
+def stacked(activations: Sequence[xr.DataArray], select: Mapping[str, Any]) -> xr.DataArray:
+    """Read a selection of each model and join them; see `ActivationStore.stack`.
+
+    Raises:
+        InputError: if the selections together exceed 4 GB, or a model does not have one.
+    """
+    try:
+        chosen = [one.sel(dict(select)) for one in activations]
+    except KeyError as error:
+        raise InputError(f"not every model has {dict(select)}: {error}") from error
+    if (size := sum(one.nbytes for one in chosen)) > LARGEST_STACK:
+        raise InputError(f"{size / 1e9:.0f} GB are selected; select blocks, neurons or images")
+    return xr.concat(
+        [with_plain_strings(one.load()) for one in chosen],
+        dim="model",
+        join="outer",
+        coords="different",
+        compat="equals",
+        combine_attrs="override",
+    )
+
+
 def with_plain_strings(part: xr.DataArray) -> xr.DataArray:
     """Return the array with strings that every library understands in its coordinates."""
     names = [name for name, coordinate in part.coords.items() if coordinate.dtype.kind == "T"]
-    return part.assign_coords(
-        {
-            name: (part[name].dims, part[name].to_numpy().astype(object).astype(str))
-            for name in names
-        }
-    )
+    plain = {name: part[name].to_numpy().astype(object) for name in names}
+    return part.assign_coords({name: (part[name].dims, plain[name]) for name in names})
 
 
 def _forward(part: Any, size: int) -> Any:

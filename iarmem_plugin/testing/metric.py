@@ -84,6 +84,15 @@ class MetricTests:
             whole.merge(one.state())
         self.assert_same(whole.compute(), run(metric, activations))
 
+    def test_blocks_may_be_scored_one_by_one(
+        self, metric: type[Metric], activations: xr.DataArray
+    ) -> None:
+        """What says that it is blockwise gives each block the same scores on its own."""
+        blocks = range(BLOCKS if metric.blockwise else 0)
+        for block in blocks:
+            alone = run(metric, activations.isel(block=[block]))
+            self.assert_same(alone, run(metric, activations).isel(block=[block]))
+
     def test_its_state_holds_no_objects(
         self, metric: type[Metric], activations: xr.DataArray
     ) -> None:

@@ -14,6 +14,7 @@ class MeanActivation(Metric):
     """Score a neuron by its mean activation over images; one that is never active is not valid."""
 
     name = "mean-activation"
+    blockwise = True
 
     def __init__(self) -> None:
         """Start without an image."""

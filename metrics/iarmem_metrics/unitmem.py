@@ -58,6 +58,7 @@ class UnitMem(Metric):
     """
 
     name = "unitmem"
+    blockwise = True
 
     def __init__(
         self,

@@ -11,6 +11,18 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from store_builders import (
+    BLOCKS,
+    NEURONS,
+    SCALES,
+    as_slab,
+    batches,
+    contents,
+    fill,
+    make_images,
+    make_layout,
+    make_scores,
+)
 
 from iarmem_metrics.unitmem import UnitMem
 from iarmem_plugin.errors import (
@@ -22,58 +34,7 @@ from iarmem_plugin.errors import (
     StoreVersionError,
     UnknownModelError,
 )
-from iarmem_plugin.images import Images
-from iarmem_plugin.layout import ModelLayout, Scale
 from iarmem_plugin.store import ActivationStore
-
-BLOCKS, SCALES, NEURONS = 2, 3, 20
-Tree = dict[str, bytes]
-
-
-def make_layout(neurons: int = NEURONS, scales: int = SCALES) -> ModelLayout:
-    spans = [Scale(str(s), tuple(range(s * s, (s + 1) ** 2))) for s in range(scales)]
-    paths = ("b.{block}.fc1", "b.{block}.act", "b.{block}.fc2")
-    return ModelLayout("var", BLOCKS, neurons, tuple(spans), *paths)
-
-
-def make_images(count: int) -> Images:
-    pixels = np.zeros((count + 3, 4, 4, 3), np.uint8)
-    names = [f"n{i:02d}/{i}.png" for i in range(count + 3)]
-    whole = Images.from_arrays(pixels, np.arange(count + 3) % 5, names=names)
-    return whole.subset(range(3, count + 3))  # ids 3, 4, ...: not the positions
-
-
-def make_scores(count: int, layout: ModelLayout) -> np.ndarray:
-    shape = (count, layout.num_blocks, len(layout.scales), layout.neurons_per_block)
-    return np.random.default_rng(0).random(shape, np.float32)
-
-
-def batches(scores: np.ndarray, images: Images, size: int) -> list[xr.DataArray]:
-    """Return batches as `capture` yields them: image-first in memory."""
-    dims = ("image", "block", "scale", "neuron")
-    result = []
-    for low in range(0, len(scores), size):
-        part = slice(low, low + size)
-        coords = {"image": images.ids[part], "label": ("image", images.labels[part])}
-        data = xr.DataArray(scores[part], dims=dims, coords=coords)
-        result.append(data.transpose("block", "scale", "neuron", "image"))
-    return result
-
-
-def fill(
-    path: Path, count: int = 21, slab: int = 8, size: int = 5, neurons: int = NEURONS
-) -> tuple[ActivationStore, np.ndarray]:
-    layout, images = make_layout(neurons), make_images(count)
-    scores = make_scores(count, layout)
-    store = ActivationStore.create(path, model="tiny", layout=layout, images=images, slab=slab)
-    with store.writing("tiny") as writer:
-        for batch in batches(scores, images, size):
-            writer.write(batch)
-    return store, scores
-
-
-def contents(path: Path) -> Tree:
-    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
 @pytest.fixture
@@ -208,7 +169,7 @@ def test_images_that_are_not_captured_are_not_handed_out(path: Path) -> None:
     layout, images = make_layout(), make_images(21)
     scores = make_scores(21, layout)
     store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=8)
-    store.put("m", 1, np.ascontiguousarray(np.moveaxis(scores[8:16], 0, -1))[None])
+    store.put("m", 1, as_slab(scores[8:16]))
     with pytest.raises(IncompleteCaptureError, match=r"8 of 21 images .* \(1 of 3 slabs\)"):
         store.dataset()
     dropped = store.dataset(partial="drop").activation
