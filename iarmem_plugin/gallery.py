@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.evaluation.extraction import Targets
 from iarmem_plugin.report import GalleryRow
 from iarmem_plugin.tally import ORIGINAL
@@ -63,9 +64,10 @@ def _verdict(extraction: xr.Dataset, arm: str, index: int) -> tuple[float, bool]
 
 
 def _pixels(model: ImageARModel, tokens: xr.DataArray) -> np.ndarray:
+    given = torch.from_numpy(tokens.to_numpy().astype(np.int64))
     with model.borrowed():
-        images = model.decode(torch.from_numpy(tokens.to_numpy().astype(np.int64)))
-    return _to_uint8(images.cpu())
+        parts = Batching(32).over(len(given), lambda rows: model.decode(given[rows]).cpu())
+        return _to_uint8(torch.cat(list(parts)))
 
 
 def _to_uint8(images: Float[Tensor, "image 3 height width"]) -> np.ndarray:

@@ -88,6 +88,7 @@ def localize(
     )
     provenance = model_provenance(model) | describe_images(images)
     provenance |= {"views": views, "batch_size": batch_size, "seed": seed}
+    provenance["scales"] = {scale.name: scale.spans for scale in model.layout.scales}
     provenance |= {"augmentation": dict(drawn.provenance)}
     if store is None:
         batches: Iterable[xr.DataArray] = run(images)

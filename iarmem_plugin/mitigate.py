@@ -262,11 +262,11 @@ def _provenance(
 def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None:
     check_scores(scores)
     layout = model.layout
-    expected = (layout.num_blocks, len(layout.scales), layout.neurons_per_block)
-    score = scores["score"].transpose("block", "scale", "neuron")
-    if score.shape != expected:
+    expected = (layout.num_blocks, layout.neurons_per_block)
+    found = (scores.sizes["block"], scores.sizes["neuron"])  # scales may be bands
+    if found != expected:
         raise InputError(
-            f"the scores have (block, scale, neuron) = {score.shape}, the model {expected}: "
+            f"the scores have (block, neuron) = {found}, the model {expected}: "
             "they were made with another model"
         )
     made_with, here = json.loads(scores.attrs["provenance"]), model_provenance(model)

@@ -106,8 +106,8 @@ def rank_candidates(
         images: the training images.
         views: the augmentation the model was trained with; its centre view is taken.
         per_class: images to keep of each class; a smaller class is kept whole.
-        positions: token positions that count; None takes the last scale's. For RAR give the last
-            99: ``range(157, 256)``.
+        positions: token positions that count, from 0; None takes the last tokens that the
+            model's layout names: those of VAR's last scale, and RAR's last 99 of 256.
         group: name of the candidates' group.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
@@ -124,10 +124,11 @@ def rank_candidates(
     """
     if per_class < 1:
         raise InputError(f"per_class is {per_class}; keep at least one image of each class")
-    chosen = tuple(model.layout.scales[-1].tokens if positions is None else positions)
+    given = None if positions is None else tuple(positions)
 
     def scores(rows: slice) -> np.ndarray:
         tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
+        chosen = _ranked(model.layout, tokens.shape[1]) if given is None else given
         _check_positions(chosen, tokens.shape[1])
         logits = model.logits(tokens, true_labels(images, rows, model))
         return _scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy()
@@ -176,11 +177,17 @@ def true_labels(images: Images, rows: slice, model: Completes) -> Int[Tensor, " 
     return torch.from_numpy(labels).to(model.device)
 
 
+def _ranked(layout: ModelLayout, tokens: int) -> tuple[int, ...]:
+    if layout.ranked_tokens is None:
+        return layout.scales[-1].tokens
+    return tuple(range(tokens - layout.ranked_tokens, tokens))
+
+
 def _check_positions(positions: tuple[int, ...], tokens: int) -> None:
     if not positions or not all(0 <= position < tokens for position in positions):
         raise InputError(
             f"positions {positions[:5]}... do not fit images of {tokens} tokens; "
-            f"give some from 0 to {tokens - 1}, such as positions=range(157, 256) for RAR"
+            f"give some from 0 to {tokens - 1}"
         )
 
 

@@ -162,6 +162,8 @@ def layout(network: RARTransformer) -> ModelLayout:
         fc1="blocks.{block}.mlp.fc1",
         activation="blocks.{block}.mlp.act",
         fc2="blocks.{block}.mlp.fc2",
+        predicting=range(1, config.num_tokens + 1),
+        ranked_tokens=max(1, 99 * config.num_tokens // 256),  # as the attack's (arXiv 2502.02514)
     )
 
 

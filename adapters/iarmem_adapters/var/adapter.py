@@ -155,6 +155,8 @@ def layout(network: VARTransformer) -> ModelLayout:
         fc1="blocks.{block}.ffn.fc1",
         activation="blocks.{block}.ffn.act",
         fc2="blocks.{block}.ffn.fc2",
+        predicting=range(config.ends[-1]),
+        ranked_tokens=config.patch_nums[-1] ** 2,
     )
 
 
