@@ -99,7 +99,9 @@ def read_node(objects: Objects, node: str) -> dict[str, Any] | None:
 
 def model_groups(objects: Objects) -> list[str]:
     """Return the names of the models in a store, but not those whose creation was cut short."""
-    return sorted(name for name in objects.children() if _is_model(objects, name))
+    # obstore's LocalStore fails, instead of finding nothing, where a file is taken for a folder
+    names = [name for name in objects.children() if name != "zarr.json"]
+    return sorted(name for name in names if _is_model(objects, name))
 
 
 def require_store(objects: Objects) -> None:
