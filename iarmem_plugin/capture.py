@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +33,7 @@ def capture(
     seed: int = 0,
     augmentation: Augmentation | None = None,
     workers: int = 0,
+    slabs: Sequence[Sequence[int] | np.ndarray] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[xr.DataArray]:
     """Run a model on ground-truth tokens and yield its neurons' activations.
@@ -49,6 +50,8 @@ def capture(
         seed: of the views; each view's draw also depends on the image, not on its batch.
         augmentation: by default the one the model was trained with.
         workers: processes that decode pictures ahead of the model; 0 decodes in this one.
+        slabs: positions of the images to capture; a batch does not go over the end of a slab. By
+            default all images are one slab.
         progress: where a progress bar may be shown.
 
     Yields:
@@ -65,10 +68,9 @@ def capture(
     """
     _check(images, views, batch_size)
     augmentation = model.adapter.variant.views if augmentation is None else augmentation
-    task = None if progress is None else progress.add_task("capture", total=len(images))
+    batches = _batches([range(len(images))] if slabs is None else slabs, batch_size)
+    task = None if progress is None else progress.add_task("capture", total=sum(map(len, batches)))
     batching = Batching(batch_size)
-    starts = range(0, len(images), batch_size)
-    batches = [range(first, min(first + batch_size, len(images))) for first in starts]
     for batch in feed(images, batches, augmentation, views=views, seed=seed, workers=workers):
         means = _captured(model, batch.pixels, batch.labels, batching)
         yield _labelled(model, images.subset(batch.positions), means)
@@ -132,6 +134,14 @@ def _labelled(model: ImageARModel, batch: Images, means: np.ndarray) -> xr.DataA
     }
     array = xr.DataArray(means, coordinates, ("image", "block", "scale", "neuron"))
     return array.rename("activation").transpose(*DIMS)
+
+
+def _batches(slabs: Sequence[Sequence[int] | np.ndarray], size: int) -> list[list[int]]:
+    return [
+        [int(position) for position in slab[first : first + size]]
+        for slab in slabs
+        for first in range(0, len(slab), size)
+    ]
 
 
 def _check(images: Images, views: int, batch_size: int) -> None:

@@ -151,6 +151,8 @@ class _Work(Dataset[Any], Generic[Result]):
 def _in_workers(
     function: Callable[[Sequence[int]], Result], batches: Sequence[Sequence[int]], workers: int
 ) -> Iterator[Result]:
+    if not batches:
+        return
     loader = DataLoader(
         _Work(function),
         batch_sampler=[list(positions) for positions in batches],

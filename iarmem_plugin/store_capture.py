@@ -91,7 +91,7 @@ def keep(
     place: Place,
     model: ImageARModel,
     images: Images,
-    capture: Callable[[Images], Iterable[xr.DataArray]],
+    capture: Callable[..., Iterable[xr.DataArray]],
     *,
     slab: int = 256,
     attrs: Mapping[str, Any] | None = None,
@@ -107,7 +107,8 @@ def keep(
         place: see `ActivationStore.open`.
         model: the model to capture.
         images: all images, in order.
-        capture: yields batches of the images it is given; it is called for each pending slab.
+        capture: called as ``capture(images, slabs=…)`` with the positions of each pending slab;
+            yields batches of them, slab by slab.
         slab: images committed together, K.
         attrs: see `open_for_capture`.
         keep_bits: see `ActivationStore.create`.
@@ -132,10 +133,10 @@ def keep(
     ):
         pending = store.pending(name)
         yield from store.batches(name, partial="drop")
-        for number in pending:
-            for batch in capture(images.subset(store.images_of(name, number))):
-                writer.write(batch)
-                yield batch.copy(data=round_mantissa(batch.data, keep_bits))
+        slabs = [store.images_of(name, number) for number in pending]
+        for batch in capture(images, slabs=slabs):
+            writer.write(batch)
+            yield batch.copy(data=round_mantissa(batch.data, keep_bits))
 
 
 def require_room(place: Place, raw: int) -> None:
