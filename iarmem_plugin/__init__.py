@@ -12,6 +12,7 @@ from iarmem_plugin.lazy import make_lazy
 if TYPE_CHECKING:
     from iarmem_plugin.augmentation import Augmentation, CustomViews
     from iarmem_plugin.capture import capture
+    from iarmem_plugin.cluster import score_on_cluster
     from iarmem_plugin.errors import IarmemError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import extract
@@ -81,6 +82,7 @@ __all__ = [
     "localize",
     "mitigate",
     "save_scores",
+    "score_on_cluster",
     "select",
 ]
 
@@ -89,6 +91,7 @@ make_lazy(
     {
         "iarmem_plugin.augmentation": ("Augmentation", "CustomViews"),
         "iarmem_plugin.capture": ("capture",),
+        "iarmem_plugin.cluster": ("score_on_cluster",),
         "iarmem_plugin.errors": ("IarmemError",),
         "iarmem_plugin.evaluation.candidates": ("Candidates",),
         "iarmem_plugin.evaluation.extraction": ("extract",),

@@ -47,6 +47,7 @@ from iarmem_plugin import (
     localize,
     mitigate,
     save_scores,
+    score_on_cluster,
     select,
 )
 from iarmem_plugin.evaluation.extraction import make_targets
@@ -102,6 +103,10 @@ def open_store(path: Path) -> ActivationStore:
         return ActivationStore.open(path)
     except IarmemError as error:
         raise SystemExit(str(error)) from error
+
+
+def score_store(store: ActivationStore, metric: Metric) -> xr.DataArray:
+    return score_on_cluster(store, metric) - score_on_cluster(store, "unitmem", model="var-d30")
 
 
 class Halve(Intervention):
