@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.store import ActivationStore
     from iarmem_plugin.tracing import ImageARModel, intervene
     from iarmem_plugin.version import __version__
+    from iarmem_plugin.wrapping import wrap
     from iarmem_plugin.views import TenCrops, Views
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "save_scores",
     "score_on_cluster",
     "select",
+    "wrap",
 ]
 
 make_lazy(
@@ -121,6 +123,7 @@ make_lazy(
         "iarmem_plugin.store": ("ActivationStore",),
         "iarmem_plugin.tracing": ("ImageARModel", "intervene"),
         "iarmem_plugin.version": ("__version__",),
+        "iarmem_plugin.wrapping": ("wrap",),
         "iarmem_plugin.views": ("TenCrops", "Views"),
     },
 )

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,23 @@ def fill() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def standin() -> Callable[[str], ModuleType]:
+    """Import the stand-ins for a family's official objects."""
+
+    @cache
+    def read(family: str) -> ModuleType:
+        path = Path(__file__).parent / "standins" / f"{family}.py"
+        spec = importlib.util.spec_from_file_location(f"standin_{family}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot read {path}")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return read
 
 
 @pytest.fixture(scope="session")

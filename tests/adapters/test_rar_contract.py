@@ -16,6 +16,7 @@ from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.interventions import Zero
 from iarmem_plugin.testing import AdapterTests
 from iarmem_plugin.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.views import TenCrops
 
 TOKENS, CLASSES = 16, 5
 
@@ -178,7 +179,7 @@ def test_a_model_of_own_size_is_described_by_its_shapes(adapter: RARAdapter) -> 
     assert (variant.name, variant.family) == ("rar-3x32", "rar")
     assert (variant.blocks, variant.neurons, variant.num_classes) == (3, 40, CLASSES)
     assert variant.resolution == 8
-    assert (variant.views.crop, variant.views.resize) == (8, 8)
+    assert variant.views == TenCrops(crop=8)
     assert variant.prefix_tokens == TOKENS - 1
 
 

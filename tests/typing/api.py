@@ -49,6 +49,7 @@ from iarmem_plugin import (
     save_scores,
     score_on_cluster,
     select,
+    wrap,
 )
 from iarmem_plugin.evaluation.extraction import make_targets
 from iarmem_plugin.layout import NeuronWeights
@@ -74,6 +75,10 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
 
 def similarity(file: Path | None = None) -> Similarity:
     return PixelCorrelation(threshold=0.9) if file is None else SSCD(file)
+
+
+def hand_over(official: torch.nn.Module, tokenizer: torch.nn.Module | None) -> ImageARModel:
+    return wrap(official, tokenizer)
 
 
 def keep(scores: xr.Dataset, folder: Path) -> xr.Dataset:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .tokenizer import MaskGITVQGAN
-    from .transformer import RARTransformer
+    from .transformer import RARConfig, RARTransformer
 
 
 class RARAdapter(Adapter):
@@ -35,6 +35,11 @@ class RARAdapter(Adapter):
 
     name: ClassVar[str] = "rar"
     infers_sizes: ClassVar[bool] = True
+    recognises: ClassVar[str] = (
+        "cls_token, target_aware_pos_embed, timesteps_embeddings, adaln_before_head, "
+        "blocks with mlp.fc1 (RAR)"
+    )
+    config: RARConfig
 
     def __init__(self, network: RARTransformer, tokenizer: MaskGITVQGAN, variant: Variant) -> None:
         """Pair a transformer with its tokenizer.
@@ -43,6 +48,7 @@ class RARAdapter(Adapter):
             InputError: the two have different codes, or the tokens fill no square.
         """
         _check_pair(network, tokenizer)
+        self.config = network.config
         self.network = network
         self.tokenizer = tokenizer
         self.variant = variant
@@ -70,26 +76,30 @@ class RARAdapter(Adapter):
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
-        """Tell whether a model is our RAR transformer."""
+        """Tell whether a model is a RAR transformer, ours or the official one."""
+        from .official import is_official
         from .transformer import RARTransformer
 
-        return isinstance(model, RARTransformer)
+        return isinstance(model, RARTransformer) or is_official(model)
 
     @classmethod
-    def from_model(cls, model: nn.Module, tokenizer: nn.Module) -> RARAdapter:
-        """Adapt a transformer and a tokenizer of this package's classes.
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> RARAdapter:
+        """Adapt a transformer and a tokenizer of this package's classes, or the official ones.
 
         Raises:
-            InputError: they are of other classes, or do not fit each other.
+            InputError: they are neither, or do not fit each other.
         """
+        from .official import OfficialRARAdapter, is_official
         from .tokenizer import MaskGITVQGAN
         from .transformer import RARTransformer
 
-        if not isinstance(model, RARTransformer) or not isinstance(tokenizer, MaskGITVQGAN):
-            given = f"{type(model).__name__} and {type(tokenizer).__name__}"
-            raise InputError(f"got {given}, expected a RARTransformer and a MaskGITVQGAN")
-        _check_pair(model, tokenizer)
-        return cls(model, tokenizer, _own_variant(model, tokenizer))
+        if isinstance(model, RARTransformer) and isinstance(tokenizer, MaskGITVQGAN):
+            _check_pair(model, tokenizer)
+            return cls(model, tokenizer, own_variant(model, model.config, tokenizer.config.patch))
+        if not isinstance(model, RARTransformer) and is_official(model):
+            return OfficialRARAdapter(model, tokenizer)
+        given = f"{type(model).__name__} and {type(tokenizer).__name__}"
+        raise InputError(f"got {given}, expected a RARTransformer and a MaskGITVQGAN")
 
     def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
         """Turn RGB images in [0, 1] into tokens.
@@ -116,7 +126,7 @@ class RARAdapter(Adapter):
             InputError: a label outside the model's classes, or not all tokens of an image.
         """
         self._check_labels(labels)
-        expected = cast("RARTransformer", self.network).config.num_tokens
+        expected = self.config.num_tokens
         if tokens.shape[1] != expected:
             raise InputError(f"got {tokens.shape[1]} tokens an image, expected {expected}")
         return ForwardInputs((labels, tokens))
@@ -139,7 +149,7 @@ class RARAdapter(Adapter):
         return complete(cast("RARTransformer", self.network), prefix, labels, sampling)
 
     def _check_labels(self, labels: Tensor) -> None:
-        classes = cast("RARTransformer", self.network).config.num_classes
+        classes = self.config.num_classes
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise InputError(
                 f"labels reach from {int(labels.min())} to {int(labels.max())}; "
@@ -148,12 +158,16 @@ class RARAdapter(Adapter):
 
 
 def layout(network: RARTransformer) -> ModelLayout:
-    """Return where a transformer's neurons are.
+    """Return where a transformer's neurons are; see `layout_of`."""
+    return layout_of(network.config)
+
+
+def layout_of(config: RARConfig) -> ModelLayout:
+    """Return where the neurons of a transformer of these sizes are.
 
     A block sees ``[start, class, token 1 .. token N]``. The one scale is the element that
     predicts token N: number N from 0, which holds token N - 1. The last element predicts nothing.
     """
-    config = network.config
     return ModelLayout(
         family="rar",
         num_blocks=config.depth,
@@ -179,11 +193,22 @@ def _check_pair(network: RARTransformer, tokenizer: MaskGITVQGAN) -> None:
         raise InputError(f"the transformer's {tokens} tokens fill no square: give a square number")
 
 
-def _own_variant(network: RARTransformer, tokenizer: MaskGITVQGAN) -> Variant:
-    """Describe a model of a size that was never released; views and sampling as RAR-B's."""
-    config = network.config
-    side = math.isqrt(config.num_tokens) * tokenizer.config.patch
-    known = variants()["rar-b"]
+def own_variant(network: nn.Module, config: RARConfig, patch: int) -> Variant:
+    """Describe a model that was not loaded by name.
+
+    Views are as published; so is sampling, as for the released model of as many blocks and
+    neurons, or as for RAR-B.
+
+    Args:
+        network: the transformer.
+        config: its sizes.
+        patch: side, in pixels, of the part of an image that one token stands for.
+    """
+    side = math.isqrt(config.num_tokens) * patch
+    released = variants()
+    sizes = (config.depth, config.mlp_width)
+    alike = [one for one in released.values() if (one.blocks, one.neurons) == sizes]
+    known = (*alike, released["rar-b"])[0]
     return replace(
         known,
         name=f"rar-{config.depth}x{config.width}",

@@ -14,6 +14,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.layout import ModelLayout, Scale
+from iarmem_plugin.views import Views
 
 from .variants import variants
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .tokenizer import MultiScaleVQVAE
-    from .transformer import VARTransformer
+    from .transformer import VARConfig, VARTransformer
 
 
 class VARAdapter(Adapter):
@@ -33,6 +34,10 @@ class VARAdapter(Adapter):
 
     name: ClassVar[str] = "var"
     infers_sizes: ClassVar[bool] = True
+    recognises: ClassVar[str] = (
+        "pos_start, lvl_1L, word_embed, class_emb, head_nm and blocks with ffn.fc1 (VAR)"
+    )
+    config: VARConfig
 
     def __init__(
         self, network: VARTransformer, tokenizer: MultiScaleVQVAE, variant: Variant
@@ -47,6 +52,7 @@ class VARAdapter(Adapter):
                 f"the transformer has the scales {network.config.patch_nums}, the tokenizer "
                 f"{tokenizer.config.patch_nums}: build both with the same patch_nums"
             )
+        self.config = network.config
         self.network = network
         self.tokenizer = tokenizer
         self.variant = variant
@@ -74,25 +80,35 @@ class VARAdapter(Adapter):
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
-        """Tell whether a model is our VAR transformer."""
+        """Tell whether a model is a VAR transformer, ours or the official one."""
+        from .official import is_official
         from .transformer import VARTransformer
 
-        return isinstance(model, VARTransformer)
+        return isinstance(model, VARTransformer) or is_official(model)
 
     @classmethod
-    def from_model(cls, model: nn.Module, tokenizer: nn.Module) -> VARAdapter:
-        """Adapt a transformer and a tokenizer of this package's classes.
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> VARAdapter:
+        """Adapt a transformer and a tokenizer of this package's classes, or the official ones.
+
+        Args:
+            model: the transformer.
+            tokenizer: may be None with the official transformer, which holds its own.
 
         Raises:
-            InputError: they are of other classes.
+            InputError: they are neither, or do not fit each other.
         """
+        from .official import OfficialVARAdapter, is_official
         from .tokenizer import MultiScaleVQVAE
         from .transformer import VARTransformer
 
-        if not isinstance(model, VARTransformer) or not isinstance(tokenizer, MultiScaleVQVAE):
-            given = f"{type(model).__name__} and {type(tokenizer).__name__}"
-            raise InputError(f"got {given}, expected a VARTransformer and a MultiScaleVQVAE")
-        return cls(model, tokenizer, _own_variant(model, tokenizer))
+        if isinstance(model, VARTransformer) and isinstance(tokenizer, MultiScaleVQVAE):
+            return cls(
+                model, tokenizer, own_variant(model, model.config, tokenizer.config.image_side)
+            )
+        if not isinstance(model, VARTransformer) and is_official(model):
+            return OfficialVARAdapter(model, tokenizer)
+        given = f"{type(model).__name__} and {type(tokenizer).__name__}"
+        raise InputError(f"got {given}, expected a VARTransformer and a MultiScaleVQVAE")
 
     def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
         """Turn RGB images in [0, 1] into tokens of all scales."""
@@ -134,7 +150,7 @@ class VARAdapter(Adapter):
         return complete(network, cast("MultiScaleVQVAE", self.tokenizer), prefix, labels, sampling)
 
     def _check_labels(self, labels: Tensor) -> None:
-        classes = cast("VARTransformer", self.network).config.num_classes
+        classes = self.config.num_classes
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise InputError(
                 f"labels reach from {int(labels.min())} to {int(labels.max())}; "
@@ -144,7 +160,11 @@ class VARAdapter(Adapter):
 
 def layout(network: VARTransformer) -> ModelLayout:
     """Return where a transformer's neurons are; a scale is a span of positions."""
-    config = network.config
+    return layout_of(network.config)
+
+
+def layout_of(config: VARConfig) -> ModelLayout:
+    """Return where the neurons of a transformer of these sizes are."""
     starts = (0, *config.ends)
     spans = zip(starts, config.ends, strict=False)
     return ModelLayout(
@@ -160,9 +180,14 @@ def layout(network: VARTransformer) -> ModelLayout:
     )
 
 
-def _own_variant(network: VARTransformer, tokenizer: MultiScaleVQVAE) -> Variant:
-    """Describe a model of a size that was never released; views and sampling as published."""
-    config, side = network.config, tokenizer.config.image_side
+def own_variant(network: nn.Module, config: VARConfig, side: int) -> Variant:
+    """Describe a model that was not loaded by name; views and sampling as published.
+
+    Args:
+        network: the transformer.
+        config: its sizes.
+        side: of its images, in pixels.
+    """
     known = variants()["var-d16"]
     return replace(
         known,
@@ -171,7 +196,7 @@ def _own_variant(network: VARTransformer, tokenizer: MultiScaleVQVAE) -> Variant
         neurons=4 * config.width,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         resolution=side,
-        views=replace(known.views, crop=side, resize=round(1.125 * side)),
+        views=Views(crop=side, resize=round(1.125 * side)),
         prefix_tokens=config.ends[min(4, len(config.ends)) - 1],
         num_classes=config.num_classes,
         files=(),
