@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.store import ActivationStore
     from iarmem_plugin.tracing import ImageARModel, intervene
     from iarmem_plugin.version import __version__
-    from iarmem_plugin.wrapping import wrap
     from iarmem_plugin.views import TenCrops, Views
+    from iarmem_plugin.wrapping import wrap
 
 __all__ = [
     "SSCD",
