@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, StoreLike
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StoreLike, StorePath
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import CorruptStoreError, IncompleteCaptureError, InputError
@@ -397,4 +397,8 @@ def _as_store(place: Place, *, read_only: bool) -> Store:
         return LocalStore(Path(place), read_only=read_only)
     if isinstance(place, dict):
         return MemoryStore(place, read_only=read_only)
-    raise InputError(f"{place!r} is no place for a store; give a path, a URL or a store of zarr")
+    if isinstance(place, StorePath) and not place.path:
+        return place.store
+    if hasattr(place, "fs"):  # fsspec's mapping of keys to bytes
+        return FsspecStore.from_mapper(place, read_only=read_only)
+    raise InputError(f"{place} is no place for a store; give a path, a URL or a store of zarr")

@@ -97,7 +97,8 @@ class ModelGroup:
 
     def invalidate(self, slab: int) -> None:
         """Take a slab's marker away, then its data."""
-        self._arrays["captured"][self._slice(slab)] = False
+        images = self.images_of(slab)
+        self._arrays["captured"][images.start : images.stop] = False
         self._objects.delete(self._shards(slab))
 
     def damages(self, *, deep: bool) -> Iterator[Damage]:

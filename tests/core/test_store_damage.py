@@ -1,0 +1,190 @@
+"""Every way a store can be wrong, and the error that names it; never a number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import store_builders as made
+import zarr
+
+from iarmem_plugin import errors
+from iarmem_plugin.errors import (
+    CorruptStoreError,
+    IarmemError,
+    NotAStoreError,
+    StoreError,
+    StoreNotFoundError,
+)
+from iarmem_plugin.store import ActivationStore
+
+Damage = Callable[[Path], object]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made.fill(tmp_path / "x.zarr")
+    return tmp_path / "x.zarr"
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+READS: dict[str, Callable[[ActivationStore], object]] = {
+    "a metric": lambda store: store.score("unitmem"),
+    "batches": lambda store: list(store.batches()),
+    "a lazy slice": lambda store: store.activation.sel(block=1, scale=0, neuron=3).load(),
+    "a reduction": lambda store: store.activation.max("image").load(),
+    "deep verification": lambda store: store.verify(deep=True),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("damage", [Path.unlink, empty, flip, cut])
+def test_a_damaged_shard_is_an_error_however_it_is_read(
+    path: Path, damage: Damage, read: Callable[[ActivationStore], object]
+) -> None:
+    damage(path / "tiny/activation/c/0/1/0/0/1")
+    with pytest.raises(CorruptStoreError, match=r"block 1, images 8-15 are .* slab 1 of 'tiny'"):
+        read(ActivationStore.open(path))
+
+
+def test_what_is_not_asked_for_is_not_looked_at(path: Path) -> None:
+    flip(path / "tiny/activation/c/0/1/0/0/1")
+    store = ActivationStore.open(path)
+    assert store.activation.sel(block=0).max() > 0
+    assert store.activation.isel(block=1, image=slice(0, 8)).max() > 0
+
+
+def test_a_shard_that_vanishes_after_opening_is_an_error(path: Path) -> None:
+    activation = ActivationStore.open(path).activation
+    (path / "tiny/activation/c/0/1/0/0/1").unlink()
+    with pytest.raises(CorruptStoreError, match="their data are missing"):
+        activation.isel(image=[20, 9, 0]).load()
+
+
+def test_all_that_is_damaged_is_listed(path: Path) -> None:
+    (path / "tiny/activation/c/0/1/0/0/1").unlink()
+    flip(path / "tiny/activation/c/0/0/0/0/2")
+    group = ActivationStore.open(path).group()
+    assert [(d.slab, d.block, d.images) for d in group.damages(deep=False)] == [(1, 1, (8, 15))]
+    deep = [(d.slab, d.block, d.images) for d in group.damages(deep=True)]
+    assert deep == [(1, 1, (8, 15)), (2, 0, (16, 20))]
+
+
+def test_an_invalidated_slab_is_captured_again(path: Path) -> None:
+    flip(path / "tiny/activation/c/0/1/0/0/1")
+    store = ActivationStore.open(path, "r+")
+    store.invalidate("tiny", 1)
+    store.verify(deep=True)
+    assert store.pending() == [1]
+    assert store.dataset(partial="drop").sizes["image"] == 13
+    assert not (path / "tiny/activation/c/0/0/0/0/1").exists()
+    with pytest.raises(errors.InputError, match="there are slabs 0 to 2"):
+        store.invalidate("tiny", 3)
+    with pytest.raises(errors.InputError, match="opened to read"):
+        ActivationStore.open(path).invalidate("tiny", 0)
+
+
+# --- metadata
+
+
+def test_a_group_without_its_metadata_is_named(path: Path) -> None:
+    (path / "tiny/zarr.json").unlink()
+    store = ActivationStore.open(path)
+    with pytest.raises(CorruptStoreError, match=r"tiny in .* has lost its zarr.json"):
+        store.dataset("tiny")
+
+
+@pytest.mark.parametrize("array", ["activation", "captured", "image", "scale_size"])
+def test_an_array_without_its_metadata_is_named(path: Path, array: str) -> None:
+    (path / "tiny" / array / "zarr.json").unlink()
+    with pytest.raises(CorruptStoreError, match=f"has no '{array}'"):
+        ActivationStore.open(path).dataset()
+
+
+@pytest.mark.parametrize("node", ["", "tiny/", "tiny/activation/"])
+def test_metadata_that_are_cut_are_named_with_the_place_of_the_cut(path: Path, node: str) -> None:
+    file = path / f"{node}zarr.json"
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(CorruptStoreError, match=rf"{node}zarr.json is not JSON \(cut at byte"):
+        ActivationStore.open(path).dataset("tiny")
+
+
+def test_empty_metadata_are_named(path: Path) -> None:
+    empty(path / "tiny/label/zarr.json")
+    with pytest.raises(CorruptStoreError, match=r"tiny/label/zarr.json is not JSON"):
+        ActivationStore.open(path).dataset()
+
+
+def change(file: Path, update: Callable[[dict[str, object]], object]) -> None:
+    metadata = json.loads(file.read_text())
+    update(metadata)
+    file.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize("change_to", [{"data_type": "bfloat16"}, {"codecs": [{"name": "new"}]}])
+def test_an_unknown_dtype_or_codec_is_named_with_its_model(
+    path: Path, change_to: dict[str, object]
+) -> None:
+    change(path / "tiny/activation/zarr.json", lambda metadata: metadata.update(change_to))
+    with pytest.raises(CorruptStoreError, match=r"tiny in .* cannot be opened: .*(bfloat16|new)"):
+        ActivationStore.open(path).dataset()
+
+
+def test_a_coordinate_of_another_length_is_named(path: Path) -> None:
+    change(path / "tiny/label/zarr.json", lambda metadata: metadata.update(shape=[20]))
+    message = "'label' has 20 entries along image, 'activation' has 21"
+    with pytest.raises(CorruptStoreError, match=message):
+        ActivationStore.open(path).dataset()
+
+
+def test_a_foreign_array_is_refused(path: Path) -> None:
+    change(path / "tiny/activation/zarr.json", lambda metadata: metadata.pop("dimension_names"))
+    with pytest.raises(NotAStoreError, match="no dimension names; iarmem did not write it"):
+        ActivationStore.open(path).dataset()
+
+
+def test_an_older_zarr_is_refused(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "old.zarr", mode="w", zarr_format=2)
+    with pytest.raises(NotAStoreError, match=r"no zarr.json.* folder with"):
+        ActivationStore.open(tmp_path / "old.zarr")
+
+
+def test_an_array_alone_is_refused(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a.zarr", shape=(3,), dtype="f4")
+    with pytest.raises(NotAStoreError, match="zarr v3 array without attribute"):
+        ActivationStore.open(tmp_path / "a.zarr")
+
+
+def test_nothing_at_a_url_is_not_found() -> None:
+    with pytest.raises(StoreNotFoundError, match="does not exist"):
+        ActivationStore.open("memory://iarmem-nothing/x.zarr")
+
+
+def test_a_store_that_lost_its_folder_of_data_is_damaged(path: Path) -> None:
+    shutil.rmtree(path / "tiny/activation/c")
+    with pytest.raises(CorruptStoreError, match="block 0, images 0-7"):
+        ActivationStore.open(path).dataset()
+
+
+def test_every_error_is_ours_and_a_builtin() -> None:
+    found = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, StoreError)]
+    for error in found:
+        assert issubclass(error, IarmemError)
+        builtins = [b for b in error.__mro__ if b.__module__ == "builtins"]
+        assert error is StoreError or builtins[0] is not Exception
