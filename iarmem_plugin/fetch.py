@@ -111,19 +111,27 @@ def _download(repository: str, file: str, folder: Path | None) -> Path:
 
     try:
         return Path(hf_hub_download(repository, file, local_dir=folder))
-    except errors.HfHubHTTPError as error:
-        code = error.response.status_code
-        raise FetchError(f"cannot fetch {file} from {repository}: {_reason(code)}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise FetchError(
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported
+        raise FetchError(_failure(repository, file, error)) from error
+
+
+def _failure(repository: str, file: str, error: Exception) -> str:
+    from huggingface_hub import errors
+
+    local = isinstance(error, errors.LocalEntryNotFoundError)  # hides why the hub was not used
+    cause = error.__cause__ if local else error
+    if isinstance(cause, errors.HfHubHTTPError):
+        reason = _reason(cause.response.status_code)
+        return f"cannot fetch {file} from {repository}: {reason}"
+    if local:
+        return (
             f"cannot fetch {file}: the hub {_endpoint()} cannot be reached; look at the "
             "connection, at HF_ENDPOINT and at HF_HUB_OFFLINE, and run the same command again"
-        ) from error
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported
-        raise FetchError(
-            f"the download of {file} from {repository} broke off ({' '.join(str(error).split())}); "
-            "run the same command again: it goes on where it stopped"
-        ) from error
+        )
+    return (
+        f"the download of {file} from {repository} broke off ({' '.join(str(error).split())}); "
+        "run the same command again: it goes on where it stopped"
+    )
 
 
 def _reason(code: int) -> str:
