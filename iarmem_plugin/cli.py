@@ -120,6 +120,7 @@ def localize(
     dtype: opt.Dtype = opt.Precision.float32,
     batch_size: opt.BatchSize = 32,
     views: opt.ViewCount = 10,
+    band: opt.Bands = None,
     seed: opt.Seed = 0,
     classes: opt.Classes = None,
     on_bad_image: opt.BadImage = opt.OnBadImage.error,
@@ -127,8 +128,10 @@ def localize(
 ) -> None:
     """Score every neuron of a model on images; write the scores."""
     from iarmem_plugin import plugins
+    from iarmem_plugin.bands import read_bands
     from iarmem_plugin.images import open_images
 
+    bands = read_bands(band or ())
     plugins.find("metric", metric)
     plugins.check_files(model, weights, tokenizer)
     num_classes = plugins.num_classes(model)
@@ -141,6 +144,8 @@ def localize(
 
     check_scores_folder(out)
     traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
+    if bands:
+        traced = traced.with_scales([traced.layout.band(*one) for one in bands.items()])
     with _progress() as progress:
         scores = run_localize(
             traced,
@@ -179,6 +184,7 @@ def mitigate(
     inception: opt.Inception = None,
     reference: opt.Reference = None,
     generated: opt.Generated = 1000,
+    check_batching: opt.CheckBatching = 0,
     weights: opt.Weights = None,
     tokenizer: opt.Tokenizer = None,
     device: opt.Device = "cpu",
@@ -229,6 +235,7 @@ def mitigate(
             similarity=measure,
             quality=quality,
             batch_size=batch_size,
+            check_batching=check_batching,
             progress=progress,
         )
     report.save(out)

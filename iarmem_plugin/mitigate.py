@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation import determinism
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
@@ -103,6 +104,7 @@ def mitigate(
     quality: QualityProtocol | None = None,
     backend: str = "weights",
     batch_size: int = 64,
+    check_batching: int = 0,
     progress: Progress | None = None,
 ) -> Report:
     """Run the extraction attack on a model as it came and after each intervention.
@@ -120,6 +122,8 @@ def mitigate(
         backend: see `intervene`.
         batch_size: images at a time; halved where memory does not suffice, and then for the
             arms that follow, too.
+        check_batching: how many candidates are also completed one by one by the unmodified model;
+            what differs is counted under ``batching`` in the provenance. See `check_batching`.
         progress: where progress bars may be shown.
 
     Returns:
@@ -154,9 +158,21 @@ def mitigate(
         results.append(_result(arm, measured, backend))
         if progress is not None and task is not None:
             progress.advance(task)
+    settings: dict[str, Any] = {"backend": backend, "prefix_tokens": prefix_tokens}
+    settings["batch_size"] = completing.size
+    if check_batching:
+        settings["batching"] = asdict(
+            determinism.check_batching(
+                model,
+                candidates,
+                views,
+                prefix_tokens=prefix_tokens,
+                batch_size=completing.size,
+                images=check_batching,
+            )
+        )
     names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
     joined = xr.concat(extractions, names, combine_attrs="override")
-    settings = {"backend": backend, "prefix_tokens": prefix_tokens, "batch_size": completing.size}
     return Report(
         model=model.adapter.variant.name,
         provenance=_provenance(model, scores, candidates, similarity, quality, settings),

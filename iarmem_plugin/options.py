@@ -38,6 +38,22 @@ Store = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass of the model.")]
 ViewCount = Annotated[int, typer.Option("--views", min=1, help="Augmented passes an image.")]
+Bands = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--band",
+        metavar="NAME=TOKENS",
+        help="Score the mean over the activations that predict these tokens, counted from 1, "
+        'in place of the model\'s scales: "first row=1-16". May be repeated.',
+    ),
+]
+CheckBatching = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Complete so many candidates in batches and one by one, and report the difference.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
 Classes = Annotated[
     Path | None, typer.Option(help="File that maps each class folder's name to its index.")

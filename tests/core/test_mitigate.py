@@ -210,6 +210,25 @@ def test_generated_images_differ_from_each_other_and_repeat_with_the_seed_in_any
     assert float(first.max()) <= 1.0
 
 
+def test_the_report_counts_what_batches_change_where_asked(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    report = mitigate(
+        model, scores, candidates, ARMS, similarity=TokenAgreement(), check_batching=2
+    )
+    batching = report.provenance["batching"]
+    assert (batching["images"], batching["batch_sizes"]) == (2, (64, 1))
+    assert batching["clear_flips"] == 0
+
+
+def test_scores_of_bands_choose_neurons_of_the_model(
+    model: ImageARModel, pictures: Images, candidates: Candidates
+) -> None:
+    banded = model.with_scales([model.layout.band("last two", [20, 21])])
+    report = run(model, localize(banded, pictures, views=2), candidates)
+    assert report.provenance["scores"]["scales"] == {"last two": "19-20"}
+
+
 def test_labels_follow_class_frequencies() -> None:
     labels = np.array([0] * 6 + [1] * 3 + [4] * 1)
     assert np.bincount(proportional_labels(labels, 10)).tolist() == [6, 3, 0, 0, 1]
