@@ -217,15 +217,42 @@ def test_memory_does_not_grow_with_the_number_of_slabs(tmp_path: Path) -> None:
     def peak(slabs: int) -> int:
         values = np.random.default_rng(2).random((1, 2, 512, 128 * slabs), np.float32)
         store = make_store(tmp_path / f"{slabs}.zarr", values, slab=128)
+        tracemalloc.start()
         with dask.config.set(scheduler="synchronous"):
-            score_on_cluster(store)  # what is made once, such as caches, is made now
-            tracemalloc.start()
             score_on_cluster(store)
-            largest = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
+        largest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
         return largest
 
+    peak(1)  # what is made once, such as caches, is made now
     assert peak(40) < 1.5 * peak(4)
+
+
+def test_a_store_has_as_many_objects_as_the_page_says(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", with_ties())
+    objects = [path for path in (tmp_path / "a.zarr").rglob("*") if path.is_file()]
+    assert len(objects) == BLOCKS * SLABS + SLABS + 22
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [  # of two shards a block, each with one request for its index and one for each chunk
+        ({"block": 0, "scale": 1}, 2 * (1 + 2 * 2)),
+        ({"block": 0, "scale": 1, "neuron": 7}, 2 * (1 + 2)),
+        ({"block": 0, "neuron": 7}, 2 * (1 + 3 * 2)),
+        ({"image": 7}, 2 * (1 + 3 * 2)),
+    ],
+    ids=["block and scale", "neuron and scale", "neuron", "image"],
+)
+def test_reading_takes_the_requests_that_the_page_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: dict[str, int], expected: int
+) -> None:
+    values = np.random.default_rng(3).random((2, 3, 1024, 512), np.float32)
+    store = make_store(tmp_path / "a.zarr", values, slab=256)
+    activation = store.activation
+    counted = requests(monkeypatch)
+    activation.isel(what).load()
+    assert sum(counted.values()) == expected
 
 
 def test_the_numbers_of_the_page_come_out() -> None:
