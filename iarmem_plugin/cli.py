@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -123,22 +122,35 @@ def localize(
     band: opt.Bands = None,
     seed: opt.Seed = 0,
     classes: opt.Classes = None,
+    image_root: opt.ImageRoot = None,
+    images_per_class: opt.ImagesPerClass = None,
+    images_fraction: opt.ImagesFraction = None,
+    subset_seed: opt.SubsetSeed = 0,
+    subset_part: opt.SubsetPart = 0,
     on_bad_image: opt.BadImage = opt.OnBadImage.error,
+    verify_images: opt.VerifyImages = False,
+    workers: opt.Workers = 0,
     as_json: opt.AsJson = False,
 ) -> None:
     """Score every neuron of a model on images; write the scores."""
     from iarmem_plugin import plugins
     from iarmem_plugin.bands import read_bands
-    from iarmem_plugin.images import open_images
 
     bands = read_bands(band or ())
     plugins.find("metric", metric)
     plugins.check_files(model, weights, tokenizer)
     num_classes = plugins.num_classes(model)
-    pictures = open_images(images, num_classes=num_classes, classes=classes)
-    pictures = _verified(pictures, on_bad_image)
+    pictures = _opened(images, image_root, num_classes=num_classes, classes=classes)
+    if images_per_class is not None or images_fraction is not None:
+        pictures = pictures.balanced(
+            images_per_class, fraction=images_fraction, seed=subset_seed, part=subset_part
+        )
+    if verify_images or on_bad_image == opt.OnBadImage.skip:
+        pictures = _verified(pictures, on_bad_image, workers=workers)
+    else:
+        pictures.check_headers()
 
-    from iarmem_plugin.localize import check_scores_folder, save_scores
+    from iarmem_plugin.localize import LIST_FILE, check_scores_folder, save_scores
     from iarmem_plugin.localize import localize as run_localize
     from iarmem_plugin.report import block_sums
 
@@ -154,10 +166,12 @@ def localize(
             views=views,
             batch_size=batch_size,
             seed=seed,
+            workers=workers,
             store=store,
             progress=progress,
         )
     save_scores(scores, out)
+    pictures.write_list(out / LIST_FILE)
     by_cell = block_sums(scores)
     result = {"metric": metric, "out": str(out), "by_block_and_scale": by_cell.values.tolist()}
     _show(result, _score_table(metric, by_cell), as_json=as_json)
@@ -192,12 +206,13 @@ def mitigate(
     batch_size: opt.BatchSize = 32,
     seed: opt.Seed = 0,
     classes: opt.Classes = None,
+    image_root: opt.ImageRoot = None,
     on_bad_image: opt.BadImage = opt.OnBadImage.error,
+    workers: opt.Workers = 0,
     as_json: opt.AsJson = False,
 ) -> None:
     """Edit the selected neurons, and report extraction and quality before and after."""
     from iarmem_plugin import choices, plugins
-    from iarmem_plugin.images import open_images
     from iarmem_plugin.report import check_output_folder
 
     arms = choices.arms(selector, intervention, factor, fraction, random_sets, seed)
@@ -205,10 +220,14 @@ def mitigate(
     check_output_folder(out)
     plugins.check_files(model, weights, tokenizer)
     num_classes = plugins.num_classes(model)
-    open_them = partial(open_images, num_classes=num_classes, classes=classes)
-    pictures = _verified(open_them(images), on_bad_image)
-    given = None if candidates is None else _verified(open_them(candidates), on_bad_image)
-    unseen = None if held_out is None else _verified(open_them(held_out), on_bad_image)
+
+    def usable(source: Path) -> Images:
+        found = _opened(source, image_root, num_classes=num_classes, classes=classes)
+        return _verified(found, on_bad_image, workers=workers)
+
+    pictures = usable(images)
+    given = None if candidates is None else usable(candidates)
+    unseen = None if held_out is None else usable(held_out)
 
     from iarmem_plugin.localize import load_scores
     from iarmem_plugin.mitigate import mitigate as run_mitigate
@@ -217,7 +236,7 @@ def mitigate(
     traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
     quality = None
     if inception is not None:
-        real = pictures if reference is None else _verified(open_them(reference), on_bad_image)
+        real = pictures if reference is None else usable(reference)
         quality = choices.quality(traced, inception, real, generated, seed, batch_size=batch_size)
     with _progress() as progress:
         tried = choices.candidates(
@@ -298,8 +317,18 @@ def list_plugins(as_json: opt.AsJson = False) -> None:
     _show({"plugins": rows, "skipped": problems}, table, as_json=as_json)
 
 
-def _verified(pictures: Images, on_bad: opt.OnBadImage) -> Images:
-    good = pictures.verify(on_bad.value)
+def _opened(
+    source: Path, root: Path | None, *, num_classes: int | None, classes: Path | None
+) -> Images:
+    from iarmem_plugin.images import open_images
+
+    of_list = root if source.suffix == ".txt" else None
+    return open_images(source, root=of_list, num_classes=num_classes, classes=classes)
+
+
+def _verified(pictures: Images, on_bad: opt.OnBadImage, *, workers: int) -> Images:
+    with _progress(on_terminal_only=True) as progress:
+        good = pictures.verify(on_bad.value, workers=workers, progress=progress)
     if good.skipped:
         rest = len(good.skipped) - 5
         names = ", ".join(good.skipped[:5]) + (f" and {rest} more" if rest > 0 else "")
@@ -312,7 +341,7 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def _progress(*, on_terminal_only: bool = False) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -320,7 +349,9 @@ def _progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    hidden = on_terminal_only and not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden) as progress:
         yield progress
 
 

@@ -26,7 +26,14 @@ class OnBadImage(StrEnum):
 
 Model = Annotated[str, typer.Argument(help="A model listed by `iarmem models`.")]
 ImageSource = Annotated[
-    Path, typer.Option("--images", help="Folder with a folder per class, or an .npz file.")
+    Path,
+    typer.Option(
+        "--images",
+        help="Folder with a folder per class, an .npz file, or a .txt with a path a line.",
+    ),
+]
+ImageRoot = Annotated[
+    Path | None, typer.Option(help="Folder that the paths in a .txt are in, if not the .txt's own.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Weights = Annotated[Path | None, typer.Option(help="File of the transformer's weights.")]
@@ -61,6 +68,25 @@ Classes = Annotated[
 BadImage = Annotated[
     OnBadImage,
     typer.Option("--on-bad-image", help="Stop at pictures that do not open, or skip them."),
+]
+VerifyImages = Annotated[
+    bool,
+    typer.Option(
+        "--verify-images",
+        help="Read every picture before the model is loaded; else a damaged one ends the run when "
+        "it is reached.",
+    ),
+]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that decode pictures; 0: this one.")]
+ImagesPerClass = Annotated[
+    int | None, typer.Option(min=1, help="Use so many pictures of each class, drawn at random.")
+]
+ImagesFraction = Annotated[
+    float | None, typer.Option(help="Use this share of the pictures, equally many of each class.")
+]
+SubsetSeed = Annotated[int, typer.Option(min=0, help="Seed of the draw of pictures.")]
+SubsetPart = Annotated[
+    int, typer.Option(min=0, help="Which of the subsets of this size that share no picture.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Fraction = Annotated[float, typer.Option(help="Share of neurons to edit, in (0, 1].")]
