@@ -255,12 +255,14 @@ def test_autocast_changes_neither_tokens_nor_the_captured_type(
     official: Any, tokens: Tensor
 ) -> None:
     pictures = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    model = wrap(official)
+    model, kinds = wrap(official), set()
     expected, exact = model.tokenize(pictures), neurons(model, tokens)
     with torch.autocast("cpu", torch.bfloat16):
+        official.blocks[1].ffn.fc1.register_forward_hook(lambda _m, _i, out: kinds.add(out.dtype))
         assert torch.equal(model.tokenize(pictures), expected)
         rounded = neurons(model, tokens)
         completed = model.complete(tokens[:, :1], LABELS, Sampling(guidance=1.0))
+    assert kinds == {torch.bfloat16}
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.02)  # bfloat16 keeps 8 bits
     assert completed.shape == tokens.shape

@@ -122,7 +122,8 @@ class OfficialVARAdapter(VARAdapter):
         known = known_scales(prefix.shape[1], (0, *self.config.ends))
         if known == len(self.config.patch_nums):
             return prefix.clone()
-        with torch.no_grad(), self._flags(caching=True), self._tokenizer_flags():
+        reading = attributes_set([(self.tokenizer.quantize, "prog_si", -1)])
+        with torch.no_grad(), self._flags(caching=True), reading:
             return _Run(self.network, self.tokenizer, labels, sampling).complete(prefix)
 
     @contextmanager
@@ -195,11 +196,12 @@ class _Run:
         return choose(logits, self.sampling, self.generator)
 
     def _next(self, fhat: Tensor, tokens: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """Return the sum of the code maps and the next scale's input."""
+        """Return the sum of the code maps, in float32 under autocast too, and the next input."""
         sides = self.quantizer.v_patch_nums
         codes = self.quantizer.embedding(tokens).mT.unflatten(2, (sides[scale], sides[scale]))
-        fhat, following = self.quantizer.get_next_autoregressive_input(
-            scale, len(sides), fhat, codes
-        )
+        with torch.autocast(fhat.device.type, enabled=False):
+            fhat, following = self.quantizer.get_next_autoregressive_input(
+                scale, len(sides), fhat, codes
+            )
         x = self.network.word_embed(following.flatten(2).mT)
         return fhat, torch.cat((x, x)) if self.guided else x
