@@ -6,6 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iarmem_adapters.linear import Linear
+
 NORM_EPS = 1e-6
 
 
@@ -64,10 +66,10 @@ class SelfAttention(nn.Module):
         """Make the layer for `width` channels in `heads` heads, which share their norms."""
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = Linear(width, 3 * width)
         self.q_norm = nn.LayerNorm(width // heads, eps=NORM_EPS)
         self.k_norm = nn.LayerNorm(width // heads, eps=NORM_EPS)
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(
         self, x: Float[Tensor, "image element width"], cache: KeyValueCache | None = None

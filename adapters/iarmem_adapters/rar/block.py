@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iarmem_adapters.linear import Linear
+
 from .attention import NORM_EPS, KeyValueCache, SelfAttention
 
 
@@ -16,9 +18,9 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, mlp_width: int) -> None:
         """Make the MLP for `width` channels and `mlp_width` neurons."""
         super().__init__()
-        self.fc1 = nn.Linear(width, mlp_width)
+        self.fc1 = Linear(width, mlp_width)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(mlp_width, width)
+        self.fc2 = Linear(mlp_width, width)
 
     def forward(
         self, x: Float[Tensor, "image element width"]

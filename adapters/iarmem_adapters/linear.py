@@ -1,0 +1,32 @@
+"""A linear layer that is quick for few rows, as one step of a generation has."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+FEW = range(6, 33)
+"""Numbers of rows for which the CPU's product is quicker with the weights on the left.
+
+Measured at RAR-B's widths, in float32: 8 rows take a quarter less time, 16 rows a sixth.
+"""
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, the same but for rounding."""
+
+    def forward(self, input: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+        """Return the product with the weights, plus the bias."""
+        if not self._few(input):
+            return super().forward(input)
+        columns = input.reshape(-1, self.in_features).T
+        out = torch.addmm(self.bias.unsqueeze(1), self.weight, columns)
+        return out.T.contiguous().view(*input.shape[:-1], self.out_features)
+
+    def _few(self, rows: Tensor) -> bool:
+        return (
+            rows.numel() // self.in_features in FEW
+            and rows.device.type == "cpu"
+            and rows.dtype == torch.float32
+        )
