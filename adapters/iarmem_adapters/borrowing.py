@@ -95,16 +95,15 @@ def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str)
         if key in found and found[key].shape != expected[key].shape
     ]
     for kind, keys in (
-        ("lacks", [key for key in expected if key not in found]),
-        ("has beside them", [key for key in found if key not in expected]),
+        ("lacks the weights", [key for key in expected if key not in found]),
+        ("has the unknown weights", [key for key in found if key not in expected]),
         ("has other sizes:", differing),
     ):
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise InputError(
-                f"this object is derived from {what}, not one: of the weights of {what} of its "
-                f"depth and width it {kind} {', '.join(keys[:5])}{more}; "
-                "hand over the original, or write an adapter for it"
+                f"this object is not quite {what}: it {kind} {', '.join(keys[:5])}{more}; hand "
+                "over the original, since a model derived from it needs an adapter of its own"
             )
 
 

@@ -71,7 +71,7 @@ def test_a_model_that_is_wrapped_already_is_wrapped_again(var: Any) -> None:
     assert wrap(wrap(var)).adapter.network is var
 
 
-def test_our_own_networks_are_taken_too() -> None:
+def test_our_own_network_is_refused_without_its_tokenizer() -> None:
     with pytest.raises(InputError, match="got RARTransformer and NoneType, expected a RARTransf"):
         wrap(RARTransformer(RAR))
 
@@ -141,8 +141,8 @@ BOTH = [
     (quantised, "'blocks.0.attn.proj.weight' is of type torch.int8"),
     (without_values, "has no values (meta device): load the weights"),
     (of_inference, "was made under torch.inference_mode(): build and load the model outside"),
-    (with_more, "it has beside them text_proj.weight, text_proj.bias"),
-    (with_less, "it lacks blocks.1.attn.proj.weight, blocks.1.attn.proj.bias"),
+    (with_more, "it has the unknown weights text_proj.weight, text_proj.bias"),
+    (with_less, "it lacks the weights blocks.1.attn.proj.weight, blocks.1.attn.proj.bias"),
     (with_other_sizes, "blocks.1.attn.proj.weight (16, 8) instead of (16, 16)"),
 ]
 
@@ -273,7 +273,7 @@ def test_another_tokenizer_than_rars_is_refused(
     other = standin("rar").PretrainedTokenizer(replace(VQGAN, vocab_size=8))
     assert "transformer has 16 codes, the tokenizer 8" in refusal(rar, other)
     vqgan.encoder.latent_tokens = nn.Parameter(torch.zeros(3))
-    assert "it has beside them encoder.latent_tokens" in refusal(rar, vqgan)
+    assert "it has the unknown weights encoder.latent_tokens" in refusal(rar, vqgan)
 
 
 def test_a_rars_tokenizer_in_half_precision_is_refused(rar: Any, vqgan: Any) -> None:
