@@ -141,3 +141,10 @@ def own_views(model: ImageARModel, images: Images) -> None:
     choices.append(CustomViews(shrunk, center_of=choices[0]))
     for augmentation in choices:
         next(capture(model, images, augmentation=augmentation))
+
+
+def part_of_a_list(listed: Path, pictures: Path) -> Images:
+    images = Images.from_list(listed, root=pictures, num_classes=1000)
+    part: Images = images.balanced(13, seed=0, part=1).join(images.balanced(fraction=0.01))
+    part.write_list(listed)
+    return part.check_headers().verify("skip", workers=4)
