@@ -60,6 +60,22 @@ def test_a_prefix_gives_the_first_of_the_logits(
     torch.testing.assert_close(part, whole[:, : known + 1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [[5, 5, 5], [9, 2, 9], [8, 1, 3]])
+def test_classes_are_modulated_once_each_and_change_no_image(
+    labels: list[int], small: RARTransformer, tokens: Tensor
+) -> None:
+    rows: list[int] = []
+    first = small.blocks[0].adaLN_modulation
+    hook = first.register_forward_hook(lambda _m, _i, out: rows.append(len(out)))
+    with torch.no_grad():
+        together = small(torch.tensor(labels), tokens)
+        hook.remove()
+        alone = [small(torch.tensor(labels[i : i + 1]), tokens[i : i + 1]) for i in range(3)]
+    assert rows == [len(set(labels))]
+    # float32 rounding of sums in another order
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
 def by_hand(model: RARTransformer, label: int, tokens: list[int]) -> tuple[Tensor, list[Tensor]]:
     """Return the last element's logits and its activations in each block, all written out.
 

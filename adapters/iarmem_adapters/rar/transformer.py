@@ -88,15 +88,21 @@ class RARTransformer(nn.Module):
             Unnormalised log-probabilities; those at position k predict token k, both counted
             from 0. What follows the last token of an image predicts nothing.
 
+        Images of one class share their modulations, a third of the blocks' products, so that a
+        batch of one class is the quickest; `adaLN_modulation` then sees each class once.
+
         Raises:
             ValueError: there are more tokens than `num_tokens`.
 
         Reference: arXiv 2411.00776, section 3.
         """
         x = self.embed(labels, tokens)
-        condition = self.condition(labels, 0, x.shape[1])
-        x = self.run_blocks(x, self.modulations(condition))
-        return self.logits(x[:, 1:], self.head_modulation(condition[:, 1:]))
+        classes, rows = labels.unique(return_inverse=True)
+        if len(classes) == len(labels):  # in an order of their own
+            classes, rows = labels, None
+        condition = self.condition(classes, 0, x.shape[1])
+        x = self.run_blocks(x, (_deal(one, rows) for one in self.modulations(condition)))
+        return self.logits(x[:, 1:], _deal(self.head_modulation(condition[:, 1:]), rows))
 
     def embed(
         self, labels: Int[Tensor, " image"], tokens: Int[Tensor, "image token"]
@@ -175,6 +181,15 @@ class RARTransformer(nn.Module):
         """Return [image, 1, width]; classes stand behind the codes and the mask."""
         embedded: Tensor = self.embeddings(labels + self.config.vocab_size + 1)
         return embedded.unsqueeze(1)
+
+
+def _deal(of_classes: Tensor, rows: Tensor | None) -> Tensor:
+    """Return each image's modulations, of those of the classes; one class is not copied."""
+    if rows is None:
+        return of_classes
+    if len(of_classes) == 1:
+        return of_classes.expand(len(rows), -1, -1)
+    return of_classes[rows]
 
 
 def _check(config: RARConfig) -> None:
