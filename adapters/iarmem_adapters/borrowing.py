@@ -52,6 +52,25 @@ def has_parts(model: nn.Module, paths: Iterable[str]) -> bool:
     return all(_has(model, path) for path in paths)
 
 
+def require_parts(model: nn.Module, paths: Iterable[str], *, where: str = "") -> None:
+    """Refuse an object that lacks something that a run sets or calls.
+
+    Args:
+        model: the object.
+        paths: dotted names of attributes, of any depth.
+        where: the object's own name, for the message.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    for path in paths:
+        if not _has(model, path):
+            raise InputError(
+                f"the object has no {f'{where}.{path}'.lstrip('.')}, which the authors' has: hand "
+                "over one that their code built, or its weight file to iarmem_plugin.load"
+            )
+
+
 def _has(owner: Any, path: str) -> bool:
     for name in path.split("."):
         if not hasattr(owner, name):

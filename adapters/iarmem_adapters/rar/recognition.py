@@ -19,6 +19,7 @@ from iarmem_adapters.borrowing import (
     compare_entries,
     has_parts,
     read_sizes,
+    require_parts,
 )
 from iarmem_plugin.errors import InputError
 
@@ -35,6 +36,8 @@ BLOCK_PARTS = (
     *("attn.qkv", "attn.q_norm", "attn.k_norm", "mlp.fc1", "mlp.act", "mlp.fc2"),
     "adaLN_modulation",
 )
+DRIVEN = ("random_ratio", "use_checkpoint", "forward_fn", "attn_mask")
+BLOCK_DRIVEN = ("attn.kv_cache", "attn.k_cache", "attn.v_cache", "norm1", "norm2")
 TOKENIZER_PARTS = ("encoder", "decoder", "quantize")
 NORMS = ("norm1", "norm2", "attn.q_norm", "attn.k_norm")
 EPS = "the released models use nn.LayerNorm(..., eps=1e-6)"
@@ -61,6 +64,9 @@ def check_transformer(network: Any) -> RARConfig:
     Raises:
         InputError: it would not compute what the published models compute.
     """
+    require_parts(network, DRIVEN)
+    for index, block in enumerate(network.blocks):
+        require_parts(block, BLOCK_DRIVEN, where=f"blocks.{index}")
     config = read_sizes(transformer_sizes, network, "RAR")
     with torch.device("meta"):
         plain = RARTransformer(config).state_dict()

@@ -18,6 +18,7 @@ from iarmem_adapters.borrowing import (
     compare_entries,
     has_parts,
     read_sizes,
+    require_parts,
 )
 from iarmem_plugin.errors import InputError
 
@@ -30,7 +31,19 @@ PARTS = (
     *("class_emb", "lvl_embed", "head_nm.ada_lin", "head"),
 )
 BLOCK_PARTS = ("attn.mat_qkv", "attn.zero_k_bias", "ffn.fc1", "ffn.act", "ffn.fc2")
+DRIVEN = ("cond_drop_rate", "prog_si", "get_logits", "head_nm.ln_wo_grad")
+BLOCK_DRIVEN = (
+    "attn.caching",
+    "attn.cached_k",
+    "attn.cached_v",
+    "ffn.fused_mlp_func",
+    "ln_wo_grad",
+)
 TOKENIZER_PARTS = ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv")
+TOKENIZER_DRIVEN = (
+    *("encoder.down", "img_to_idxBl", "idxBl_to_img", "quantize.prog_si"),
+    *("quantize.idxBl_to_var_input", "quantize.get_next_autoregressive_input"),
+)
 EPS = "build it with norm_eps=1e-6"
 ACTIVATION = "the released models use nn.GELU(approximate='tanh')"
 BUILDER = "build it with attn_l2_norm=True, as build_vae_var does"
@@ -52,7 +65,9 @@ def check_transformer(network: Any) -> VARConfig:
     Raises:
         InputError: it would not compute what the published models compute.
     """
+    require_parts(network, DRIVEN)
     for index, block in enumerate(network.blocks):
+        require_parts(block, BLOCK_DRIVEN, where=f"blocks.{index}")
         check_attribute(block, "attn.attn_l2_norm", True, BUILDER, where=f"blocks.{index}")
     config = read_sizes(transformer_sizes, network, "VAR")
     with torch.device("meta"):
@@ -89,6 +104,7 @@ def check_tokenizer(network: Any, config: VARConfig, given: nn.Module | None) ->
             f"vae_proxy[0] has the parts {', '.join(parts)}; expected VAR's tokenizer with "
             f"{', '.join(TOKENIZER_PARTS)}"
         )
+    require_parts(used, TOKENIZER_DRIVEN, where="vae_proxy[0]")
     scales = "build both with the same patch_nums"
     check_attribute(used, "quantize.v_patch_nums", config.patch_nums, scales, tuple)
     check_attribute(used, "quantize.using_znorm", False, "build it with using_znorm=False")
