@@ -11,8 +11,10 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from mmap import MAP_PRIVATE
 from pathlib import Path
+from typing import cast
 
 import rich.progress
 import torch
@@ -101,7 +103,7 @@ def file_facts(path: Path, place: str = "") -> dict[str, str | int]:
         transient=True,
         disable=quiet,
     ) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
     facts: dict[str, str | int] = {"name": path.name, "sha256": digest, "bytes": size}
     return facts | {"place": place} if place else facts
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-COMMANDS = ["demo", "localize", "mitigate", "models", "plugins"]
+COMMANDS = ["demo", "fetch", "localize", "mitigate", "models", "plugins"]
 COMMON = ["--weights", "--tokenizer", "--device", "--dtype", "--batch-size", "--seed", "--json"]
 
 
