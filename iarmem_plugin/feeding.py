@@ -71,7 +71,6 @@ def feed(
     drawing = _Drawing(images, augmentation, views, seed)
     for positions, pixels in zip(batches, _in_workers(drawing, batches, workers), strict=True):
         chosen = np.asarray(positions, np.int64)
-        refuse_identical_views(pixels)
         yield Batch(chosen, pixels, torch.from_numpy(images.labels[chosen].astype(np.int64)))
 
 
@@ -106,8 +105,10 @@ class _Drawing:
     seed: int
 
     def __call__(self, positions: Sequence[int]) -> UInt8[Tensor, "image view 3 height width"]:
-        drawn = np.stack([self._views(position) for position in positions])
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(drawn, 4, 2)))
+        planes = [np.moveaxis(self._views(position), 3, 1) for position in positions]
+        pixels = torch.from_numpy(np.stack([np.ascontiguousarray(views) for views in planes]))
+        refuse_identical_views(pixels)
+        return pixels
 
     def _views(self, position: int) -> UInt8[np.ndarray, "view height width 3"]:
         picture = self.images.load(position)

@@ -106,6 +106,14 @@ def test_different_views_single_views_and_plain_pictures_pass() -> None:
     refuse_identical_views(torch.rand(2, 3, 3, 4, 4))
     refuse_identical_views(torch.rand(2, 1, 3, 4, 4))
     refuse_identical_views(torch.ones(2, 3, 3, 4, 4))
+    red = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    refuse_identical_views(red.expand(2, 3, 3, 4, 4))
+
+
+def test_one_picture_with_different_views_is_enough() -> None:
+    views = torch.rand(3, 1, 3, 4, 4).repeat(1, 3, 1, 1, 1)
+    views[2, 1, 0, 0, 0] = 2
+    refuse_identical_views(views)
 
 
 def test_mirrored_views_are_crops_of_the_mirrored_picture_at_the_same_places() -> None:
