@@ -159,6 +159,17 @@ def test_a_classes_file_maps_the_folders(pictures: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_band_takes_the_place_of_the_models_scales(pictures: Path) -> None:
+    bands = ("--band", "first=1", "--band", "second scale=2-5")
+    done = localize(pictures, *bands, "--views", "2", "--json")
+    rows = json.loads(done.stdout)["by_block_and_scale"]
+    assert {len(row) for row in rows} == {2}
+
+
+def test_text_that_is_no_band_is_refused_before_the_model_is_loaded(pictures: Path) -> None:
+    assert_plain_error(localize(pictures, "--band", "x=0-9x"), "no span of tokens")
+
+
 def test_json_is_all_that_localize_prints_on_stdout(pictures: Path) -> None:
     done = localize(pictures, "--views", "2", "--json")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -49,9 +50,28 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def model(request: pytest.FixtureRequest) -> ImageARModel:
-    return MODELS[request.param]()
+SLOW = pytest.mark.slow  # minutes where two threads share a core with others
+
+every_batching = pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [
+        *((name, size, 1) for name in ("tiny VAR", "tiny RAR") for size in (1, 3)),
+        *((name, 32, 2) for name in ("tiny VAR", "tiny RAR")),
+        ("VAR organism", 3, 1),
+        *(pytest.param(name, 3, 2, marks=SLOW) for name in MODELS),
+        *(pytest.param("VAR organism", size, 2, marks=SLOW) for size in (1, 32)),
+    ],
+)
+
+
+@pytest.fixture
+def model(name: str) -> ImageARModel:
+    return loaded(name)
+
+
+@cache
+def loaded(name: str) -> ImageARModel:
+    return MODELS[name]()
 
 
 @pytest.fixture
@@ -85,7 +105,7 @@ def clear(first: Tensor, second: Tensor, gaps: Tensor) -> None:
     print(f"{tokens} tokens, {near} near ties, {flips} flips")
 
 
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (3, 1), (32, 2), (3, 2)])
+@every_batching
 def test_completions_are_the_same_in_any_batches_and_threads(
     model: ImageARModel, threads: None, size: int, count: int
 ) -> None:
@@ -123,7 +143,7 @@ def read_with_gaps(model: ImageARModel, monkeypatch: pytest.MonkeyPatch) -> tupl
     return tokens, torch.cat(gaps, dim=1)
 
 
-@pytest.mark.parametrize(("size", "count"), [(1, 1), (3, 1), (32, 2), (3, 2)])
+@every_batching
 def test_images_are_read_the_same_in_any_batches_and_threads(
     model: ImageARModel,
     threads: None,
