@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_adapters.group_norm import quick_layout
+from iarmem_adapters.precision import keeps_precision
 
 from .autoencoder import Decoder, Encoder
 
@@ -46,6 +47,7 @@ class Quantizer(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, code_width)
 
+    @keeps_precision
     def forward(
         self, features: Float[Tensor, "image code height width"]
     ) -> Int[Tensor, "image token"]:
@@ -123,6 +125,7 @@ class MaskGITVQGAN(nn.Module):
         """
         return self.decode_features(self.quantize.embed(tokens))
 
+    @keeps_precision
     def features(
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image code height2 width2"]:
@@ -143,6 +146,7 @@ class MaskGITVQGAN(nn.Module):
         out: Tensor = self.encoder(quick_layout(images))
         return out.contiguous()
 
+    @keeps_precision
     def decode_features(
         self, codes: Float[Tensor, "image code height width"], *, clamp: bool = True
     ) -> Float[Tensor, "image 3 height2 width2"]:

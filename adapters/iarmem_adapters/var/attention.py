@@ -92,7 +92,7 @@ class SelfAttention(nn.Module):
                 With `ends` it must be empty.
         """
         query, key, value = self._project(x)
-        scale = self.scale_mul_1H11.clamp_max(MAX_LOG_SCALE).exp()
+        scale = self.scale_mul_1H11.float().clamp_max(MAX_LOG_SCALE).exp()
         query, key = _normalise(query, scale), _normalise(key)
         if cache is not None:
             key, value = cache.extend(key, value)
@@ -123,6 +123,10 @@ def _spans(ends: tuple[int, ...]) -> list[tuple[int, int, int]]:
 def _normalise(
     x: Float[Tensor, "image head token channel"], scale: Tensor | float = 1.0
 ) -> Float[Tensor, "image head token channel"]:
-    """Divide by the l2 norm over channels (at least 1e-12) and multiply by `scale`."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-12)
-    return x * (scale / norm)
+    """Divide by the l2 norm over channels (at least 1e-12) and multiply by `scale`.
+
+    In float32, whatever came in; then in its precision again.
+    """
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    out: Tensor = x * (scale / norm.clamp_min(1e-12))
+    return out.to(x.dtype)

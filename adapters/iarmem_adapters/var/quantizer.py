@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iarmem_adapters.precision import keeps_precision
+
 PHI_CONVOLUTIONS = 4
 
 
@@ -86,6 +88,7 @@ class MultiScaleQuantizer(nn.Module):
             return features
         return F.interpolate(features, size=self.patch_nums[scale], mode="area")
 
+    @keeps_precision
     def nearest(
         self, features: Float[Tensor, "image code side side"]
     ) -> Int[Tensor, "image place"]:
@@ -104,6 +107,7 @@ class MultiScaleQuantizer(nn.Module):
         side = self.patch_nums[scale]
         return codes.mT.reshape(codes.shape[0], codes.shape[2], side, side)
 
+    @keeps_precision
     def smooth(
         self, codes: Float[Tensor, "image code side side"], scale: int
     ) -> Float[Tensor, "image code height width"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_adapters.group_norm import quick_layout
+from iarmem_adapters.precision import keeps_precision
 
 from .autoencoder import Decoder, Encoder
 from .quantizer import MultiScaleQuantizer
@@ -109,6 +110,7 @@ class MultiScaleVQVAE(nn.Module):
         rows = [self.quantize.next_input(next(sums), scale) for scale in scales]
         return torch.cat(rows, dim=1)
 
+    @keeps_precision
     def features(
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image code side side"]:
@@ -127,6 +129,7 @@ class MultiScaleVQVAE(nn.Module):
         out: Tensor = self.quant_conv(self.encoder(quick_layout(images)))
         return out.contiguous()
 
+    @keeps_precision
     def decode_features(
         self, fhat: Float[Tensor, "image code side side"], *, clamp: bool = True
     ) -> Float[Tensor, "image 3 height width"]:

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iarmem_adapters.precision import keeps_precision
+
 from .attention import KeyValueCache
 from .block import AdaptiveNorm, Block, adaptive_linear
 
@@ -118,6 +120,7 @@ class VARTransformer(nn.Module):
         embedded: Tensor = self.class_emb(labels)
         return embedded
 
+    @keeps_precision
     def embed(self, rows: Float[Tensor, "image place code"]) -> Float[Tensor, "image place width"]:
         """Return the inputs of known places, in the transformer's own precision."""
         embedded: Tensor = self.word_embed(rows.to(self.word_embed.weight.dtype))
