@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Integer
 from iarmem_plugin.errors import InputError
 
 LARGEST_CLASS = 2**31 - 1  # labels are int32
+IMAGENET_CLASSES = 1000
 _LINE = re.compile(r"(?P<name>.+?)[\t ,]+(?P<index>\d{1,18})\s*")
 _WORDNET = re.compile(r"n\d{8}")
 _WORDNET_LINE = re.compile(r"\s*(?P<id>n\d{8})(?:\s(?!\s*\d+\s*$).*)?")
@@ -44,6 +46,8 @@ def folder_labels(
         return _from_indices(indices, folders, num_classes, whole=whole)
     if whole:
         return {name: rank for rank, name in enumerate(folders) if name in set(used)}
+    if num_classes == IMAGENET_CLASSES and (ranks := imagenet_ranks()).keys() >= set(used):
+        return {name: ranks[name] for name in used}
     odd = next(name for name in used if name not in indices)
     known = "an unknown number of" if num_classes is None else f"{num_classes}"
     raise InputError(
@@ -51,6 +55,12 @@ def folder_labels(
         f"{known} classes, and the rank of a name is its class only where every class has its "
         f"folder; name the folders by class index, or give {_cure(odd)}"
     )
+
+
+def imagenet_ranks() -> dict[str, int]:
+    """Return the class of each of the thousand WordNet ids of ImageNet (ILSVRC 2012), its rank."""
+    text = resources.files("iarmem_plugin").joinpath("imagenet_ids.txt").read_text("ascii")
+    return {name: rank for rank, name in enumerate(text.split())}
 
 
 def refuse_labels(

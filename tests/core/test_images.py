@@ -208,10 +208,22 @@ def test_ids_with_indices_keep_their_indices(tmp_path: Path) -> None:
     assert open_images(tmp_path / "p", classes=tmp_path / "ids.txt").labels.tolist() == [7]
 
 
-def test_imagenets_folders_without_the_list_are_refused_with_the_cure(tmp_path: Path) -> None:
-    tree(tmp_path, "n15075141/a.JPEG")
-    with pytest.raises(InputError, match=r"'n15075141' cannot be told.*LOC_synset_mapping\.txt"):
+def test_some_of_imagenets_folders_are_known_by_their_ids(tmp_path: Path) -> None:
+    tree(tmp_path, "n15075141/a.JPEG", "n02119789/a.JPEG", "n01440764/a.JPEG")
+    images = open_images(tmp_path, num_classes=1000)
+    assert images.labels.tolist() == [0, 278, 999]  # tench, kit fox, toilet tissue
+
+
+def test_ids_that_are_not_imagenets_are_refused_with_the_cure(tmp_path: Path) -> None:
+    tree(tmp_path, "n15075141/a.JPEG", "n00000001/a.JPEG")
+    with pytest.raises(InputError, match=r"'n00000001' cannot be told.*LOC_synset_mapping\.txt"):
         open_images(tmp_path, num_classes=1000)
+
+
+def test_imagenets_ids_say_nothing_of_a_model_with_other_classes(tmp_path: Path) -> None:
+    tree(tmp_path, "n15075141/a.JPEG")
+    with pytest.raises(InputError, match="cannot be told"):
+        open_images(tmp_path, num_classes=100)
 
 
 # --- text files of paths
