@@ -34,10 +34,11 @@ if TYPE_CHECKING:
         Zero,
         ZeroWeights,
     )
-    from iarmem_plugin.localize import load_scores, localize, save_scores
+    from iarmem_plugin.localize import localize
     from iarmem_plugin.mitigate import Arm, mitigate
     from iarmem_plugin.plugins import load
     from iarmem_plugin.report import Report
+    from iarmem_plugin.score_files import load_scores, save_scores
     from iarmem_plugin.selection import Highest, Lowest, Random, select
     from iarmem_plugin.store import ActivationStore
     from iarmem_plugin.tracing import ImageARModel, intervene
@@ -115,10 +116,11 @@ make_lazy(
             "Zero",
             "ZeroWeights",
         ),
-        "iarmem_plugin.localize": ("load_scores", "localize", "save_scores"),
+        "iarmem_plugin.localize": ("localize",),
         "iarmem_plugin.mitigate": ("Arm", "mitigate"),
         "iarmem_plugin.plugins": ("load",),
         "iarmem_plugin.report": ("Report",),
+        "iarmem_plugin.score_files": ("load_scores", "save_scores"),
         "iarmem_plugin.selection": ("Highest", "Lowest", "Random", "select"),
         "iarmem_plugin.store": ("ActivationStore",),
         "iarmem_plugin.tracing": ("ImageARModel", "intervene"),

@@ -29,7 +29,7 @@ def capture(
     images: Images,
     *,
     views: int = 10,
-    batch_size: int = 32,
+    batch_size: int | Batching = 32,
     seed: int = 0,
     augmentation: Augmentation | None = None,
     workers: int = 0,
@@ -46,7 +46,8 @@ def capture(
         model: the wrapped model.
         images: the pictures; decoded batch by batch, so a bad one stops the run at its batch.
         views: augmented views of each image; 1 takes the centre view.
-        batch_size: images in one pass; halved where memory does not suffice.
+        batch_size: images in one pass; halved where memory does not suffice. Give a `Batching` to
+            see to what size.
         seed: of the views; each view's draw also depends on the image, not on its batch.
         augmentation: by default the one the model was trained with.
         workers: processes that decode pictures ahead of the model; 0 decodes in this one.
@@ -66,11 +67,12 @@ def capture(
 
     Reference: arXiv 2509.00488, section 3.2 and algorithm 1.
     """
-    _check(images, views, batch_size)
+    size = batch_size.size if isinstance(batch_size, Batching) else batch_size
+    _check(images, views, size)
     augmentation = model.adapter.variant.views if augmentation is None else augmentation
-    batches = _batches([range(len(images))] if slabs is None else slabs, batch_size)
+    batches = _batches([range(len(images))] if slabs is None else slabs, size)
     task = None if progress is None else progress.add_task("capture", total=sum(map(len, batches)))
-    batching = Batching(batch_size)
+    batching = Batching.of(batch_size)
     for batch in feed(images, batches, augmentation, views=views, seed=seed, workers=workers):
         means = _captured(model, batch.pixels, batch.labels, batching)
         yield _labelled(model, images.subset(batch.positions), means)

@@ -9,6 +9,7 @@ Only typer and rich are imported here; a command imports what it needs when it r
 from __future__ import annotations
 
 import json
+import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from iarmem_plugin import options as opt
+from iarmem_plugin import store_cli
 from iarmem_plugin.errors import IarmemError
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(store_cli.app, name="store")
 
 
 def _version(asked: bool) -> None:
@@ -111,8 +114,12 @@ def localize(
     model: opt.Model,
     images: opt.ImageSource,
     out: opt.Out,
-    metric: Annotated[str, typer.Option(help="A metric listed by `iarmem plugins`.")] = "unitmem",
+    metric: opt.Metrics = None,
     store: opt.Store = None,
+    keep_bits: opt.KeepBits = None,
+    break_lock: opt.BreakLock = False,
+    restart: opt.Restart = False,
+    slab: opt.Slab = 256,
     weights: opt.Weights = None,
     tokenizer: opt.Tokenizer = None,
     device: opt.Device = "cpu",
@@ -132,49 +139,68 @@ def localize(
     workers: opt.Workers = 0,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Score every neuron of a model on images; write the scores."""
+    """Score every neuron of a model on images; write the scores.
+
+    A run that was killed goes on when the same command is given again.
+    """
     from iarmem_plugin import plugins
     from iarmem_plugin.bands import read_bands
+    from iarmem_plugin.ranks import joined
 
     bands = read_bands(band or ())
-    plugins.find("metric", metric)
+    names = tuple(metric or ("unitmem",))
+    for name in names:
+        plugins.find("metric", name)
     plugins.check_files(model, weights, tokenizer)
-    num_classes = plugins.num_classes(model)
-    pictures = _opened(images, image_root, num_classes=num_classes, classes=classes)
-    if images_per_class is not None or images_fraction is not None:
-        pictures = pictures.balanced(
-            images_per_class, fraction=images_fraction, seed=subset_seed, part=subset_part
-        )
-    if verify_images or on_bad_image == opt.OnBadImage.skip:
-        pictures = _verified(pictures, on_bad_image, workers=workers)
-    else:
-        pictures.check_headers()
 
-    from iarmem_plugin.localize import LIST_FILE, check_scores_folder, save_scores
-    from iarmem_plugin.localize import localize as run_localize
-    from iarmem_plugin.report import block_sums
+    def usable() -> Images:
+        num_classes = plugins.num_classes(model)
+        pictures = _opened(images, image_root, num_classes=num_classes, classes=classes)
+        if images_per_class is not None or images_fraction is not None:
+            pictures = pictures.balanced(
+                images_per_class, fraction=images_fraction, seed=subset_seed, part=subset_part
+            )
+        if verify_images or on_bad_image == opt.OnBadImage.skip:
+            return _verified(pictures, on_bad_image, workers=workers)
+        return pictures.check_headers()
 
-    check_scores_folder(out)
-    traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
-    if bands:
-        traced = traced.with_scales([traced.layout.band(*one) for one in bands.items()])
-    with _progress() as progress:
-        scores = run_localize(
-            traced,
-            pictures,
-            metric=metric,
-            views=views,
-            batch_size=batch_size,
-            seed=seed,
-            workers=workers,
-            store=store,
-            progress=progress,
-        )
-    save_scores(scores, out)
-    pictures.write_list(out / LIST_FILE)
-    by_cell = block_sums(scores)
-    result = {"metric": metric, "out": str(out), "by_block_and_scale": by_cell.values.tolist()}
-    _show(result, _score_table(metric, by_cell), as_json=as_json)
+    with _ends_orderly(), joined(device) as ranks:
+        pictures = ranks.share(usable)
+
+        from iarmem_plugin.localize import localize as run_localize
+        from iarmem_plugin.report import block_sums
+        from iarmem_plugin.score_files import CHECKPOINTS, LIST_FILE, begin_scores, save_scores
+
+        ranks.share(lambda: begin_scores(out, restart=restart))
+        place = ranks.device(device)
+        traced = plugins.load(model, weights, tokenizer, device=place, dtype=dtype.value)
+        if bands:
+            traced = traced.with_scales([traced.layout.band(*one) for one in bands.items()])
+        with _progress(hidden=not ranks.first) as progress:
+            scores = run_localize(
+                traced,
+                pictures,
+                metric=names,
+                views=views,
+                batch_size=batch_size,
+                seed=seed,
+                workers=workers,
+                slab=slab,
+                store=store,
+                keep_bits=keep_bits,
+                lock="break" if break_lock else "take",
+                checkpoints=out / CHECKPOINTS,
+                ranks=ranks,
+                progress=progress,
+            )
+        if not ranks.first:
+            return
+        save_scores(scores, out)
+        pictures.write_list(out / LIST_FILE)
+        by_cell = {name: block_sums(one) for name, one in scores.items()}
+        for name, cells in by_cell.items():
+            result = {"metric": name, "out": str(out), "by_block_and_scale": cells.values.tolist()}
+            _show(result, _score_table(name, cells), as_json=as_json)
 
 
 @app.command()
@@ -229,8 +255,8 @@ def mitigate(
     given = None if candidates is None else usable(candidates)
     unseen = None if held_out is None else usable(held_out)
 
-    from iarmem_plugin.localize import load_scores
     from iarmem_plugin.mitigate import mitigate as run_mitigate
+    from iarmem_plugin.score_files import load_scores
 
     found = load_scores(scores)
     traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
@@ -327,7 +353,7 @@ def _opened(
 
 
 def _verified(pictures: Images, on_bad: opt.OnBadImage, *, workers: int) -> Images:
-    with _progress(on_terminal_only=True) as progress:
+    with _progress(hidden=not Console(stderr=True).is_terminal) as progress:
         good = pictures.verify(on_bad.value, workers=workers, progress=progress)
     if good.skipped:
         rest = len(good.skipped) - 5
@@ -341,7 +367,7 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 
 @contextmanager
-def _progress(*, on_terminal_only: bool = False) -> Iterator[Progress]:
+def _progress(*, hidden: bool = False) -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -349,10 +375,22 @@ def _progress(*, on_terminal_only: bool = False) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    hidden = on_terminal_only and not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
         yield progress
+
+
+@contextmanager
+def _ends_orderly() -> Iterator[None]:
+    """Leave every context when a scheduler or torchrun ends the process, so that locks go."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _table(title: str, *columns: str) -> Table:

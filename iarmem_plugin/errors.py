@@ -39,6 +39,10 @@ class NonFiniteSimilarityError(IarmemError, ArithmeticError):
     """NaN or infinity among similarities or logits; the message names the images."""
 
 
+class RankError(IarmemError, RuntimeError):
+    """Another process of the same run has ended; its own message says why."""
+
+
 class PluginError(IarmemError, RuntimeError):
     """Two plugins provide the same name, or a plugin provides what it should not."""
 

@@ -34,32 +34,43 @@ def canonical_json(value: Mapping[str, Any]) -> str:
         raise InputError(f"an attribute of the store is no JSON value: {error}") from error
 
 
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+def differences(
+    stored: Mapping[str, Any], given: Mapping[str, Any], *, where: str = "in the store"
+) -> list[str]:
     """Say which settings differ, one sentence part each: ``"seed: 0 in the store, 1 given"``."""
     absent = object()
     return [
-        f"{name}: {_shown(stored, name)} in the store, {_shown(given, name)} given"
+        f"{name}: {_shown(stored, name)} {where}, {_shown(given, name)} given"
         for name in sorted({*stored, *given})
         if stored.get(name, absent) != given.get(name, absent)
     ]
 
 
-def require_same(stored: Mapping[str, Any], given: Mapping[str, Any], *, place: str) -> None:
+def require_same(
+    stored: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    place: str,
+    where: str = "in the store",
+    cure: str = "name a new store",
+) -> None:
     """Refuse to go on with a capture that was begun with other settings.
 
     Args:
         stored: settings in the store.
         given: settings of this run.
         place: name of the store, for the message.
+        where: the stored settings are, in words.
+        cure: what to do, if not to use the same settings.
 
     Raises:
         FingerprintMismatchError: naming every field that differs.
     """
     as_stored = json.loads(canonical_json(given))  # tuples become lists, as on disk
-    if fields := differences(stored, as_stored):
+    if fields := differences(stored, as_stored, where=where):
         raise FingerprintMismatchError(
             f"{place} was captured with other settings ({'; '.join(fields)}); use the same to "
-            "resume, or name a new store"
+            f"resume, or {cure}"
         )
 
 

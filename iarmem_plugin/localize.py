@@ -3,193 +3,217 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import xarray as xr
 
 from iarmem_plugin import plugins
 from iarmem_plugin.augmentation import Augmentation
+from iarmem_plugin.batching import Batching
 from iarmem_plugin.capture import capture
+from iarmem_plugin.capture_settings import capture_settings, captured_with
+from iarmem_plugin.checkpoints import Checkpoints
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.outputs import check_place
+from iarmem_plugin.passes import Pass
 from iarmem_plugin.provenance import model_provenance
-from iarmem_plugin.store_capture import keep
+from iarmem_plugin.ranks import Ranks
+from iarmem_plugin.store_capture import Lock, keep
+from iarmem_plugin.streaming import stream
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from iarmem_plugin.tracing import ImageARModel
 
-SCORES_FILE = "scores.nc"
-PARTIAL = f"{SCORES_FILE}.partial"
-LIST_FILE = "images.txt"
-OUR_FILES = frozenset(
-    {SCORES_FILE, PARTIAL, LIST_FILE, "heatmap.png", "neurons.png", "histogram.png"}
-)
+ACTIVITY = "mean-activation"
+
+
+@overload
+def localize(
+    model: ImageARModel,
+    images: Images,
+    *,
+    metric: str | Metric = ...,
+    views: int = ...,
+    batch_size: int = ...,
+    seed: int = ...,
+    augmentation: Augmentation | None = ...,
+    workers: int = ...,
+    slab: int = ...,
+    store: Path | None = ...,
+    keep_bits: int | None = ...,
+    lock: Lock = ...,
+    checkpoints: Path | None = ...,
+    ranks: Ranks | None = ...,
+    progress: Progress | None = ...,
+) -> xr.Dataset: ...
+
+
+@overload
+def localize(
+    model: ImageARModel,
+    images: Images,
+    *,
+    metric: list[str] | tuple[str | Metric, ...],
+    views: int = ...,
+    batch_size: int = ...,
+    seed: int = ...,
+    augmentation: Augmentation | None = ...,
+    workers: int = ...,
+    slab: int = ...,
+    store: Path | None = ...,
+    keep_bits: int | None = ...,
+    lock: Lock = ...,
+    checkpoints: Path | None = ...,
+    ranks: Ranks | None = ...,
+    progress: Progress | None = ...,
+) -> dict[str, xr.Dataset]: ...
 
 
 def localize(
     model: ImageARModel,
     images: Images,
     *,
-    metric: str | Metric = "unitmem",
+    metric: str | Metric | list[str] | tuple[str | Metric, ...] = "unitmem",
     views: int = 10,
     batch_size: int = 32,
     seed: int = 0,
     augmentation: Augmentation | None = None,
     workers: int = 0,
+    slab: int = 256,
     store: Path | None = None,
+    keep_bits: int | None = None,
+    lock: Lock = "take",
+    checkpoints: Path | None = None,
+    ranks: Ranks | None = None,
     progress: Progress | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset | dict[str, xr.Dataset]:
     """Score every neuron of a model by its activations on training images.
 
-    Activations stream through the metric; they are kept only if `store` names a path.
+    Activations stream through the metrics, or, where `store` names a path, are kept first and
+    scored from there. A run that was killed goes on when it is started again with the same
+    settings: with `store`, or with `checkpoints`.
 
     Args:
         model: the wrapped model; it comes back as it was.
         images: training images.
-        metric: a name or a fresh instance.
+        metric: a name or a fresh instance; or several, which share one pass.
         views: augmented views of each image.
         batch_size: images in one pass.
         seed: of the views.
         augmentation: draws the views; by default the one the model was trained with.
         workers: processes that decode pictures ahead of the model; 0 decodes in this one.
-        store: where to write an activation store; None keeps no activations.
+        slab: images that are finished together; no batch goes over the end of a slab.
+        store: where to write or go on writing an activation store; None keeps no activations.
+        keep_bits: of the 23 mantissa bits in the store; 13 halve the disk.
+        lock: what to do about the lock of the store; see `open_for_capture`.
+        checkpoints: folder for the states of a run without a store; None saves none.
+        ranks: the processes that share the work; this one alone by default.
         progress: where a progress bar may be shown.
 
     Returns:
         ``score`` (the metric's) and ``mean_activation``, both with dims (block, scale, neuron)
         and the coordinate ``valid``; attribute ``provenance`` (JSON) says how they were made.
+        For several metrics, such a dataset by the name of each. In all processes the same.
 
     Raises:
         UnknownNameError: no such metric.
         InputError: images that cannot be used.
         NonFiniteActivationError: NaN or infinity among the activations.
+        FingerprintMismatchError: what is to be gone on with was begun with other settings.
+        StoreError: of the store, see `open_for_capture`.
+        RankError: another process has ended.
 
     Reference: arXiv 2509.00488, section 3.2.
     """
     images.check_labels(model.adapter.variant.num_classes)
-    scorer = plugins.find("metric", metric)() if isinstance(metric, str) else metric
-    activity = plugins.find("metric", "mean-activation")()
+    scorers = _instances((metric,) if isinstance(metric, str | Metric) else metric)
+    metrics = {ACTIVITY: plugins.find("metric", ACTIVITY)(), **scorers}
+    ranks = Ranks() if ranks is None else ranks
     drawn = model.adapter.variant.views if augmentation is None else augmentation
+    batching = Batching(batch_size)
     run = partial(
         capture,
         model,
         views=views,
-        batch_size=batch_size,
+        batch_size=batching,
         seed=seed,
         augmentation=drawn,
         workers=workers,
     )
-    provenance = model_provenance(model) | describe_images(images)
-    provenance |= {"views": views, "batch_size": batch_size, "seed": seed}
-    provenance["scales"] = {scale.name: scale.spans for scale in model.layout.scales}
-    provenance |= {"augmentation": dict(drawn.provenance)}
+    settings: dict[str, Any] = {"views": views, "batch_size": batch_size, "seed": seed}
+    settings |= {"augmentation": dict(drawn.provenance)}
+    provenance = ranks.share(lambda: _provenance(model, images) | settings)
+    work = Pass(images, run, slab, ranks, progress)
+    work.say(f"{len(images):,} images, {views} views of each: {len(images) * views:,} passes")
     if store is None:
-        batches: Iterable[xr.DataArray] = run(images)
+        settings = capture_settings(model, work, provenance) | {"metrics": sorted(metrics)}
+        saved = None if checkpoints is None else Checkpoints(checkpoints, settings)
+        stream(work, metrics, saved)
     else:
-        check_place(store)
-        about = {"provenance": provenance, "checkpoint_sha256": provenance["weights_sha256"]}
-        batches = keep(store, model, images, run, attrs=about)
-    task = None if progress is None else progress.add_task("capture", total=len(images))
-    for batch in batches:
-        scorer.update(batch)
-        activity.update(batch)
-        if progress is not None and task is not None:
-            progress.advance(task, batch.sizes["image"])
-    return _scores(scorer, activity, provenance | {"metric": scorer.name})
+        _keep_and_read(model, work, metrics, store, provenance, keep_bits, lock)
+    provenance |= {"slab": slab, "batch_size_used": min(ranks.gather(batching.size))}
+    scores = ranks.share(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance))
+    return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
 
 
-def save_scores(scores: xr.Dataset, folder: Path) -> Path:
-    """Write scores to ``scores.nc`` in a folder, whole or not at all, and pictures beside it.
+def _instances(given: Sequence[str | Metric]) -> dict[str, Metric]:
+    made = [plugins.find("metric", one)() if isinstance(one, str) else one for one in given]
+    names = [one.name for one in made]
+    if not made or len(set(names)) != len(names):
+        raise InputError(f"the metrics {names} were given; give one or more, each once")
+    return dict(zip(names, made, strict=True))
 
-    Returns:
-        the folder.
 
-    Raises:
-        InputError: the folder holds other files.
+def _keep_and_read(
+    model: ImageARModel,
+    work: Pass,
+    metrics: Mapping[str, Metric],
+    store: Path,
+    provenance: Mapping[str, Any],
+    keep_bits: int | None,
+    lock: Lock,
+) -> None:
+    """Capture into a store what it lacks; then give all of it to the first process's metrics.
+
+    They read in the order of the images, so sums do not depend on who captured what, and when.
     """
-    from iarmem_plugin import plots
+    from iarmem_plugin.store import ActivationStore
 
-    check_scores_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    scores.to_netcdf(folder / PARTIAL, engine="h5netcdf")
-    (folder / PARTIAL).replace(folder / SCORES_FILE)
-    pictures = {
-        "heatmap.png": plots.heatmap(scores),
-        "neurons.png": plots.neurons_by_block(scores),
-        "histogram.png": plots.histogram(scores),
-    }
-    for name, figure in pictures.items():
-        (folder / name).write_bytes(plots.png(figure))
-    return folder
+    check_place(store)
+    keep(store, model, work, attrs=captured_with(provenance), keep_bits=keep_bits, lock=lock)
+    if not work.ranks.first:
+        return
+    name = model.adapter.variant.name
+    for batch in work.shown(ActivationStore.open(store).batches(name), "score"):
+        for metric in metrics.values():
+            metric.update(batch)
 
 
-def check_scores_folder(folder: Path) -> None:
-    """Refuse a place where scores must not be written; call it before the expensive part.
-
-    Raises:
-        InputError: it is a file or a folder with other files, or cannot be made.
-    """
-    check_place(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder for the scores")
-    others = {file.name for file in folder.iterdir()} - OUR_FILES if folder.exists() else set()
-    if others:
-        raise InputError(
-            f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "
-            "one that holds earlier scores"
-        )
+def _provenance(model: ImageARModel, images: Images) -> dict[str, Any]:
+    scales = {scale.name: scale.spans for scale in model.layout.scales}
+    return model_provenance(model) | describe_images(images) | {"scales": scales}
 
 
-def load_scores(path: Path) -> xr.Dataset:
-    """Read scores from a file or from the folder that `localize` wrote.
-
-    Raises:
-        InputError: there is no such file, or it holds no scores.
-    """
-    file = path / SCORES_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"there are no scores at {file}; make some with 'iarmem localize'")
-    try:
-        scores = xr.load_dataset(file, engine="h5netcdf")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as netCDF: {error}") from error
-    try:
-        check_scores(scores)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    return scores
-
-
-def check_scores(scores: xr.Dataset) -> None:
-    """Refuse what `localize` did not make and what lacks a part of it.
-
-    Raises:
-        InputError: the message names what is missing.
-    """
-    if "score" not in scores or set(scores["score"].dims) != {"block", "scale", "neuron"}:
-        raise InputError("there is no variable 'score' with dims block, scale, neuron")
-    missing = [name for name in ("valid", "scale_name") if name not in scores.coords]
-    missing += [name for name in ("metric", "provenance") if name not in scores.attrs]
-    if missing:
-        raise InputError(f"the scores lack {', '.join(missing)}; make them with 'iarmem localize'")
-    try:
-        provenance = json.loads(scores.attrs["provenance"])
-    except (TypeError, ValueError) as error:
-        raise InputError("the scores' provenance is not JSON") from error
-    if not isinstance(provenance, dict):
-        raise InputError("the scores' provenance is no mapping")
-
-
-def _scores(scorer: Metric, activity: Metric, provenance: Mapping[str, Any]) -> xr.Dataset:
-    score, mean = _computed(scorer), activity.compute()
+def _all_scores(
+    scorers: Mapping[str, Metric], activity: Metric, provenance: Mapping[str, Any]
+) -> dict[str, xr.Dataset]:
+    mean = activity.compute()
     mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
+    return {
+        name: _scores(scorer, mean, {**provenance, "metric": name})
+        for name, scorer in scorers.items()
+    }
+
+
+def _scores(scorer: Metric, mean: xr.DataArray, provenance: Mapping[str, Any]) -> xr.Dataset:
+    score = _computed(scorer)
     variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
     dataset = xr.Dataset(variables, attrs={"metric": scorer.name})
     dataset.attrs["provenance"] = json.dumps(provenance)

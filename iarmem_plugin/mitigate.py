@@ -27,9 +27,10 @@ from iarmem_plugin.interfaces import (
     Selector,
     Similarity,
 )
-from iarmem_plugin.localize import check_scores, describe_images
+from iarmem_plugin.localize import describe_images
 from iarmem_plugin.provenance import model_provenance
 from iarmem_plugin.report import ArmResult, Report
+from iarmem_plugin.score_files import check_scores
 from iarmem_plugin.selection import check_fraction
 from iarmem_plugin.tracing import ImageARModel, intervene
 

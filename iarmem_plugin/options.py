@@ -40,8 +40,32 @@ Weights = Annotated[Path | None, typer.Option(help="File of the transformer's we
 Tokenizer = Annotated[Path | None, typer.Option(help="File of the tokenizer's weights.")]
 Device = Annotated[str, typer.Option(help="Such as cpu, cuda or cuda:1.")]
 Dtype = Annotated[Precision, typer.Option(help="Precision of the weights.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        help="A metric listed by `iarmem plugins`; give several to share one pass. [default: "
+        "unitmem]",
+    ),
+]
 Store = Annotated[
-    Path | None, typer.Option(help="Keep the activations in this new .zarr folder, too.")
+    Path | None,
+    typer.Option(help="Keep the activations in this .zarr folder, too; resumes one that is there."),
+]
+KeepBits = Annotated[
+    int | None,
+    typer.Option(min=1, max=23, help="Mantissa bits to keep in the store; 13 halve the disk."),
+]
+BreakLock = Annotated[
+    bool,
+    typer.Option("--break-lock", help="Resume a store whose lock a killed run has left behind."),
+]
+Restart = Annotated[
+    bool,
+    typer.Option("--restart", help="Discard what an unfinished run without a store has left."),
+]
+Slab = Annotated[
+    int, typer.Option(min=1, help="Images that are finished together, and lost if a run is killed.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in one pass of the model.")]
 ViewCount = Annotated[int, typer.Option("--views", min=1, help="Augmented passes an image.")]

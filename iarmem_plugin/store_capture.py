@@ -5,18 +5,17 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import xarray as xr
 
 from iarmem_plugin.errors import DiskFullError, StoreLockedError
 from iarmem_plugin.fingerprint import require_same
 from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout
-from iarmem_plugin.mantissa import round_mantissa
+from iarmem_plugin.passes import Pass
 from iarmem_plugin.store import ActivationStore, Place, holds, local_folder
 from iarmem_plugin.store_format import COMPRESSED, group_attributes, group_name, raw_bytes
 from iarmem_plugin.store_lock import WriteLock
@@ -90,75 +89,81 @@ def open_for_capture(
 def keep(
     place: Place,
     model: ImageARModel,
-    images: Images,
-    capture: Callable[..., Iterable[xr.DataArray]],
+    work: Pass,
     *,
-    slab: int = 256,
     attrs: Mapping[str, Any] | None = None,
     keep_bits: int | None = None,
     lock: Lock = "take",
-) -> Iterator[xr.DataArray]:
-    """Yield the activations of all images; those not in the store are captured and kept.
+) -> None:
+    """Capture the images that are not in the store into it.
 
-    What an earlier run with the same settings has committed is read, not captured again.
-    Whatever ends the run leaves the committed slabs in place: the same call resumes it.
+    What an earlier run with the same settings has committed is left as it is. Whatever ends the
+    run leaves the committed slabs in place: the same call resumes it. Of several processes, the
+    first creates and locks the store, and none returns before all have written their slabs.
 
     Args:
         place: see `ActivationStore.open`.
         model: the model to capture.
-        images: all images, in order.
-        capture: called as ``capture(images, slabs=…)`` with the positions of each pending slab;
-            yields batches of them, slab by slab.
-        slab: images committed together, K.
+        work: images and how they are captured.
         attrs: see `open_for_capture`.
         keep_bits: see `ActivationStore.create`.
-        lock: see `open_for_capture`.
+        lock: see `open_for_capture`; in the first process.
 
     Raises:
         IncompleteCaptureError: if the batches of a slab end before its images do.
+        RankError: if another process has ended.
     """
-    name, layout = model.adapter.variant.name, model.layout
-    with (
-        open_for_capture(
-            place,
-            model=name,
-            layout=layout,
-            images=images,
-            slab=slab,
-            attrs=attrs,
-            keep_bits=keep_bits,
-            lock=lock,
-        ) as store,
-        store.writing(name) as writer,
-    ):
-        pending = store.pending(name)
-        yield from store.batches(name, partial="drop")
-        slabs = [store.images_of(name, number) for number in pending]
-        for batch in capture(images, slabs=slabs):
-            writer.write(batch)
-            yield batch.copy(data=round_mantissa(batch.data, keep_bits))
+    name, ranks = model.adapter.variant.name, work.ranks
+    begin = partial(
+        open_for_capture,
+        place,
+        model=name,
+        layout=model.layout,
+        images=work.images,
+        slab=work.slab,
+        attrs=attrs,
+        keep_bits=keep_bits,
+    )
+    if not ranks.first:
+        ranks.wait()  # until the first process has laid it out
+    with begin(lock=lock if ranks.first else "wait") as store:
+        if ranks.first:
+            ranks.wait()
+        pending = ranks.share(lambda: store.pending(name))  # before anyone writes
+        with store.writing(name) as writer:
+            for captured in work.over(pending):
+                writer.write(captured.batch)
+        ranks.wait()
 
 
-def require_room(place: Place, raw: int) -> None:
+def require_room(place: Place, raw: int) -> str:
     """Refuse to begin what the disk cannot hold; a store that is no local folder is not asked.
 
     Args:
         place: of the store.
         raw: bytes of the activations to be written, uncompressed.
 
+    Returns:
+        what is needed and what is free, in words.
+
     Raises:
         DiskFullError: saying what is needed and what is free.
     """
+    need = raw * COMPRESSED
     if (local := local_folder(place)) is None:
-        return
+        return f"the activations need about {need / 1e9:.1f} GB"
     parent = _existing(local)
-    need, free = raw * COMPRESSED, shutil.disk_usage(parent).free
+    free = shutil.disk_usage(parent).free
+    room = (
+        f"the activations need about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at "
+        f"{parent}"
+    )
     if need > free:
         raise DiskFullError(
             errno.ENOSPC,
-            f"the activations need about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at "
-            f"{parent}; make room, capture fewer images, or keep fewer bits",
+            f"{room}; make room, capture fewer images, or keep fewer bits",
         )
+    return room
 
 
 @contextmanager

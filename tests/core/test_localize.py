@@ -20,7 +20,8 @@ from iarmem_plugin.errors import (
     UnknownNameError,
 )
 from iarmem_plugin.images import Images
-from iarmem_plugin.localize import load_scores, localize, save_scores
+from iarmem_plugin.localize import localize
+from iarmem_plugin.score_files import load_scores, save_scores
 from iarmem_plugin.store import ActivationStore
 from iarmem_plugin.tracing import ImageARModel
 
