@@ -1,0 +1,140 @@
+"""`iarmem store` as users type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import store_builders as made
+import xarray as xr
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from iarmem_plugin.errors import IarmemError
+from iarmem_plugin.store import ActivationStore
+from iarmem_plugin.store_cli import app
+
+
+def store(*arguments: object) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def iarmem(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `iarmem store` in a process of its own."""
+    command = [sys.executable, "-m", "iarmem_plugin", "store", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made.fill(tmp_path / "x.zarr")
+    return tmp_path / "x.zarr"
+
+
+def test_info_says_what_is_inside_and_what_is_missing(path: Path) -> None:
+    ActivationStore.open(path, "r+").invalidate("tiny", 1)
+    done = store("info", path, "--json")
+    (model,) = json.loads(done.stdout)["models"]
+    assert done.exit_code == 0
+    assert {name: model[name] for name in ("model", "blocks", "scales", "neurons", "images")} == {
+        "model": "tiny",
+        "blocks": 2,
+        "scales": 3,
+        "neurons": 20,
+        "images": 21,
+    }
+    assert (model["captured"], model["slabs"], model["pending_slabs"]) == (13, 3, [1])
+    shards = [f for f in (path / "tiny/activation/c").rglob("*") if f.is_file()]
+    assert model["bytes"] == sum(shard.stat().st_size for shard in shards)
+    assert "2 of 3" in store("info", path).stdout
+
+
+def test_verify_passes_a_sound_store(path: Path) -> None:
+    done = store("verify", path, "--deep", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["damages"]) == (0, [])
+
+
+def test_verify_finds_a_flipped_bit_when_it_reads(path: Path) -> None:
+    shard = path / "tiny/activation/c/0/1/0/0/1"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(bytes(data))
+    assert store("verify", path).exit_code == 0
+    done = iarmem("verify", path, "--deep", "--json")
+    assert done.returncode == 2
+    (damage,) = json.loads(done.stdout)["damages"]
+    assert "block 1, images 8-15" in damage
+    assert "1 shards are missing or damaged" in done.stderr
+
+
+def test_invalidate_leaves_a_store_to_resume(path: Path) -> None:
+    done = store("invalidate", path, "--slab", 0, "--slab", 2)
+    assert done.exit_code == 0
+    assert ActivationStore.open(path).pending() == [0, 2]
+    assert not path.with_name("x.zarr.tiny.lock").exists()
+
+
+@pytest.mark.parametrize("kind", ["nc", "npz"])
+def test_a_slice_is_written_with_its_coordinates(path: Path, tmp_path: Path, kind: str) -> None:
+    out = tmp_path / f"slice.{kind}"
+    done = store("slice", path, "--block", 1, "--scale", 2, "--neuron", 17, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    expected = made.make_scores(21, made.make_layout())[:, 1, 2, 17]
+    if kind == "nc":
+        with xr.open_dataarray(out, engine="h5netcdf") as found:
+            assert np.array_equal(expected, found.squeeze())
+            assert found["image_path"].to_numpy()[0] == "n03/3.png"
+    else:
+        with np.load(out) as file:
+            assert np.array_equal(expected, file["activation"].squeeze())
+            assert file["image_path"][0] == "n03/3.png"
+            assert list(file["image"][:2]) == [3, 4]
+    assert not list(tmp_path.glob("*partial*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--neuron", 20, "--out", "x.nc"), "there is no neuron 20; there are 0 to 19"),
+        (("--out", "x.csv"), "neither .nc nor .npz"),
+        (("--model", "other", "--out", "x.nc"), "there is no 'other'"),
+    ],
+)
+def test_a_slice_that_cannot_be_is_refused(
+    path: Path, arguments: tuple[object, ...], message: str
+) -> None:
+    done = store("slice", path, *arguments)
+    assert isinstance(done.exception, IarmemError)
+    assert message in str(done.exception)
+
+
+def test_the_images_that_activate_a_neuron_most_become_a_sheet(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for name in made.make_images(21).paths:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(folder / name)
+    place = ("--block", 1, "--scale", 2, "--neuron", 17)
+    out = tmp_path / "sheet.png"
+    done = store("top", path, *place, "--images", folder, "--out", out, "--count", 7)
+    assert done.exit_code == 0, done.stderr
+    with Image.open(out) as picture:
+        assert picture.width > picture.height > 100
+        reds = (np.asarray(picture.convert("RGB")) == (255, 0, 0)).all(-1)
+    assert reds.any()
+    best = int(made.make_scores(21, made.make_layout())[:, 1, 2, 17].argmax())
+    (folder / made.make_images(21).paths[best]).unlink()
+    done = store("top", path, *place, "--images", folder, "--out", out)
+    assert isinstance(done.exception, IarmemError)
+    assert f"has no picture '{made.make_images(21).paths[best]}'" in str(done.exception)
+
+
+def test_what_is_no_store_is_one_plain_line(tmp_path: Path) -> None:
+    done = iarmem("info", tmp_path)
+    assert done.returncode == 2
+    assert "is not an activation store" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
