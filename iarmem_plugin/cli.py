@@ -32,7 +32,6 @@ from typer.core import TyperGroup
 
 from iarmem_plugin import options as opt
 from iarmem_plugin import store_cli
-from iarmem_plugin import store_cli
 from iarmem_plugin.errors import IarmemError
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(store_cli.app, name="store")
 app.add_typer(store_cli.app, name="store")
 
 
