@@ -29,14 +29,14 @@ class GroupNorm(nn.GroupNorm):
     def forward(
         self, x: Float[Tensor, "image channel height width"], *, overwrite: bool = False
     ) -> Float[Tensor, "image channel height width"]:
-        """Return the norm of `x`, in the same memory layout.
+        """Return the norm of `x`.
 
         Args:
             x: any maps.
             overwrite: `x` is not needed afterwards, so that the result may take its place.
         """
         if not _quick(x):
-            out = super().forward(x)
+            out = super().forward(x.contiguous())
             return F.silu(out, inplace=True) if self.silu else out
         out = x if overwrite else torch.empty_like(x)
         for image, target in zip(_rows(x), _rows(out), strict=True):
@@ -75,6 +75,7 @@ def _quick(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 
