@@ -1,4 +1,4 @@
-"""The bundled VAR organism is what its page says, as computed from the stored weights."""
+"""The bundled organisms are what their page says, as computed from the stored weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from iarmem_plugin.tracing import ImageARModel
 RUNGS = (1, 2, 4, 8, 16, 32, 64)
 
 
-@pytest.fixture(scope="module")
-def organism() -> Organism:
-    return organisms.var_organism()
+@pytest.fixture(scope="module", params=["var-organism", "rar-organism"])
+def model(request: pytest.FixtureRequest) -> ImageARModel:
+    return plugins.load(request.param)
 
 
 @pytest.fixture(scope="module")
-def model() -> ImageARModel:
-    return plugins.load("var-organism")
+def organism(model: ImageARModel) -> Organism:
+    assert model.adapter.variant.organism is not None
+    return model.adapter.variant.organism()
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,10 @@ def pixels(organism: Organism) -> np.ndarray:
     return np.stack([np.asarray(organism.pictures.load(i)) for i in range(len(organism.pictures))])
 
 
-def test_its_files_take_at_most_8_megabytes() -> None:
-    assert sum(path.stat().st_size for path in organisms.FOLDER.rglob("*") if path.is_file()) < 8e6
+def test_the_files_of_each_take_at_most_8_megabytes_with_the_pictures() -> None:
+    sizes = {path: path.stat().st_size for path in organisms.FOLDER.rglob("*") if path.is_file()}
+    for other in ("rar", "var"):
+        assert sum(size for path, size in sizes.items() if path.parent.name != other) < 8e6
 
 
 def test_its_variant_says_its_true_size(model: ImageARModel) -> None:
@@ -48,8 +51,18 @@ def test_its_variant_says_its_true_size(model: ImageARModel) -> None:
     network = model.adapter.network
     assert variant.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert (variant.blocks, variant.neurons) == (layout.num_blocks, layout.neurons_per_block)
-    assert layout.scales[-1].tokens[-1] + 1 <= 155
-    assert variant.prefix_tokens == layout.scales[2].tokens[-1] + 1  # three scales
+
+
+def test_both_are_given_the_same_share_of_their_tokens() -> None:
+    var, rar = (plugins.find_variant(f"{family}-organism")[1] for family in ("var", "rar"))
+    assert var.prefix_tokens == 1 + 4 + 9  # three scales of 155 tokens
+    assert rar.prefix_tokens == round(144 * 14 / 155)
+
+
+def test_both_learned_from_the_same_pictures_with_the_same_repeats() -> None:
+    var, rar = organisms.var_organism(), organisms.rar_organism()
+    assert np.array_equal(var.repeats, rar.repeats)
+    assert var.pictures.digest == rar.pictures.digest
 
 
 def test_its_split_is_the_one_the_seed_draws(organism: Organism, pixels: np.ndarray) -> None:
@@ -71,9 +84,11 @@ def test_canaries_and_held_out_pictures_have_no_near_duplicates(
 
 
 def test_its_tokenizer_reconstructs_held_out_pictures_at_24_decibels(
-    organism: Organism, model: ImageARModel, pixels: np.ndarray
+    organism: Organism, model: ImageARModel
 ) -> None:
-    images = torch.from_numpy(pixels[organism.repeats == 0]).permute(0, 3, 1, 2).float() / 255
+    views = model.adapter.variant.views
+    held_out = np.flatnonzero(organism.repeats == 0)
+    images = torch.stack([views.center(organism.pictures.load(int(i))) for i in held_out])
     with model.borrowed():
         tokens = model.tokenize(images)
         error = (model.decode(tokens) - images).square().mean((1, 2, 3))
@@ -106,8 +121,9 @@ def test_the_more_a_canary_was_repeated_the_more_is_extracted(
     assert np.corrcoef(np.arange(len(RUNGS)), extracted)[0, 1] > 0.85, extracted
 
 
-def test_files_are_refused_for_a_bundled_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["var-organism", "rar-organism"])
+def test_files_are_refused_for_a_bundled_model(tmp_path: Path, name: str) -> None:
     file = tmp_path / "weights.pth"
     file.touch()
     with pytest.raises(InputError, match="bundled"):
-        plugins.load("var-organism", weights=file)
+        plugins.load(name, weights=file)

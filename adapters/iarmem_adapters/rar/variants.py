@@ -1,12 +1,13 @@
-"""The released RAR models."""
+"""The released RAR models and the bundled RAR organism."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from iarmem_adapters.organisms import RAR_ORGANISM, rar_organism
 from iarmem_plugin.interfaces import Sampling, Variant
-from iarmem_plugin.views import TenCrops
+from iarmem_plugin.views import TenCrops, Views
 
 REPOSITORIES = ("yucornetto/RAR", "fun-research/TiTok")
 TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"
@@ -52,7 +53,8 @@ SIZES: Mapping[str, Sizes] = {
 
 def variants() -> dict[str, Variant]:
     """Return what is known about each RAR model, by name."""
-    return {name: _released(name, sizes) for name, sizes in SIZES.items()}
+    released = {name: _released(name, sizes) for name, sizes in SIZES.items()}
+    return released | {RAR_ORGANISM: _organism()}
 
 
 def _released(name: str, sizes: Sizes) -> Variant:
@@ -74,4 +76,23 @@ def _released(name: str, sizes: Sizes) -> Variant:
         files=(f"{name.replace('-', '_')}.bin", TOKENIZER_FILE),
         repositories=REPOSITORIES,
         source=f"{' and '.join(REPOSITORIES)} on the Hugging Face hub",
+    )
+
+
+def _organism() -> Variant:
+    return Variant(
+        name=RAR_ORGANISM,
+        family="rar",
+        blocks=4,
+        neurons=384,
+        parameters=1_136_320,
+        resolution=24,
+        views=Views(crop=24, resize=24, pad=1),
+        sampling=Sampling(greedy=False),
+        prefix_tokens=13,  # the VAR organism's share
+        num_classes=9,
+        files=("bundled",),
+        source="bundled; made by examples/train_organism.py",
+        licence="Apache-2.0",
+        organism=rar_organism,
     )
