@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.localize import localize
     from iarmem_plugin.mitigate import Arm, mitigate
     from iarmem_plugin.plugins import load
+    from iarmem_plugin.ranks import Ranks, joined
     from iarmem_plugin.report import Report
     from iarmem_plugin.score_files import load_scores, save_scores
     from iarmem_plugin.selection import Highest, Lowest, Random, select
@@ -64,6 +65,7 @@ __all__ = [
     "PixelCorrelation",
     "Quality",
     "Random",
+    "Ranks",
     "Report",
     "Sampling",
     "ScaleWeights",
@@ -79,6 +81,7 @@ __all__ = [
     "extract",
     "hookimpl",
     "intervene",
+    "joined",
     "load",
     "load_scores",
     "localize",
@@ -119,6 +122,7 @@ make_lazy(
         "iarmem_plugin.localize": ("localize",),
         "iarmem_plugin.mitigate": ("Arm", "mitigate"),
         "iarmem_plugin.plugins": ("load",),
+        "iarmem_plugin.ranks": ("Ranks", "joined"),
         "iarmem_plugin.report": ("Report",),
         "iarmem_plugin.score_files": ("load_scores", "save_scores"),
         "iarmem_plugin.selection": ("Highest", "Lowest", "Random", "select"),

@@ -112,7 +112,7 @@ def localize(
         slab: images that are finished together; no batch goes over the end of a slab.
         store: where to write or go on writing an activation store; None keeps no activations.
         keep_bits: of the 23 mantissa bits in the store; 13 halve the disk.
-        lock: what to do about the lock of the store; see `open_for_capture`.
+        lock: ``"take"`` that of the store, or ``"break"`` one that a killed run has left behind.
         checkpoints: folder for the states of a run without a store; None saves none.
         ranks: the processes that share the work; this one alone by default.
         progress: where a progress bar may be shown.

@@ -130,6 +130,8 @@ def keep(
         if ranks.first:
             ranks.wait()
         pending = ranks.share(lambda: store.pending(name))  # before anyone writes
+        left = sum(len(work.positions(slab)) for slab in pending)
+        work.say(require_room(place, raw_bytes(model.layout, left)))
         with store.writing(name) as writer:
             for captured in work.over(pending):
                 writer.write(captured.batch)

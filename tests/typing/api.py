@@ -28,6 +28,7 @@ from iarmem_plugin import (
     PixelCorrelation,
     Quality,
     Random,
+    Ranks,
     Report,
     Sampling,
     ScaleWeights,
@@ -42,6 +43,7 @@ from iarmem_plugin import (
     extract,
     hookimpl,
     intervene,
+    joined,
     load,
     load_scores,
     localize,
@@ -148,3 +150,13 @@ def part_of_a_list(listed: Path, pictures: Path) -> Images:
     part: Images = images.balanced(13, seed=0, part=1).join(images.balanced(fraction=0.01))
     part.write_list(listed)
     return part.check_headers().verify("skip", workers=4)
+
+
+def score_by_several_on_every_gpu(model: ImageARModel, images: Images, out: Path) -> None:
+    with joined("cuda") as ranks:
+        alone: bool = ranks == Ranks()
+        scores: dict[str, xr.Dataset] = localize(
+            model, images, metric=["unitmem", "random"], checkpoints=out / "progress", ranks=ranks
+        )
+        if ranks.first and not alone:
+            save_scores(scores, out)
