@@ -40,7 +40,8 @@ class ModelGroup:
         """
         self._arrays, self._objects, self.name = arrays, objects, name
         self.attributes: dict[str, Any] = dict(arrays.attrs)
-        self.activation = arrays["activation"]
+        # with NaN as the fill value no chunk is empty: do not look for those that are
+        self.activation = arrays["activation"].with_config({"write_empty_chunks": True})
         self.slab_size = int(self.attributes["slab"])
         self._flushed: set[Path] = set()  # folders whose entry in their parent is on disk
 
