@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float32
 
 from iarmem_plugin.errors import InputError
 
@@ -20,18 +19,16 @@ def check_keep_bits(keep_bits: int | None) -> None:
         raise InputError(f"keep_bits is {keep_bits}; a float32 has 1 to {MANTISSA} to keep")
 
 
-def round_mantissa(
-    values: Float32[np.ndarray, "*axes"], keep_bits: int | None
-) -> Float32[np.ndarray, "*axes"]:
+def round_mantissa(values: np.ndarray, keep_bits: int | None) -> np.ndarray:
     """Round to the nearest value with few mantissa bits, ties to even.
 
     Args:
-        values: finite.
+        values: float32 of any shape, finite.
         keep_bits: of the 23; 13 halve the disk and move UnitMem by 3e-5 at most. None changes
             nothing and copies nothing.
 
     Returns:
-        values within 2**-(keep_bits + 1) of the given ones, relatively.
+        float32, within 2**-(keep_bits + 1) of the given ones, relatively.
 
     >>> round_mantissa(np.array([1.0, 1.3, -1.3], np.float32), 2)
     array([ 1.  ,  1.25, -1.25], dtype=float32)
