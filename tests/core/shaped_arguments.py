@@ -112,7 +112,8 @@ def array(annotation: Any, sizes: dict[str, int], *, wrong: bool = False) -> Any
             shape.append(int(eval(bare, {"__builtins__": {}}, sizes)))  # noqa: S307  # "token - 1"
     if wrong:
         shape = shape[1:] if variadic else [*shape, 2]
-    dtype = next(name for name in DTYPES if name in annotation.dtypes)
+    given = annotation.dtypes if isinstance(annotation.dtypes, Sequence) else DTYPES  # Shaped: any
+    dtype = next(name for name in DTYPES if name in given)
     if isinstance(annotation.array_type, type) and issubclass(annotation.array_type, np.ndarray):
         return np.zeros(shape, dtype)
     return torch.zeros(shape, dtype=getattr(torch, dtype))

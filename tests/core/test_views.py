@@ -208,7 +208,8 @@ def test_more_than_ten_crops_are_refused() -> None:
 
 
 def test_rar_is_shown_ten_crops_of_256_pixels() -> None:
-    assert {variant.views for variant in variants().values()} == {TenCrops(crop=256)}
+    released = [variant for variant in variants().values() if variant.organism is None]
+    assert {variant.views for variant in released} == {TenCrops(crop=256)}
 
 
 # --- your own
