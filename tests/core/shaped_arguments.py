@@ -111,7 +111,7 @@ def array(annotation: Any, sizes: dict[str, int], *, wrong: bool = False) -> Any
         else:
             shape.append(int(eval(bare, {"__builtins__": {}}, sizes)))  # noqa: S307  # "token - 1"
     if wrong:
-        shape = shape[1:] if variadic else [*shape, 2]
+        shape = [] if variadic else [*shape, 2]
     given = annotation.dtypes if isinstance(annotation.dtypes, Sequence) else DTYPES  # Shaped: any
     dtype = next(name for name in DTYPES if name in given)
     if isinstance(annotation.array_type, type) and issubclass(annotation.array_type, np.ndarray):
