@@ -103,6 +103,7 @@ def array(annotation: Any, sizes: dict[str, int], *, wrong: bool = False) -> Any
         if bare == "...":
             variadic = True
         elif bare.startswith("*"):
+            variadic = True
             shape += [3, 4]
         elif bare.lstrip("-").isdigit():
             shape.append(int(bare))
