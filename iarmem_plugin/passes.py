@@ -129,6 +129,7 @@ def pace(images: int, rate: float) -> str:
     >>> pace(13_000, 2.5)
     '13,000 images to go at 2.5 a second, as one batch was timed: 1.4 hours'
     """
-    hours = images / rate / 3600
-    time_left = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
-    return f"{images:,} images to go at {rate:.3g} a second, as one batch was timed: {time_left}"
+    seconds = images / rate
+    unit, length = ("hours", 3600) if seconds >= 3600 else ("minutes", 60)
+    left = f"{seconds / length:.1f} {unit}"
+    return f"{images:,} images to go at {rate:.3g} a second, as one batch was timed: {left}"

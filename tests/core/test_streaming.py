@@ -144,6 +144,17 @@ def test_a_run_that_was_ended_goes_on_after_its_last_slab_to_the_same_scores(
         xr.testing.assert_equal(resumed[name], whole[name])
 
 
+def test_what_was_captured_whole_is_scored_without_a_capture(
+    model: ImageARModel, pictures: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"views": 2, "batch_size": 2, "checkpoints": tmp_path / "progress"}
+    whole = localize(model, pictures, **options)
+    asked: list[int] = []
+    monkeypatch.setattr(LOCALIZE, "capture", counted(asked, capture))
+    xr.testing.assert_equal(localize(model, pictures, **options), whole)
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
