@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:
     assert report.provenance["cost"]["cpu_seconds"] > 0
     assert report.provenance["scores"]["images"] == 90
     assert json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = demo.arms()
+    monkeypatch.setattr(demo, "arms", lambda _: [arms[0]])
+    sizes = replace(SMALL, generated=100, views=1)
+    report = demo._run(demo._organism("rar-organism"), "rar-organism", sizes, 0, None)
+    original, edited = report.to_dict()["arms"]
+    assert original["extraction"]["canary x64"]["extracted"] >= 10
+    assert edited["extraction"]["canary x64"]["extracted"] < 10
+    assert report.scores is not None
+    assert report.scores.coords["scale_name"].values.tolist() == ["last token"]
 
 
 def test_captured_pictures_are_members_with_all_canaries(organism: Organism) -> None:

@@ -47,6 +47,7 @@ MODELS = {
     "tiny VAR": lambda: ImageARModel(make_adapter()),
     "tiny RAR": lambda: ImageARModel(make_rar()),
     "VAR organism": lambda: plugins.load("var-organism"),
+    "RAR organism": lambda: plugins.load("rar-organism"),
 }
 
 
@@ -58,8 +59,13 @@ every_batching = pytest.mark.parametrize(
         *((name, size, 1) for name in ("tiny VAR", "tiny RAR") for size in (1, 3)),
         *((name, 32, 2) for name in ("tiny VAR", "tiny RAR")),
         ("VAR organism", 3, 1),
+        ("RAR organism", 3, 1),
         *(pytest.param(name, 3, 2, marks=SLOW) for name in MODELS),
-        *(pytest.param("VAR organism", size, 2, marks=SLOW) for size in (1, 32)),
+        *(
+            pytest.param(name, size, 2, marks=SLOW)
+            for name in ("VAR organism", "RAR organism")
+            for size in (1, 32)
+        ),
     ],
 )
 
