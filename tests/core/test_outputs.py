@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.score_files import check_scores_folder
 from iarmem_plugin.outputs import check_place
 from iarmem_plugin.report import check_output_folder
+from iarmem_plugin.score_files import check_scores_folder
 
 
 @pytest.mark.parametrize("check", [check_place, check_scores_folder, check_output_folder])
