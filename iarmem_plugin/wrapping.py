@@ -79,7 +79,7 @@ def _unusable(weight: nn.Parameter) -> str:
     if type(weight) is not nn.Parameter:
         kind = type(weight).__name__
         return f"is a {kind}, expected a plain parameter: gather the shards, or do not quantise it"
-    if not weight.is_floating_point():
+    if not weight.is_floating_point() or weight.element_size() < 2:  # float8
         return f"is of type {weight.dtype}: hand over the model before it is quantised"
     if weight.is_meta:
         return "has no values (meta device): load the weights, without offloading them"

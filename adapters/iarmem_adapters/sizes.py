@@ -28,7 +28,9 @@ def infer(read: Callable[[State], Sizes], state: State, path: Path, what: str) -
         return read(state)
     except KeyError as error:
         raise WeightsError(f"{path} is not {what}: it lacks {error.args[0]}") from error
-    except (IndexError, ValueError) as error:
+    except IndexError as error:
+        raise WeightsError(f"{path} is not {what}: an entry has too few dimensions") from error
+    except ValueError as error:
         raise WeightsError(f"{path} is not {what}: {error}") from error
 
 

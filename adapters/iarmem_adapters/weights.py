@@ -43,6 +43,7 @@ _DAMAGED = (  # what the unpickler and the two readers raise on damaged bytes
     ValueError,
     struct.error,
 )
+_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before each name
 _SLOW_BYTES = 2**31  # more than two seconds of hashing
 
 
@@ -125,10 +126,10 @@ def _check_start(path: Path) -> None:
     """
     with path.open("rb") as file:
         start = file.read(512)
-    text = start.lstrip().lower()
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not start:
         problem = f"is empty: {_AGAIN}"
-    elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    elif text.startswith(b"<"):
         problem = (
             f"is a web page that was saved in place of the file: {_AGAIN} by its download link"
         )
@@ -184,10 +185,15 @@ def _damage(path: Path, error: Exception) -> str:
 
 
 def _states(content: object, place: str) -> Iterator[tuple[str, State]]:
-    """Yield the tensors of each nested dictionary that has any."""
+    """Yield the tensors of each nested dictionary that has any, out of a wrapper's names."""
     if not isinstance(content, dict):
         return
     named = {key: value for key, value in content.items() if isinstance(key, str)}
+    for wrapper in _WRAPPERS:
+        if named and all(key.startswith(wrapper) for key in named):
+            inside = {key.removeprefix(wrapper): value for key, value in named.items()}
+            yield from _states(inside, f"{place}.{wrapper}".strip("."))
+            return
     tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     if tensors:
         yield place, tensors

@@ -221,6 +221,16 @@ def test_a_training_checkpoint_gives_its_weights_and_says_from_where(
     assert adapter.files["transformer"]["place"] == "trainer.var_wo_ddp"
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_weights_saved_from_inside_a_wrapper_load(
+    family: Family, files: tuple[Path, Path], states: tuple[State, State], wrapper: str
+) -> None:
+    torch.save({"model": {f"{wrapper}{key}": one for key, one in states[0].items()}}, files[0])
+    adapter = load(family)
+    assert equal(adapter.network, states[0])
+    assert adapter.files["transformer"]["place"] == f"model.{wrapper}".removesuffix(".")
+
+
 # other sizes
 
 
@@ -363,6 +373,17 @@ def test_quantised_entries_are_refused(
     key = next(key for key in states[0] if key.endswith("0.attn.proj.weight"))
     torch.save(states[0] | {key: torch.zeros(32, 32, dtype=torch.int8)}, files[0])
     assert f"as if it were quantised: {key} (torch.int8)" in refusal(family)
+    torch.save(states[0] | {key: states[0][key].to(torch.float8_e4m3fn)}, files[0])
+    assert f"as if it were quantised: {key} (torch.float8_e4m3fn)" in refusal(family)
+
+
+def test_entries_without_plain_numbers_are_refused(
+    family: Family, files: tuple[Path, Path], states: tuple[State, State]
+) -> None:
+    key = next(key for key in states[0] if key.endswith("0.attn.proj.weight"))
+    for odd in (states[0][key].to_sparse(), states[0][key].to("meta")):
+        torch.save(states[0] | {key: odd}, files[0])
+        assert f"being sparse or without values, in {key}" in refusal(family)
 
 
 def test_shapes_that_no_model_has_are_refused(
@@ -376,6 +397,9 @@ def test_shapes_that_no_model_has_are_refused(
     assert problem in refusal(family, name=family.name)
     torch.save(states[0] | {key: torch.zeros(())}, files[0])
     refusal(family, name=family.name)
+    key = {"var": "pos_1LC", "rar": "cls_token"}[family.name]
+    torch.save(states[0] | {key: states[0][key].flatten()}, files[0])
+    assert "an entry has too few dimensions" in refusal(family, name=family.name)
 
 
 def test_a_file_of_other_things_says_what_it_holds(
@@ -431,6 +455,7 @@ def test_a_bare_pickle_is_refused_and_not_run(family: Family, files: tuple[Path,
     [
         (b"", "it is empty: fetch it again"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "it is a web page that was saved in place"),
+        (b"\xef\xbb\xbf<!-- moved --><html>", "it is a web page that was saved in place"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "it is a pointer of git-lfs"),
         (b"\x89PNG\r\n\x1a\n" + bytes(32), "neither a file of torch.save nor of safetensors"),
         (b"PK\x03\x04" + bytes(100), "it is the beginning of a file"),

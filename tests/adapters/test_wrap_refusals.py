@@ -114,6 +114,11 @@ def quantised(model: Any) -> None:
     model.blocks[0].attn.proj.weight = nn.Parameter(whole, requires_grad=False)
 
 
+def quantised_to_float8(model: Any) -> None:
+    part = model.blocks[0].attn.proj
+    part.weight = nn.Parameter(part.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+
+
 def without_values(model: Any) -> None:
     model.to("meta")
 
@@ -139,6 +144,7 @@ BOTH = [
     (sharded, "is sharded (FSDP): hand over an unsharded copy"),
     (subclassed, "'blocks.0.attn.proj.weight' is a Shard, expected a plain parameter"),
     (quantised, "'blocks.0.attn.proj.weight' is of type torch.int8"),
+    (quantised_to_float8, "'blocks.0.attn.proj.weight' is of type torch.float8_e4m3fn: hand over"),
     (without_values, "has no values (meta device): load the weights"),
     (of_inference, "was made under torch.inference_mode(): build and load the model outside"),
     (with_more, "it has the unknown weights text_proj.weight, text_proj.bias"),
@@ -185,6 +191,7 @@ VAR_ONLY = [
     (set_at("blocks.1.ln_wo_grad.eps", 1e-5), "blocks.1.ln_wo_grad.eps is 1e-05, expected 1e-06"),
     (set_at("head_nm.ln_wo_grad.eps", 1e-5), "head_nm.ln_wo_grad.eps is 1e-05, expected 1e-06"),
     (set_at("patch_nums", [1, 4, 2]), "patch_nums is [1, 4, 2], expected (1, 2, 4)"),
+    (lambda var: delattr(var, "shared_ada_lin"), "the object has no shared_ada_lin, which the"),
     (set_at("vae_proxy", None), "set var.vae_proxy = (vae,) and var.vae_quant_proxy"),
     (
         lambda var: setattr(var, "vae_proxy", copy.deepcopy(var.vae_proxy)),

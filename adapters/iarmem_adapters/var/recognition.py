@@ -31,7 +31,7 @@ PARTS = (
     *("class_emb", "lvl_embed", "head_nm.ada_lin", "head"),
 )
 BLOCK_PARTS = ("attn.mat_qkv", "attn.zero_k_bias", "ffn.fc1", "ffn.act", "ffn.fc2")
-DRIVEN = ("cond_drop_rate", "prog_si", "get_logits", "head_nm.ln_wo_grad")
+DRIVEN = ("cond_drop_rate", "prog_si", "get_logits", "head_nm.ln_wo_grad", "shared_ada_lin")
 BLOCK_DRIVEN = (
     "attn.caching",
     "attn.cached_k",
