@@ -15,11 +15,10 @@ COLUMNS = (
     "neurons",
     "parameters",
     "pixels",
-    "files",
-    "hosted",
     "licence",
-    "present",
+    "here",
 )
+FILE_COLUMNS = ("model", "file", "hosted")
 
 
 def rows() -> list[dict[str, Any]]:
@@ -39,13 +38,17 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["family"],
         f"{row['blocks']}",
         f"{row['neurons']:,}",
-        f"{row['parameters']:,}",
+        f"{row['parameters'] / 1e6:,.1f} M",
         f"{row['resolution']}",
-        ", ".join(row["files"]),
-        ", ".join(dict.fromkeys(row["repositories"])) or row["source"],
         row["licence"],
         "yes" if row["present"] else "no",
     )
+
+
+def file_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row's files, the transformer's first, and their hosts, one of `FILE_COLUMNS`."""
+    hosted = "\n".join(row["repositories"]) or row["source"]
+    return row["name"], "\n".join(row["files"]), hosted
 
 
 def _row(variant: Variant) -> dict[str, Any]:

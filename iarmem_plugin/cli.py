@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich import box
+from rich.console import Console, Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -294,12 +295,16 @@ def models(as_json: opt.AsJson = False) -> None:
     from iarmem_plugin import catalog, plugins
 
     rows = catalog.rows()
-    table = _table("Models", *catalog.COLUMNS)
+    table, files = _table("Models", *catalog.COLUMNS), _table("Files", *catalog.FILE_COLUMNS)
     for row in rows:
         table.add_row(*catalog.cells(row))
+        files.add_row(*catalog.file_cells(row))
+    for one in (table, files):  # as wide as a terminal
+        one.box, one.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+    files.columns[1].no_wrap = True
     families = ", ".join(sorted(plugins.families()))
-    table.caption = f"Weights of any other size: {families}, with --weights and --tokenizer"
-    _show({"models": rows}, table, as_json=as_json)
+    files.caption = f"Weights of any other size: {families}, with --weights and --tokenizer"
+    _show({"models": rows}, Group(table, files), as_json=as_json)
 
 
 @app.command()
@@ -409,7 +414,7 @@ def _score_table(metric: str, by_cell: Any) -> Table:
     return table
 
 
-def _show(result: Mapping[str, Any], table: Table, *, as_json: bool) -> None:
+def _show(result: Mapping[str, Any], table: Table | Group, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
     else:

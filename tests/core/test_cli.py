@@ -16,10 +16,10 @@ COMMANDS = ["demo", "fetch", "localize", "mitigate", "models", "plugins"]
 COMMON = ["--weights", "--tokenizer", "--device", "--dtype", "--batch-size", "--seed", "--json"]
 
 
-def iarmem(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def iarmem(*arguments: str | Path, columns: int = 300) -> subprocess.CompletedProcess[str]:
     """Run ``iarmem`` in a process of its own, wide enough that no line is broken."""
     command = [sys.executable, "-m", "iarmem_plugin", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "COLUMNS": f"{columns}", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -69,6 +69,14 @@ def test_models_lists_the_bundled_organism_with_its_size() -> None:
 @pytest.mark.parametrize("name", ["var-d16", "var-d20", "var-d24", "var-d30"])
 def test_models_lists_the_published_models(name: str) -> None:
     assert name in iarmem("models").stdout
+
+
+def test_models_fits_a_terminal_of_80_columns() -> None:
+    shown = iarmem("models", columns=80).stdout
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "rar-xxl rar 40 6,144 1,498.5 M 256 not checked no" in lines
+    assert "rar-xxl rar_xxl.bin yucornetto/RAR" in lines
+    assert "maskgit-vqgan-imagenet-f16-256.bin fun-research/TiTok" in lines
 
 
 def test_plugins_says_what_each_does_and_where_it_is_from() -> None:
