@@ -99,11 +99,13 @@ def slabs(data: xr.Dataset, block: int | None = None) -> Iterator[xr.DataArray]:
         float32, dims (block, scale, neuron, image).
     """
     activation = data["activation"].isel(model=0).drop_vars(["model", "captured"])
+    activation = with_plain_strings(activation)
+    activation = activation.assign_coords({n: c.load() for n, c in activation.coords.items()})
     if block is not None:
         activation = activation.isel(block=[block])
     size = int(data.attrs["slab"])
     for low in range(0, activation.sizes["image"], size):
-        yield with_plain_strings(activation.isel(image=slice(low, low + size)).load())
+        yield activation.isel(image=slice(low, low + size)).load()
 
 
 def stacked(activations: Sequence[xr.DataArray], select: Mapping[str, Any]) -> xr.DataArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import store_builders as made
 import xarray as xr
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_builders import BLOCKS, SCALES
@@ -283,3 +285,14 @@ def test_the_memory_of_a_reduction_does_not_grow_with_the_images(tmp_path: Path)
         peaks.append(peak_kib(path))
     more = 36 * slab.nbytes / 1024  # 72 MiB of activations, in KiB
     assert peaks[1] - peaks[0] < more / 8
+
+
+def test_reading_at_once_and_writing_leave_the_settings_of_zarr_as_they_were(
+    tmp_path: Path,
+) -> None:
+    with zarr.config.set({"codec_pipeline.batch_size": 7}):
+        store, scores = made.fill(tmp_path / "x.zarr")
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda _: store.activation.to_numpy(), range(12)))
+        assert zarr.config.get("codec_pipeline.batch_size") == 7
+    assert all(np.array_equal(one, made.as_slab(scores)) for one in read)
