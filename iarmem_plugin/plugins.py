@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
 
 import pluggy
 
@@ -43,6 +43,7 @@ STRICT = "IARMEM_STRICT_PLUGINS"
 
 Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
 Precision = Literal["float32", "float16", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _HOOKS: dict[Kind, tuple[str, str]] = {
     "adapter": ("provide_adapters", "Adapter"),
@@ -267,10 +268,13 @@ def load(
     Raises:
         UnknownNameError: no installed adapter knows the model.
         WeightsError: the files are of another model.
-        InputError: a file that is not there, or a device that torch does not have.
+        InputError: a file that is not there, another precision than these, or a device that torch
+            does not have.
     """
     adapter = families()[name] if name in families() else find_variant(name)[0]
     files = check_files(name, weights, tokenizer)
+    if dtype not in (None, *PRECISIONS):
+        raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
     _check_device(device)
 
     import torch

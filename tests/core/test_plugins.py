@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+import torch
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError, PluginError, UnknownNameError
@@ -199,6 +202,13 @@ def test_every_model_is_found_under_its_own_name() -> None:
 def test_a_weight_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file: .*nothing\.pth"):
         plugins.load("var-organism", weights=tmp_path / "nothing.pth")
+
+
+@pytest.mark.parametrize("dtype", ["int8", torch.float16])
+def test_a_precision_that_no_model_has_is_refused(dtype: Any) -> None:
+    load = inspect.unwrap(plugins.load)  # the gate's type checker would refuse it first
+    with pytest.raises(InputError, match="give one of float32, float16, bfloat16, in quotes"):
+        load("var-organism", dtype=dtype)
 
 
 def test_a_device_that_torch_does_not_have_is_named() -> None:
