@@ -20,13 +20,15 @@ class Linear(nn.Linear):
         """Return the product with the weights, plus the bias."""
         if not self._few(input):
             return super().forward(input)
-        columns = input.reshape(-1, self.in_features).T
-        out = torch.addmm(self.bias.unsqueeze(1), self.weight, columns)
-        return out.T.contiguous().view(*input.shape[:-1], self.out_features)
+        columns = torch.mm(self.weight, input.reshape(-1, self.in_features).T)
+        out = input.new_empty(*input.shape[:-1], self.out_features)
+        torch.add(columns.T, self.bias, out=out.view(-1, self.out_features))
+        return out
 
     def _few(self, rows: Tensor) -> bool:
         return (
             rows.numel() // self.in_features in FEW
             and rows.device.type == "cpu"
             and rows.dtype == torch.float32
+            and not torch.is_grad_enabled()
         )

@@ -26,6 +26,17 @@ def test_results_and_gradients_are_those_of_torch(rows: int) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", ROWS)
+def test_results_without_gradients_are_those_of_torch(rows: int) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(24, 40), torch.randn(rows, 1, 24)
+    with torch.no_grad():
+        expected, actual = nn.functional.linear(x, layer.weight, layer.bias), layer(x)
+    assert actual.is_contiguous()
+    # float32 rounding of sums in another order
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_torchs_own(dtype: torch.dtype) -> None:
     layer = Linear(24, 40).to(dtype)

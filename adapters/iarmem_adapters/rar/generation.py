@@ -14,7 +14,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
 from .attention import KeyValueCache
-from .transformer import RARTransformer
+from .transformer import RARTransformer, deal
 
 AHEAD = 128
 """Rows (conditions times elements) for which modulations are computed in one product.
@@ -87,10 +87,12 @@ class _Run:
         self.strengths = guidance_strengths(
             config.num_tokens, sampling.guidance, sampling.guidance_power
         ).to(device)
-        self.labels, self.rows = labels, torch.arange(len(labels), device=device)
+        self.labels, self.rows = labels, None
         if self.guided:  # all images share the condition without a class
             self.labels = torch.cat((labels, labels.new_full((1,), config.num_classes)))
-            self.rows = torch.cat((self.rows, torch.full_like(labels, len(labels))))
+        if self.guided and len(labels) > 1:
+            images = torch.arange(len(labels), device=device)
+            self.rows = torch.cat((images, torch.full_like(labels, len(labels))))
         self.positions = transformer.positions()
         self.caches = [KeyValueCache(config.num_tokens + 1) for _ in transformer.blocks]
 
@@ -110,19 +112,19 @@ class _Run:
 
     def _read(self, prefix: Int[Tensor, "image prefix"]) -> Int[Tensor, " image"]:
         """Fill the caches from the prefix in one pass, and choose the token after it."""
-        labels = self.labels[self.rows]
+        labels = deal(self.labels, self.rows)
         x = self.transformer.embed(labels, torch.cat((prefix, prefix)) if self.guided else prefix)
         condition = self.transformer.condition(self.labels, 0, x.shape[1])
-        modulations = (one[self.rows] for one in self.transformer.modulations(condition))
+        modulations = (deal(one, self.rows) for one in self.transformer.modulations(condition))
         x = self.transformer.run_blocks(x, modulations, self.caches)
-        head = self.transformer.head_modulation(condition[:, -1:])[self.rows]
+        head = deal(self.transformer.head_modulation(condition[:, -1:]), self.rows)
         return self._choose(x[:, -1:], head, prefix.shape[1])
 
     def _ahead(self, begin: int, end: int) -> list[Tensor]:
         """Return the modulations of all blocks and of the head for some elements at once."""
         condition = self.transformer.condition(self.labels, begin, end)
         head = self.transformer.head_modulation(condition)
-        return [one[self.rows] for one in (*self.transformer.modulations(condition), head)]
+        return [deal(one, self.rows) for one in (*self.transformer.modulations(condition), head)]
 
     def _embed(self, chosen: Int[Tensor, "image 1"], element: int) -> Tensor:
         x: Tensor = self.transformer.embeddings(chosen)

@@ -101,8 +101,8 @@ class RARTransformer(nn.Module):
         if len(classes) == len(labels):  # in an order of their own
             classes, rows = labels, None
         condition = self.condition(classes, 0, x.shape[1])
-        x = self.run_blocks(x, (_deal(one, rows) for one in self.modulations(condition)))
-        return self.logits(x[:, 1:], _deal(self.head_modulation(condition[:, 1:]), rows))
+        x = self.run_blocks(x, (deal(one, rows) for one in self.modulations(condition)))
+        return self.logits(x[:, 1:], deal(self.head_modulation(condition[:, 1:]), rows))
 
     def embed(
         self, labels: Int[Tensor, " image"], tokens: Int[Tensor, "image token"]
@@ -183,7 +183,7 @@ class RARTransformer(nn.Module):
         return embedded.unsqueeze(1)
 
 
-def _deal(of_classes: Tensor, rows: Tensor | None) -> Tensor:
+def deal(of_classes: Tensor, rows: Tensor | None) -> Tensor:
     """Return each image's modulations, of those of the classes; one class is not copied."""
     if rows is None:
         return of_classes

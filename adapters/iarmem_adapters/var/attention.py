@@ -108,10 +108,14 @@ class SelfAttention(nn.Module):
         return out
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bias = torch.cat((self.q_bias, self.zero_k_bias, self.v_bias))
-        joined = F.linear(x, self.mat_qkv.weight, bias)
-        heads = joined.view(*x.shape[:2], 3, self.heads, -1)
-        query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        """Return queries, keys and values, each head's in one piece, which attention likes.
+
+        Biases are added here, where all is in reach of the cache; keys have none.
+        """
+        joined = F.linear(x, self.mat_qkv.weight).view(*x.shape[:2], 3, self.heads, -1)
+        query, key, value = (joined[:, :, k].transpose(1, 2).contiguous() for k in range(3))
+        query += self.q_bias.view(self.heads, 1, -1)
+        value += self.v_bias.view(self.heads, 1, -1)
         return query, key, value
 
 

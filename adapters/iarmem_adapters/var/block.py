@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import KeyValueCache, SelfAttention
+from .gelu import TanhGELU
 
 NORM_EPS = 1e-6
 
@@ -19,7 +20,7 @@ class FeedForward(nn.Module):
         """Make the MLP for `width` channels and four times as many neurons."""
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
-        self.act = nn.GELU(approximate="tanh")
+        self.act = TanhGELU()
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Float[Tensor, "image token width"]) -> Float[Tensor, "image token width"]:
