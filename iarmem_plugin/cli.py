@@ -256,11 +256,13 @@ def mitigate(
     given = None if candidates is None else usable(candidates)
     unseen = None if held_out is None else usable(held_out)
 
+    from iarmem_plugin.mitigate import check_made_with
     from iarmem_plugin.mitigate import mitigate as run_mitigate
     from iarmem_plugin.score_files import load_scores
 
     found = load_scores(scores)
     traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
+    check_made_with(traced, found)  # before candidates are ranked, which can take hours
     quality = None
     if inception is not None:
         real = pictures if reference is None else usable(reference)

@@ -136,7 +136,8 @@ def mitigate(
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
     arms = [ORIGINAL, *(arm for arm in arms if arm.selector is not None)]
-    _check(model, scores, arms)
+    check_made_with(model, scores)
+    _check_names(arms)
     prefix_tokens = model.adapter.variant.prefix_tokens if prefix_tokens is None else prefix_tokens
     views = model.adapter.variant.views
     targets = make_targets(model, candidates, views, batch_size=batch_size, progress=progress)
@@ -276,7 +277,12 @@ def _provenance(
     return found
 
 
-def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None:
+def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
+    """Refuse scores of another model, or of other weights of this one.
+
+    Raises:
+        InputError: the message says what differs.
+    """
     check_scores(scores)
     layout = model.layout
     expected = (layout.num_blocks, layout.neurons_per_block)
@@ -293,6 +299,9 @@ def _check(model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm]) -> None
                 f"the scores were made with other weights of this model ({key} "
                 f"{made_with[key]}, not {here[key]}); run 'iarmem localize' again"
             )
+
+
+def _check_names(arms: Sequence[Arm]) -> None:
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise InputError(f"arms need different names, got {names}")

@@ -203,6 +203,15 @@ def mitigate(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[
     return iarmem("mitigate", "var-organism", *scores, "--out", folder / "report", *options)
 
 
+def test_scores_of_another_model_are_refused_before_candidates_are_ranked(scored: Path) -> None:
+    places = ("--images", scored / "images", "--out", scored / "refused")
+    done = iarmem("mitigate", "rar-organism", "--scores", scored / "out", *places)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()  # no bar before it
+    assert line.endswith("they were made with another model")
+    assert not (scored / "refused").exists()
+
+
 @pytest.mark.parametrize("fraction", ["0", "-0.1", "1.5", "nan"])
 def test_a_fraction_outside_its_range_is_refused(scored: Path, fraction: str) -> None:
     assert_plain_error(mitigate(scored, "--fraction", fraction), "fraction")
