@@ -345,10 +345,11 @@ def holds(place: Place, name: str) -> bool:
 
 
 class _BatchedArray:
-    """A zarr array whose chunks are coded many at a time, which takes off an eighth.
+    """A zarr array whose chunks are coded some at a time, which takes off an eighth.
 
     The setting is zarr's global one, so it is changed during our own calls alone; of calls that
     overlap, the first changes it and the last one puts it back.
+    Few batches at once keep few chunks in memory; stores with latency need more requests at once.
     """
 
     _lock, _calls, _restore = Lock(), 0, ExitStack()
@@ -356,26 +357,29 @@ class _BatchedArray:
     def __init__(self, array: Any) -> None:
         self._array = array
         self.shape, self.dtype, self.metadata = array.shape, array.dtype, array.metadata
+        self._setting = {"codec_pipeline.batch_size": 8}
+        if isinstance(array.store, LocalStore):
+            self._setting["async.concurrency"] = 3
 
     @property
     def oindex(self) -> Any:
         return self._array.oindex
 
     def __getitem__(self, key: Any) -> Any:
-        with self._batching():
+        with self._batching(self._setting):
             return self._array[key]
 
     def __setitem__(self, key: Any, values: np.ndarray) -> None:
-        with self._batching():
+        with self._batching(self._setting):
             self._array[key] = values
 
     @classmethod
     @contextmanager
-    def _batching(cls) -> Iterator[None]:
+    def _batching(cls, setting: dict[str, int]) -> Iterator[None]:
         with cls._lock:
             cls._calls += 1
             if cls._calls == 1:
-                cls._restore.enter_context(zarr.config.set({"codec_pipeline.batch_size": 32}))
+                cls._restore.enter_context(zarr.config.set(setting))
         try:
             yield
         finally:

@@ -1,8 +1,9 @@
 """The store against numpy's files: writing a slab, and reducing what was written.
 
 Reported, not asserted: ``pytest tests/benchmarks/test_store_speed.py --benchmark-enable -s``.
-Slabs of four blocks of VAR-d16 (4 shards of 42 MB), wall time, since both sides wait for files;
-in turn within each round. The memory file system has no disk to wait for.
+Slabs of four blocks of VAR-d16 (4 shards of 42 MB) or two of VAR-d30 (2 of 79 MB), in turn within
+each round, quartiles of 7. Plain zarr is the same array without this package. CPU time is of all
+threads: with idle cores wall time is less. The memory file system has no disk to wait for.
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
+import zarr
 
+from iarmem_metrics.unitmem import UnitMem
 from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout, Scale
 from iarmem_plugin.store import ActivationStore
 from iarmem_plugin.store_reading import slabs
 
-D16, TINY = (4, 10, 4096, 256), (2, 2, 64, 8)  # blocks, scales, neurons, images of a slab
+SHAPES = {"d16": (4, 10, 4096, 256), "d30": (2, 10, 7680, 256)}  # blocks, scales, neurons, images
+TINY = (2, 2, 64, 8)
 SLABS = 2
 MEMORY = Path("/dev/shm")
 
 
-@pytest.fixture
-def full(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--benchmark-enable"))
+@pytest.fixture(params=SHAPES)
+def shape(request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
+    return SHAPES[request.param] if request.config.getoption("--benchmark-enable") else TINY
 
 
 @pytest.fixture
@@ -54,65 +59,142 @@ def make(folder: Path, shape: tuple[int, int, int, int]) -> tuple[ActivationStor
     return store, level * (0.5 + random.random((1, blocks, scales, neurons, images), np.float32))
 
 
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def plain_zarr(folder: Path) -> zarr.Array:
+    """Return the activations as zarr gives them, as kind to it as the store is."""
+    array = zarr.open_array(folder / "x.zarr", path="m/activation", mode="r+")
+    return array.with_config({"write_empty_chunks": True})
+
+
+def seconds(call: Callable[[], object], before: Callable[[], object]) -> tuple[float, float]:
+    """Return wall and CPU time of a call."""
+    before()
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def ratios(
-    name: str, subject: Callable[[], object], reference: Callable[[], object], rounds: int
+def compare(
+    tasks: Mapping[str, Callable[[], object]],
+    shape: tuple[int, int, int, int],
+    before: Callable[[], object] = lambda: None,
 ) -> None:
-    pairs = np.array([(seconds(subject), seconds(reference)) for _ in range(rounds + 1)])[-rounds:]
-    low, middle, high = np.quantile(pairs[:, 0] / pairs[:, 1], [0.25, 0.5, 0.75])
-    ours, theirs = np.median(pairs, axis=0)
-    print(
-        f"\n{name}: {middle:.2f} (quartiles {low:.2f} to {high:.2f}; "
-        f"{ours:.3f} s against {theirs:.3f} s)"
-    )
+    """Report each task's time over that of the first one."""
+    rounds = 1 if shape == TINY else 7
+    times = np.array(
+        [[seconds(task, before) for task in tasks.values()] for _ in range(rounds + 1)]
+    )[-rounds:]  # dims (round, task, clock)
+    reference, *names = tasks
+    for position, name in enumerate(names, 1):
+        for clock, kind in enumerate(("wall", "CPU")):
+            low, middle, high = np.quantile(
+                times[:, position, clock] / times[:, 0, clock], [0.25, 0.5, 0.75]
+            )
+            ours, theirs = np.median(times[:, [position, 0], clock], axis=0)
+            print(
+                f"\n{name} / {reference}, {shape[2]} neurons, {kind}: {middle:.2f} ({low:.2f} to "
+                f"{high:.2f}; {ours:.3f} s against {theirs:.3f} s)"
+            )
 
 
-def rounds_of(full: bool) -> int:
-    return 7 if full else 1
+def test_writing_a_slab(
+    shape: tuple[int, int, int, int], memory_folder: Path, tmp_path: Path
+) -> None:
+    store, slab = make(memory_folder, shape)
+    on_disk, _ = make(tmp_path, shape)
+    array, blocks, images = plain_zarr(memory_folder), range(shape[0]), slice(shape[3])
+
+    def remove() -> None:  # a slab that is there would be read first
+        store.invalidate("m", 0)
+        on_disk.invalidate("m", 0)
+        for path in memory_folder.glob("*.npy"):
+            path.unlink()
+
+    def save() -> None:
+        for block in blocks:
+            np.save(memory_folder / f"{block}.npy", slab[:, block])
+
+    def write() -> None:
+        for block in blocks:
+            array[:, block : block + 1, :, :, images] = slab[:, block : block + 1]
+
+    tasks = {
+        "np.save": save,
+        "plain zarr": write,
+        "put a slab": lambda: store.put("m", 0, slab),
+        "put a slab on disk, flushed": lambda: on_disk.put("m", 0, slab),
+    }
+    compare(tasks, shape, remove)
+    assert on_disk.pending() == [1]
 
 
-@pytest.mark.parametrize("place", ["memory", "disk"])
-def test_writing_a_slab(full: bool, place: str, memory_folder: Path, tmp_path: Path) -> None:
-    folder = memory_folder if place == "memory" else tmp_path
-    store, slab = make(folder, D16 if full else TINY)
-    writer = store.group("m")
-    ratios(
-        f"put a slab ({slab.nbytes / 1e6:.0f} MB, {place}) / np.save in memory, without fsync",
-        lambda: writer.put(0, slab),
-        lambda: np.save(memory_folder / "x.npy", slab),
-        rounds_of(full),
-    )
-    assert store.pending() == [1]
-
-
-def test_reducing_a_store(full: bool, memory_folder: Path) -> None:
-    store, slab = make(memory_folder, D16 if full else TINY)
+@pytest.fixture
+def written(
+    shape: tuple[int, int, int, int], memory_folder: Path
+) -> tuple[ActivationStore, np.ndarray]:
+    """Return a store with two equal slabs, which are also in numpy's files, and the slab."""
+    store, slab = make(memory_folder, shape)
     for number in range(SLABS):
         store.put("m", number, slab)
-        for block in range(slab.shape[1]):
+        for block in range(shape[0]):
             np.save(memory_folder / f"{number}.{block}.npy", slab[0, block])
-    names = [f"{number}.{block}.npy" for number in range(SLABS) for block in range(slab.shape[1])]
+    return store, slab
 
-    def reduce(values: np.ndarray) -> None:
-        largest.append(values.max(-1))
-        total.append(values.sum(-1, dtype=np.float64))
+
+def test_reducing_a_store(
+    shape: tuple[int, int, int, int],
+    written: tuple[ActivationStore, np.ndarray],
+    memory_folder: Path,
+) -> None:
+    (store, slab), array = written, plain_zarr(memory_folder)
+    numbers = [(block, number) for block in range(shape[0]) for number in range(SLABS)]
+    largest: dict[str, np.ndarray] = {}
+
+    def reduce(kind: str, values: np.ndarray) -> None:
+        largest[kind] = values.max(-1)
+        values.sum(-1, dtype=np.float64)
+
+    def from_files() -> None:
+        for block, number in numbers:
+            reduce("files", np.load(memory_folder / f"{number}.{block}.npy"))
+
+    def from_zarr() -> None:
+        for block, number in numbers:
+            low, high = number * shape[3], (number + 1) * shape[3]
+            reduce("zarr", array[0, block, :, :, low:high])
 
     def from_store() -> None:
         data = store.dataset()
-        for block in range(slab.shape[1]):
+        for block in range(shape[0]):
             for batch in slabs(data, block):
-                reduce(batch.to_numpy()[0])
+                reduce("store", batch.to_numpy()[0])
+
+    tasks = {"np.load": from_files, "plain zarr": from_zarr, "the store": from_store}
+    compare({f"{name}, max and sum": task for name, task in tasks.items()}, shape)
+    for values in largest.values():
+        assert np.array_equal(values, slab[0, -1].max(-1))
+
+
+def test_scoring_a_store(
+    shape: tuple[int, int, int, int],
+    written: tuple[ActivationStore, np.ndarray],
+    memory_folder: Path,
+) -> None:
+    store, _ = written
+    scores: dict[str, list[np.ndarray]] = {}
 
     def from_files() -> None:
-        for name in names:
-            reduce(np.load(memory_folder / name))
+        scores["files"] = []
+        for block in range(shape[0]):
+            metric = UnitMem()
+            for number in range(SLABS):
+                values = np.load(memory_folder / f"{number}.{block}.npy")[None]
+                images = np.arange(number * shape[3], (number + 1) * shape[3])
+                dims = ("block", "scale", "neuron", "image")
+                metric.update(xr.DataArray(values, {"block": [block], "image": images}, dims))
+            scores["files"].append(metric.compute().to_numpy()[0])
 
-    largest: list[np.ndarray] = []
-    total: list[np.ndarray] = []
-    ratios("max and sum of a store / of np.load", from_store, from_files, rounds_of(full))
-    assert np.array_equal(largest[0], largest[slab.shape[1] * SLABS])  # both read the same
+    def from_store() -> None:
+        scores["store"] = list(store.score(UnitMem).to_numpy())
+
+    compare({"np.load and UnitMem": from_files, "score a store": from_store}, shape)
+    assert np.array_equal(scores["files"], scores["store"])
