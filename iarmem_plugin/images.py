@@ -154,6 +154,7 @@ class Images:
         Raises:
             InputError: if the arrays do not fit each other.
         """
+        images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise InputError(
                 f"images are {images.dtype} {images.shape}; expected uint8 (image, height, width, "

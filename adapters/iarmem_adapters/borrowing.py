@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import InputError
@@ -156,6 +157,16 @@ def check_attribute(
         value = getattr(value, step)
     if read(value) != expected:
         raise InputError(f"{name} is {value}, expected {expected}: {cure}")
+
+
+def check_mask(model: Any, name: str, expected: Float[Tensor, "*elements"], build: str) -> None:
+    """Refuse a transformer whose elements would see others than in the published model.
+
+    Raises:
+        InputError: the mask of that name differs.
+    """
+    if not torch.equal(getattr(model, name).float().cpu(), expected):
+        raise InputError(f"{name} hides other tokens than the published model's mask does: {build}")
 
 
 def check_dtype(model: nn.Module, what: str, cure: str) -> None:

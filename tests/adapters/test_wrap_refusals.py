@@ -191,6 +191,10 @@ VAR_ONLY = [
     (set_at("blocks.1.ln_wo_grad.eps", 1e-5), "blocks.1.ln_wo_grad.eps is 1e-05, expected 1e-06"),
     (set_at("head_nm.ln_wo_grad.eps", 1e-5), "head_nm.ln_wo_grad.eps is 1e-05, expected 1e-06"),
     (set_at("patch_nums", [1, 4, 2]), "patch_nums is [1, 4, 2], expected (1, 2, 4)"),
+    (
+        lambda var: var.attn_bias_for_masking.zero_(),
+        "attn_bias_for_masking hides other tokens than the published model's mask does",
+    ),
     (lambda var: delattr(var, "shared_ada_lin"), "the object has no shared_ada_lin, which the"),
     (set_at("vae_proxy", None), "set var.vae_proxy = (vae,) and var.vae_quant_proxy"),
     (
@@ -265,6 +269,10 @@ RAR_ONLY = [
     (set_at("blocks.0.attn.q_norm.eps", 1e-5), "blocks.0.attn.q_norm.eps is 1e-05, expected"),
     (set_at("adaln_before_head.norm_final.eps", 1e-5), "norm_final.eps is 1e-05, expected 1e-06"),
     (set_at("attn_mask", torch.zeros(4, 4)), "attn_mask.shape is torch.Size([4, 4]), expected"),
+    (
+        lambda rar: rar.attn_mask.zero_(),
+        "attn_mask hides other tokens than the published model's mask does",
+    ),
     (lambda rar: delattr(rar, "attn_mask"), "the object has no attn_mask, which the"),
 ]
 

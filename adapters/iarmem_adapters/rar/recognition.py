@@ -16,6 +16,7 @@ from iarmem_adapters.borrowing import (
     check_attribute,
     check_devices,
     check_dtype,
+    check_mask,
     compare_entries,
     has_parts,
     read_sizes,
@@ -75,6 +76,8 @@ def check_transformer(network: Any) -> RARConfig:
     side = config.num_tokens + SPARE_POSITIONS
     build = "build it with RAR(config)"
     check_attribute(network, "attn_mask.shape", (side, side), build, tuple)
+    causal = torch.full((side, side), -torch.inf).triu(1)
+    check_mask(network, "attn_mask", causal, build)
     check_attribute(network, "adaln_before_head.norm_final.eps", NORM_EPS, EPS)
     for index, block in enumerate(network.blocks):
         where = f"blocks.{index}"

@@ -15,6 +15,7 @@ from iarmem_adapters.borrowing import (
     check_attribute,
     check_devices,
     check_dtype,
+    check_mask,
     compare_entries,
     has_parts,
     read_sizes,
@@ -24,7 +25,7 @@ from iarmem_plugin.errors import InputError
 
 from .block import NORM_EPS
 from .sizes import transformer_sizes
-from .transformer import VARConfig, VARTransformer
+from .transformer import VARConfig, VARTransformer, block_causal
 
 PARTS = (
     *("blocks", "pos_start", "pos_1LC", "lvl_1L", "attn_bias_for_masking", "word_embed"),
@@ -73,6 +74,8 @@ def check_transformer(network: Any) -> VARConfig:
     with torch.device("meta"):
         plain = VARTransformer(config).state_dict()
     compare_entries(network, plain, "VAR")
+    mask = block_causal(network.lvl_1L.cpu())
+    check_mask(network, "attn_bias_for_masking", mask, "load the released weights into it")
     check_dtype(network, "the official VAR", "call .float(), and use torch.autocast for speed")
     check_attribute(network, "patch_nums", config.patch_nums, "set it as lvl_1L says", tuple)
     check_attribute(network, "head_nm.ln_wo_grad.eps", NORM_EPS, EPS)

@@ -82,7 +82,7 @@ class VARTransformer(nn.Module):
         self.lvl_1L: Tensor
         self.register_buffer("lvl_1L", torch.tensor([levels]))
         self.attn_bias_for_masking: Tensor
-        self.register_buffer("attn_bias_for_masking", _block_causal(self.lvl_1L))
+        self.register_buffer("attn_bias_for_masking", block_causal(self.lvl_1L))
         self.word_embed = nn.Linear(config.code_width, width)
         self.class_emb = nn.Embedding(config.num_classes + 1, width)
         self.lvl_embed = nn.Embedding(scales, width)
@@ -162,7 +162,7 @@ class VARTransformer(nn.Module):
         return out.float()
 
 
-def _block_causal(levels: Tensor) -> Tensor:
+def block_causal(levels: Tensor) -> Tensor:
     """Return [1, 1, token, token]: 0 where the key's scale is not later than the query's."""
     later = levels[0, :, None] < levels[0, None, :]
     return torch.zeros(later.shape).masked_fill(later, -math.inf)[None, None]
