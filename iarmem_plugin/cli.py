@@ -93,7 +93,9 @@ def demo(
     started = time.monotonic()
     from iarmem_plugin.demo import demo as run_demo
     from iarmem_plugin.demo import organisms
+    from iarmem_plugin.heap import keep_freed_memory
 
+    keep_freed_memory()
     with _progress() as progress:
         report = run_demo(out, model=model, full=full, seed=seed, progress=progress)
     _show(report.to_dict(), report.table(), as_json=as_json)
@@ -125,6 +127,7 @@ def localize(
     tokenizer: opt.Tokenizer = None,
     device: opt.Device = "cpu",
     dtype: opt.Dtype = opt.Precision.float32,
+    compile: opt.Compile = False,
     batch_size: opt.BatchSize = 32,
     views: opt.ViewCount = 10,
     band: opt.Bands = None,
@@ -168,13 +171,17 @@ def localize(
     with _ends_orderly(), joined(device) as ranks:
         pictures = ranks.share(usable)
 
+        from iarmem_plugin.heap import keep_freed_memory
         from iarmem_plugin.localize import localize as run_localize
         from iarmem_plugin.report import block_sums
         from iarmem_plugin.score_files import CHECKPOINTS, LIST_FILE, begin_scores, save_scores
 
         ranks.share(lambda: begin_scores(out, restart=restart))
         place = ranks.device(device)
-        traced = plugins.load(model, weights, tokenizer, device=place, dtype=dtype.value)
+        keep_freed_memory()
+        traced = plugins.load(
+            model, weights, tokenizer, device=place, dtype=dtype.value, compile=compile
+        )
         if bands:
             traced = traced.with_scales([traced.layout.band(*one) for one in bands.items()])
         with _progress(hidden=not ranks.first) as progress:
@@ -230,6 +237,7 @@ def mitigate(
     tokenizer: opt.Tokenizer = None,
     device: opt.Device = "cpu",
     dtype: opt.Dtype = opt.Precision.float32,
+    compile: opt.Compile = False,
     batch_size: opt.BatchSize = 32,
     seed: opt.Seed = 0,
     classes: opt.Classes = None,
@@ -256,12 +264,16 @@ def mitigate(
     given = None if candidates is None else usable(candidates)
     unseen = None if held_out is None else usable(held_out)
 
+    from iarmem_plugin.heap import keep_freed_memory
     from iarmem_plugin.mitigate import check_made_with
     from iarmem_plugin.mitigate import mitigate as run_mitigate
     from iarmem_plugin.score_files import load_scores
 
     found = load_scores(scores)
-    traced = plugins.load(model, weights, tokenizer, device=device, dtype=dtype.value)
+    keep_freed_memory()
+    traced = plugins.load(
+        model, weights, tokenizer, device=device, dtype=dtype.value, compile=compile
+    )
     check_made_with(traced, found)  # before candidates are ranked, which can take hours
     quality = None
     if inception is not None:

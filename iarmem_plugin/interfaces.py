@@ -191,6 +191,14 @@ class Adapter(ABC):
             tokenizer: None where the user gave none.
         """
 
+    def compile_tokenizer(self) -> None:
+        """Compile the tokenizer in place; the transformer never, so that it can be traced.
+
+        Raises:
+            InputError: there is no compiler, or, by default, the family offers no compiling.
+        """
+        raise InputError(f"{self.name} has no tokenizer that can be compiled: load it without")
+
     def prepared(self) -> AbstractContextManager[None]:
         """Make the network's own ``forward`` fit for teacher forcing for a while.
 

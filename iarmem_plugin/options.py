@@ -40,6 +40,9 @@ Weights = Annotated[Path | None, typer.Option(help="File of the transformer's we
 Tokenizer = Annotated[Path | None, typer.Option(help="File of the tokenizer's weights.")]
 Device = Annotated[str, typer.Option(help="Such as cpu, cuda or cuda:1.")]
 Dtype = Annotated[Precision, typer.Option(help="Precision of the weights.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the tokenizer; see docs/speed.md for when.")
+]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(

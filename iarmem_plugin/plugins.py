@@ -254,6 +254,7 @@ def load(
     *,
     device: str = "cpu",
     dtype: Precision | None = None,
+    compile: bool = False,
 ) -> ImageARModel:
     """Load a model by name, ready to be traced.
 
@@ -264,12 +265,14 @@ def load(
         tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
         device: as torch names it.
         dtype: precision of the weights; float32 if not given.
+        compile: compile the tokenizer, by torch, at its first calls, which take a minute or two;
+            never the transformer, whose activations could then not be read.
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
         WeightsError: the files are of another model.
-        InputError: a file that is not there, another precision than these, or a device that torch
-            does not have.
+        InputError: a file that is not there, another precision than these, a device that torch
+            does not have, or no compiler.
     """
     adapter = families()[name] if name in families() else find_variant(name)[0]
     files = check_files(name, weights, tokenizer)
@@ -285,6 +288,8 @@ def load(
     loaded = adapter.load(
         name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
     )
+    if compile:
+        loaded.compile_tokenizer()
     return ImageARModel(loaded)
 
 

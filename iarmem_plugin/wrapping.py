@@ -26,6 +26,7 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
             wrong numbers; the message says what was found and what to do.
     """
     network = unwrapped(model, "the model")
+    _check_not_compiled(network)
     other = None if tokenizer is None else unwrapped(tokenizer, "the tokenizer")
     for adapter in plugins.adapters().values():
         if adapter.matches(network):
@@ -73,6 +74,17 @@ def _check_tensors(model: nn.Module, what: str) -> None:
     devices = {str(parameter.device) for parameter in model.parameters()}
     if len(devices) > 1:
         raise InputError(f"{what} lies on {', '.join(sorted(devices))}: move all of it to one")
+
+
+def _check_not_compiled(model: nn.Module) -> None:
+    """Refuse modules that are compiled in place; torch.compile's wrapper is simply taken off."""
+    for name, module in model.named_modules():
+        if module._compiled_call_impl is not None:
+            raise InputError(
+                f"the model's part {name or 'root'!r} was compiled by its method compile(): its "
+                "activations could not be read; hand over an object that was not, or a copy of it "
+                "by copy.deepcopy, which is not compiled"
+            )
 
 
 def _unusable(weight: nn.Parameter) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shutil
+import sys
+
 from torch import nn
 
 from iarmem_plugin.errors import InputError
@@ -18,7 +23,8 @@ def compile_tokenizer(tokenizer: nn.Module, *, backend: str = "inductor") -> Non
         backend: torch's name of the compiler; "inductor" needs a C++ compiler, or Triton on a GPU.
 
     Raises:
-        InputError: the module has no encoder and decoder, so is no tokenizer.
+        InputError: the module has no encoder and decoder, so is no tokenizer; or what "inductor"
+            needs is not installed.
     """
     parts = [getattr(tokenizer, name, None) for name in ("encoder", "decoder")]
     modules = [part for part in parts if isinstance(part, nn.Module)]
@@ -27,5 +33,18 @@ def compile_tokenizer(tokenizer: nn.Module, *, backend: str = "inductor") -> Non
             f"got a {type(tokenizer).__name__}, expected a tokenizer with encoder and decoder: "
             "transformers are not compiled, since their activations could then not be read"
         )
+    if backend == "inductor":
+        _check_compiler(next(tokenizer.parameters()).device.type)
     for module in modules:
         module.compile(backend=backend)
+
+
+def _check_compiler(device: str) -> None:
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise InputError("cannot compile for cuda without triton: install it, or do not compile")
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device == "cpu" and sys.platform != "win32" and shutil.which(compiler) is None:
+        raise InputError(
+            f"cannot compile: found no C++ compiler {compiler!r}; install one, name another in "
+            "the environment variable CXX, or do not compile"
+        )

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
-ROUNDS = 15
-# Of 15 sorted rounds, the 4th and the 12th enclose the median with 96% confidence.
-TRIM = 3
+ROUNDS = 5
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """CPU time of the subject over that of the fastest reference, round by round."""
+    """CPU time of the subject over that of the fastest reference, round by round: quartiles."""
 
     subject_seconds: float
     reference: str
@@ -26,12 +26,14 @@ class Ratio:
     median: float
     low: float
     high: float
+    others: Mapping[str, float]
 
     def __str__(self) -> str:
+        others = "".join(f"; {ratio:.3f} of {name}" for name, ratio in self.others.items())
         return (
             f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] "
             f"({self.subject_seconds:.3f} s against {self.reference_seconds:.3f} s, "
-            f"{self.reference})"
+            f"{self.reference}){others}"
         )
 
 
@@ -48,14 +50,14 @@ def interleave(
             seconds[name].append(time.process_time() - begin)
     medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
     best = min(references, key=medians.__getitem__)
-    ratios = sorted(
-        ours / max(theirs, 1e-9)
-        for ours, theirs in zip(seconds[""][1:], seconds[best][1:], strict=True)
-    )
-    trim = min(TRIM, (rounds - 1) // 2)
-    return Ratio(
-        medians[""], best, medians[best], statistics.median(ratios), ratios[trim], ratios[-1 - trim]
-    )
+    ratios = {
+        name: np.quantile(np.divide(seconds[""][1:], np.maximum(times[1:], 1e-9)), QUARTILES)
+        for name, times in seconds.items()
+        if name
+    }
+    others = {name: float(quartiles[1]) for name, quartiles in ratios.items() if name != best}
+    low, middle, high = map(float, ratios[best])
+    return Ratio(medians[""], best, medians[best], middle, low, high, others)
 
 
 @pytest.fixture(scope="session")

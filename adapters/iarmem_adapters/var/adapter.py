@@ -78,6 +78,12 @@ class VARAdapter(Adapter):
 
         return load(variant, weights, tokenizer, device, dtype)
 
+    def compile_tokenizer(self) -> None:
+        """Compile the tokenizer's encoder and decoder in place."""
+        from iarmem_adapters.compiled import compile_tokenizer
+
+        compile_tokenizer(self.tokenizer)
+
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         """Tell whether a model is a VAR transformer, ours or the official one."""
