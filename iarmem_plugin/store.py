@@ -24,11 +24,17 @@ from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.layout import ModelLayout
 from iarmem_plugin.slabs import SlabWriter
-from iarmem_plugin.store_checks import model_groups, require_model, require_store
-from iarmem_plugin.store_format import FORMAT, FORMAT_VERSION, group_attributes, group_name
+from iarmem_plugin.store_checks import model_groups, naming, require_model, require_store
+from iarmem_plugin.store_format import ARRAYS, FORMAT, FORMAT_VERSION, group_attributes, group_name
 from iarmem_plugin.store_group import ModelGroup
 from iarmem_plugin.store_layout import create_activation, create_coordinates
-from iarmem_plugin.store_reading import CheckedArray, slabs, stacked, with_checked
+from iarmem_plugin.store_reading import (
+    CheckedArray,
+    slabs,
+    stacked,
+    with_checked,
+    with_small_loaded,
+)
 
 Place = StoreLike
 Partial = Literal["error", "drop", "keep"]
@@ -144,7 +150,9 @@ class ActivationStore:
             )
         if partial != "keep":
             self.verify(group.name)
-        data = xr.open_zarr(self._store, group=group.name, consolidated=False, chunks=None)
+        with naming(f"{group.name} in {self.name}"):
+            data = xr.open_zarr(self._store, group=group.name, consolidated=False, chunks=None)
+            data = with_small_loaded(data[list(ARRAYS)])
         checked = CheckedArray(group.activation, captured, slab=group.slab_size, name=group.name)
         data = with_checked(data, checked)
         return data.isel(image=np.flatnonzero(captured)) if partial == "drop" else data

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from iarmem_plugin.errors import (
     CorruptStoreError,
+    IarmemError,
     InputError,
     NonFiniteActivationError,
     NotAStoreError,
@@ -19,7 +22,10 @@ from iarmem_plugin.errors import (
     StoreVersionError,
     UnknownModelError,
 )
+from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.store_format import ARRAYS, DIMS, FORMAT, FORMAT_VERSION, Shape
+
+_LAZY = ("activation", "captured")  # a missing part of these is no damage by itself
 
 
 @runtime_checkable
@@ -146,11 +152,32 @@ def require_model(objects: Objects, model: str | None, name: str) -> None:
     if name not in names:
         given = "no model was named" if model is None else f"there is no {name!r}"
         raise UnknownModelError(f"{given} in {objects.name}; it holds {', '.join(names) or 'none'}")
-    if read_node(objects, name) is None:
+    metadata = read_node(objects, name)
+    if metadata is None:
         raise CorruptStoreError(f"{name} in {objects.name} has lost its zarr.json")
     sizes: dict[str, int] = {}
     for array, dims in ARRAYS.items():
         _check_array(objects, name, array, dims, sizes)
+    _check_attributes(objects, name, metadata.get("attributes", {}))
+    small = [array for array in ARRAYS if array not in _LAZY]
+    for array, size in zip(small, objects.sizes([f"{name}/{a}/c/0" for a in small]), strict=True):
+        if size == 0:  # zarr would read zeros
+            raise CorruptStoreError(f"the values of {array!r} of {name} in {objects.name} are lost")
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Say what cannot be read, in place of what zarr and its codecs say.
+
+    Raises:
+        CorruptStoreError: beginning with what it is.
+    """
+    try:
+        yield
+    except IarmemError:
+        raise
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise CorruptStoreError(f"{what} cannot be read: {error}") from error
 
 
 def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:
@@ -201,12 +228,27 @@ def _check_array(
         raise NotAStoreError(
             f"{group}/{array} in {objects.name} has no dimension names; iarmem did not write it"
         )
+    if metadata["dimension_names"] != list(dims):
+        raise CorruptStoreError(
+            f"{group}/{array} in {objects.name} has dims {metadata['dimension_names']}, not "
+            f"{list(dims)}"
+        )
     for dim, size in zip(dims, metadata.get("shape", ()), strict=False):
         if sizes.setdefault(dim, size) != size:
             raise CorruptStoreError(
                 f"{group} in {objects.name}: {array!r} has {size} entries along {dim}, "
                 f"'activation' has {sizes[dim]}"
             )
+
+
+def _check_attributes(objects: Objects, group: str, attributes: dict[str, Any]) -> None:
+    settings = attributes.get("capture_settings", {})
+    sound = attributes.get("capture_fingerprint") == fingerprint(settings)
+    if not sound or attributes.get("slab") != settings.get("slab"):
+        raise CorruptStoreError(
+            f"the attributes of {group} in {objects.name} contradict one another; put back its "
+            "zarr.json from a copy"
+        )
 
 
 def _absent(objects: Objects) -> StoreNotFoundError | NotAStoreError:

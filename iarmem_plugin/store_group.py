@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from iarmem_plugin.errors import DiskFullError
+from iarmem_plugin.errors import CorruptStoreError, DiskFullError
 from iarmem_plugin.mantissa import round_mantissa
-from iarmem_plugin.store_checks import Damage, Objects, check_slab
-from iarmem_plugin.store_format import COMPRESSED, slab_bounds
+from iarmem_plugin.store_checks import Damage, Objects, check_slab, naming
+from iarmem_plugin.store_format import ARRAYS, COMPRESSED, slab_bounds
 from iarmem_plugin.store_reading import DAMAGE
 
 MISSING = "are marked as captured, but their data are missing"
@@ -60,12 +60,27 @@ class ModelGroup:
         return range(-(-self.shape[3] // self.slab_size))
 
     def coordinate(self, name: str) -> np.ndarray:
-        """Return one of the small arrays, such as ``"image"``."""
-        return np.asarray(self._arrays[name][:])
+        """Return one of the small arrays, such as ``"image"``.
+
+        Raises:
+            CorruptStoreError: if it is damaged.
+        """
+        with naming(f"{name!r} of {self.name}"):
+            return np.asarray(self._arrays[name][:])
 
     def captured(self) -> Bool[np.ndarray, " image"]:
-        """Return which images are captured, as of now."""
-        return self.coordinate("captured")
+        """Return which images are captured, as of now.
+
+        Raises:
+            CorruptStoreError: naming the first slab whose marker is damaged.
+        """
+        try:
+            return self.coordinate("captured")
+        except CorruptStoreError:
+            for slab in self.slabs:
+                with naming(f"the marker of slab {slab} of {self.name!r}; invalidate it: it"):
+                    self._arrays["captured"][self._slice(slab)]
+            raise
 
     def images_of(self, slab: int) -> range:
         """Return the positions of a slab's images; see `slab_bounds`."""
@@ -88,8 +103,9 @@ class ModelGroup:
                 )
                 self.activation[:, block : block + 1, :, :, self._slice(slab)] = values
             self._flush(self._shards(slab))
+            self._arrays["captured"][self._slice(slab)] = True  # exactly one chunk; last of all
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             need = activations.nbytes * COMPRESSED / 1e9
             raise DiskFullError(
@@ -97,7 +113,6 @@ class ModelGroup:
                 f"the disk is full; slab {slab} of {self.name!r} needs about {need:.1f} GB and is "
                 "not marked as captured; make room and resume",
             ) from error
-        self._arrays["captured"][self._slice(slab)] = True  # exactly one chunk; last of all
 
     def invalidate(self, slab: int) -> None:
         """Take a slab's marker away, then its data."""
@@ -106,8 +121,15 @@ class ModelGroup:
         self._objects.delete(self._shards(slab))
 
     def damages(self, *, deep: bool) -> Iterator[Damage]:
-        """Yield every shard of captured slabs that is missing or, if deep, damaged."""
+        """Yield every shard of captured slabs that is missing or, if deep, damaged.
+
+        Raises:
+            CorruptStoreError: if a small array is damaged.
+        """
         captured = self.captured()
+        for name in ARRAYS if deep else ():
+            if name != "activation":
+                self.coordinate(name)
         for slab in self.slabs:
             if not captured[self._slice(slab)].any():
                 continue

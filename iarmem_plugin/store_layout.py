@@ -11,6 +11,11 @@ from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout
 from iarmem_plugin.store_format import DIMS, chunks_and_shards
 
+_SMALL = [  # a flipped bit in a label is an error, too
+    {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+    {"name": "crc32c"},
+]
+
 
 def create_activation(group: Any, layout: ModelLayout, images: int, slab: int) -> None:
     """Lay out the activations of a zarr group; no value is written."""
@@ -59,6 +64,7 @@ def create_coordinates(
         shape=(len(images),),
         dtype="bool",
         chunks=(slab,),
+        compressors=_SMALL,
         fill_value=False,
         dimension_names=("image",),
         attributes={"long_name": "whether the image's activations are on disk"},
@@ -70,4 +76,11 @@ def _coordinate(
 ) -> None:
     kind = np.dtypes.StringDType() if dtype == "string" else np.dtype(dtype)
     data = np.asarray(values, kind)
-    group.create_array(name, data=data, chunks=data.shape, dimension_names=(dim,))
+    group.create_array(
+        name,
+        data=data,
+        chunks=data.shape,
+        compressors=_SMALL,
+        dimension_names=(dim,),
+        config={"write_empty_chunks": True},  # values that are all zero are there, too
+    )

@@ -81,6 +81,11 @@ class CheckedArray(BackendArray):
         return not _has_nan(values, self._captured[low:high])
 
 
+def with_small_loaded(data: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with all but its activations in memory, so that damage is seen now."""
+    return data.drop_vars("activation").load().assign(activation=data["activation"])
+
+
 def with_checked(data: xr.Dataset, array: CheckedArray) -> xr.Dataset:
     """Return the dataset with its activations read through a checked array, still lazily."""
     attributes = data["activation"].attrs

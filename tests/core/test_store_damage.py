@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import store_builders as made
@@ -131,7 +132,7 @@ def test_empty_metadata_are_named(path: Path) -> None:
         ActivationStore.open(path).dataset()
 
 
-def change(file: Path, update: Callable[[dict[str, object]], object]) -> None:
+def change(file: Path, update: Callable[[dict[str, Any]], object]) -> None:
     metadata = json.loads(file.read_text())
     update(metadata)
     file.write_text(json.dumps(metadata))
@@ -188,3 +189,67 @@ def test_every_error_is_ours_and_a_builtin() -> None:
         assert issubclass(error, IarmemError)
         builtins = [b for b in error.__mro__ if b.__module__ == "builtins"]
         assert error is StoreError or builtins[0] is not Exception
+
+
+# --- the small arrays: coordinates, and the markers of what is captured
+
+SMALL = ("scale_name", "neuron", "image_path", "label")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, empty, cut])
+@pytest.mark.parametrize("array", SMALL)
+def test_a_coordinate_whose_values_are_lost_or_cut_is_named(
+    path: Path, array: str, damage: Damage
+) -> None:
+    damage(path / "tiny" / array / "c/0")
+    store = ActivationStore.open(path)
+    with pytest.raises(CorruptStoreError, match="tiny"):
+        store.dataset()
+    with pytest.raises(CorruptStoreError, match=f"{array!r} of .*tiny"):
+        store.verify(deep=True)
+
+
+@pytest.mark.parametrize("place", [1, 9, -1])
+@pytest.mark.parametrize("array", SMALL)
+def test_a_flipped_bit_in_a_coordinate_is_no_number(path: Path, array: str, place: int) -> None:
+    file = path / "tiny" / array / "c/0"
+    data = bytearray(file.read_bytes())
+    data[place] ^= 4
+    file.write_bytes(bytes(data))
+    with pytest.raises(CorruptStoreError, match=r"tiny in .* cannot be read"):
+        ActivationStore.open(path).dataset()
+
+
+def test_coordinates_that_are_all_zero_are_there(tmp_path: Path) -> None:
+    layout, images = made.make_layout(neurons=1, scales=1, blocks=1), made.make_images(1)
+    path = tmp_path / "zero.zarr"
+    store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=1)
+    store.put("m", 0, made.as_slab(made.make_scores(1, layout)))
+    store.verify(deep=True)
+    (path / "m/neuron/c/0").unlink()
+    with pytest.raises(CorruptStoreError, match="the values of 'neuron' of m"):
+        ActivationStore.open(path).dataset()
+
+
+@pytest.mark.parametrize("damage", [empty, cut, lambda file: file.write_bytes(b"\0" * 40)])
+def test_a_damaged_marker_is_named_and_its_slab_can_be_captured_again(
+    path: Path, damage: Damage
+) -> None:
+    damage(path / "tiny/captured/c/2")
+    store = ActivationStore.open(path, "r+")
+    with pytest.raises(CorruptStoreError, match="the marker of slab 2 of 'tiny'; invalidate it"):
+        store.pending()
+    store.invalidate("tiny", 2)
+    assert store.pending() == [2]
+
+
+def test_attributes_that_were_changed_are_refused(path: Path) -> None:
+    change(path / "tiny/zarr.json", lambda metadata: metadata["attributes"].update(slab=9))
+    with pytest.raises(CorruptStoreError, match=r"the attributes of tiny in .* contradict"):
+        ActivationStore.open(path).dataset()
+
+
+def test_an_array_with_other_dimensions_is_refused(path: Path) -> None:
+    change(path / "tiny/label/zarr.json", lambda m: m.update(dimension_names=["imag"]))
+    with pytest.raises(CorruptStoreError, match=r"tiny/label in .* has dims \['imag'\], not"):
+        ActivationStore.open(path).dataset()
