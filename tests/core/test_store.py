@@ -123,6 +123,17 @@ def test_batches_of_any_size_fill_the_same_store(path: Path, size: int, tmp_path
     assert contents(path) == contents(tmp_path / "y.zarr")
 
 
+def test_images_of_a_batch_may_come_in_any_order(path: Path) -> None:
+    images, scores = make_images(21), make_scores(21, make_layout())
+    store = ActivationStore.create(path, model="tiny", layout=make_layout(), images=images, slab=8)
+    (batch,) = batches(scores, images, 21)
+    shuffled = np.random.default_rng(0).permutation(21)
+    with store.writing("tiny") as writer:
+        for part in (shuffled[:10], shuffled[10:]):
+            writer.write(batch.isel(image=part))
+    assert np.array_equal(store.activation, as_slab(scores))
+
+
 def test_opening_reads_no_activation(path: Path) -> None:
     store, _ = fill(path)
     activation = store.dataset().activation
