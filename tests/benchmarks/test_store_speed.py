@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def make(folder: Path, shape: tuple[int, int, int, int]) -> tuple[ActivationStor
     return store, level * (0.5 + random.random((1, blocks, scales, neurons, images), np.float32))
 
 
-def plain_zarr(folder: Path) -> zarr.Array:
+def plain_zarr(folder: Path) -> Any:
     """Return the activations as zarr gives them, as kind to it as the store is."""
     array = zarr.open_array(folder / "x.zarr", path="m/activation", mode="r+")
     return array.with_config({"write_empty_chunks": True})
