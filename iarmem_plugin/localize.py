@@ -23,6 +23,7 @@ from iarmem_plugin.outputs import check_place
 from iarmem_plugin.passes import Pass
 from iarmem_plugin.provenance import model_provenance
 from iarmem_plugin.ranks import Ranks
+from iarmem_plugin.store import ActivationStore, Place, local_folder
 from iarmem_plugin.store_capture import Lock, keep
 from iarmem_plugin.streaming import stream
 
@@ -46,7 +47,7 @@ def localize(
     augmentation: Augmentation | None = ...,
     workers: int = ...,
     slab: int = ...,
-    store: Path | None = ...,
+    store: Place | None = ...,
     keep_bits: int | None = ...,
     lock: Lock = ...,
     checkpoints: Path | None = ...,
@@ -67,7 +68,7 @@ def localize(
     augmentation: Augmentation | None = ...,
     workers: int = ...,
     slab: int = ...,
-    store: Path | None = ...,
+    store: Place | None = ...,
     keep_bits: int | None = ...,
     lock: Lock = ...,
     checkpoints: Path | None = ...,
@@ -87,7 +88,7 @@ def localize(
     augmentation: Augmentation | None = None,
     workers: int = 0,
     slab: int = 256,
-    store: Path | None = None,
+    store: Place | None = None,
     keep_bits: int | None = None,
     lock: Lock = "take",
     checkpoints: Path | None = None,
@@ -110,7 +111,7 @@ def localize(
         augmentation: draws the views; by default the one the model was trained with.
         workers: processes that decode pictures ahead of the model; 0 decodes in this one.
         slab: images that are finished together; no batch goes over the end of a slab.
-        store: where to write or go on writing an activation store; None keeps no activations.
+        store: path, URL or store of zarr where activations are kept; None keeps none.
         keep_bits: of the 23 mantissa bits in the store; 13 halve the disk.
         lock: ``"take"`` that of the store, or ``"break"`` one that a killed run has left behind.
         checkpoints: folder for the states of a run without a store; None saves none.
@@ -175,7 +176,7 @@ def _keep_and_read(
     model: ImageARModel,
     work: Pass,
     metrics: Mapping[str, Metric],
-    store: Path,
+    store: Place,
     provenance: Mapping[str, Any],
     keep_bits: int | None,
     lock: Lock,
@@ -184,9 +185,8 @@ def _keep_and_read(
 
     They read in the order of the images, so sums do not depend on who captured what, and when.
     """
-    from iarmem_plugin.store import ActivationStore
-
-    check_place(store)
+    if (local := local_folder(store)) is not None:
+        check_place(local)
     keep(store, model, work, attrs=captured_with(provenance), keep_bits=keep_bits, lock=lock)
     if not work.ranks.first:
         return

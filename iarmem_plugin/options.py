@@ -52,8 +52,11 @@ Metrics = Annotated[
     ),
 ]
 Store = Annotated[
-    Path | None,
-    typer.Option(help="Keep the activations in this .zarr folder, too; resumes one that is there."),
+    str | None,
+    typer.Option(
+        help="Keep the activations in this .zarr folder or at this URL, too; resumes one that is "
+        "there."
+    ),
 ]
 KeepBits = Annotated[
     int | None,

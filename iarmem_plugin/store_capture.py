@@ -17,7 +17,7 @@ from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout
 from iarmem_plugin.passes import Pass
 from iarmem_plugin.store import ActivationStore, Place, holds, local_folder
-from iarmem_plugin.store_format import COMPRESSED, group_attributes, group_name, raw_bytes
+from iarmem_plugin.store_format import group_attributes, group_name, raw_bytes, stored_share
 from iarmem_plugin.store_lock import WriteLock
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def open_for_capture(
         if holds(place, name):
             store = _resumed(place, name, settings["capture_settings"])
         else:
-            require_room(place, raw_bytes(layout, len(images)))
+            require_room(place, raw_bytes(layout, len(images)), keep_bits)
             store = ActivationStore.create(
                 place,
                 model=model,
@@ -131,19 +131,20 @@ def keep(
             ranks.wait()
         pending = ranks.share(lambda: store.pending(name))  # before anyone writes
         left = sum(len(work.positions(slab)) for slab in pending)
-        work.say(require_room(place, raw_bytes(model.layout, left)))
+        work.say(require_room(place, raw_bytes(model.layout, left), keep_bits))
         with store.writing(name) as writer:
             for captured in work.over(pending):
                 writer.write(captured.batch)
         ranks.wait()
 
 
-def require_room(place: Place, raw: int) -> str:
+def require_room(place: Place, raw: int, keep_bits: int | None = None) -> str:
     """Refuse to begin what the disk cannot hold; a store that is no local folder is not asked.
 
     Args:
         place: of the store.
         raw: bytes of the activations to be written, uncompressed.
+        keep_bits: of the mantissa.
 
     Returns:
         what is needed and what is free, in words.
@@ -151,7 +152,7 @@ def require_room(place: Place, raw: int) -> str:
     Raises:
         DiskFullError: saying what is needed and what is free.
     """
-    need = raw * COMPRESSED
+    need = raw * stored_share(keep_bits)
     if (local := local_folder(place)) is None:
         return f"the activations need about {need / 1e9:.1f} GB"
     parent = _existing(local)
@@ -187,7 +188,8 @@ def _resumed(place: Place, name: str, settings: Mapping[str, Any]) -> Activation
     store.verify(name)
     blocks, scales, neurons, _ = group.shape
     missing = sum(len(group.images_of(slab)) for slab in group.pending())
-    require_room(place, blocks * scales * neurons * missing * 4)
+    kept = group.attributes.get("keep_bits")
+    require_room(place, blocks * scales * neurons * missing * 4, kept)
     return store
 
 

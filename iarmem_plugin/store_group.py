@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from iarmem_plugin.errors import CorruptStoreError, DiskFullError
 from iarmem_plugin.mantissa import round_mantissa
 from iarmem_plugin.store_checks import Damage, Objects, check_slab, naming
-from iarmem_plugin.store_format import ARRAYS, COMPRESSED, slab_bounds
+from iarmem_plugin.store_format import ARRAYS, slab_bounds, stored_share
 from iarmem_plugin.store_reading import DAMAGE
 
 MISSING = "are marked as captured, but their data are missing"
@@ -107,7 +107,8 @@ class ModelGroup:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            need = activations.nbytes * COMPRESSED / 1e9
+            share = stored_share(self.attributes.get("keep_bits"))
+            need = activations.nbytes * share / 1e9
             raise DiskFullError(
                 errno.ENOSPC,
                 f"the disk is full; slab {slab} of {self.name!r} needs about {need:.1f} GB and is "

@@ -57,6 +57,14 @@ def test_a_metric_gives_the_same_from_a_store_as_from_capture(
     np.testing.assert_allclose(stored.compute(), streamed["score"], rtol=1e-6)
 
 
+def test_activations_are_kept_at_a_url(model: ImageARModel, pictures: Images) -> None:
+    place = "memory://iarmem-localize/x.zarr"
+    scores = localize(model, pictures, views=1, store=place)
+    stored = ActivationStore.open(place).score("unitmem")
+    np.testing.assert_allclose(stored, scores["score"], rtol=1e-6)  # float64 as float32
+    assert not Path("memory:").exists()
+
+
 def test_provenance_says_how_scores_were_made(model: ImageARModel, pictures: Images) -> None:
     provenance = json.loads(localize(model, pictures, views=2, seed=5).attrs["provenance"])
     assert provenance["seed"] == 5

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -31,7 +32,7 @@ from iarmem_plugin.errors import (
 from iarmem_plugin.mantissa import round_mantissa
 from iarmem_plugin.slabs import deal
 from iarmem_plugin.store import ActivationStore
-from iarmem_plugin.store_capture import open_for_capture
+from iarmem_plugin.store_capture import open_for_capture, require_room
 
 IMAGES = 21
 
@@ -296,6 +297,14 @@ def test_a_capture_that_does_not_fit_on_the_disk_is_not_begun(path: Path) -> Non
     with pytest.raises(DiskFullError, match=r"need about .* GB, and .* GB are free"):
         begin(path, layout=made.make_layout(neurons=10**14)).__enter__()
     assert not path.exists()
+
+
+def test_keeping_fewer_bits_asks_for_less_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = 1_000_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=600_000))
+    with pytest.raises(DiskFullError, match="keep fewer bits"):
+        require_room(path, raw)
+    require_room(path, raw, 13)
 
 
 class Full(WrapperStore[MemoryStore]):
