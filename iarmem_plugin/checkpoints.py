@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import DiskFullError, InputError
 from iarmem_plugin.fingerprint import canonical_json, require_same
 
 _FILE = re.compile(r"rank-(\d+)\.nc")
@@ -69,6 +70,9 @@ class Checkpoints:
             rank: of the process.
             slabs: numbers of all slabs whose images are in the states.
             states: by key.
+
+        Raises:
+            DiskFullError: there is no room; what was saved before stays.
         """
         done = xr.Dataset({"slabs": ("slab", np.array(slabs, np.int64))})
         done.attrs["settings"] = self._text
@@ -76,8 +80,19 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._file(rank)
         partial = file.with_name(f"{file.name}.partial")
-        tree.to_netcdf(partial, engine="h5netcdf")
-        _fsync(partial)
+        content = tree.to_netcdf(engine="h5netcdf")  # HDF5 does not survive a full disk
+        try:
+            partial.write_bytes(content)
+            _fsync(partial)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"the disk is full: {partial} needs {len(content) / 1e6:.0f} MB; make room, and "
+                "give the same command again",
+            ) from error
         partial.replace(file)
         _fsync(self.folder)
 

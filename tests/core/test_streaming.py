@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +20,12 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin import plugins
 from iarmem_plugin.capture import capture
 from iarmem_plugin.checkpoints import Checkpoints
-from iarmem_plugin.errors import FingerprintMismatchError, IncompleteCaptureError, InputError
+from iarmem_plugin.errors import (
+    DiskFullError,
+    FingerprintMismatchError,
+    IncompleteCaptureError,
+    InputError,
+)
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.localize import localize
@@ -216,6 +222,20 @@ def test_a_checkpoint_that_cannot_be_read_is_named_with_the_cure(tmp_path: Path)
 def test_a_checkpoint_that_was_cut_short_is_none(tmp_path: Path) -> None:
     (tmp_path / "rank-0.nc.partial").write_bytes(b"half a file")
     assert Checkpoints(tmp_path, {}).slabs() == {}
+
+
+def test_a_full_disk_keeps_the_checkpoint_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path, {"seed": 0})
+    checkpoints.save(0, [1], {})
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskFullError, match=r"the disk is full: .* make room"):
+        checkpoints.save(0, [1, 2], {})
+    assert checkpoints.slabs() == {0: [1]}
 
 
 def test_several_metrics_share_one_pass_and_each_is_as_if_alone(
