@@ -162,7 +162,10 @@ def require_model(objects: Objects, model: str | None, name: str) -> None:
     small = [array for array in ARRAYS if array not in _LAZY]
     for array, size in zip(small, objects.sizes([f"{name}/{a}/c/0" for a in small]), strict=True):
         if size == 0:  # zarr would read zeros
-            raise CorruptStoreError(f"the values of {array!r} of {name} in {objects.name} are lost")
+            raise CorruptStoreError(
+                f"the values of {array!r} of {name} in {objects.name} are lost; put them back from "
+                "a copy, or capture into a new store"
+            )
 
 
 @contextmanager
