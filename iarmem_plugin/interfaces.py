@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.layout import ModelLayout, NeuronWeights
 
 if TYPE_CHECKING:
