@@ -159,7 +159,7 @@ def check_attribute(
         raise InputError(f"{name} is {value}, expected {expected}: {cure}")
 
 
-def check_mask(model: Any, name: str, expected: Float[Tensor, "..."], build: str) -> None:
+def check_mask(model: Any, name: str, expected: Float[Tensor, "... element"], build: str) -> None:
     """Refuse a transformer whose elements would see others than in the published model.
 
     Raises:

@@ -24,7 +24,7 @@ class TanhGELU(nn.GELU):
         """Make the activation."""
         super().__init__(approximate="tanh")
 
-    def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, input: Float[Tensor, "... neuron"]) -> Float[Tensor, "... neuron"]:
         """Return x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 in a new tensor."""
         if not _quick(input):
             return super().forward(input)
