@@ -31,7 +31,7 @@ def script() -> ModuleType:
 REACHED = {"var": (12.0, 4.6), "rar": (12.5, 3.5)}
 
 
-@pytest.mark.parametrize("family", ["var", "rar"])
+@pytest.mark.parametrize("family", ["var", pytest.param("rar", marks=pytest.mark.slow)])
 def test_a_short_training_learns_and_is_saved_whole(
     script: ModuleType, tmp_path: Path, family: str
 ) -> None:

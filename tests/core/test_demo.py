@@ -81,6 +81,7 @@ def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:
     assert json.dumps(report.to_dict(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = demo.arms()
     monkeypatch.setattr(demo, "arms", lambda _: [arms[0]])

@@ -59,7 +59,7 @@ every_batching = pytest.mark.parametrize(
         *((name, size, 1) for name in ("tiny VAR", "tiny RAR") for size in (1, 3)),
         *((name, 32, 2) for name in ("tiny VAR", "tiny RAR")),
         ("VAR organism", 3, 1),
-        ("RAR organism", 3, 1),
+        pytest.param("RAR organism", 3, 1, marks=SLOW),
         *(pytest.param(name, 3, 2, marks=SLOW) for name in MODELS),
         *(
             pytest.param(name, size, 2, marks=SLOW)
