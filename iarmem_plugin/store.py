@@ -25,6 +25,7 @@ from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.layout import ModelLayout
 from iarmem_plugin.slabs import SlabWriter
 from iarmem_plugin.store_checks import model_groups, naming, require_model, require_store
+from iarmem_plugin.store_digests import digests
 from iarmem_plugin.store_format import ARRAYS, FORMAT, FORMAT_VERSION, group_attributes, group_name
 from iarmem_plugin.store_group import ModelGroup
 from iarmem_plugin.store_layout import create_activation, create_coordinates
@@ -112,7 +113,7 @@ class ActivationStore:
         group = zarr.open_group(store, path=name, mode="w", attributes=attributes)
         create_activation(group, layout, len(images), slab)
         create_coordinates(group, name, layout, images, slab)
-        group.attrs["layout_ready"] = True
+        group.attrs.update({**digests(objects, name), "layout_ready": True})
         return cls(place, "r+")
 
     @property
@@ -317,7 +318,7 @@ class ActivationStore:
         name = only if model is None else group_name(model)
         require_model(self._objects, model, name)
         try:
-            arrays = zarr.open_group(self._store, path=name, mode=self.mode)
+            arrays = zarr.open_group(self._store, path=name, mode=self.mode, use_consolidated=False)
             return ModelGroup(arrays, self._objects, name, batched=_BatchedArray)
         except (ValueError, KeyError, TypeError) as error:  # an unknown dtype or codec
             raise CorruptStoreError(f"{name} in {self.name} cannot be opened: {error}") from error
@@ -428,14 +429,16 @@ class _ZarrObjects:
         for key in keys:
             sync(self._store.delete(key))
 
-    def children(self) -> list[str]:
+    def children(self, node: str = "") -> list[str]:
         if self.local is not None:
-            return [path.name for path in self.local.iterdir()] if self.local.is_dir() else []
+            folder = self.local / node
+            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        else:
+            names = sync(self._listed(node))
+        return [name for name in names if not name.endswith(".partial")]
 
-        async def listed() -> list[str]:
-            return [key async for key in self._store.list_dir("")]
-
-        return sync(listed())
+    async def _listed(self, node: str) -> list[str]:
+        return [key async for key in self._store.list_dir(node)]
 
     def is_empty(self) -> bool:
         is_file = self.local is not None and self.local.is_file()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,35 +19,11 @@ from iarmem_plugin.errors import (
     StoreVersionError,
     UnknownModelError,
 )
-from iarmem_plugin.fingerprint import fingerprint
+from iarmem_plugin.store_digests import require_digests
 from iarmem_plugin.store_format import ARRAYS, DIMS, FORMAT, FORMAT_VERSION, Shape
+from iarmem_plugin.store_nodes import Objects, attributes_of, read_node
 
 _LAZY = ("activation", "captured")  # a missing part of these is no damage by itself
-
-
-@runtime_checkable
-class Objects(Protocol):
-    """The bytes of a store under their keys, wherever they lie.
-
-    Attributes:
-        name: of the store, for messages.
-        local: its folder, where it is one.
-    """
-
-    name: str
-    local: Path | None
-
-    def get(self, key: str) -> bytes | None:
-        """Return an object, or None where there is none."""
-
-    def sizes(self, keys: list[str]) -> list[int]:
-        """Return the objects' sizes in bytes; 0 where there is none."""
-
-    def delete(self, keys: list[str]) -> None:
-        """Delete objects, whether they are there or not."""
-
-    def children(self) -> list[str]:
-        """Return the names at the top."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +53,6 @@ class Damage:
         )
 
 
-def read_node(objects: Objects, node: str) -> dict[str, Any] | None:
-    """Return the metadata of a zarr group or array, or None if it has none.
-
-    Args:
-        objects: of the store.
-        node: path inside the store; "" for its root.
-
-    Raises:
-        CorruptStoreError: if the metadata are no JSON.
-    """
-    key = f"{node}/zarr.json" if node else "zarr.json"
-    data = objects.get(key)
-    if data is None:
-        return None
-    try:
-        metadata: dict[str, Any] = json.loads(data.decode(errors="replace"))
-    except json.JSONDecodeError as error:
-        raise CorruptStoreError(
-            f"{objects.name}/{key} is not JSON (cut at byte {error.pos})"
-        ) from error
-    return metadata
-
-
 def model_groups(objects: Objects) -> list[str]:
     """Return the names of the models in a store, but not those whose creation was cut short."""
     # obstore's LocalStore fails, instead of finding nothing, where a file is taken for a folder
@@ -121,11 +71,13 @@ def require_store(objects: Objects) -> None:
     metadata = read_node(objects, "")
     if metadata is None:
         raise _absent(objects)
-    attributes = metadata.get("attributes", {})
+    attributes, ours = attributes_of(metadata), f"attribute format={FORMAT!r}"
+    kind = f"v{metadata.get('zarr_format')} {metadata.get('node_type')}"
     if attributes.get("format") != FORMAT:
+        raise NotAStoreError(f"{objects.name} is a zarr {kind} without {ours}")
+    if kind != "v3 group":
         raise NotAStoreError(
-            f"{objects.name} is a zarr v{metadata.get('zarr_format')} "
-            f"{metadata.get('node_type')} without attribute format={FORMAT!r}"
+            f"{objects.name} is a zarr {kind}; expected a zarr v3 group with {ours}"
         )
     version = attributes.get("format_version")
     if version != FORMAT_VERSION:
@@ -145,20 +97,14 @@ def require_model(objects: Objects, model: str | None, name: str) -> None:
 
     Raises:
         UnknownModelError: if the store does not hold it.
-        CorruptStoreError: naming the array that is missing or does not fit.
-        NotAStoreError: if an array has no dimension names.
+        CorruptStoreError: naming the file that is lost, damaged or changed.
+        NotAStoreError: if something else wrote it.
     """
     names = model_groups(objects)
     if name not in names:
         given = "no model was named" if model is None else f"there is no {name!r}"
         raise UnknownModelError(f"{given} in {objects.name}; it holds {', '.join(names) or 'none'}")
-    metadata = read_node(objects, name)
-    if metadata is None:
-        raise CorruptStoreError(f"{name} in {objects.name} has lost its zarr.json")
-    sizes: dict[str, int] = {}
-    for array, dims in ARRAYS.items():
-        _check_array(objects, name, array, dims, sizes)
-    _check_attributes(objects, name, metadata.get("attributes", {}))
+    require_digests(objects, name)
     small = [array for array in ARRAYS if array not in _LAZY]
     for array, size in zip(small, objects.sizes([f"{name}/{a}/c/0" for a in small]), strict=True):
         if size == 0:  # zarr would read zeros
@@ -216,42 +162,11 @@ def _is_model(objects: Objects, name: str) -> bool:
         metadata = read_node(objects, name)
     except CorruptStoreError:
         return True  # it is there; asking for it says what is wrong
-    if metadata is None:  # created first of all, so it was lost
-        return objects.get(f"{name}/activation/zarr.json") is not None
-    return metadata.get("attributes", {}).get("layout_ready") is True
-
-
-def _check_array(
-    objects: Objects, group: str, array: str, dims: tuple[str, ...], sizes: dict[str, int]
-) -> None:
-    metadata = read_node(objects, f"{group}/{array}")
-    if metadata is None:
-        raise CorruptStoreError(f"{group} in {objects.name} has no {array!r}")
-    if metadata.get("dimension_names") is None:
-        raise NotAStoreError(
-            f"{group}/{array} in {objects.name} has no dimension names; iarmem did not write it"
-        )
-    if metadata["dimension_names"] != list(dims):
-        raise CorruptStoreError(
-            f"{group}/{array} in {objects.name} has dims {metadata['dimension_names']}, not "
-            f"{list(dims)}"
-        )
-    for dim, size in zip(dims, metadata.get("shape", ()), strict=False):
-        if sizes.setdefault(dim, size) != size:
-            raise CorruptStoreError(
-                f"{group} in {objects.name}: {array!r} has {size} entries along {dim}, "
-                f"'activation' has {sizes[dim]}"
-            )
-
-
-def _check_attributes(objects: Objects, group: str, attributes: dict[str, Any]) -> None:
-    settings = attributes.get("capture_settings", {})
-    sound = attributes.get("capture_fingerprint") == fingerprint(settings)
-    if not sound or attributes.get("slab") != settings.get("slab"):
-        raise CorruptStoreError(
-            f"the attributes of {group} in {objects.name} contradict one another; put back its "
-            "zarr.json from a copy"
-        )
+    if metadata is not None and attributes_of(metadata).get("layout_ready") is True:
+        return True
+    # no layout is finished, or its mark was lost: what is captured must not be laid out anew
+    lost = metadata is None and objects.get(f"{name}/activation/zarr.json") is not None
+    return lost or bool(objects.children(f"{name}/captured/c"))
 
 
 def _absent(objects: Objects) -> StoreNotFoundError | NotAStoreError:

@@ -13,8 +13,9 @@ from jaxtyping import Bool
 
 from iarmem_plugin.errors import CorruptStoreError, DiskFullError
 from iarmem_plugin.mantissa import round_mantissa
-from iarmem_plugin.store_checks import Damage, Objects, check_slab, naming
+from iarmem_plugin.store_checks import Damage, check_slab, naming
 from iarmem_plugin.store_format import ARRAYS, slab_bounds, stored_share
+from iarmem_plugin.store_nodes import Objects
 from iarmem_plugin.store_reading import DAMAGE
 
 MISSING = "are marked as captured, but their data are missing"

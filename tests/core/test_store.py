@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -353,10 +354,49 @@ def test_lost_or_cut_metadata_are_named(path: Path) -> None:
         store.dataset()
 
 
-def test_a_group_whose_creation_was_cut_short_counts_as_absent(path: Path) -> None:
-    fill(path)
+def unfinished(path: Path) -> None:
     file = path / "tiny/zarr.json"
     file.write_text(file.read_text().replace('"layout_ready": true', '"layout_ready": false'))
+
+
+def test_a_group_whose_creation_was_cut_short_counts_as_absent(path: Path) -> None:
+    ActivationStore.create(path, model="tiny", layout=make_layout(), images=make_images(3))
+    unfinished(path)
     assert ActivationStore.open(path).models == ()
     fill_again, _ = fill(path)
     assert fill_again.models == ("tiny",)
+
+
+@pytest.mark.parametrize("damage", [unfinished, lambda path: shutil.rmtree(path / "tiny/captured")])
+def test_what_is_captured_is_never_laid_out_anew(
+    path: Path, damage: Callable[[Path], object]
+) -> None:
+    fill(path)
+    damage(path)
+    before = contents(path)
+    with pytest.raises(InputError, match="holds activations of 'tiny' already"):
+        fill(path)
+    with pytest.raises(CorruptStoreError, match="tiny"):
+        ActivationStore.open(path).dataset()
+    assert before == contents(path)
+
+
+def test_a_store_whose_first_file_was_half_written_is_begun_anew(path: Path) -> None:
+    path.mkdir()
+    (path / "zarr.json.0123.partial").write_text("{")
+    fill(path)
+    assert ActivationStore.open(path).models == ("tiny",)
+
+
+def test_consolidated_metadata_are_neither_refused_nor_read(path: Path) -> None:
+    store, _ = fill(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr's about consolidation, on which this does not rely
+        zarr.consolidate_metadata(path)
+        zarr.consolidate_metadata(path, path="tiny")
+    before = store.score("unitmem")
+    file = path / "tiny/zarr.json"
+    consolidated = json.loads(file.read_text())
+    consolidated["consolidated_metadata"]["metadata"]["activation"]["shape"] = [1, 1, 1, 1, 1]
+    file.write_text(json.dumps(consolidated))
+    assert ActivationStore.open(path).score("unitmem").identical(before)
