@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -154,8 +152,7 @@ class ActivationStore:
         with naming(f"{group.name} in {self.name}"):
             data = xr.open_zarr(self._store, group=group.name, consolidated=False, chunks=None)
             data = with_small_loaded(data[list(ARRAYS)])
-        checked = CheckedArray(group.activation, captured, slab=group.slab_size, name=group.name)
-        data = with_checked(data, checked)
+        data = with_checked(data, CheckedArray(group, captured))
         return data.isel(image=np.flatnonzero(captured)) if partial == "drop" else data
 
     def batches(
@@ -319,7 +316,7 @@ class ActivationStore:
         require_model(self._objects, model, name)
         try:
             arrays = zarr.open_group(self._store, path=name, mode=self.mode, use_consolidated=False)
-            return ModelGroup(arrays, self._objects, name, batched=_BatchedArray)
+            return ModelGroup(arrays, self._objects, name)
         except (ValueError, KeyError, TypeError) as error:  # an unknown dtype or codec
             raise CorruptStoreError(f"{name} in {self.name} cannot be opened: {error}") from error
 
@@ -353,51 +350,6 @@ def holds(place: Place, name: str) -> bool:
     return name in model_groups(objects)
 
 
-class _BatchedArray:
-    """A zarr array whose chunks are coded some at a time, which takes off an eighth.
-
-    The setting is zarr's global one, so it is changed during our own calls alone; of calls that
-    overlap, the first changes it and the last one puts it back.
-    Few batches at once keep few chunks in memory; stores with latency need more requests at once.
-    """
-
-    _lock, _calls, _restore = Lock(), 0, ExitStack()
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-        self.shape, self.dtype, self.metadata = array.shape, array.dtype, array.metadata
-        self._setting = {"codec_pipeline.batch_size": 8}
-        if isinstance(array.store, LocalStore):
-            self._setting["async.concurrency"] = 3
-
-    @property
-    def oindex(self) -> Any:
-        return self._array.oindex
-
-    def __getitem__(self, key: Any) -> Any:
-        with self._batching(self._setting):
-            return self._array[key]
-
-    def __setitem__(self, key: Any, values: np.ndarray) -> None:
-        with self._batching(self._setting):
-            self._array[key] = values
-
-    @classmethod
-    @contextmanager
-    def _batching(cls, setting: dict[str, int]) -> Iterator[None]:
-        with cls._lock:
-            cls._calls += 1
-            if cls._calls == 1:
-                cls._restore.enter_context(zarr.config.set(setting))
-        try:
-            yield
-        finally:
-            with cls._lock:
-                cls._calls -= 1
-                if cls._calls == 0:
-                    cls._restore.close()
-
-
 class _ZarrObjects:
     """A zarr store's bytes; see `Objects`."""
 
@@ -412,6 +364,22 @@ class _ZarrObjects:
             return file.read_bytes() if file.is_file() else None
         buffer = sync(self._store.get(key, default_buffer_prototype()))
         return None if buffer is None else buffer.to_bytes()
+
+    def get_large(self, keys: list[str]) -> list[UInt8[np.ndarray, " byte"] | None]:
+        if self.local is not None:  # numpy's memory comes in larger pages than that of bytes
+            files = [self.local / key for key in keys]
+            return [np.fromfile(file, np.uint8) if file.is_file() else None for file in files]
+
+        async def answers() -> list[Any]:
+            return await asyncio.gather(
+                *(self._store.get(key, default_buffer_prototype()) for key in keys)
+            )
+
+        return [None if one is None else one.as_numpy_array() for one in sync(answers())]
+
+    def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:
+        kept = data if self.local is not None else data.copy()  # a store in memory keeps it
+        sync(self._store.set(key, default_buffer_prototype().buffer.from_array_like(kept)))
 
     def sizes(self, keys: list[str]) -> list[int]:
         async def size(key: str) -> int:

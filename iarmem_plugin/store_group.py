@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from iarmem_plugin.mantissa import round_mantissa
 from iarmem_plugin.store_checks import Damage, check_slab, naming
 from iarmem_plugin.store_format import ARRAYS, slab_bounds, stored_share
 from iarmem_plugin.store_nodes import Objects
-from iarmem_plugin.store_reading import DAMAGE
+from iarmem_plugin.store_shards import DAMAGE, ShardCodec
 
+AT_ONCE = 4  # requests to a store where each takes its time
 MISSING = "are marked as captured, but their data are missing"
 
 
@@ -31,22 +32,20 @@ class ModelGroup:
         slab_size: images in a slab, K.
     """
 
-    def __init__(
-        self, arrays: Any, objects: Objects, name: str, *, batched: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, arrays: Any, objects: Objects, name: str) -> None:
         """Wrap a group whose metadata were checked.
 
         Args:
             arrays: zarr group.
             objects: of the whole store.
             name: of the group.
-            batched: makes a zarr array quicker to read and write.
         """
         self._arrays, self._objects, self.name = arrays, objects, name
         self.attributes: dict[str, Any] = dict(arrays.attrs)
-        # with NaN as the fill value no chunk is empty: do not look for those that are
-        self.activation = batched(arrays["activation"].with_config({"write_empty_chunks": True}))
+        self.activation = arrays["activation"]
         self.slab_size = int(self.attributes["slab"])
+        _, scales, neurons, _ = self.shape
+        self._codec = ShardCodec(neurons, scales, self.slab_size)
         self._flushed: set[Path] = set()  # folders whose entry in their parent is on disk
 
     @property
@@ -95,15 +94,15 @@ class ModelGroup:
     def put(self, slab: int, activations: np.ndarray) -> None:
         """Write one slab; see `ActivationStore.put`."""
         blocks, scales, neurons, _ = self.shape
-        images = self.images_of(slab)
+        images, shards = self.images_of(slab), self._shards(slab)
         check_slab(activations, (1, blocks, scales, neurons, len(images)), images.start)
         try:
             for block in range(blocks):  # one shard each
                 values = round_mantissa(
                     activations[:, block : block + 1], self.attributes.get("keep_bits")
                 )
-                self.activation[:, block : block + 1, :, :, self._slice(slab)] = values
-            self._flush(self._shards(slab))
+                self._objects.set_large(shards[block], self._codec.encode(values[0, 0]))
+            self._flush(shards)
             self._arrays["captured"][self._slice(slab)] = True  # exactly one chunk; last of all
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -115,6 +114,32 @@ class ModelGroup:
                 f"the disk is full; slab {slab} of {self.name!r} needs about {need:.1f} GB and is "
                 "not marked as captured; make room and resume",
             ) from error
+
+    def read(self, blocks: Sequence[int], slabs: range) -> np.ndarray:
+        """Read whole shards, one request each.
+
+        Returns:
+            float32, dims (block, scale, neuron, image); NaN where a shard is missing.
+
+        Raises:
+            ValueError: if a checksum does not fit.
+            RuntimeError: if a shard is damaged otherwise.
+        """
+        first, last = self.images_of(slabs[0])[0], self.images_of(slabs[-1])[-1]
+        values = np.empty((len(blocks), *self.shape[1:3], last + 1 - first), np.float32)
+        wanted = [(place, slab) for place in range(len(blocks)) for slab in slabs]
+        at_once = 1 if self._objects.local is not None else AT_ONCE
+        for low in range(0, len(wanted), at_once):
+            some = wanted[low : low + at_once]
+            keys = [self._shards(slab)[blocks[place]] for place, slab in some]
+            for (place, slab), data in zip(some, self._objects.get_large(keys), strict=True):
+                own = self.images_of(slab)
+                part = values[place, ..., own.start - first : own.stop - first]
+                if data is not None and data.size:
+                    self._codec.decode(data, part)
+                else:
+                    part[...] = np.nan
+        return values
 
     def invalidate(self, slab: int) -> None:
         """Take a slab's marker away, then its data."""
@@ -156,7 +181,7 @@ class ModelGroup:
 
     def _read_damage(self, block: int, slab: int) -> str:
         try:
-            values = np.asarray(self.activation[0, block, :, :, self._slice(slab)])
+            values = self.read([block], range(slab, slab + 1))
         except DAMAGE as error:
             return f"are damaged ({error})"
         return MISSING if np.isnan(values.max()) else ""

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import UInt8
+
 from iarmem_plugin.errors import CorruptStoreError
 
 
@@ -24,6 +27,12 @@ class Objects(Protocol):
 
     def get(self, key: str) -> bytes | None:
         """Return an object, or None where there is none."""
+
+    def get_large(self, keys: list[str]) -> list[UInt8[np.ndarray, " byte"] | None]:
+        """Return several large objects, asked for at once where each request takes its time."""
+
+    def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:
+        """Write a large object, whole or not at all."""
 
     def sizes(self, keys: list[str]) -> list[int]:
         """Return the objects' sizes in bytes; 0 where there is none."""

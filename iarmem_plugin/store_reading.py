@@ -14,9 +14,10 @@ from xarray.core import indexing
 
 from iarmem_plugin.errors import CorruptStoreError, InputError
 from iarmem_plugin.store_format import DIMS
+from iarmem_plugin.store_group import ModelGroup
+from iarmem_plugin.store_shards import DAMAGE
 
 LARGEST_STACK = 4_000_000_000  # bytes
-DAMAGE = (ValueError, RuntimeError)  # what checksums and codecs raise
 
 
 class CheckedArray(BackendArray):
@@ -26,19 +27,15 @@ class CheckedArray(BackendArray):
     of a captured image is such a shard.
     """
 
-    def __init__(
-        self, array: Any, captured: Bool[np.ndarray, " image"], *, slab: int, name: str
-    ) -> None:
-        """Wrap an array.
+    def __init__(self, group: ModelGroup, captured: Bool[np.ndarray, " image"]) -> None:
+        """Wrap a group's activations, dims (model, block, scale, neuron, image).
 
         Args:
-            array: of zarr, dims (model, block, scale, neuron, image).
+            group: of one model.
             captured: which images must be there.
-            slab: images in a slab.
-            name: of the model, for messages.
         """
-        self._array, self._captured, self._slab, self._name = array, captured, slab, name
-        self.shape, self.dtype = array.shape, array.dtype
+        self._group, self._captured = group, captured
+        self.shape, self.dtype = group.activation.shape, group.activation.dtype
 
     def __getitem__(self, key: Any) -> Any:
         """Read a selection.
@@ -53,32 +50,63 @@ class CheckedArray(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         key = tuple(_simple(part, size) for part, size in zip(key, self.shape, strict=True))
         try:
-            plain = all(isinstance(part, int | np.integer | slice) for part in key)
-            values = np.asarray(self._array[key] if plain else self._array.oindex[key])
+            values = self._whole_shards(key)
+            if values is None:
+                plain = all(isinstance(part, int | np.integer | slice) for part in key)
+                array = self._group.activation
+                values = np.asarray(array[key] if plain else array.oindex[key])
         except DAMAGE as error:
             raise self._damage(key, f"are damaged ({error})") from error
         if _has_nan(values, np.asarray(self._captured[key[-1]])):
             raise self._damage(key, "are marked as captured, but their data are missing")
         return values
 
+    def _whole_shards(self, key: tuple[Any, ...]) -> np.ndarray | None:
+        """Read a selection that is made of whole shards; None if it is not."""
+        model, block, *inner, image = key
+        slabs = self._slabs(image)
+        whole = all(
+            isinstance(part, slice) and range(size)[part] == range(size)
+            for part, size in zip(inner, self.shape[2:4], strict=True)
+        )
+        blocks = np.atleast_1d(np.arange(self.shape[1])[block])
+        one = np.atleast_1d(np.zeros(self.shape[0])[model]).size == 1
+        if not (slabs and one and blocks.size and whole):
+            return None
+        values = self._group.read(blocks.tolist(), slabs)[None]
+        return values[
+            tuple(0 if isinstance(part, int | np.integer) else slice(None) for part in key)
+        ]
+
+    def _slabs(self, image: Any) -> range:
+        """Return the slabs of which a selection of images is made; none if it is not."""
+        size, count = self._group.slab_size, self.shape[4]
+        if not isinstance(image, slice) or not len(chosen := range(count)[image]):
+            return range(0)
+        whole = chosen.step == 1 and chosen.start % size == 0
+        ends = chosen.stop % size == 0 or chosen.stop == count
+        return range(chosen.start // size, -(-chosen.stop // size)) if whole and ends else range(0)
+
     def _damage(self, key: tuple[Any, ...], what: str) -> CorruptStoreError:
         blocks = np.atleast_1d(np.arange(self.shape[1])[key[1]]).tolist()
-        slabs = np.unique(np.atleast_1d(np.arange(self.shape[4])[key[4]]) // self._slab).tolist()
+        name, size = self._group.name, self._group.slab_size
+        slabs = np.unique(np.atleast_1d(np.arange(self.shape[4])[key[4]]) // size).tolist()
         for block, number in product(blocks, slabs):
-            last = min((number + 1) * self._slab, self.shape[4]) - 1
-            if not self._is_sound(block, number * self._slab, last + 1):
+            if not self._is_sound(block, number):
+                images = self._group.images_of(number)
                 return CorruptStoreError(
-                    f"{self._name}: block {block}, images {number * self._slab}-{last} {what}; "
-                    f"invalidate slab {number} of {self._name!r} and capture again"
+                    f"{name}: block {block}, images {images[0]}-{images[-1]} {what}; "
+                    f"invalidate slab {number} of {name!r} and capture again"
                 )
-        return CorruptStoreError(f"{self._name}: blocks {blocks}, slabs {slabs} {what}")
+        return CorruptStoreError(f"{name}: blocks {blocks}, slabs {slabs} {what}")
 
-    def _is_sound(self, block: int, low: int, high: int) -> bool:
+    def _is_sound(self, block: int, slab: int) -> bool:
+        images = self._group.images_of(slab)
         try:
-            values = np.asarray(self._array[0, block, :, :, low:high])
+            values = self._group.read([block], range(slab, slab + 1))
         except DAMAGE:
             return False
-        return not _has_nan(values, self._captured[low:high])
+        return not _has_nan(values, self._captured[images.start : images.stop])
 
 
 def with_small_loaded(data: xr.Dataset) -> xr.Dataset:

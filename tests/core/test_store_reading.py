@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import store_builders as made
 import xarray as xr
-import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_builders import BLOCKS, SCALES
@@ -287,12 +286,34 @@ def test_the_memory_of_a_reduction_does_not_grow_with_the_images(tmp_path: Path)
     assert peaks[1] - peaks[0] < more / 8
 
 
-def test_reading_at_once_and_writing_leave_the_settings_of_zarr_as_they_were(
-    tmp_path: Path,
-) -> None:
-    with zarr.config.set({"codec_pipeline.batch_size": 7}):
-        store, scores = made.fill(tmp_path / "x.zarr")
-        with ThreadPoolExecutor(4) as pool:
-            read = list(pool.map(lambda _: store.activation.to_numpy(), range(12)))
-        assert zarr.config.get("codec_pipeline.batch_size") == 7
+def test_a_store_may_be_read_in_several_threads_at_once(tmp_path: Path) -> None:
+    store, scores = made.fill(tmp_path / "x.zarr")
+    activation = store.activation
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda _: activation.to_numpy(), range(12)))
     assert all(np.array_equal(one, made.as_slab(scores)) for one in read)
+
+
+SELECTIONS: list[dict[str, Any]] = [
+    {},
+    {"model": 0},
+    {"model": [0, 0]},
+    {"block": [1, 0, 1]},
+    {"block": -1, "image": slice(8, None)},
+    {"block": [], "image": slice(8, 16)},
+    {"image": slice(0, 16)},
+    {"image": slice(8, 20)},
+    {"image": slice(None, None, -1)},
+    {"image": slice(8, 16, 2)},
+    {"image": np.arange(16, 21)},
+    {"scale": slice(None, None, -1), "image": slice(0, 8)},
+    {"neuron": np.arange(20)[::-1]},
+    {"model": 0, "block": 1, "scale": 2, "neuron": 3, "image": 4},
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+def test_any_selection_is_that_of_numpy(tmp_path: Path, selection: dict[str, Any]) -> None:
+    store, scores = made.fill(tmp_path / "x.zarr")
+    whole = xr.DataArray(made.as_slab(scores), dims=store.activation.dims)
+    assert np.array_equal(store.activation.isel(selection), whole.isel(selection))
