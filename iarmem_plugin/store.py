@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ from iarmem_plugin.store_digests import digests
 from iarmem_plugin.store_format import ARRAYS, FORMAT, FORMAT_VERSION, group_attributes, group_name
 from iarmem_plugin.store_group import ModelGroup
 from iarmem_plugin.store_layout import create_activation, create_coordinates
+from iarmem_plugin.store_nodes import FilePieces, Pieces
 from iarmem_plugin.store_reading import (
     CheckedArray,
     slabs,
@@ -365,17 +368,21 @@ class _ZarrObjects:
         buffer = sync(self._store.get(key, default_buffer_prototype()))
         return None if buffer is None else buffer.to_bytes()
 
-    def get_large(self, keys: list[str]) -> list[UInt8[np.ndarray, " byte"] | None]:
-        if self.local is not None:  # numpy's memory comes in larger pages than that of bytes
-            files = [self.local / key for key in keys]
-            return [np.fromfile(file, np.uint8) if file.is_file() else None for file in files]
+    @contextmanager
+    def opened(self, keys: list[str]) -> Iterator[list[Pieces | None]]:
+        if self.local is None:
+            yield [None if one is None else one.as_numpy_array() for one in sync(self._got(keys))]
+            return
+        with ExitStack() as stack:
+            paths = [self.local / key for key in keys]
+            yield [
+                FilePieces(stack.enter_context(FileIO(path))) if path.is_file() else None
+                for path in paths
+            ]
 
-        async def answers() -> list[Any]:
-            return await asyncio.gather(
-                *(self._store.get(key, default_buffer_prototype()) for key in keys)
-            )
-
-        return [None if one is None else one.as_numpy_array() for one in sync(answers())]
+    async def _got(self, keys: list[str]) -> list[Any]:
+        prototype = default_buffer_prototype()
+        return await asyncio.gather(*(self._store.get(key, prototype) for key in keys))
 
     def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:
         kept = data if self.local is not None else data.copy()  # a store in memory keeps it

@@ -84,7 +84,7 @@ class ModelGroup:
 
     def images_of(self, slab: int) -> range:
         """Return the positions of a slab's images; see `slab_bounds`."""
-        return range(*slab_bounds(slab, size=self.slab_size, images=self.shape[3]))
+        return range(*self._bounds(slab))
 
     def pending(self) -> list[int]:
         """Return the numbers of the slabs that are not captured."""
@@ -127,18 +127,14 @@ class ModelGroup:
         """
         first, last = self.images_of(slabs[0])[0], self.images_of(slabs[-1])[-1]
         values = np.empty((len(blocks), *self.shape[1:3], last + 1 - first), np.float32)
-        wanted = [(place, slab) for place in range(len(blocks)) for slab in slabs]
+        parts: list[tuple[str, np.ndarray]] = []
+        for block, of_block in zip(blocks, values, strict=True):
+            for slab in slabs:
+                low, high = (end - first for end in self._bounds(slab))
+                parts.append((self._shard(block, slab), of_block[..., low:high]))
         at_once = 1 if self._objects.local is not None else AT_ONCE
-        for low in range(0, len(wanted), at_once):
-            some = wanted[low : low + at_once]
-            keys = [self._shards(slab)[blocks[place]] for place, slab in some]
-            for (place, slab), data in zip(some, self._objects.get_large(keys), strict=True):
-                own = self.images_of(slab)
-                part = values[place, ..., own.start - first : own.stop - first]
-                if data is not None and data.size:
-                    self._codec.decode(data, part)
-                else:
-                    part[...] = np.nan
+        for begin in range(0, len(parts), at_once):
+            self._decode(parts[begin : begin + at_once])
         return values
 
     def invalidate(self, slab: int) -> None:
@@ -171,13 +167,27 @@ class ModelGroup:
         keys = [key for slab in self.slabs for key in self._shards(slab)]
         return sum(self._objects.sizes(keys))
 
+    def _bounds(self, slab: int) -> tuple[int, int]:
+        return slab_bounds(slab, size=self.slab_size, images=self.shape[3])
+
     def _slice(self, slab: int) -> slice:
-        return slice(slab * self.slab_size, min((slab + 1) * self.slab_size, self.shape[3]))
+        return slice(*self._bounds(slab))
+
+    def _shard(self, block: int, slab: int) -> str:
+        chunk = self.activation.metadata.encode_chunk_key((0, block, 0, 0, slab))
+        return f"{self.name}/activation/{chunk}"
 
     def _shards(self, slab: int) -> list[str]:
-        encode = self.activation.metadata.encode_chunk_key
-        folder = f"{self.name}/activation"
-        return [f"{folder}/{encode((0, block, 0, 0, slab))}" for block in range(self.shape[0])]
+        return [self._shard(block, slab) for block in range(self.shape[0])]
+
+    def _decode(self, parts: Sequence[tuple[str, np.ndarray]]) -> None:
+        """Fill arrays, dims (scale, neuron, image), from the shards under their keys."""
+        with self._objects.opened([key for key, _ in parts]) as found:
+            for (_, part), data in zip(parts, found, strict=True):
+                if data is None or data.size == 0:
+                    part[...] = np.nan
+                else:
+                    self._codec.decode(data, part)
 
     def _read_damage(self, block: int, slab: int) -> str:
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +14,44 @@ import numpy as np
 from jaxtyping import UInt8
 
 from iarmem_plugin.errors import CorruptStoreError
+
+
+@runtime_checkable
+class Pieces(Protocol):
+    """The bytes of an object, of which parts are taken.
+
+    Attributes:
+        size: in bytes.
+    """
+
+    size: int
+
+    def __getitem__(self, part: slice, /) -> UInt8[np.ndarray, " byte"]:
+        """Return a part; it is good until the next one is taken."""
+
+
+class FilePieces:
+    """The bytes of a file, read as they are asked for into one small buffer."""
+
+    def __init__(self, file: FileIO) -> None:
+        """Take an open file, which the caller closes."""
+        self._file, self._buffer = file, np.empty(0, np.uint8)
+        self.size = os.fstat(file.fileno()).st_size
+
+    def __getitem__(self, part: slice, /) -> UInt8[np.ndarray, " byte"]:
+        """Read a part.
+
+        Raises:
+            ValueError: if the file became shorter.
+        """
+        begin, end, _ = part.indices(self.size)
+        if end - begin > self._buffer.size:
+            self._buffer = np.empty(end - begin, np.uint8)
+        piece = self._buffer[: max(end - begin, 0)]
+        self._file.seek(begin)
+        if self._file.readinto(piece.data) != piece.size:
+            raise ValueError("the file became shorter while it was read")
+        return piece
 
 
 @runtime_checkable
@@ -28,7 +69,7 @@ class Objects(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return an object, or None where there is none."""
 
-    def get_large(self, keys: list[str]) -> list[UInt8[np.ndarray, " byte"] | None]:
+    def opened(self, keys: list[str]) -> AbstractContextManager[list[Pieces | None]]:
         """Return several large objects, asked for at once where each request takes its time."""
 
     def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:

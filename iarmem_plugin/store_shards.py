@@ -10,6 +10,7 @@ from jaxtyping import Float32, UInt8
 from numcodecs import blosc
 
 from iarmem_plugin.store_format import chunks_and_shards
+from iarmem_plugin.store_nodes import Pieces
 
 DAMAGE = (ValueError, RuntimeError)  # what checksums and codecs raise, zarr's too
 _ABSENT = 2**64 - 1  # offset and size, in the index, of a chunk that is not there
@@ -51,7 +52,7 @@ class ShardCodec:
 
     def decode(
         self,
-        data: UInt8[np.ndarray, " byte"],
+        data: Pieces,
         values: Float32[np.ndarray, "scale neuron image"],
     ) -> None:
         """Write a shard's values into an array; NaN where it holds none.
@@ -90,10 +91,10 @@ class ShardCodec:
         whole[: part.shape[0], : part.shape[1]] = part
         return whole
 
-    def _index(self, data: np.ndarray) -> np.ndarray:
+    def _index(self, data: Pieces) -> np.ndarray:
         size = 16 * int(np.prod(self._grid))
         table = _checked(data[-size - _CRC :])
-        return table.view("<u8").reshape(*self._grid, 2)
+        return table.copy().view("<u8").reshape(*self._grid, 2)
 
 
 def _append(data: np.ndarray, begin: int, content: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import store_builders as made
 import zarr
 
 from iarmem_plugin.store import ActivationStore
+from iarmem_plugin.store_nodes import FilePieces
 from iarmem_plugin.store_shards import DAMAGE, ShardCodec
 
 # neurons, images, slab: whole, padded or absent chunks along either dim
@@ -78,6 +80,20 @@ def test_every_cut_and_every_flipped_byte_is_an_error(images: int) -> None:
         flipped[position] ^= 1 << position % 8
         with pytest.raises(DAMAGE):
             codec.decode(flipped, found)
+
+
+def test_pieces_of_a_file_are_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+    with FileIO(tmp_path / "file") as file:
+        pieces = FilePieces(file)
+        assert pieces.size == 100
+        assert pieces[90:].tobytes() == bytes(range(90, 100))
+        assert pieces[-3:].tobytes() == bytes(range(97, 100))
+        assert pieces[5:50].tobytes() == bytes(range(5, 50))
+        assert pieces[50:5].size == 0
+        (tmp_path / "file").write_bytes(b"short")
+        with pytest.raises(ValueError, match="became shorter"):
+            pieces[2:20]
 
 
 def test_a_chunk_that_is_absent_is_nan() -> None:
