@@ -151,7 +151,7 @@ class ActivationStore:
                 'with partial="drop"'
             )
         if partial != "keep":
-            self.verify(group.name)
+            group.verify()
         with naming(f"{group.name} in {self.name}"):
             data = xr.open_zarr(self._store, group=group.name, consolidated=False, chunks=None)
             data = with_small_loaded(data[list(ARRAYS)])
@@ -303,8 +303,7 @@ class ActivationStore:
         Raises:
             CorruptStoreError: naming the first block and images that are missing or damaged.
         """
-        for first in self.group(model).damages(deep=deep):
-            raise CorruptStoreError(str(first))
+        self.group(model).verify(deep=deep)
 
     def group(self, model: str | None = None) -> ModelGroup:
         """Return one model's arrays, once their metadata are as expected.

@@ -162,6 +162,11 @@ class ModelGroup:
                 if what:
                     yield Damage(self.name, slab, block, (images[0], images[-1]), what)
 
+    def verify(self, *, deep: bool = False) -> None:
+        """Raise the first of the `damages` as a CorruptStoreError."""
+        for first in self.damages(deep=deep):
+            raise CorruptStoreError(str(first))
+
     def stored_bytes(self) -> int:
         """Return the size of all shards that are there, marked or not."""
         keys = [key for slab in self.slabs for key in self._shards(slab)]
