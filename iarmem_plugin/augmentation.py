@@ -69,19 +69,32 @@ class CustomViews(Augmentation):
         function: called as ``function(picture, image=…, view=…, seed=…)`` for each view; returns a
             picture or uint8 (height, width, 3). It must depend on its arguments alone, and be
             defined in a module if pictures are decoded in worker processes.
-        center: its centre view is the one taken where a single view is asked for.
+        center_of: its centre view is the one taken where a single view is asked for.
+        name: what tells it from others, such as its parameters; needed unless it is a function of
+            a module, whose own name does.
     """
 
     function: Callable[..., Image.Image | np.ndarray]
     center_of: Augmentation
+    name: str = ""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Return the function's name and what makes the centre view."""
-        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        module = getattr(self.function, "__module__", type(self.function).__module__)
+        """Return the function's name and what makes the centre view.
+
+        Raises:
+            InputError: if the function's own name does not tell it from others, and no name was
+                given: a run with other views would be taken for the same.
+        """
+        own = getattr(self.function, "__qualname__", "<no function>")
+        if not self.name and "<" in own:
+            raise InputError(
+                f"views drawn by {self.function!r} cannot be told from others of its kind; use a "
+                "function of a module, or say what it does: CustomViews(…, name='rotated by 20')"
+            )
+        function = self.name or f"{self.function.__module__}.{own}"
         center = dict(self.center_of.provenance)
-        return {"name": "custom", "function": f"{module}.{name}", "center_of": center}
+        return {"name": "custom", "function": function, "center_of": center}
 
     def draw_pixels(
         self, picture: Image.Image, *, image: int, count: int, seed: int

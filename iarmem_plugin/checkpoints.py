@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from iarmem_plugin.errors import DiskFullError, InputError
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.fingerprint import canonical_json, require_same
+from iarmem_plugin.outputs import write_whole
 
 _FILE = re.compile(r"rank-(\d+)\.nc")
 
@@ -77,24 +78,8 @@ class Checkpoints:
         done = xr.Dataset({"slabs": ("slab", np.array(slabs, np.int64))})
         done.attrs["settings"] = self._text
         tree = xr.DataTree(done, children={key: xr.DataTree(one) for key, one in states.items()})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self._file(rank)
-        partial = file.with_name(f"{file.name}.partial")
-        content = tree.to_netcdf(engine="h5netcdf")  # HDF5 does not survive a full disk
-        try:
-            partial.write_bytes(content)
-            _fsync(partial)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise DiskFullError(
-                errno.ENOSPC,
-                f"the disk is full: {partial} needs {len(content) / 1e6:.0f} MB; make room, and "
-                "give the same command again",
-            ) from error
-        partial.replace(file)
-        _fsync(self.folder)
+        content = bytes(tree.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
+        write_whole(self._file(rank), content + hashlib.sha256(content).digest())
 
     def discard(self) -> None:
         """Delete the folder."""
@@ -116,8 +101,12 @@ class Checkpoints:
         return [int(slab) for slab in slabs]
 
     def _open(self, rank: int) -> xr.DataTree:
+        size = hashlib.sha256().digest_size  # netCDF has no checksum of its own
         try:
-            with xr.open_datatree(self._file(rank), engine="h5netcdf") as tree:
+            data = self._file(rank).read_bytes()
+            if hashlib.sha256(data[:-size]).digest() != data[-size:]:
+                raise ValueError("its checksum does not fit")
+            with xr.open_datatree(BytesIO(data[:-size]), engine="h5netcdf") as tree:
                 return tree.load()
         except (OSError, ValueError, KeyError) as error:
             raise self._unreadable(rank, error) from error
@@ -130,11 +119,3 @@ class Checkpoints:
 
     def _file(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}.nc"
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -139,10 +139,12 @@ def _from_file(used: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
 def _from_indices(
     indices: dict[str, int], folders: Sequence[str], num_classes: int | None, *, whole: bool
 ) -> dict[str, int]:
+    if not indices:  # every picture has a label of its own
+        return {}
     last = LARGEST_CLASS if num_classes is None else num_classes - 1
     # empty folders count, too: whether 9 holds pictures must not change what 1 means
     numbers = [int(name) for name in folders if re.fullmatch(r"[0-9]+", name)]
-    if max(*indices.values(), *numbers, 0) <= last:
+    if max([*indices.values(), *numbers]) <= last:
         named(indices)
         return indices
     ranks = {name: rank for rank, name in enumerate(folders)}

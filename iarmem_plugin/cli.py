@@ -33,7 +33,7 @@ from typer.core import TyperGroup
 
 from iarmem_plugin import options as opt
 from iarmem_plugin import store_cli
-from iarmem_plugin.errors import IarmemError
+from iarmem_plugin.errors import IarmemError, InputError
 
 if TYPE_CHECKING:
     from iarmem_plugin.images import Images
@@ -151,6 +151,8 @@ def localize(
     from iarmem_plugin.bands import read_bands
     from iarmem_plugin.ranks import joined
 
+    if store is None and (keep_bits is not None or break_lock):
+        raise InputError("--keep-bits and --break-lock are about a store; give --store, too")
     bands = read_bands(band or ())
     names = tuple(metric or ("unitmem",))
     for name in names:
@@ -174,7 +176,13 @@ def localize(
         from iarmem_plugin.heap import keep_freed_memory
         from iarmem_plugin.localize import localize as run_localize
         from iarmem_plugin.report import block_sums
-        from iarmem_plugin.score_files import CHECKPOINTS, LIST_FILE, begin_scores, save_scores
+        from iarmem_plugin.score_files import (
+            CHECKPOINTS,
+            LIST_FILE,
+            begin_scores,
+            forget_progress,
+            save_scores,
+        )
 
         ranks.share(lambda: begin_scores(out, restart=restart))
         place = ranks.device(device)
@@ -205,6 +213,8 @@ def localize(
             return
         save_scores(scores, out)
         pictures.write_list(out / LIST_FILE)
+        if store is None:
+            forget_progress(out)
         by_cell = {name: block_sums(one) for name, one in scores.items()}
         for name, cells in by_cell.items():
             result = {"metric": name, "out": str(out), "by_block_and_scale": cells.values.tolist()}
@@ -367,8 +377,9 @@ def _opened(
 ) -> Images:
     from iarmem_plugin.images import open_images
 
-    of_list = root if source.suffix == ".txt" else None
-    return open_images(source, root=of_list, num_classes=num_classes, classes=classes)
+    if root is not None and source.suffix != ".txt":
+        raise InputError(f"--image-root is for a list of pictures (.txt), and {source} is none")
+    return open_images(source, root=root, num_classes=num_classes, classes=classes)
 
 
 def _verified(pictures: Images, on_bad: opt.OnBadImage, *, workers: int) -> Images:

@@ -39,6 +39,10 @@ class NonFiniteSimilarityError(IarmemError, ArithmeticError):
     """NaN or infinity among similarities or logits; the message names the images."""
 
 
+class WorkerError(IarmemError, RuntimeError):
+    """A process that decodes pictures has ended, as when memory runs out."""
+
+
 class RankError(IarmemError, RuntimeError):
     """Another process of the same run has ended; its own message says why."""
 
@@ -81,6 +85,10 @@ class FingerprintMismatchError(StoreError, ValueError):
 
 class StoreLockedError(StoreError, RuntimeError):
     """Another process is writing to the store."""
+
+
+class LockError(StoreError, OSError):
+    """The lock of a store cannot be written, as on a file system that is read-only."""
 
 
 class DiskFullError(StoreError, OSError):

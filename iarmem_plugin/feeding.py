@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iarmem_plugin.augmentation import Augmentation, refuse_identical_views
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, WorkerError
 from iarmem_plugin.images import Images
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 VERIFIED_AT_ONCE = 64
+ENOUGH = 8  # pictures whose views are all alike are no chance
+_END = object()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +73,18 @@ def feed(
             batch's views are all identical.
     """
     drawing = _Drawing(images, augmentation, views, seed)
+    alike, pictures, total = True, 0, sum(map(len, batches))
     for positions, pixels in zip(batches, _in_workers(drawing, batches, workers), strict=True):
+        pictures += len(positions)
+        alike = alike and views > 1 and not _differ(pixels)
+        if alike and pictures >= min(ENOUGH, total):  # two views of one may be equal by chance
+            refuse_identical_views(pixels)
         chosen = np.asarray(positions, np.int64)
         yield Batch(chosen, pixels, torch.from_numpy(images.labels[chosen].astype(np.int64)))
+
+
+def _differ(pixels: UInt8[Tensor, "image view 3 height width"]) -> bool:
+    return bool((pixels[:, 1:] != pixels[:, :1]).any())
 
 
 def unreadable(
@@ -106,15 +119,18 @@ class _Drawing:
 
     def __call__(self, positions: Sequence[int]) -> UInt8[Tensor, "image view 3 height width"]:
         planes = [np.moveaxis(self._views(position), 3, 1) for position in positions]
-        pixels = torch.from_numpy(np.stack([np.ascontiguousarray(views) for views in planes]))
-        refuse_identical_views(pixels)
-        return pixels
+        return torch.from_numpy(np.stack([np.ascontiguousarray(views) for views in planes]))
 
     def _views(self, position: int) -> UInt8[np.ndarray, "view height width 3"]:
         picture = self.images.load(position)
+        try:
+            return self._drawn(picture, int(self.images.ids[position]))
+        except InputError as error:
+            raise InputError(f"picture {self.images.paths[position]!r}: {error}") from error
+
+    def _drawn(self, picture: Image.Image, image: int) -> UInt8[np.ndarray, "view height width 3"]:
         if self.views == 1:
             return self.augmentation.center_pixels(picture)[None]
-        image = int(self.images.ids[position])
         return self.augmentation.draw_pixels(picture, image=image, count=self.views, seed=self.seed)
 
 
@@ -152,6 +168,8 @@ class _Work(Dataset[Any], Generic[Result]):
 def _in_workers(
     function: Callable[[Sequence[int]], Result], batches: Sequence[Sequence[int]], workers: int
 ) -> Iterator[Result]:
+    if workers < 0:
+        raise InputError(f"{workers} workers were given; expected 0 or more")
     if not batches:
         return
     loader = DataLoader(
@@ -162,14 +180,36 @@ def _in_workers(
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # or the global one is drawn from
     )
-    iterator = iter(loader)
+    iterator = _begun(loader)
     try:
-        for result in iterator:
+        while (result := _next(iterator, workers)) is not _END:
             if isinstance(result, InputError):
                 raise result
             yield cast("Result", result)
     finally:
         del iterator  # ends the workers
+
+
+def _next(iterator: Iterator[Any], workers: int) -> Any:
+    try:
+        return next(iterator, _END)
+    except RuntimeError as error:
+        if not workers or "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(
+            f"a worker process that decodes pictures has ended ({error}); what was finished is "
+            "kept: give the same command again, with fewer --workers if memory ran out"
+        ) from error
+
+
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        return iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"the source of the pictures or the augmentation cannot be sent to worker processes "
+            f"({error}); define it in a module, or use workers=0"
+        ) from error
 
 
 def _as_it_is(result: Any) -> Any:

@@ -17,6 +17,7 @@ from iarmem_plugin.augmentation import refuse_identical_views
 from iarmem_plugin.class_labels import folder_labels, named, read_classes, refuse_labels
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.npz_pictures import names_in, read_npz
+from iarmem_plugin.outputs import write_whole
 from iarmem_plugin.picture_lists import class_folders, pictures_in, read_list
 from iarmem_plugin.readers import (
     UNREADABLE,
@@ -57,6 +58,15 @@ class Images:
     ids: Int64[np.ndarray, " image"]
     reader: Reader
     skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that a list of pictures, one a line, could not hold."""
+        for path in self.paths:
+            if not path.isprintable() and (set(path) & set("\t\r\n") or not _is_text(path)):
+                raise InputError(
+                    f"the name of picture {path!r} has a tab, a new line, or bytes that are no "
+                    "UTF-8; rename it"
+                )
 
     @classmethod
     def from_folder(
@@ -377,7 +387,7 @@ class Images:
     def write_list(self, path: Path) -> None:
         """Write the paths, each with its label after a tab: a list that `from_list` reads."""
         lines = zip(self.paths, self.labels.tolist(), strict=True)
-        path.write_text("".join(f"{name}\t{label}\n" for name, label in lines), encoding="utf-8")
+        write_whole(path, "".join(f"{name}\t{label}\n" for name, label in lines).encode())
 
 
 def open_images(
@@ -417,6 +427,14 @@ def _folder(path: str) -> str:
             f"picture {path!r} of the list is in no class folder; write its label after a tab"
         )
     return folder
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(path: str, error: Exception) -> InputError:

@@ -114,7 +114,8 @@ def localize(
         store: path, URL or store of zarr where activations are kept; None keeps none.
         keep_bits: of the 23 mantissa bits in the store; 13 halve the disk.
         lock: ``"take"`` that of the store, or ``"break"`` one that a killed run has left behind.
-        checkpoints: folder for the states of a run without a store; None saves none.
+        checkpoints: folder for the states of a run without a store; None saves none. It stays,
+            so that scores which cannot be saved are not lost; delete it once they are.
         ranks: the processes that share the work; this one alone by default.
         progress: where a progress bar may be shown.
 

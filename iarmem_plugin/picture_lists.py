@@ -57,7 +57,7 @@ def read_list(file: Path, root: Path) -> dict[str, int | None]:
         InputError: naming the line that cannot be used.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # with a byte order mark or not
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the list {file} cannot be read: {error}") from error
     found: dict[str, int | None] = {}

@@ -112,6 +112,11 @@ def joined(device: str) -> Iterator[Ranks]:
     if world == 1:
         yield Ranks()
         return
+    if missing := {"RANK", "LOCAL_RANK"} - os.environ.keys():
+        raise InputError(
+            f"WORLD_SIZE is {world}, but {' and '.join(sorted(missing))} are not set; start the "
+            "processes with torchrun"
+        )
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
@@ -127,7 +132,9 @@ def joined(device: str) -> Iterator[Ranks]:
             world_size=world,
             timeout=_LONGEST_WAIT,
         )
-    yield Ranks(rank, world, local, PrefixStore("iarmem count", store))
+    ranks = Ranks(rank, world, local, PrefixStore("iarmem count", store))
+    yield ranks
+    ranks.wait()  # a process that leaves while another still talks to it can be aborted
     dist.destroy_process_group()  # not after an error, when another process may never answer
 
 

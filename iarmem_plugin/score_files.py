@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,15 +11,16 @@ from pathlib import Path
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.outputs import check_place
+from iarmem_plugin.fingerprint import canonical_json
+from iarmem_plugin.outputs import check_place, write_whole
 
 SCORES_FILE = "scores.nc"
-PARTIAL = f"{SCORES_FILE}.partial"
+DIGEST = "sha256"  # attribute; netCDF has no checksum of its own
 OF_METRICS = "scores-*.nc"
 LIST_FILE = "images.txt"
 CHECKPOINTS = "progress"
 OUR_FILES = frozenset(
-    {SCORES_FILE, PARTIAL, LIST_FILE, CHECKPOINTS, "heatmap.png", "neurons.png", "histogram.png"}
+    {SCORES_FILE, LIST_FILE, CHECKPOINTS, "heatmap.png", "neurons.png", "histogram.png"}
 )
 
 
@@ -44,14 +46,13 @@ def save_scores(scores: xr.Dataset | Mapping[str, xr.Dataset], folder: Path) -> 
     for one in others:
         _write(one, folder / f"scores-{one.attrs['metric']}.nc")
     _write(first, folder / SCORES_FILE)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     pictures = {
         "heatmap.png": plots.heatmap(first),
         "neurons.png": plots.neurons_by_block(first),
         "histogram.png": plots.histogram(first),
     }
     for name, figure in pictures.items():
-        (folder / name).write_bytes(plots.png(figure))
+        write_whole(folder / name, plots.png(figure))
     return folder
 
 
@@ -64,7 +65,8 @@ def check_scores_folder(folder: Path) -> None:
     check_place(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the scores")
-    names = {file.name for file in folder.iterdir()} if folder.exists() else set()
+    found = folder.iterdir() if folder.exists() else ()
+    names = {file.name.removesuffix(".partial") for file in found}  # of a killed run
     if others := {name for name in names - OUR_FILES if not Path(name).match(OF_METRICS)}:
         raise InputError(
             f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "
@@ -84,7 +86,12 @@ def begin_scores(folder: Path, *, restart: bool = False) -> None:
     """
     check_scores_folder(folder)
     if restart:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        forget_progress(folder)
+
+
+def forget_progress(folder: Path) -> None:
+    """Delete the states of a run without a store, unfinished or with its scores saved."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def load_scores(path: Path) -> xr.Dataset:
@@ -98,8 +105,10 @@ def load_scores(path: Path) -> xr.Dataset:
         raise InputError(f"there are no scores at {file}; make some with 'iarmem localize'")
     try:
         scores = xr.load_dataset(file, engine="h5netcdf")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as netCDF: {error}") from error
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise InputError(f"{file} cannot be read as netCDF: {error}") from error  # if damaged
+    if (digest := scores.attrs.pop(DIGEST, None)) not in (None, _digest(scores)):
+        raise InputError(f"{file} is damaged or was changed: its checksum is not {digest}")
     try:
         check_scores(scores)
     except InputError as error:
@@ -128,6 +137,17 @@ def check_scores(scores: xr.Dataset) -> None:
 
 
 def _write(scores: xr.Dataset, file: Path) -> None:
-    partial = file.with_name(PARTIAL)
-    scores.to_netcdf(partial, engine="h5netcdf")
-    partial.replace(file)
+    whole = scores.assign_attrs({DIGEST: _digest(scores)})
+    write_whole(file, whole.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
+
+
+def _digest(scores: xr.Dataset) -> str:
+    """Return the SHA-256 of the numbers and of what is said about them."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, scores.variables)):
+        values = scores[name].to_numpy()
+        text = values.dtype.kind not in "biuf"
+        content = "\0".join(map(str, values.ravel())).encode() if text else values.tobytes()
+        digest.update(f"{name} {scores[name].dims} {values.shape} ".encode() + content)
+    said = {name: str(text) for name, text in scores.attrs.items() if name != DIGEST}
+    return hashlib.sha256(digest.digest() + canonical_json(said).encode()).hexdigest()

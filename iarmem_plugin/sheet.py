@@ -38,6 +38,11 @@ def find_pictures(source: Path, paths: Sequence[str]) -> list[Image.Image]:
     """
     if source.is_dir():
         return [_read(source, path) for path in paths]
+    if source.suffix != ".npz":
+        raise InputError(
+            f"{source} is neither a folder nor an .npz file; give the folder that the captured "
+            "pictures' paths are in"
+        )
     images = Images.from_npz(source)
     places = {path: place for place, path in enumerate(images.paths)}
     if missing := [path for path in paths if path not in places]:

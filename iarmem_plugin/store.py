@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -23,6 +23,7 @@ from iarmem_plugin.errors import CorruptStoreError, IncompleteCaptureError, Inpu
 from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.layout import ModelLayout
+from iarmem_plugin.outputs import fsync
 from iarmem_plugin.slabs import SlabWriter
 from iarmem_plugin.store_checks import model_groups, naming, require_model, require_store
 from iarmem_plugin.store_digests import digests
@@ -52,6 +53,8 @@ class ActivationStore:
 
     def __init__(self, place: Place, mode: Literal["r", "r+"] = "r") -> None:
         """Open a store; see `open`."""
+        if mode not in ("r", "r+"):  # "w" would delete what is there
+            raise InputError(f"mode {mode!r} was given; expected 'r' to read or 'r+' to write")
         self.mode = mode
         require_store(_ZarrObjects(_as_store(place, read_only=True)))
         self._store = _as_store(place, read_only=mode == "r")
@@ -110,11 +113,13 @@ class ActivationStore:
         store = _as_store(place, read_only=False)
         if objects.is_empty():
             version: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
-            zarr.open_group(store, mode="w", attributes=version)
+            zarr.open_group(store, mode="a", attributes=version)  # another model may be begun now
         group = zarr.open_group(store, path=name, mode="w", attributes=attributes)
         create_activation(group, layout, len(images), slab)
         create_coordinates(group, name, layout, images, slab)
+        _flush(objects.local, name)
         group.attrs.update({**digests(objects, name), "layout_ready": True})
+        _flush(objects.local, name)
         return cls(place, "r+")
 
     @property
@@ -141,6 +146,7 @@ class ActivationStore:
             CorruptStoreError: if part of the model is missing or unreadable; if that is found
                 only when values are read, then from there.
         """
+        _require_one_of(get_args(Partial), partial)
         group = self.group(model)
         captured = group.captured()
         if partial == "error" and not captured.all():
@@ -170,7 +176,7 @@ class ActivationStore:
         Args:
             model: may be left out where the store holds one.
             block: read one block alone; a slab is then one request and 1/blocks of the memory.
-            partial: see `dataset`.
+            partial: ``"error"`` or ``"drop"``; see `dataset`.
 
         Yields:
             float32, dims (block, scale, neuron, image); coordinates ``image`` and ``label``.
@@ -179,7 +185,11 @@ class ActivationStore:
             IncompleteCaptureError: if not all images are captured.
             CorruptStoreError: if data are missing or damaged; the message names block and images.
         """
-        yield from slabs(self.dataset(model, partial), block)
+        _require_one_of(("error", "drop"), partial)
+        data = self.dataset(model, partial)
+        if block is not None and block not in range(data.sizes["block"]):
+            raise InputError(f"there is no block {block}; there are 0 to {data.sizes['block'] - 1}")
+        yield from slabs(data, block)
 
     def score(
         self, metric: str | Callable[[], Metric] = "unitmem", model: str | None = None
@@ -239,6 +249,8 @@ class ActivationStore:
             InputError: if the selection is not small, or a model does not have it.
         """
         names = self.models if models is None else tuple(models)
+        if not names:
+            raise InputError("no model was given; name one or more")
         return stacked([self.dataset(name, partial)["activation"] for name in names], select or {})
 
     def captured(self, model: str | None = None) -> Bool[np.ndarray, " image"]:
@@ -328,6 +340,11 @@ class ActivationStore:
         return self.group(model)
 
 
+def _require_one_of(choices: Sequence[str], given: str) -> None:
+    if given not in choices:
+        raise InputError(f"partial={given!r} was given; expected {' or '.join(map(repr, choices))}")
+
+
 def _score(metric: Metric, batches: Iterable[xr.DataArray]) -> xr.DataArray:
     for batch in batches:
         metric.update(batch)
@@ -350,6 +367,14 @@ def holds(place: Place, name: str) -> bool:
         return False
     require_store(objects)
     return name in model_groups(objects)
+
+
+def _flush(store: Path | None, group: str) -> None:
+    """Wait until the metadata and coordinates of a group in a folder are on disk."""
+    if store is not None:
+        inside = sorted((store / group).rglob("*"), reverse=True)
+        for path in [*inside, store / group, store / "zarr.json", store, store.absolute().parent]:
+            fsync(path)
 
 
 class _ZarrObjects:
@@ -388,6 +413,10 @@ class _ZarrObjects:
         sync(self._store.set(key, default_buffer_prototype().buffer.from_array_like(kept)))
 
     def sizes(self, keys: list[str]) -> list[int]:
+        if self.local is not None:  # a folder has a size, too
+            files = [self.local / key for key in keys]
+            return [file.stat().st_size if file.is_file() else 0 for file in files]
+
         async def size(key: str) -> int:
             try:
                 return await self._store.getsize(key)
@@ -419,12 +448,24 @@ class _ZarrObjects:
         return not is_file and not self.children()
 
 
+def _from_url(url: str, *, read_only: bool) -> Store:
+    try:
+        return FsspecStore.from_url(url, read_only=read_only)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"the store at {url} cannot be opened: {error}") from error
+
+
 def _as_store(place: Place, *, read_only: bool) -> Store:
     if isinstance(place, Store):
         return place
     if isinstance(place, str) and "://" in place:
-        return FsspecStore.from_url(place, read_only=read_only)
+        kind, _, path = place.partition("://")
+        if kind not in ("file", "local"):
+            return _from_url(place, read_only=read_only)
+        place = Path(path)
     if isinstance(place, str | Path):
+        if not Path(place).name:
+            raise InputError(f"{str(place)!r} is no name for a store; name one, such as x.zarr")
         return LocalStore(Path(place), read_only=read_only)
     if isinstance(place, dict):
         return MemoryStore(place, read_only=read_only)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from iarmem_plugin.errors import DiskFullError, StoreLockedError
+from iarmem_plugin.errors import DiskFullError, InputError, StoreLockedError
 from iarmem_plugin.fingerprint import require_same
 from iarmem_plugin.images import Images
 from iarmem_plugin.layout import ModelLayout
@@ -65,6 +65,8 @@ def open_for_capture(
         CorruptStoreError: what is marked as captured is not there.
         DiskFullError: there is no room for the pending slabs.
     """
+    if lock not in get_args(Lock):
+        raise InputError(f"lock={lock!r} was given; expected one of {', '.join(get_args(Lock))}")
     name = group_name(model)
     settings = group_attributes(model, layout, images, slab, attrs or {}, keep_bits)
     with _alone(place, name, lock):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from iarmem_plugin import options as opt
-from iarmem_plugin.errors import CorruptStoreError
+from iarmem_plugin.errors import CorruptStoreError, InputError
 
 if TYPE_CHECKING:
     from iarmem_plugin.store import ActivationStore
@@ -65,7 +66,16 @@ def verify(
 
     store = ActivationStore.open(place)
     names = store.models if model is None else (model,)
-    found = [damage for name in names for damage in store.group(name).damages(deep=deep)]
+    groups = [store.group(name) for name in names]
+    for group in groups:
+        group.verify_small()
+    captured = {group.name: group.captured() for group in groups}
+    work = [(group, slab) for group in groups for slab in group.slabs]
+    found = [
+        damage
+        for group, slab in track(work, "verify", console=Console(stderr=True))
+        for damage in group.damages_of(slab, captured[group.name], deep=deep)
+    ]
     table = Table(title=f"{store.name}: {len(found)} damaged shards", title_justify="left")
     for column in ("model", "slab", "block", "images", "what"):
         table.add_column(column, overflow="fold")
@@ -106,11 +116,13 @@ def export(
 ) -> None:
     """Write the captured activations of some blocks, scales and neurons to a file."""
     from iarmem_plugin.store import ActivationStore
-    from iarmem_plugin.store_slice import read_slice, save_slice
+    from iarmem_plugin.store_slice import check_slice_file, read_slice, save_slice
 
+    check_slice_file(out)
     select = {"block": block, "scale": scale, "neuron": neuron}
     chosen = {dim: numbers for dim, numbers in select.items() if numbers}
-    activation = read_slice(ActivationStore.open(place), chosen, model=model)
+    with Console(stderr=True).status("reading"):
+        activation = read_slice(ActivationStore.open(place), chosen, model=model)
     save_slice(activation, out)
     sizes = ", ".join(f"{size} {dim}s" for dim, size in activation.sizes.items())
     typer.echo(f"{out}: {sizes}", err=True)
@@ -128,20 +140,22 @@ def top(
     model: Model = None,
 ) -> None:
     """Draw the images that activate a neuron most as a sheet of pictures."""
-    from iarmem_plugin.outputs import check_place
+    from iarmem_plugin.outputs import check_file, write_whole
     from iarmem_plugin.plots import png
     from iarmem_plugin.sheet import find_pictures, sheet
     from iarmem_plugin.store import ActivationStore
     from iarmem_plugin.store_slice import read_slice, top_images
 
-    check_place(out)
+    check_file(out)
+    if out.suffix != ".png":
+        raise InputError(f"{out} is no .png; name a file of this kind")
     place_of = {"block": [block], "scale": [scale], "neuron": [neuron]}
     activation = read_slice(ActivationStore.open(place), place_of, model=model)
     best = top_images(activation.isel(block=0, scale=0, neuron=0), count)
     paths = [str(path) for path in best["image_path"].to_numpy()]
     captions = [f"{value:.4f}\n{path}" for value, path in zip(best.to_numpy(), paths, strict=True)]
     title = f"block {block}, scale {best['scale_name'].item()}, neuron {neuron}"
-    out.write_bytes(png(sheet(find_pictures(images, paths), captions, title=title)))
+    write_whole(out, png(sheet(find_pictures(images, paths), captions, title=title)))
     typer.echo(f"{out}: {len(paths)} images", err=True)
 
 

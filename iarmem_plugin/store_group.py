@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jaxtyping import Bool
 
 from iarmem_plugin.errors import CorruptStoreError, DiskFullError
 from iarmem_plugin.mantissa import round_mantissa
+from iarmem_plugin.outputs import FULL, fsync
 from iarmem_plugin.store_checks import Damage, check_slab, naming
 from iarmem_plugin.store_format import ARRAYS, slab_bounds, stored_share
 from iarmem_plugin.store_nodes import Objects
@@ -96,16 +96,19 @@ class ModelGroup:
         blocks, scales, neurons, _ = self.shape
         images, shards = self.images_of(slab), self._shards(slab)
         check_slab(activations, (1, blocks, scales, neurons, len(images)), images.start)
+        marker, place = self._arrays["captured"], self._slice(slab)
         try:
+            if marker[place].any():  # else a half new slab would count as captured
+                marker[place] = False
             for block in range(blocks):  # one shard each
                 values = round_mantissa(
                     activations[:, block : block + 1], self.attributes.get("keep_bits")
                 )
                 self._objects.set_large(shards[block], self._codec.encode(values[0, 0]))
             self._flush(shards)
-            self._arrays["captured"][self._slice(slab)] = True  # exactly one chunk; last of all
+            marker[place] = True  # exactly one chunk; last of all
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             share = stored_share(self.attributes.get("keep_bits"))
             need = activations.nbytes * share / 1e9
@@ -149,18 +152,33 @@ class ModelGroup:
         Raises:
             CorruptStoreError: if a small array is damaged.
         """
+        if deep:
+            self.verify_small()
         captured = self.captured()
-        for name in ARRAYS if deep else ():
+        for slab in self.slabs:
+            yield from self.damages_of(slab, captured, deep=deep)
+
+    def damages_of(
+        self, slab: int, captured: Bool[np.ndarray, " image"], *, deep: bool
+    ) -> Iterator[Damage]:
+        """Yield every shard of one slab, if it is captured, that is missing or damaged."""
+        if not captured[self._slice(slab)].any():
+            return
+        images = self.images_of(slab)
+        for block, size in enumerate(self._objects.sizes(self._shards(slab))):
+            what = MISSING if size == 0 else self._read_damage(block, slab) if deep else ""
+            if what:
+                yield Damage(self.name, slab, block, (images[0], images[-1]), what)
+
+    def verify_small(self) -> None:
+        """Read the coordinates and the markers.
+
+        Raises:
+            CorruptStoreError: if one is damaged.
+        """
+        for name in ARRAYS:
             if name != "activation":
                 self.coordinate(name)
-        for slab in self.slabs:
-            if not captured[self._slice(slab)].any():
-                continue
-            images = self.images_of(slab)
-            for block, size in enumerate(self._objects.sizes(self._shards(slab))):
-                what = MISSING if size == 0 else self._read_damage(block, slab) if deep else ""
-                if what:
-                    yield Damage(self.name, slab, block, (images[0], images[-1]), what)
 
     def verify(self, *, deep: bool = False) -> None:
         """Raise the first of the `damages` as a CorruptStoreError."""
@@ -208,13 +226,5 @@ class ModelGroup:
         folders = {file.parent for file in files}  # of the renamed files
         above = {up for folder in folders for up in folder.parents if up.is_relative_to(root)}
         for path in [*files, *folders, *sorted(above - self._flushed, reverse=True)]:
-            _fsync(path)
+            fsync(path)
         self._flushed |= above
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -57,8 +57,11 @@ class CheckedArray(BackendArray):
                 values = np.asarray(array[key] if plain else array.oindex[key])
         except DAMAGE as error:
             raise self._damage(key, f"are damaged ({error})") from error
-        if _has_nan(values, np.asarray(self._captured[key[-1]])):
+        captured = np.asarray(self._captured[key[-1]])
+        if _has_nan(values, captured):
             raise self._damage(key, "are marked as captured, but their data are missing")
+        if not captured.all():  # whatever a killed writer left there
+            values = np.where(captured, values, np.float32("nan"))
         return values
 
     def _whole_shards(self, key: tuple[Any, ...]) -> np.ndarray | None:

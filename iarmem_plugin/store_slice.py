@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.outputs import check_place
+from iarmem_plugin.outputs import check_file, write_whole
 from iarmem_plugin.store import ActivationStore
 from iarmem_plugin.store_reading import LARGEST_STACK, with_plain_strings
 
@@ -49,22 +50,32 @@ def read_slice(
     return with_plain_strings(chosen.drop_vars("captured").load())
 
 
-def save_slice(activation: xr.DataArray, out: Path) -> None:
-    """Write a slice to netCDF (``.nc``) or numpy's ``.npz``, whole or not at all.
+def check_slice_file(out: Path) -> None:
+    """Refuse what `save_slice` would; call it before the slice is read.
 
     Raises:
         InputError: if the file is to be of another kind, or cannot be made.
     """
     if out.suffix not in (".nc", ".npz"):
         raise InputError(f"{out} is neither .nc nor .npz; name a file of one of these kinds")
-    check_place(out)
-    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+    check_file(out)
+
+
+def save_slice(activation: xr.DataArray, out: Path) -> None:
+    """Write a slice to netCDF (``.nc``) or numpy's ``.npz``, whole or not at all.
+
+    Raises:
+        InputError: if the file is to be of another kind, or cannot be made.
+        DiskFullError: there is no room.
+    """
+    check_slice_file(out)
     if out.suffix == ".nc":
-        activation.to_netcdf(partial, engine="h5netcdf")
-    else:
-        arrays: dict[str, Any] = {str(key): _storable(c) for key, c in activation.coords.items()}
-        np.savez(partial, activation=activation.to_numpy(), **arrays)
-    partial.replace(out)
+        write_whole(out, activation.to_netcdf(engine="h5netcdf"))
+        return
+    arrays: dict[str, Any] = {str(key): _storable(c) for key, c in activation.coords.items()}
+    content = io.BytesIO()
+    np.savez(content, activation=activation.to_numpy(), **arrays)
+    write_whole(out, content.getbuffer())
 
 
 def top_images(activation: xr.DataArray, count: int) -> xr.DataArray:

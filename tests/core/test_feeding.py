@@ -112,12 +112,12 @@ def test_workers_find_the_corrupt_pictures(folder: Path, images: Images) -> None
     assert multiprocessing.active_children() == []
 
 
-def test_identical_views_are_refused_in_every_batch(images: Images) -> None:
+def test_views_that_are_always_identical_are_refused(images: Images) -> None:
     class Fixed(Views):
         def draw_pixels(self, picture: Image.Image, **settings: int) -> np.ndarray:
             return np.stack([self.center_pixels(picture)] * settings["count"])
 
-    with pytest.raises(InputError, match="3 views of each of 2 pictures are identical"):
+    with pytest.raises(InputError, match=r"3 views of each of \d+ pictures are identical"):
         fed(images, Fixed(crop=8))
 
 
