@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -204,7 +205,11 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
 
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
-        return iter(loader)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Got pickle error"
+            )  # torch's, of what is raised below
+            return iter(loader)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"the source of the pictures or the augmentation cannot be sent to worker processes "

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from iarmem_plugin.augmentation import Augmentation
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.augmentation import Augmentation, CustomViews
+from iarmem_plugin.errors import InputError, WorkerError
 from iarmem_plugin.feeding import Batch, feed
 from iarmem_plugin.images import Images, open_images
 from iarmem_plugin.views import TenCrops, Views
@@ -48,6 +51,29 @@ def fed(
     workers: int = 0,
 ) -> list[Batch]:
     return list(feed(images, batches, augmentation, views=views, seed=2, workers=workers))
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module of the user's, which worker processes can import, too."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "views_of_mine.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    yield importlib.import_module("views_of_mine")
+    del sys.modules["views_of_mine"]
+
+
+MINE = """
+import os, signal
+import numpy as np
+
+def by_process(picture, *, image, view, seed):
+    number = np.frombuffer(os.getpid().to_bytes(6, "little"), np.uint8)
+    return np.stack([number.reshape(2, 3), np.full((2, 3), view, np.uint8)])
+
+def killed(picture, **_):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def cut(folder: Path, name: str) -> None:
@@ -160,3 +186,47 @@ def test_an_interrupt_leaves_no_process_behind(folder: Path, tmp_path: Path) -> 
     _, errors = started.communicate(timeout=300)  # ends when every process has closed the pipe
     assert "KeyboardInterrupt" in errors
     assert started.returncode != 0
+
+
+def drawer(views: Batch) -> int:
+    """Return the number of the process that drew them."""
+    pixels = views.pixels[0, 0].permute(1, 2, 0)[0]
+    return int.from_bytes(bytes(pixels.flatten().tolist()), "little")
+
+
+def test_workers_draw_the_views_in_processes_of_their_own(images: Images, mine: ModuleType) -> None:
+    views = CustomViews(mine.by_process, center_of=Views(crop=8))
+    (alone,) = fed(images, views, batches=[[0]])
+    (other,) = fed(images, views, batches=[[0]], workers=1)
+    assert drawer(alone) == os.getpid()
+    assert drawer(other) not in (0, os.getpid())
+
+
+def test_a_worker_that_is_killed_is_one_plain_error(images: Images, mine: ModuleType) -> None:
+    with pytest.raises(WorkerError, match=r"worker process .* killed by signal.*fewer --workers"):
+        fed(images, CustomViews(mine.killed, center_of=Views(crop=8)), workers=1)
+    assert multiprocessing.active_children() == []
+
+
+def test_what_cannot_be_sent_to_workers_is_refused(images: Images) -> None:
+    views = CustomViews(lambda picture, **_: picture, center_of=Views(crop=8))
+    with pytest.raises(InputError, match=r"cannot be sent to worker processes .* workers=0"):
+        fed(images, views, workers=1)
+    with pytest.raises(InputError, match="-1 workers were given"):
+        fed(images, workers=-1)
+
+
+def test_a_picture_that_is_too_small_is_named(folder: Path) -> None:
+    Image.new("RGB", (4, 4)).save(folder / "0" / "2.png")
+    with pytest.raises(InputError, match=r"picture '0/2.png': a picture of 4 x 4 pixels is too sm"):
+        fed(open_images(folder))
+
+
+def test_views_of_one_picture_may_be_identical_by_chance(images: Images) -> None:
+    class Chance(Views):
+        def draw_pixels(self, picture: Image.Image, *, image: int, **settings: Any) -> np.ndarray:
+            drawn = super().draw_pixels(picture, image=image, **settings)
+            return np.stack([drawn[0]] * len(drawn)) if image == 0 else drawn
+
+    batches = [[image] for image in range(6)]
+    assert len(fed(images, Chance(crop=8), batches=batches, views=2)) == 6

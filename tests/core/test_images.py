@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -448,3 +449,31 @@ def test_an_empty_class_folder_does_not_change_what_the_others_mean(tmp_path: Pa
             Image.new("RGB", (4, 4)).save(tmp_path / name / "one.png")
     images = Images.from_folder(tmp_path, num_classes=3)
     assert images.labels.tolist() == [0, 1]  # ranks, as 3 is no index of three classes
+
+
+def test_a_written_list_of_named_classes_comes_back(tmp_path: Path) -> None:
+    tree(tmp_path / "p", "n01440764/a.png", "n01443537/b.png", "7/c.png")
+    images = open_images(tmp_path / "p", classes=classes_file(tmp_path))
+    images.write_list(tmp_path / "list.txt")
+    again = open_images(tmp_path / "list.txt", root=tmp_path / "p", num_classes=1000)
+    assert again.digest == images.digest
+
+
+def classes_file(folder: Path) -> Path:
+    (folder / "classes.json").write_text('{"n01440764": 3, "n01443537": 0, "7": 999}')
+    return folder / "classes.json"
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    tree(tmp_path, "0/a.png")
+    (tmp_path / "list.txt").write_text("0/a.png\n", encoding="utf-8-sig")
+    assert open_images(tmp_path / "list.txt").paths == ("0/a.png",)
+
+
+@pytest.mark.parametrize("name", ["a\tb.png", "a\nb.png", b"\xff.png"])
+def test_a_name_that_no_list_can_hold_is_refused(tmp_path: Path, name: str | bytes) -> None:
+    path = os.fsdecode(name)
+    whole = (tree(tmp_path, "0/a.png") / "0" / "a.png").read_bytes()
+    (tmp_path / "0" / path).write_bytes(whole)
+    with pytest.raises(InputError, match="has a tab, a new line, or bytes that are no UTF-8"):
+        open_images(tmp_path)

@@ -79,3 +79,14 @@ def test_a_classes_draw_depends_on_its_own_pictures_alone() -> None:
 def test_a_subset_that_cannot_be_drawn_is_refused(wanted: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         many().balanced(**wanted)
+
+
+def test_each_class_is_drawn_for_itself() -> None:
+    labels = np.repeat(np.arange(6), 30)
+    names = [f"{label}/{i % 30:02d}" for i, label in enumerate(labels)]  # alike in all classes
+    images = Images.from_arrays(np.zeros((180, 1, 1, 3), np.uint8), labels, names=names)
+    drawn = {
+        tuple(sorted(path[-2:] for path in images.balanced(5).paths if path[0] == str(label)))
+        for label in range(6)
+    }
+    assert len(drawn) == 6

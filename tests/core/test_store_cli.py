@@ -15,9 +15,11 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from iarmem_plugin.errors import IarmemError
+from iarmem_plugin.errors import IarmemError, StoreLockedError
 from iarmem_plugin.store import ActivationStore
 from iarmem_plugin.store_cli import app
+from iarmem_plugin.store_lock import WriteLock
+from iarmem_plugin.store_slice import top_images
 
 
 def store(*arguments: object) -> Result:
@@ -138,3 +140,58 @@ def test_what_is_no_store_is_one_plain_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "is not an activation store" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("folder.nc", "is a folder"), ("file/x.nc", "is a file"), ("x.csv", "neither .nc nor .npz")],
+)
+def test_a_slice_that_cannot_be_written_is_refused_before_it_is_read(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    (tmp_path / "folder.nc").mkdir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(ActivationStore, "dataset", lambda *_: pytest.fail("it was read"))
+    done = store("slice", path, "--out", tmp_path / name)
+    assert isinstance(done.exception, IarmemError)
+    assert message in str(done.exception)
+
+
+def test_a_slice_of_an_unfinished_store_has_the_captured_images_alone(
+    path: Path, tmp_path: Path
+) -> None:
+    ActivationStore.open(path, "r+").invalidate("tiny", 1)
+    out = tmp_path / "new" / "x.nc"
+    assert store("slice", path, "--block", 1, "--out", out).exit_code == 0
+    with xr.open_dataarray(out, engine="h5netcdf") as part:
+        assert part.sizes["image"] == 13
+        assert np.isfinite(part).all()
+    assert [file.name for file in out.parent.iterdir()] == ["x.nc"]
+
+
+def test_invalidating_what_is_being_written_is_refused(path: Path) -> None:
+    with WriteLock(path, "tiny"):
+        done = store("invalidate", path, "--slab", 1)
+    assert isinstance(done.exception, StoreLockedError)
+    assert ActivationStore.open(path).pending() == []
+
+
+def test_of_images_that_activate_a_neuron_equally_the_earlier_comes_first() -> None:
+    activation = xr.DataArray([1.0, 3, 2, 3, 1], {"image": [7, 8, 9, 10, 11]}, ("image",))
+    assert top_images(activation, 3)["image"].to_numpy().tolist() == [8, 10, 9]
+
+
+@pytest.mark.parametrize("out", ["sheet.jpg", "folder.png"])
+def test_a_sheet_that_cannot_be_written_is_refused(path: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    place = ("--block", 1, "--neuron", 17, "--images", tmp_path, "--out", tmp_path / out)
+    assert isinstance(store("top", path, *place).exception, IarmemError)
+
+
+def test_verify_reads_coordinates_and_says_which_is_damaged(path: Path) -> None:
+    data = bytearray((path / "tiny/label/c/0").read_bytes())
+    data[9] ^= 4
+    (path / "tiny/label/c/0").write_bytes(data)
+    done = store("verify", path)
+    assert isinstance(done.exception, IarmemError)
+    assert "'label' of tiny" in str(done.exception)

@@ -301,3 +301,53 @@ def test_the_size_of_batches_that_memory_allowed_is_written_down(
 def test_hours_to_go_follow_from_the_rate() -> None:
     # 13 000 images at 0.5 a second are 26 000 s
     assert pace(13_000, 0.5).endswith("0.5 a second, as one batch was timed: 7.2 hours")
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_never_gone_on_with(tmp_path: Path) -> None:
+    values = xr.Dataset({"total": ("neuron", np.arange(50.0))})
+    Checkpoints(tmp_path, {}).save(0, [1], {"one": values})
+    file = tmp_path / "rank-0.nc"
+    whole = file.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(whole), 40):
+        data = bytearray(whole)
+        data[position] ^= 1 << int(position) % 8
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=r"cannot be read \(its checksum does not fit\)"):
+            Checkpoints(tmp_path, {}).load(0)
+    file.write_bytes(whole)
+    assert Checkpoints(tmp_path, {}).load(0)["one"].equals(values)
+
+
+def test_a_finished_run_has_saved_all_of_its_slabs(
+    model: ImageARModel, pictures: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[list[int]] = []
+    save = Checkpoints.save
+
+    def noting(self: Checkpoints, rank: int, slabs: Any, states: Any) -> None:
+        saved.append(list(slabs))
+        save(self, rank, slabs, states)
+
+    monkeypatch.setattr(Checkpoints, "save", noting)
+    monkeypatch.setattr("iarmem_plugin.streaming._SHARE", 1e9)  # none but the first and the last
+    localize(model, pictures, views=2, slab=2, checkpoints=tmp_path / "progress")
+    assert saved == [[0], [0, 1, 2, 3]]
+
+
+def test_damaged_scores_are_one_plain_error(
+    model: ImageARModel, pictures: Images, tmp_path: Path
+) -> None:
+    scores = localize(model, pictures, views=2)
+    file = save_scores(scores, tmp_path) / "scores.nc"
+    assert load_scores(tmp_path).equals(scores)
+    whole = file.read_bytes()
+    place = whole.index(scores["score"].to_numpy().tobytes()[:64])
+    for position in (place + 2, *np.random.default_rng(0).integers(0, len(whole), 60)):
+        data = bytearray(whole)
+        data[position] ^= 4
+        file.write_bytes(data)
+        try:
+            assert load_scores(tmp_path).equals(scores)  # what is not read may differ
+        except InputError:
+            continue
+        assert position != place + 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -257,3 +258,11 @@ def test_provenance_names_the_augmentation_and_its_settings(
     views: Views, expected: dict[str, object]
 ) -> None:
     assert json.loads(json.dumps(dict(views.provenance))) == expected
+
+
+def test_views_that_cannot_be_told_from_others_need_a_name() -> None:
+    for function in (partial(shaded, seed=1), lambda source, **_: source):
+        with pytest.raises(InputError, match="cannot be told from others of its kind"):
+            dict(CustomViews(function, center_of=Views(crop=2)).provenance)
+        named = CustomViews(function, center_of=Views(crop=2), name="seed 1")
+        assert named.provenance["function"] == "seed 1"
