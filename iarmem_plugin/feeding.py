@@ -206,9 +206,7 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Got pickle error"
-            )  # torch's, of what is raised below
+            warnings.filterwarnings("ignore", "Got pickle error")  # torch's
             return iter(loader)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
