@@ -40,6 +40,7 @@ from iarmem_plugin.store_reading import (
 )
 
 Place = StoreLike
+_SETTLED_AFTER = 10  # seconds, at the longest
 Partial = Literal["error", "drop", "keep"]
 
 
@@ -411,6 +412,13 @@ class _ZarrObjects:
     def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:
         kept = data if self.local is not None else data.copy()  # a store in memory keeps it
         sync(self._store.set(key, default_buffer_prototype().buffer.from_array_like(kept)))
+
+    def settle(self) -> None:
+        async def wait() -> None:
+            if others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others, timeout=_SETTLED_AFTER)
+
+        sync(wait())
 
     def sizes(self, keys: list[str]) -> list[int]:
         if self.local is not None:  # a folder has a size, too

@@ -140,6 +140,21 @@ class ModelGroup:
             self._decode(parts[begin : begin + at_once])
         return values
 
+    def read_part(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Read less than whole shards, by integers, slices and lists for each dim.
+
+        Raises:
+            ValueError: if a checksum does not fit.
+            RuntimeError: if a shard is damaged otherwise.
+        """
+        plain = all(isinstance(part, int | np.integer | slice) for part in key)
+        array = self.activation if plain else self.activation.oindex
+        try:
+            return np.asarray(array[key])
+        except DAMAGE:
+            self._objects.settle()  # or asyncio complains of them when the process ends
+            raise
+
     def invalidate(self, slab: int) -> None:
         """Take a slab's marker away, then its data."""
         images = self.images_of(slab)

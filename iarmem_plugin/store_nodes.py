@@ -75,6 +75,9 @@ class Objects(Protocol):
     def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:
         """Write a large object, whole or not at all."""
 
+    def settle(self) -> None:
+        """Wait for requests that go on after one beside them has failed."""
+
     def sizes(self, keys: list[str]) -> list[int]:
         """Return the objects' sizes in bytes; 0 where there is none."""
 

@@ -52,9 +52,7 @@ class CheckedArray(BackendArray):
         try:
             values = self._whole_shards(key)
             if values is None:
-                plain = all(isinstance(part, int | np.integer | slice) for part in key)
-                array = self._group.activation
-                values = np.asarray(array[key] if plain else array.oindex[key])
+                values = self._group.read_part(key)
         except DAMAGE as error:
             raise self._damage(key, f"are damaged ({error})") from error
         captured = np.asarray(self._captured[key[-1]])

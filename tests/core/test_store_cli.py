@@ -195,3 +195,16 @@ def test_verify_reads_coordinates_and_says_which_is_damaged(path: Path) -> None:
     done = store("verify", path)
     assert isinstance(done.exception, IarmemError)
     assert "'label' of tiny" in str(done.exception)
+
+
+def test_a_damaged_shard_is_one_plain_line_also_where_a_part_of_it_is_read(tmp_path: Path) -> None:
+    made.fill(tmp_path / "x.zarr", count=300, slab=256, neurons=2000)
+    shard = tmp_path / "x.zarr/tiny/activation/c/0/1/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[1000] ^= 1
+    shard.write_bytes(data)
+    out = ("--out", tmp_path / "x.nc")
+    done = iarmem("slice", tmp_path / "x.zarr", "--block", 1, "--scale", 0, "--neuron", 17, *out)
+    assert done.returncode == 2
+    assert "block 1, images 0-255 are damaged" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
