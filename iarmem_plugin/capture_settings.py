@@ -20,7 +20,11 @@ def captured_with(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """
     left_out = set() if provenance["device"] == "cpu" else {"torch_threads"}
     kept = {name: value for name, value in provenance.items() if name not in left_out}
-    return {"provenance": kept, "checkpoint_sha256": provenance["weights_sha256"]}
+    return {
+        "provenance": kept,
+        "checkpoint_sha256": provenance["weights_sha256"],
+        "adapter_version": provenance["adapter_version"],
+    }
 
 
 def capture_settings(

@@ -26,6 +26,14 @@ def weights_sha256(*modules: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _version(adapter: type) -> str:
+    """Return name and version of the distribution that an adapter is part of."""
+    package = adapter.__module__.partition(".")[0]
+    # an editable install does not list its packages
+    names = metadata.packages_distributions().get(package, ["iarmem"])
+    return f"{names[0]} {metadata.version(names[0])}"
+
+
 def model_provenance(model: ImageARModel) -> dict[str, Any]:
     """Return what identifies a model and the machine it ran on.
 
@@ -39,6 +47,7 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
     return {
         "model": adapter.variant.name,
         "family": adapter.variant.family,
+        "adapter_version": _version(type(adapter)),
         "weights_sha256": weights_sha256(adapter.network),
         "tokenizer_sha256": weights_sha256(adapter.tokenizer),
         "files": {role: dict(facts) for role, facts in adapter.files.items()},
