@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,8 @@ def alone(folder: Path) -> Path:
     return folder
 
 
-def killed_with_slabs(folder: Path, store: Path, slabs: int, world: int) -> None:
-    """Start a run, and kill all its processes once so many slabs are in the store."""
-    arguments = command(folder, "killed", "--store", str(store), world=world)
+def ended(arguments: list[str], files: Callable[[], int], count: int, by: signal.Signals) -> int:
+    """Start a run, end all its processes once there are so many files; return its exit status."""
     job = subprocess.Popen(
         arguments,
         stdout=subprocess.DEVNULL,
@@ -81,19 +81,25 @@ def killed_with_slabs(folder: Path, store: Path, slabs: int, world: int) -> None
     try:
         until = time.monotonic() + 500
         while job.poll() is None and time.monotonic() < until:
-            if len(list(store.glob("var-organism/captured/c/*"))) >= slabs:
+            if files() >= count:
                 break
             time.sleep(0.005)
     finally:
-        os.killpg(job.pid, signal.SIGKILL)
-        assert job.wait() == -signal.SIGKILL
+        os.killpg(job.pid, by)
+        status = job.wait()
+    return status
+
+
+def marked(store: Path) -> int:
+    return len(list(store.glob("var-organism/captured/c/*")))
 
 
 def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits(
     alone: Path,
 ) -> None:
     store = alone / "killed.zarr"
-    killed_with_slabs(alone, store, 2, world=1)
+    arguments = command(alone, "killed", "--store", str(store), world=1)
+    assert ended(arguments, lambda: marked(store), 2, signal.SIGKILL) == -signal.SIGKILL
     assert 2 <= 7 - len(ActivationStore.open(store).pending()) < 7
     done = run(alone, "killed", "--store", str(store), "--break-lock", world=2)
     assert done.returncode == 0, done.stderr
@@ -104,6 +110,37 @@ def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits
     assert len(done.stdout.splitlines()) == 2  # a line for each metric, of one process
     assert json.loads(done.stdout.splitlines()[0])["metric"] == "unitmem"
     assert not store.with_name("killed.zarr.var-organism.lock").exists()
+
+
+def test_three_processes_write_the_store_of_one(alone: Path) -> None:
+    done = run(alone, "kept", "--store", str(alone / "kept.zarr"), world=3)
+    assert done.returncode == 0, done.stderr
+    assert contents(alone / "kept.zarr") == contents(alone / "alone.zarr")
+
+
+def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(alone: Path) -> None:
+    out = alone / "streamed"
+    progress = out / "progress"
+    arguments = command(alone, "streamed", world=2)
+    status = ended(arguments, lambda: len(list(progress.glob("*.nc"))), 2, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert {file.name for file in progress.glob("*.nc")} == {"rank-0.nc", "rank-1.nc"}
+    done = run(alone, "streamed", world=1)
+    assert done.returncode == 0, done.stderr
+    given, expected = load_scores(out), load_scores(alone / "alone")
+    assert np.array_equal(given["top_image"], expected["top_image"])
+    xr.testing.assert_allclose(given, expected, rtol=1e-6)  # sums in another order
+    assert not progress.exists()
+
+
+def test_a_run_that_a_scheduler_ends_gives_its_lock_back(alone: Path) -> None:
+    store = alone / "ended.zarr"
+    arguments = command(alone, "ended", "--store", str(store), world=1)
+    assert ended(arguments, lambda: marked(store), 1, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert not store.with_name("ended.zarr.var-organism.lock").exists()
+    done = run(alone, "ended", "--store", str(store), world=1)
+    assert done.returncode == 0, done.stderr
+    assert contents(store) == contents(alone / "alone.zarr")
 
 
 def test_three_processes_stream_to_the_scores_of_one(alone: Path) -> None:
