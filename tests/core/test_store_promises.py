@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import store_builders as made
 import zarr
+from jaxtyping import TypeCheckError
 
 from iarmem_plugin import store as store_module
 from iarmem_plugin.errors import (
@@ -286,19 +287,21 @@ def test_a_lock_that_cannot_be_written_is_one_plain_error_and_none(
 
 # --- nonsense
 
+REFUSED = (InputError, TypeCheckError)  # the gate's shape checks come first
+
 
 @pytest.mark.parametrize("mode", ["w", "a", "w-"])
 def test_a_mode_that_could_delete_is_refused(path: Path, mode: Any) -> None:
     made.fill(path)
     before = made.contents(path)
-    with pytest.raises(InputError, match="expected 'r' to read or 'r\\+' to write"):
+    with pytest.raises(REFUSED, match=f"'{mode}'"):
         ActivationStore.open(path, mode=mode)
     assert before == made.contents(path)
 
 
 NONSENSE: dict[str, tuple[Callable[[ActivationStore], object], str]] = {
-    "partial": (lambda s: s.dataset(partial="Drop"), "partial='Drop'"),
-    "partial of batches": (lambda s: list(s.batches(partial="keep")), "partial='keep'"),
+    "partial": (lambda s: s.dataset(partial="Drop"), "'Drop'"),
+    "partial of batches": (lambda s: list(s.batches(partial="keep")), "'keep'"),
     "block": (lambda s: list(s.batches(block=2)), "no block 2; there are 0 to 1"),
     "negative block": (lambda s: list(s.batches(block=-1)), "no block -1"),
     "no models": (lambda s: s.stack([]), "no model was given"),
@@ -310,12 +313,12 @@ def test_nonsense_is_refused(
     path: Path, call: Callable[[ActivationStore], object], message: str
 ) -> None:
     store, _ = made.fill(path)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(REFUSED, match=message):
         call(store)
 
 
 def test_a_lock_that_is_not_known_is_refused(path: Path) -> None:
-    with pytest.raises(InputError, match="lock='brake'"), begin(path, lock="brake"):
+    with pytest.raises(REFUSED, match="'brake'"), begin(path, lock="brake"):
         pass
 
 
