@@ -21,7 +21,7 @@ from iarmem_plugin.store_capture import open_for_capture
 
 BLOCKS, SCALES, NEURONS = 2, 3, 20
 KILLED = {"model": "tiny", "slab": 8}  # of the capture that is killed
-KILLED_BLOCKS, KILLED_IMAGES = 8, 8 * 12 - 3
+KILLED_BLOCKS, KILLED_IMAGES = 32, 8 * 12 - 3
 
 
 def make_layout(neurons: int = NEURONS, scales: int = SCALES, blocks: int = BLOCKS) -> ModelLayout:
