@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from iarmem_plugin.lazy import make_lazy
 
 if TYPE_CHECKING:
-    from iarmem_plugin.augmentation import Augmentation, CustomViews
-    from iarmem_plugin.capture import capture
-    from iarmem_plugin.cluster import score_on_cluster
+    from iarmem_plugin.activations.capture import capture
+    from iarmem_plugin.activations.distributed import Ranks, joined
+    from iarmem_plugin.data.augmentation import Augmentation, CustomViews
+    from iarmem_plugin.data.images import Images
+    from iarmem_plugin.data.views import TenCrops, Views
     from iarmem_plugin.errors import IarmemError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import extract
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
-    from iarmem_plugin.hookspecs import hookimpl
-    from iarmem_plugin.images import Images
     from iarmem_plugin.interfaces import (
         Adapter,
         Intervention,
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
         Selector,
         Similarity,
     )
-    from iarmem_plugin.interventions import (
+    from iarmem_plugin.jobs.localize import localize
+    from iarmem_plugin.jobs.mitigate import Arm, mitigate
+    from iarmem_plugin.jobs.scores import load_scores, save_scores
+    from iarmem_plugin.models.loading import wrap
+    from iarmem_plugin.models.tracing import ImageARModel, intervene
+    from iarmem_plugin.neurons.interventions import (
         ScaleWeights,
         ScaleWeightsAndBiases,
         Zero,
         ZeroWeights,
     )
-    from iarmem_plugin.localize import localize
-    from iarmem_plugin.mitigate import Arm, mitigate
+    from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
     from iarmem_plugin.plugins import load
-    from iarmem_plugin.ranks import Ranks, joined
-    from iarmem_plugin.report import Report
-    from iarmem_plugin.score_files import load_scores, save_scores
-    from iarmem_plugin.selection import Highest, Lowest, Random, select
-    from iarmem_plugin.store import ActivationStore
-    from iarmem_plugin.tracing import ImageARModel, intervene
+    from iarmem_plugin.plugins.hookspecs import hookimpl
+    from iarmem_plugin.report.report import Report
+    from iarmem_plugin.store.cluster import score_on_cluster
+    from iarmem_plugin.store.store import ActivationStore
     from iarmem_plugin.version import __version__
-    from iarmem_plugin.views import TenCrops, Views
-    from iarmem_plugin.wrapping import wrap
 
 __all__ = [
     "SSCD",
@@ -95,15 +95,15 @@ __all__ = [
 make_lazy(
     __name__,
     {
-        "iarmem_plugin.augmentation": ("Augmentation", "CustomViews"),
-        "iarmem_plugin.capture": ("capture",),
-        "iarmem_plugin.cluster": ("score_on_cluster",),
+        "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews"),
+        "iarmem_plugin.activations.capture": ("capture",),
+        "iarmem_plugin.store.cluster": ("score_on_cluster",),
         "iarmem_plugin.errors": ("IarmemError",),
         "iarmem_plugin.evaluation.candidates": ("Candidates",),
         "iarmem_plugin.evaluation.extraction": ("extract",),
         "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
-        "iarmem_plugin.hookspecs": ("hookimpl",),
-        "iarmem_plugin.images": ("Images",),
+        "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
+        "iarmem_plugin.data.images": ("Images",),
         "iarmem_plugin.interfaces": (
             "Adapter",
             "Intervention",
@@ -113,23 +113,23 @@ make_lazy(
             "Selector",
             "Similarity",
         ),
-        "iarmem_plugin.interventions": (
+        "iarmem_plugin.neurons.interventions": (
             "ScaleWeights",
             "ScaleWeightsAndBiases",
             "Zero",
             "ZeroWeights",
         ),
-        "iarmem_plugin.localize": ("localize",),
-        "iarmem_plugin.mitigate": ("Arm", "mitigate"),
+        "iarmem_plugin.jobs.localize": ("localize",),
+        "iarmem_plugin.jobs.mitigate": ("Arm", "mitigate"),
         "iarmem_plugin.plugins": ("load",),
-        "iarmem_plugin.ranks": ("Ranks", "joined"),
-        "iarmem_plugin.report": ("Report",),
-        "iarmem_plugin.score_files": ("load_scores", "save_scores"),
-        "iarmem_plugin.selection": ("Highest", "Lowest", "Random", "select"),
-        "iarmem_plugin.store": ("ActivationStore",),
-        "iarmem_plugin.tracing": ("ImageARModel", "intervene"),
+        "iarmem_plugin.activations.distributed": ("Ranks", "joined"),
+        "iarmem_plugin.report.report": ("Report",),
+        "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
+        "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
+        "iarmem_plugin.store.store": ("ActivationStore",),
+        "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
         "iarmem_plugin.version": ("__version__",),
-        "iarmem_plugin.wrapping": ("wrap",),
-        "iarmem_plugin.views": ("TenCrops", "Views"),
+        "iarmem_plugin.models.loading": ("wrap",),
+        "iarmem_plugin.data.views": ("TenCrops", "Views"),
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iarmem_plugin.cli import app
+from iarmem_plugin.cli.main import app
 
 if __name__ == "__main__":
     app(prog_name="iarmem")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import iarmem_plugin
-from iarmem_plugin import hookspecs
+from iarmem_plugin.plugins import hookspecs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -98,7 +98,7 @@ def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
 
 
 def test_a_function_is_not_hidden_by_the_module_of_its_name() -> None:
-    code = "import iarmem_plugin.capture, iarmem_plugin.localize, iarmem_plugin.mitigate\n"
+    code = "import iarmem_plugin.activations.capture, iarmem_plugin.jobs.mitigate\n"
     code += "import iarmem_plugin as i; print(*map(callable, (i.capture, i.localize, i.mitigate)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True True True\n"

@@ -54,9 +54,9 @@ def iarmem(arguments: str) -> str:
 @pytest.mark.parametrize(
     ("package", "only"),
     [
-        ("nnsight", "iarmem_plugin/tracing.py"),
+        ("nnsight", "iarmem_plugin/models/tracing.py"),
         ("torch_fidelity", "iarmem_plugin/evaluation/quality.py"),
-        ("zarr", "iarmem_plugin/store.py"),
+        ("zarr", "iarmem_plugin/store/store.py"),
     ],
 )
 def test_a_borrowed_library_is_imported_in_one_file(package: str, only: str) -> None:

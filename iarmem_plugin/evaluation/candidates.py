@@ -13,12 +13,12 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor
 
-from iarmem_plugin.augmentation import Augmentation
-from iarmem_plugin.batching import Batching
+from iarmem_plugin.data.augmentation import Augmentation
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
-from iarmem_plugin.images import Images
 from iarmem_plugin.interfaces import Sampling
-from iarmem_plugin.layout import ModelLayout
+from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.models.batching import Batching
 
 
 @runtime_checkable

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_plugin.augmentation import Augmentation
-from iarmem_plugin.batching import Batching
+from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates, Completes, true_labels
 from iarmem_plugin.evaluation.extraction import GREEDY, make_targets
+from iarmem_plugin.models.batching import Batching
 
 NEAR = 1e-3
 """The gap between the two best logits below which a choice is a near tie."""

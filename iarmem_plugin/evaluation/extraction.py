@@ -24,8 +24,7 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor
 
-from iarmem_plugin.augmentation import Augmentation
-from iarmem_plugin.batching import Batching
+from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import (
     Candidates,
@@ -38,6 +37,7 @@ from iarmem_plugin.evaluation.candidates import (
 from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Completion, Sampling, Similarity
+from iarmem_plugin.models.batching import Batching
 
 __all__ = [
     "GREEDY",

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.models.batching import Batching
 
 if TYPE_CHECKING:
     from rich.progress import Progress

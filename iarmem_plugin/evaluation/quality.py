@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from iarmem_plugin.arrays import Tensor
-from iarmem_plugin.batching import Batching
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
-from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Quality, QualityValue
+from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.plugins.hookspecs import hookimpl
+from iarmem_plugin.typing import Tensor
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
-from iarmem_plugin.arrays import Tensor
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Completion, Similarity
+from iarmem_plugin.plugins.hookspecs import hookimpl
+from iarmem_plugin.typing import Tensor
 
 if TYPE_CHECKING:
     import torch

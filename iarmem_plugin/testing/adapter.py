@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from iarmem_plugin.interfaces import Adapter, Sampling
-from iarmem_plugin.tracing import ImageARModel, wrapped
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 
 
 class AdapterTests:

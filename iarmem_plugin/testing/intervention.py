@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.layout import NeuronWeights
+from iarmem_plugin.interfaces.layout import NeuronWeights
 
 
 class InterventionTests:

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from iarmem_metrics.stream import Stream, rows
-from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.plugins.hookspecs import hookimpl
 
 
 class MeanActivation(Metric):

@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from iarmem_metrics.stream import Stream, rows
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.plugins.hookspecs import hookimpl
 
 _TILE = 40_960  # neurons at a time: their running values stay in the cache
 _ROUNDING = 1e-5  # relative error of a float32 sum that is not a sign of negative values

@@ -13,14 +13,14 @@ import torch
 from nnsight import NNsight
 from torch import Tensor, nn
 
-from iarmem_adapters.borrowing import check_devices
+from iarmem_adapters.official import check_devices
 from iarmem_adapters.rar.tokenizer import MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.var.tokenizer import VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig
 from iarmem_plugin import wrap
 from iarmem_plugin.errors import BypassedNeuronsError, IarmemError, InputError
-from iarmem_plugin.provenance import model_provenance
+from iarmem_plugin.models.provenance import model_provenance
 
 SIDES = (1, 2, 4)
 VAR = VARConfig(2, 16, 2, SIDES, num_classes=3, vocab_size=16, code_width=4)

@@ -17,7 +17,7 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.interfaces import ForwardInputs
-from iarmem_plugin.tracing import ImageARModel
+from iarmem_plugin.models.tracing import ImageARModel
 
 D16 = VARConfig(16, 1024, 16, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
 TINY = VARConfig(2, 64, 2, (1, 2, 3, 4), vocab_size=64)

@@ -21,15 +21,15 @@ from torch import nn
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.capture import capture
-from iarmem_plugin.feeding import feed
-from iarmem_plugin.images import Images
-from iarmem_plugin.localize import localize
-from iarmem_plugin.passes import Pass
-from iarmem_plugin.slab_thread import SlabThread
-from iarmem_plugin.store_capture import keep
-from iarmem_plugin.tracing import ImageARModel
-from iarmem_plugin.views import Views
+from iarmem_plugin.activations.capture import capture
+from iarmem_plugin.activations.run import Pass
+from iarmem_plugin.data.dataloader import feed
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.views import Views
+from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.store.resume import keep
+from iarmem_plugin.store.slab_thread import SlabThread
 
 PATCH_NUMS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 D16 = (VARConfig(16, 1024, 16, PATCH_NUMS), VQVAEConfig(PATCH_NUMS))

@@ -15,9 +15,9 @@ import pytest
 import xarray as xr
 
 import iarmem_plugin as iarmem
-from iarmem_plugin.images import Images
-from iarmem_plugin.layout import ModelLayout, Scale
-from iarmem_plugin.store import ActivationStore
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.store.store import ActivationStore
 
 SPANS = tuple(Scale(str(number), (number,)) for number in range(4))
 LAYOUT = ModelLayout("var", 2, 512, SPANS, "{block}.a", "{block}.b", "{block}.c")

@@ -21,10 +21,10 @@ import xarray as xr
 import zarr
 
 from iarmem_metrics.unitmem import UnitMem
-from iarmem_plugin.images import Images
-from iarmem_plugin.layout import ModelLayout, Scale
-from iarmem_plugin.store import ActivationStore
-from iarmem_plugin.store_reading import slabs
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.store.reading import slabs
+from iarmem_plugin.store.store import ActivationStore
 
 SHAPES = {"d16": (4, 10, 4096, 256), "d30": (2, 10, 7680, 256)}  # blocks, scales, neurons, images
 TINY = (2, 2, 64, 8)

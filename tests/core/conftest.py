@@ -13,9 +13,11 @@ import torch
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.images import Images, Views
+from iarmem_plugin.data.images import Images, Views
 
-_builders = spec_from_file_location("store_builders", Path(__file__).with_name("store_builders.py"))
+_builders = spec_from_file_location(
+    "store_builders", Path(__file__).parent / "store" / "store_builders.py"
+)
 assert _builders is not None
 assert _builders.loader is not None
 sys.modules["store_builders"] = module_from_spec(_builders)  # tests are no package

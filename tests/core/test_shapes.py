@@ -40,7 +40,7 @@ def test_a_right_shape_is_not_refused(arguments: dict[str, dict[str, Any]]) -> N
 @pytest.mark.parametrize(
     "name",
     [
-        "iarmem_plugin.layout.NeuronWeights(fc2_weight)",
+        "iarmem_plugin.interfaces.layout.NeuronWeights(fc2_weight)",
         "iarmem_plugin.interfaces.Completion(images)",
         "iarmem_plugin.interfaces.Adapter.tokenize(images)",
         "iarmem_plugin.interfaces.Adapter.complete(labels)",

@@ -17,7 +17,10 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import iarmem_plugin as iarmem
-from iarmem_plugin.layout import ModelLayout, Scale  # the only internal names of this file
+from iarmem_plugin.interfaces.layout import (
+    ModelLayout,
+    Scale,
+)  # the only internal names of this file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unchanged"
 _spec = spec_from_file_location("compare_report", GOLDEN / "compare_report.py")

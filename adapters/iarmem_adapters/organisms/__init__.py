@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iarmem_plugin.images import Images
-from iarmem_plugin.organism import Organism
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.organism import Organism
 
 from .split import Split
 

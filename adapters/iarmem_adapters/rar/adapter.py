@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from jaxtyping import Float, Int
 
-from iarmem_plugin.arrays import Tensor
+from iarmem_plugin.data.views import TenCrops
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.hookspecs import hookimpl
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
-from iarmem_plugin.layout import ModelLayout, Scale
-from iarmem_plugin.views import TenCrops
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.plugins.hookspecs import hookimpl
+from iarmem_plugin.typing import Tensor
 
 from .variants import ATTACK_TOKENS, variants
 
@@ -76,7 +76,7 @@ class RARAdapter(Adapter):
 
     def compile_tokenizer(self) -> None:
         """Compile the tokenizer's encoder and decoder in place."""
-        from iarmem_adapters.compiled import compile_tokenizer
+        from iarmem_adapters.layers.compiling import compile_tokenizer
 
         compile_tokenizer(self.tokenizer)
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iarmem_adapters.linear import Linear
+from iarmem_adapters.layers.linear import Linear
 
 NORM_EPS = 1e-6
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iarmem_adapters.linear import Linear
+from iarmem_adapters.layers.linear import Linear
 
 from .attention import NORM_EPS, KeyValueCache, SelfAttention
 

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iarmem_adapters.borrowing import attributes_set, evaluating, generators_kept
+from iarmem_adapters.official import attributes_set, evaluating, generators_kept
 from iarmem_adapters.sampling import check_sampling, choose
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
 
 from .adapter import RARAdapter, layout_of, own_variant
 from .generation import guidance_strengths, seeded_generator
-from .recognition import check_order, check_tokenizer, check_transformer, is_official
+from .official_checks import check_order, check_tokenizer, check_transformer, is_official
 
 __all__ = ["OfficialRARAdapter", "is_official"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from iarmem_adapters.kinds import Kind
-from iarmem_adapters.sizes import autoencoder_sizes, numbered
-from iarmem_adapters.weights import State
+from iarmem_adapters.checkpoints.files import State
+from iarmem_adapters.checkpoints.identify import Kind
+from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
 
 from .tokenizer import MaskGITVQGANConfig
 from .transformer import SPARE_POSITIONS, RARConfig

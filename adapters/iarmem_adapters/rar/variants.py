@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iarmem_adapters.organisms import RAR_ORGANISM, rar_organism
+from iarmem_plugin.data.views import TenCrops, Views
 from iarmem_plugin.interfaces import Sampling, Variant
-from iarmem_plugin.views import TenCrops, Views
 
 REPOSITORIES = ("yucornetto/RAR", "fun-research/TiTok")
 TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"

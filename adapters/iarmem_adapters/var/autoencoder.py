@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iarmem_adapters.group_norm import GroupNorm
+from iarmem_adapters.layers.group_norm import GroupNorm
 
 
 class ResidualBlock(nn.Module):

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iarmem_adapters.layers.gelu import TanhGELU
+
 from .attention import KeyValueCache, SelfAttention
-from .gelu import TanhGELU
 
 NORM_EPS = 1e-6
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from iarmem_adapters import organisms
-from iarmem_adapters.filling import fill
-from iarmem_adapters.kinds import pick
-from iarmem_adapters.sizes import check_codes, check_sizes, infer
-from iarmem_adapters.weights import State, file_facts, read_weights
-from iarmem_plugin.fetch import named_files
+from iarmem_adapters.checkpoints.files import State, file_facts, read_weights
+from iarmem_adapters.checkpoints.filling import fill
+from iarmem_adapters.checkpoints.identify import pick
+from iarmem_adapters.checkpoints.sizes import check_codes, check_sizes, infer
+from iarmem_plugin.models.hub import named_files
 
 from .adapter import VARAdapter
 from .sizes import TOKENIZER, TRANSFORMER, tokenizer_sizes, transformer_sizes

@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iarmem_adapters.borrowing import attributes_set, evaluating, generators_kept
+from iarmem_adapters.official import attributes_set, evaluating, generators_kept
 from iarmem_adapters.sampling import check_sampling, choose
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
 
 from .adapter import VARAdapter, layout_of, own_variant
 from .generation import known_scales, seeded_generator
-from .recognition import check_tokenizer, check_transformer, is_official
+from .official_checks import check_tokenizer, check_transformer, is_official
 
 __all__ = ["OfficialVARAdapter", "is_official"]
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iarmem_adapters.precision import keeps_precision
+from iarmem_adapters.layers.precision import keeps_precision
 
 PHI_CONVOLUTIONS = 4
 

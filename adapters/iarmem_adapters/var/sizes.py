@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from iarmem_adapters.kinds import Kind
-from iarmem_adapters.sizes import autoencoder_sizes, numbered
-from iarmem_adapters.weights import State
+from iarmem_adapters.checkpoints.files import State
+from iarmem_adapters.checkpoints.identify import Kind
+from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
 
 from .tokenizer import VQVAEConfig
 from .transformer import VARConfig

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iarmem_adapters.group_norm import quick_layout
-from iarmem_adapters.precision import keeps_precision
+from iarmem_adapters.layers.group_norm import quick_layout
+from iarmem_adapters.layers.precision import keeps_precision
 
 from .autoencoder import Decoder, Encoder
 from .quantizer import MultiScaleQuantizer

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iarmem_adapters.precision import keeps_precision
+from iarmem_adapters.layers.precision import keeps_precision
 
 from .attention import KeyValueCache
 from .block import AdaptiveNorm, Block, adaptive_linear

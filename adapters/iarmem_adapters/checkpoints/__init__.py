@@ -1,0 +1,1 @@
+"""Weight files: reading them, telling whose they are, putting them into networks."""

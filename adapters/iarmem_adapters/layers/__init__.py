@@ -1,0 +1,1 @@
+"""Layers that the families share, and how precisely and quickly they compute."""

@@ -1,0 +1,101 @@
+"""Streaming: metrics that see every image once, and nothing kept but their states."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import xarray as xr
+
+from iarmem_plugin.activations.checkpoints import Checkpoints
+from iarmem_plugin.activations.run import Pass
+from iarmem_plugin.errors import IncompleteCaptureError
+from iarmem_plugin.interfaces import Metric
+
+_SHARE = 20  # of the time, one part at most goes into saving states
+
+
+def stream(
+    work: Pass, metrics: Mapping[str, Metric], checkpoints: Checkpoints | None = None
+) -> None:
+    """Give every image to every metric, in one pass; go on where a killed run has ended.
+
+    Each process's metrics take its own slabs. In the end those of the first process hold all.
+
+    Args:
+        work: what to capture.
+        metrics: fresh ones, by key.
+        checkpoints: where states are saved after slabs; None saves none.
+
+    Raises:
+        FingerprintMismatchError: what is to be gone on with was captured with other settings.
+        InputError: a checkpoint cannot be read.
+        IncompleteCaptureError: the pass ended before all images were captured.
+    """
+    ranks = work.ranks
+    before = {} if checkpoints is None else ranks.share(checkpoints.slabs)
+    finished = {slab for slabs in before.values() for slab in slabs}
+    mine = _Share(ranks.rank, before.get(ranks.rank, []), metrics, checkpoints)
+    for batch, slab, completes in work.over([one for one in work.slabs if one not in finished]):
+        for metric in metrics.values():
+            metric.update(batch)
+        if completes:
+            mine.finish(slab)
+    mine.save()
+    left = [rank for rank in before if rank >= ranks.world]
+    _require_all(work, [*ranks.gather(mine.slabs), *(before[rank] for rank in left)])
+    for rank in range(1, ranks.world):
+        states = ranks.share(mine.states, source=rank)
+        if ranks.first:
+            merge(metrics, states)
+    if ranks.first and checkpoints is not None:
+        for rank in left:
+            merge(metrics, checkpoints.load(rank))
+
+
+def merge(metrics: Mapping[str, Metric], states: Mapping[str, xr.Dataset]) -> None:
+    """Add states to the metrics of the same keys."""
+    for key, metric in metrics.items():
+        metric.merge(states[key])
+
+
+class _Share:
+    """The slabs of one process, and when their states were last saved."""
+
+    def __init__(
+        self,
+        rank: int,
+        slabs: Sequence[int],
+        metrics: Mapping[str, Metric],
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.slabs = list(slabs)
+        self._rank, self._metrics, self._checkpoints = rank, metrics, checkpoints
+        self._saved, self._next = len(self.slabs), 0.0
+        if checkpoints is not None and slabs:
+            merge(metrics, checkpoints.load(rank))
+
+    def states(self) -> dict[str, xr.Dataset]:
+        return {key: metric.state() for key, metric in self._metrics.items()}
+
+    def finish(self, slab: int) -> None:
+        self.slabs.append(slab)
+        if time.monotonic() >= self._next:
+            self.save()
+
+    def save(self) -> None:
+        if self._checkpoints is None or self._saved == len(self.slabs):
+            return
+        begun = time.monotonic()
+        self._checkpoints.save(self._rank, self.slabs, self.states())
+        now = time.monotonic()
+        self._saved, self._next = len(self.slabs), now + (_SHARE - 1) * (now - begun)
+
+
+def _require_all(work: Pass, shares: Sequence[Sequence[int]]) -> None:
+    slabs = sorted(slab for share in shares for slab in share)
+    if slabs != list(work.slabs):
+        raise IncompleteCaptureError(
+            f"{len(set(slabs))} of {len(work.slabs)} slabs were captured in the end; start the "
+            "same command again, and see that all processes find the same folder"
+        )

@@ -1,0 +1,219 @@
+"""Feeding: pictures decoded batch by batch, in worker processes, ahead of the model."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from iarmem_plugin.data.augmentation import Augmentation, refuse_identical_views
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import InputError, WorkerError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Result = TypeVar("Result")
+VERIFIED_AT_ONCE = 64
+ENOUGH = 8  # pictures whose views are all alike are no chance
+_END = object()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Decoded views of some pictures.
+
+    Attributes:
+        positions: of the pictures, in their list.
+        pixels: RGB in 0..255; a quarter of the bytes of float32, so convert it on the device.
+        labels: class of each picture.
+    """
+
+    positions: Int64[np.ndarray, " image"]
+    pixels: UInt8[Tensor, "image view 3 height width"]
+    labels: Int64[Tensor, " image"]
+
+
+def feed(
+    images: Images,
+    batches: Sequence[Sequence[int]],
+    augmentation: Augmentation,
+    *,
+    views: int,
+    seed: int,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Decode pictures and draw their views.
+
+    What is yielded does not depend on the number of workers, and a batch's views not on the
+    batches before it. Workers are started anew (spawn), so a script that uses them needs the
+    usual ``if __name__ == "__main__":``; each holds up to two batches ready.
+
+    Args:
+        images: the pictures.
+        batches: positions in the list, batch by batch.
+        augmentation: draws the views.
+        views: of each picture; 1 takes the centre view.
+        seed: of the views.
+        workers: processes that decode; 0 decodes in this one.
+
+    Yields:
+        the batches, in their order.
+
+    Raises:
+        InputError: naming a picture that cannot be read, when its batch is reached; or if a
+            batch's views are all identical.
+    """
+    drawing = _Drawing(images, augmentation, views, seed)
+    alike, pictures, total = True, 0, sum(map(len, batches))
+    for positions, pixels in zip(batches, _in_workers(drawing, batches, workers), strict=True):
+        pictures += len(positions)
+        alike = alike and views > 1 and not _differ(pixels)
+        if alike and pictures >= min(ENOUGH, total):  # two views of one may be equal by chance
+            refuse_identical_views(pixels)
+        chosen = np.asarray(positions, np.int64)
+        yield Batch(chosen, pixels, torch.from_numpy(images.labels[chosen].astype(np.int64)))
+
+
+def _differ(pixels: UInt8[Tensor, "image view 3 height width"]) -> bool:
+    return bool((pixels[:, 1:] != pixels[:, :1]).any())
+
+
+def unreadable(
+    images: Images, *, workers: int = 0, progress: Progress | None = None
+) -> dict[int, InputError]:
+    """Read all pictures, and return what is wrong with the bad ones, by position.
+
+    Args:
+        images: the pictures.
+        workers: processes that read; 0 reads in this one.
+        progress: where a progress bar may be shown.
+    """
+    task = None if progress is None else progress.add_task("reading images", total=len(images))
+    starts = range(0, len(images), VERIFIED_AT_ONCE)
+    batches = [range(one, min(one + VERIFIED_AT_ONCE, len(images))) for one in starts]
+    bad: dict[int, InputError] = {}
+    for found in _in_workers(_Reading(images), batches, workers):
+        bad |= found
+        if progress is not None and task is not None:
+            progress.advance(task, VERIFIED_AT_ONCE)
+    return bad
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawing:
+    """Draws the views of a batch."""
+
+    images: Images
+    augmentation: Augmentation
+    views: int
+    seed: int
+
+    def __call__(self, positions: Sequence[int]) -> UInt8[Tensor, "image view 3 height width"]:
+        planes = [np.moveaxis(self._views(position), 3, 1) for position in positions]
+        return torch.from_numpy(np.stack([np.ascontiguousarray(views) for views in planes]))
+
+    def _views(self, position: int) -> UInt8[np.ndarray, "view height width 3"]:
+        picture = self.images.load(position)
+        try:
+            return self._drawn(picture, int(self.images.ids[position]))
+        except InputError as error:
+            raise InputError(f"picture {self.images.paths[position]!r}: {error}") from error
+
+    def _drawn(self, picture: Image.Image, image: int) -> UInt8[np.ndarray, "view height width 3"]:
+        if self.views == 1:
+            return self.augmentation.center_pixels(picture)[None]
+        return self.augmentation.draw_pixels(picture, image=image, count=self.views, seed=self.seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """Reads the pictures of a batch, and keeps the errors alone."""
+
+    images: Images
+
+    def __call__(self, positions: Sequence[int]) -> dict[int, InputError]:
+        errors = {position: self._error(position) for position in positions}
+        return {position: error for position, error in errors.items() if error is not None}
+
+    def _error(self, position: int) -> InputError | None:
+        try:
+            self.images.load(position)
+        except InputError as error:
+            return error
+        return None
+
+
+class _Work(Dataset[Any], Generic[Result]):
+    """A batch's result for its positions; errors are returned, since torch would reword them."""
+
+    def __init__(self, function: Callable[[Sequence[int]], Result]) -> None:
+        self.function = function
+
+    def __getitems__(self, positions: Sequence[int]) -> Result | InputError:
+        try:
+            return self.function(positions)
+        except InputError as error:
+            return error
+
+
+def _in_workers(
+    function: Callable[[Sequence[int]], Result], batches: Sequence[Sequence[int]], workers: int
+) -> Iterator[Result]:
+    if workers < 0:
+        raise InputError(f"{workers} workers were given; expected 0 or more")
+    if not batches:
+        return
+    loader = DataLoader(
+        _Work(function),
+        batch_sampler=[list(positions) for positions in batches],
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # or the global one is drawn from
+    )
+    iterator = _begun(loader)
+    try:
+        while (result := _next(iterator, workers)) is not _END:
+            if isinstance(result, InputError):
+                raise result
+            yield cast("Result", result)
+    finally:
+        del iterator  # ends the workers
+
+
+def _next(iterator: Iterator[Any], workers: int) -> Any:
+    try:
+        return next(iterator, _END)
+    except RuntimeError as error:
+        if not workers or "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(
+            f"a worker process that decodes pictures has ended ({error}); what was finished is "
+            "kept: give the same command again, with fewer --workers if memory ran out"
+        ) from error
+
+
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Got pickle error")  # torch's
+            return iter(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"the source of the pictures or the augmentation cannot be sent to worker processes "
+            f"({error}); define it in a module, or use workers=0"
+        ) from error
+
+
+def _as_it_is(result: Any) -> Any:
+    return result

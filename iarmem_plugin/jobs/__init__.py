@@ -1,0 +1,1 @@
+"""Whole jobs, each a short sequence of verbs."""

@@ -1,0 +1,1 @@
+"""The wrapped model: loading it, tracing it, saying what it is."""

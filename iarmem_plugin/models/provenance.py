@@ -1,0 +1,59 @@
+"""Where a number comes from: versions, weights, settings."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from iarmem_plugin.models.tracing import ImageARModel
+
+LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
+
+
+def weights_sha256(*modules: nn.Module) -> str:
+    """Return a hash over all tensors of modules: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, tensor in module.state_dict().items():
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(memoryview(raw.numpy()))
+    return digest.hexdigest()
+
+
+def _version(adapter: type) -> str:
+    """Return name and version of the distribution that an adapter is part of."""
+    package = adapter.__module__.partition(".")[0]
+    # an editable install does not list its packages
+    names = metadata.packages_distributions().get(package, ["iarmem"])
+    return f"{names[0]} {metadata.version(names[0])}"
+
+
+def model_provenance(model: ImageARModel) -> dict[str, Any]:
+    """Return what identifies a model and the machine it ran on.
+
+    ``weights_sha256`` and ``tokenizer_sha256`` are over the tensors as they are in memory, edits
+    and precision included, so they do not depend on the file's format. ``files`` says which files
+    they were loaded from: by role, ``name`` without folder, ``sha256`` over the whole file as it
+    was loaded, ``bytes``; it is empty for a model object that came from elsewhere.
+    """
+    adapter = model.adapter
+    parameter = next(adapter.network.parameters())
+    return {
+        "model": adapter.variant.name,
+        "family": adapter.variant.family,
+        "adapter_version": _version(type(adapter)),
+        "weights_sha256": weights_sha256(adapter.network),
+        "tokenizer_sha256": weights_sha256(adapter.tokenizer),
+        "files": {role: dict(facts) for role, facts in adapter.files.items()},
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "device": str(parameter.device),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+    }

@@ -1,0 +1,1 @@
+"""Which neurons, and what is done to their weights."""

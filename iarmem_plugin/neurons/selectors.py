@@ -1,0 +1,195 @@
+"""Scores to neurons: the highest, the lowest, or random ones, over the model or in each block."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from fractions import Fraction
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.plugins.hookspecs import hookimpl
+
+POOLS = ("model", "block")
+JOINS = ("mean", "sum", "max")
+NEURONS = ("block", "neuron")
+
+
+def select(
+    scores: xr.Dataset | xr.DataArray,
+    *,
+    fraction: float,
+    selector: str | Selector = "highest",
+    seed: int = 0,
+) -> xr.DataArray:
+    """Pick a fraction of the neurons by their scores.
+
+    Args:
+        scores: what `localize` or a metric's `compute` returned.
+        fraction: share of all neurons to select, in (0, 1].
+        selector: its name, or an instance where its parameters matter.
+        seed: used by selectors that draw at random.
+
+    Returns:
+        bool, dims (block, neuron).
+
+    Raises:
+        InputError: if the fraction is outside (0, 1] or the scores cannot be used.
+        UnknownNameError: if no selector has that name.
+    """
+    from iarmem_plugin import plugins
+
+    chosen = plugins.find("selector", selector)() if isinstance(selector, str) else selector
+    data = scores if isinstance(scores, xr.Dataset) else scores.to_dataset(name="score")
+    return chosen.select(data, fraction=fraction, seed=seed)
+
+
+class _Pooled(Selector):
+    """Joins the scales, ranks the neurons of each pool, and takes the first of each."""
+
+    def __init__(
+        self, pool: str = "model", scales: str | tuple[str, ...] = "mean", by: str = "score"
+    ) -> None:
+        """Choose how neurons are compared.
+
+        Args:
+            pool: ``"model"`` ranks all neurons together, ``"block"`` those of each block.
+            scales: how a neuron's scales are joined: ``"mean"``, ``"sum"``, ``"max"``, or the
+                names of the scales whose mean is taken. A score that is not valid counts 0.
+            by: the variable that ranks them, ``"score"`` or ``"mean_activation"``.
+
+        Raises:
+            InputError: if one of them is something else.
+        """
+        if pool not in POOLS:
+            raise InputError(f"the pool {pool!r} was given; expected one of {', '.join(POOLS)}")
+        if isinstance(scales, str) and scales not in JOINS:
+            raise InputError(
+                f"scales {scales!r} was given; expected one of {', '.join(JOINS)}, or a tuple of "
+                "scale names"
+            )
+        self.pool, self.scales, self.by = pool, scales, by
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Return pool, scales and by, for the report."""
+        scales = self.scales if isinstance(self.scales, str) else ", ".join(self.scales)
+        return {"pool": self.pool, "scales": scales, "by": self.by}
+
+    def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:
+        """Pick ceil(fraction x n) of the n neurons of each pool, never one that is not valid.
+
+        Args:
+            scores: variables with dims (block, scale, neuron) and the coordinate ``valid``.
+            fraction: share of all neurons to select, in (0, 1].
+            seed: used by `Random`.
+
+        Returns:
+            bool, dims (block, neuron). Ties go to the lower block, then the lower neuron.
+
+        Raises:
+            InputError: if the fraction is outside (0, 1], the seed is negative, or the scores lack
+                what is asked for.
+        """
+        check_fraction(fraction)
+        if seed < 0:
+            raise InputError(f"the seed {seed} was given; expected 0 or more")
+        joined, valid = self._join(scores)
+        rows = (1, -1) if self.pool == "model" else (joined.sizes["block"], -1)
+        values, selectable = joined.to_numpy().reshape(rows), valid.to_numpy().reshape(rows)
+        chosen = np.zeros(values.shape, bool)
+        for pool, (value, allowed) in enumerate(zip(values, selectable, strict=True)):
+            order = self._order(value, np.random.default_rng([seed, pool]))
+            chosen[pool, order[allowed[order]][: _count(fraction, value.size)]] = True
+        if not chosen.any():
+            raise InputError("no neuron is valid, so none can be selected; capture more images")
+        return joined.copy(data=chosen.reshape(joined.shape)).rename("selected")
+
+    @abstractmethod
+    def _order(
+        self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
+    ) -> Int[np.ndarray, " neuron"]:
+        """Return the positions of a pool's neurons, first choice first."""
+
+    def _join(self, scores: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+        if self.by not in scores:
+            raise InputError(
+                f"the scores have no {self.by!r}; they have {sorted(map(str, scores))}"
+            )
+        score = self._used(scores[self.by])
+        valid = score["valid"] if "valid" in score.coords else xr.ones_like(score, bool)
+        score = score.where(valid, 0).drop_vars(["valid", "top_image"], errors="ignore")
+        if not np.isfinite(score.to_numpy()).all():
+            raise InputError(f"{self.by!r} is not finite for some valid neurons; score them again")
+        join = "mean" if not isinstance(self.scales, str) else self.scales
+        joined = getattr(score.transpose(*NEURONS, "scale"), join)("scale")
+        return joined, valid.any("scale").transpose(*NEURONS)
+
+    def _used(self, score: xr.DataArray) -> xr.DataArray:
+        if isinstance(self.scales, str):
+            return score
+        coordinate = "scale_name" if "scale_name" in score.coords else "scale"
+        names = [str(name) for name in score[coordinate].to_numpy()]
+        unknown = [name for name in self.scales if name not in names]
+        if unknown or not self.scales:
+            raise InputError(f"no scale is named {unknown}; there are {', '.join(names)}")
+        return score.isel(scale=[names.index(name) for name in self.scales])
+
+
+class Highest(_Pooled):
+    """Select the neurons with the highest scores: the paper's choice."""
+
+    name = "highest"
+
+    def _order(
+        self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
+    ) -> Int[np.ndarray, " neuron"]:
+        return np.argsort(-values, kind="stable")
+
+
+class Lowest(_Pooled):
+    """Select the neurons with the lowest scores: a control."""
+
+    name = "lowest"
+
+    def _order(
+        self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
+    ) -> Int[np.ndarray, " neuron"]:
+        return np.argsort(values, kind="stable")
+
+
+class Random(_Pooled):
+    """Select neurons at random by seed, among those that are valid: a control."""
+
+    name = "random"
+
+    def _order(
+        self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
+    ) -> Int[np.ndarray, " neuron"]:
+        return random.permutation(values.size)
+
+
+def check_fraction(fraction: float) -> None:
+    """Refuse a share of the neurons that is none.
+
+    Raises:
+        InputError: if it is outside (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"the fraction {fraction} was given; expected one in (0, 1]")
+
+
+def _count(fraction: float, neurons: int) -> int:
+    # exact in decimals: 0.1 x 30 neurons are 3, not the 4 that binary rounding would give
+    return math.ceil(Fraction(repr(float(fraction))) * neurons)
+
+
+@hookimpl
+def provide_selectors() -> list[type[Selector]]:
+    """Provide the highest, the lowest and random neurons."""
+    return [Highest, Lowest, Random]

@@ -1,0 +1,398 @@
+"""Load plugins and look up what they provide, ours like anyone's."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
+
+import pluggy
+
+from iarmem_plugin import interfaces
+from iarmem_plugin.errors import InputError, PluginError, UnknownNameError
+from iarmem_plugin.interfaces import (
+    Adapter,
+    Intervention,
+    Metric,
+    Quality,
+    Selector,
+    Similarity,
+    Variant,
+)
+from iarmem_plugin.plugins import hookspecs
+
+if TYPE_CHECKING:
+    from iarmem_plugin.models.tracing import ImageARModel
+
+DEFAULT_PLUGINS = (
+    "iarmem_adapters.rar",
+    "iarmem_adapters.var",
+    "iarmem_metrics.unitmem",
+    "iarmem_metrics.mean_activation",
+    "iarmem_metrics.random_score",
+    "iarmem_plugin.neurons.interventions",
+    "iarmem_plugin.neurons.selectors",
+    "iarmem_plugin.evaluation.similarity",
+    "iarmem_plugin.evaluation.quality",
+)
+STRICT = "IARMEM_STRICT_PLUGINS"
+
+Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
+Precision = Literal["float32", "float16", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_HOOKS: dict[Kind, tuple[str, str]] = {
+    "adapter": ("provide_adapters", "Adapter"),
+    "metric": ("provide_metrics", "Metric"),
+    "intervention": ("provide_interventions", "Intervention"),
+    "selector": ("provide_selectors", "Selector"),
+    "similarity": ("provide_similarities", "Similarity"),
+    "quality": ("provide_qualities", "Quality"),
+}
+
+
+KINDS: tuple[Kind, ...] = tuple(_HOOKS)
+
+
+class PluginWarning(UserWarning):
+    """A plugin was skipped; the message names it and gives its error."""
+
+
+class Manager(pluggy.PluginManager):
+    """Pluggy's manager, with the plugins that were skipped.
+
+    Attributes:
+        problems: name of each skipped plugin, and its error.
+    """
+
+    def __init__(self) -> None:
+        """Start without plugins."""
+        super().__init__(hookspecs.PROJECT)
+        self.problems: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """One class that a plugin provides.
+
+    Attributes:
+        kind: what it is.
+        name: how the user calls it.
+        plugin: the module, or the entry point, that it comes from.
+        value: the class.
+    """
+
+    kind: Kind
+    name: str
+    plugin: str
+    value: type[Any]
+
+
+def make_manager(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Manager:
+    """Load the default plugins, then those of other distributions, each on its own.
+
+    A plugin that fails to import is skipped with a `PluginWarning`;
+    with ``IARMEM_STRICT_PLUGINS=1`` in the environment it is an error.
+
+    Args:
+        entry_points: plugins of other distributions; by default the installed entry points of
+            the group ``iarmem``.
+
+    Raises:
+        PluginError: a hook with a misspelt name, two plugins of one name, or, when strict, a
+            plugin that fails to import.
+    """
+    manager = Manager()
+    manager.add_hookspecs(hookspecs)
+    for name in DEFAULT_PLUGINS:
+        _add(manager, metadata.EntryPoint(name, name, hookspecs.PROJECT))
+    if entry_points is None:
+        entry_points = metadata.entry_points(group=hookspecs.PROJECT)
+    for entry_point in entry_points:
+        _add(manager, entry_point)
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        hooks = ", ".join(hook for hook, _ in _HOOKS.values())
+        raise PluginError(f"{error}; the hooks are: {hooks}") from error
+    return manager
+
+
+def provided(kind: Kind, manager: Manager | None = None) -> list[Provided]:
+    """Return what plugins provide of one kind, by name.
+
+    Args:
+        kind: what to look for.
+        manager: by default the one with all installed plugins.
+
+    Raises:
+        PluginError: a hook that fails, something that is no class of that kind, or one name from
+            two plugins.
+    """
+    manager = _installed() if manager is None else manager
+    hook, base = _HOOKS[kind]
+    found: dict[str, Provided] = {}
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        plugin = implementation.plugin_name
+        where = f"plugin {plugin!r}: {hook}"
+        for value in _classes(implementation.function, getattr(interfaces, base), where):
+            other = found.setdefault(value.name, Provided(kind, value.name, plugin, value))
+            if other.value is not value or other.plugin != plugin:
+                message = f"{kind} {value.name!r} comes from both {other.plugin!r} and {plugin!r}"
+                raise PluginError(message)
+    return [found[name] for name in sorted(found)]
+
+
+def problems() -> dict[str, str]:
+    """Return the installed plugins that were skipped, each with its error."""
+    return dict(_installed().problems)
+
+
+def adapters() -> dict[str, type[Adapter]]:
+    """Return the installed adapters by name."""
+    return _lookup("adapter")
+
+
+def metrics() -> dict[str, type[Metric]]:
+    """Return the installed metrics by name."""
+    return _lookup("metric")
+
+
+def interventions() -> dict[str, type[Intervention]]:
+    """Return the installed interventions by name."""
+    return _lookup("intervention")
+
+
+def selectors() -> dict[str, type[Selector]]:
+    """Return the installed selectors by name."""
+    return _lookup("selector")
+
+
+def similarities() -> dict[str, type[Similarity]]:
+    """Return the installed similarity measures by name."""
+    return _lookup("similarity")
+
+
+def qualities() -> dict[str, type[Quality]]:
+    """Return the installed quality measures by name."""
+    return _lookup("quality")
+
+
+def variants() -> dict[str, tuple[type[Adapter], Variant]]:
+    """Return every model that an installed adapter can load, by name.
+
+    Raises:
+        PluginError: two adapters that claim one name.
+    """
+    found: dict[str, tuple[type[Adapter], Variant]] = {}
+    for adapter in adapters().values():
+        for name, variant in adapter.variants().items():
+            if name in found:
+                families = f"{found[name][0].name!r} and {adapter.name!r}"
+                raise PluginError(f"model {name!r} comes from both adapters {families}")
+            found[name] = (adapter, variant)
+    return found
+
+
+def families() -> dict[str, type[Adapter]]:
+    """Return the adapters that load weights of any size, by name; a model's name goes first."""
+    known = variants()
+    return {
+        name: adapter
+        for name, adapter in adapters().items()
+        if adapter.infers_sizes and name not in known
+    }
+
+
+def num_classes(name: str) -> int | None:
+    """Return how many classes a model has; None for a family, whose weights tell it.
+
+    Raises:
+        UnknownNameError: no adapter knows it; the message lists what there is.
+    """
+    return None if name in families() else find_variant(name)[1].num_classes
+
+
+@overload
+def find(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
+@overload
+def find(kind: Literal["metric"], name: str) -> type[Metric]: ...
+@overload
+def find(kind: Literal["intervention"], name: str) -> type[Intervention]: ...
+@overload
+def find(kind: Literal["selector"], name: str) -> type[Selector]: ...
+@overload
+def find(kind: Literal["similarity"], name: str) -> type[Similarity]: ...
+@overload
+def find(kind: Literal["quality"], name: str) -> type[Quality]: ...
+def find(kind: Kind, name: str) -> type[Any]:
+    """Return the class of that name.
+
+    Raises:
+        UnknownNameError: no plugin provides it; the message lists what there is.
+    """
+    return cast(type[Any], _find(_lookup(kind), kind, name))
+
+
+def find_variant(name: str) -> tuple[type[Adapter], Variant]:
+    """Return a model's adapter and what is known about the model.
+
+    Raises:
+        UnknownNameError: no adapter knows it; the message lists what there is.
+    """
+    return cast(tuple[type[Adapter], Variant], _find(variants(), "model", name))
+
+
+def load(
+    name: str,
+    weights: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: Precision | None = None,
+    compile: bool = False,
+) -> ImageARModel:
+    """Load a model by name, ready to be traced.
+
+    Args:
+        name: as listed by ``iarmem models``, such as ``"var-d16"``; or a family, such as
+            ``"var"``, for weights of any size, which is then read from them.
+        weights: file of the transformer's weights; a bundled organism needs none.
+        tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
+        device: as torch names it.
+        dtype: precision of the weights; float32 if not given.
+        compile: compile the tokenizer, by torch, at its first calls, which take a minute or two;
+            never the transformer, whose activations could then not be read.
+
+    Raises:
+        UnknownNameError: no installed adapter knows the model.
+        WeightsError: the files are of another model.
+        InputError: a file that is not there, another precision than these, a device that torch
+            does not have, or no compiler.
+    """
+    adapter = families()[name] if name in families() else find_variant(name)[0]
+    files = check_files(name, weights, tokenizer)
+    if dtype not in (None, *PRECISIONS):
+        raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
+    _check_device(device)
+
+    import torch
+
+    from iarmem_plugin.models.tracing import ImageARModel
+
+    precision: torch.dtype = getattr(torch, dtype or "float32")
+    loaded = adapter.load(
+        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
+    )
+    if compile:
+        loaded.compile_tokenizer()
+    return ImageARModel(loaded)
+
+
+def check_files(
+    name: str, weights: str | Path | None, tokenizer: str | Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return the files to load a model from, once they are known to be named and to be there.
+
+    Raises:
+        UnknownNameError: no installed adapter knows the model.
+        InputError: a file that is not there, or one that a hosted model needs is not named.
+    """
+    from iarmem_plugin.models.hub import named_files
+
+    variant = None if name in families() else find_variant(name)[1]
+    first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
+    if variant is None or variant.repositories:
+        named_files(name, variant, first, second)
+    return first, second
+
+
+@cache
+def _installed() -> Manager:
+    return make_manager()
+
+
+@cache
+def _provided(kind: Kind) -> tuple[Provided, ...]:
+    return tuple(provided(kind))
+
+
+def _lookup(kind: Kind) -> dict[str, type[Any]]:
+    return {one.name: one.value for one in _provided(kind)}
+
+
+def _find(known: dict[str, Any], kind: str, name: str) -> Any:
+    if name not in known:
+        message = f"no {kind} named {name!r}; installed: {', '.join(sorted(known)) or 'none'}"
+        raise UnknownNameError(message)
+    return known[name]
+
+
+def _file(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        problem = "is a folder" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
+    return Path(path)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot use device {device!r}: {reason}; try 'cpu'") from error
+
+
+def _add(manager: Manager, entry_point: metadata.EntryPoint) -> None:
+    name = entry_point.name
+    try:
+        plugin = entry_point.load()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
+        _skip(manager, name, error)
+        return
+    try:
+        manager.register(plugin, name=name)
+    except ValueError as error:
+        raise PluginError(f"plugin {name!r} is installed twice: {error}") from error
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"plugin {name!r}: {error}") from error
+
+
+def _skip(manager: Manager, name: str, error: BaseException) -> None:
+    reason = f"{type(error).__name__}: {error}"
+    if os.environ.get(STRICT) == "1":
+        raise PluginError(f"plugin {name!r} cannot be imported: {reason}") from error
+    manager.problems[name] = reason
+    message = f"plugin {name!r} cannot be imported and is skipped: {reason}"
+    warnings.warn(message, PluginWarning, stacklevel=2)
+
+
+def _classes(hook: Callable[[], object], base: type, where: str) -> list[type[Any]]:
+    try:
+        value = hook()
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            value = list(value)  # a generator fails here
+    except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
+        raise PluginError(f"{where} failed with {type(error).__name__}: {error}") from error
+    if not isinstance(value, list):
+        raise PluginError(f"{where} returned {value!r}; expected a list of classes")
+    return [_checked(one, base, where) for one in value]
+
+
+def _checked(value: object, base: type, where: str) -> type[Any]:
+    expected = f"expected a subclass of iarmem_plugin.{base.__name__}"
+    if not (isinstance(value, type) and issubclass(value, base)):
+        raise PluginError(f"{where} provides {value!r}; {expected}")
+    missing = sorted(getattr(value, "__abstractmethods__", ()))
+    if missing:
+        raise PluginError(f"{where} provides {value.__name__}, which lacks {', '.join(missing)}")
+    if not isinstance(getattr(value, "name", None), str):
+        raise PluginError(f"{where} provides {value.__name__} without a name; set its `name`")
+    return value

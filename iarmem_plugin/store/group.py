@@ -1,0 +1,245 @@
+"""ModelGroup: one model's activations inside a store, slab by slab."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from iarmem_plugin.errors import CorruptStoreError, DiskFullError
+from iarmem_plugin.files import FULL, fsync
+from iarmem_plugin.store.format import ARRAYS, slab_bounds, stored_share
+from iarmem_plugin.store.integrity import Damage, check_slab, naming
+from iarmem_plugin.store.mantissa import round_mantissa
+from iarmem_plugin.store.objects import Objects
+from iarmem_plugin.store.shards import DAMAGE, ShardCodec
+
+AT_ONCE = 4  # requests to a store where each takes its time
+MISSING = "are marked as captured, but their data are missing"
+
+
+class ModelGroup:
+    """One model's arrays: what is captured, what is damaged, and how a slab is committed.
+
+    Attributes:
+        name: of the group.
+        attributes: of the group, as in the documentation of the format.
+        activation: the zarr array, dims (model, block, scale, neuron, image).
+        slab_size: images in a slab, K.
+    """
+
+    def __init__(self, arrays: Any, objects: Objects, name: str) -> None:
+        """Wrap a group whose metadata were checked.
+
+        Args:
+            arrays: zarr group.
+            objects: of the whole store.
+            name: of the group.
+        """
+        self._arrays, self._objects, self.name = arrays, objects, name
+        self.attributes: dict[str, Any] = dict(arrays.attrs)
+        self.activation = arrays["activation"]
+        self.slab_size = int(self.attributes["slab"])
+        _, scales, neurons, _ = self.shape
+        self._codec = ShardCodec(neurons, scales, self.slab_size)
+        self._flushed: set[Path] = set()  # folders whose entry in their parent is on disk
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Return the numbers of blocks, scales, neurons and images."""
+        _, blocks, scales, neurons, images = self.activation.shape
+        return int(blocks), int(scales), int(neurons), int(images)
+
+    @property
+    def slabs(self) -> range:
+        """Return the numbers of all slabs."""
+        return range(-(-self.shape[3] // self.slab_size))
+
+    def coordinate(self, name: str) -> np.ndarray:
+        """Return one of the small arrays, such as ``"image"``.
+
+        Raises:
+            CorruptStoreError: if it is damaged.
+        """
+        with naming(f"{name!r} of {self.name}"):
+            return np.asarray(self._arrays[name][:])
+
+    def captured(self) -> Bool[np.ndarray, " image"]:
+        """Return which images are captured, as of now.
+
+        Raises:
+            CorruptStoreError: naming the first slab whose marker is damaged.
+        """
+        try:
+            return self.coordinate("captured")
+        except CorruptStoreError:
+            for slab in self.slabs:
+                with naming(f"the marker of slab {slab} of {self.name!r}; invalidate it: it"):
+                    self._arrays["captured"][self._slice(slab)]
+            raise
+
+    def images_of(self, slab: int) -> range:
+        """Return the positions of a slab's images; see `slab_bounds`."""
+        return range(*self._bounds(slab))
+
+    def pending(self) -> list[int]:
+        """Return the numbers of the slabs that are not captured."""
+        captured = self.captured()
+        return [slab for slab in self.slabs if not captured[self._slice(slab)].all()]
+
+    def put(self, slab: int, activations: np.ndarray) -> None:
+        """Write one slab; see `ActivationStore.put`."""
+        blocks, scales, neurons, _ = self.shape
+        images, shards = self.images_of(slab), self._shards(slab)
+        check_slab(activations, (1, blocks, scales, neurons, len(images)), images.start)
+        marker, place = self._arrays["captured"], self._slice(slab)
+        try:
+            if marker[place].any():  # else a half new slab would count as captured
+                marker[place] = False
+            for block in range(blocks):  # one shard each
+                values = round_mantissa(
+                    activations[:, block : block + 1], self.attributes.get("keep_bits")
+                )
+                self._objects.set_large(shards[block], self._codec.encode(values[0, 0]))
+            self._flush(shards)
+            marker[place] = True  # exactly one chunk; last of all
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            share = stored_share(self.attributes.get("keep_bits"))
+            need = activations.nbytes * share / 1e9
+            raise DiskFullError(
+                errno.ENOSPC,
+                f"the disk is full; slab {slab} of {self.name!r} needs about {need:.1f} GB and is "
+                "not marked as captured; make room and resume",
+            ) from error
+
+    def read(self, blocks: Sequence[int], slabs: range) -> np.ndarray:
+        """Read whole shards, one request each.
+
+        Returns:
+            float32, dims (block, scale, neuron, image); NaN where a shard is missing.
+
+        Raises:
+            ValueError: if a checksum does not fit.
+            RuntimeError: if a shard is damaged otherwise.
+        """
+        first, last = self.images_of(slabs[0])[0], self.images_of(slabs[-1])[-1]
+        values = np.empty((len(blocks), *self.shape[1:3], last + 1 - first), np.float32)
+        parts: list[tuple[str, np.ndarray]] = []
+        for block, of_block in zip(blocks, values, strict=True):
+            for slab in slabs:
+                low, high = (end - first for end in self._bounds(slab))
+                parts.append((self._shard(block, slab), of_block[..., low:high]))
+        at_once = 1 if self._objects.local is not None else AT_ONCE
+        for begin in range(0, len(parts), at_once):
+            self._decode(parts[begin : begin + at_once])
+        return values
+
+    def read_part(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Read less than whole shards, by integers, slices and lists for each dim.
+
+        Raises:
+            ValueError: if a checksum does not fit.
+            RuntimeError: if a shard is damaged otherwise.
+        """
+        plain = all(isinstance(part, int | np.integer | slice) for part in key)
+        array = self.activation if plain else self.activation.oindex
+        try:
+            return np.asarray(array[key])
+        except DAMAGE:
+            self._objects.settle()  # or asyncio complains of them when the process ends
+            raise
+
+    def invalidate(self, slab: int) -> None:
+        """Take a slab's marker away, then its data."""
+        images = self.images_of(slab)
+        self._arrays["captured"][images.start : images.stop] = False
+        self._objects.delete(self._shards(slab))
+
+    def damages(self, *, deep: bool) -> Iterator[Damage]:
+        """Yield every shard of captured slabs that is missing or, if deep, damaged.
+
+        Raises:
+            CorruptStoreError: if a small array is damaged.
+        """
+        if deep:
+            self.verify_small()
+        captured = self.captured()
+        for slab in self.slabs:
+            yield from self.damages_of(slab, captured, deep=deep)
+
+    def damages_of(
+        self, slab: int, captured: Bool[np.ndarray, " image"], *, deep: bool
+    ) -> Iterator[Damage]:
+        """Yield every shard of one slab, if it is captured, that is missing or damaged."""
+        if not captured[self._slice(slab)].any():
+            return
+        images = self.images_of(slab)
+        for block, size in enumerate(self._objects.sizes(self._shards(slab))):
+            what = MISSING if size == 0 else self._read_damage(block, slab) if deep else ""
+            if what:
+                yield Damage(self.name, slab, block, (images[0], images[-1]), what)
+
+    def verify_small(self) -> None:
+        """Read the coordinates and the markers.
+
+        Raises:
+            CorruptStoreError: if one is damaged.
+        """
+        for name in ARRAYS:
+            if name != "activation":
+                self.coordinate(name)
+
+    def verify(self, *, deep: bool = False) -> None:
+        """Raise the first of the `damages` as a CorruptStoreError."""
+        for first in self.damages(deep=deep):
+            raise CorruptStoreError(str(first))
+
+    def stored_bytes(self) -> int:
+        """Return the size of all shards that are there, marked or not."""
+        keys = [key for slab in self.slabs for key in self._shards(slab)]
+        return sum(self._objects.sizes(keys))
+
+    def _bounds(self, slab: int) -> tuple[int, int]:
+        return slab_bounds(slab, size=self.slab_size, images=self.shape[3])
+
+    def _slice(self, slab: int) -> slice:
+        return slice(*self._bounds(slab))
+
+    def _shard(self, block: int, slab: int) -> str:
+        chunk = self.activation.metadata.encode_chunk_key((0, block, 0, 0, slab))
+        return f"{self.name}/activation/{chunk}"
+
+    def _shards(self, slab: int) -> list[str]:
+        return [self._shard(block, slab) for block in range(self.shape[0])]
+
+    def _decode(self, parts: Sequence[tuple[str, np.ndarray]]) -> None:
+        """Fill arrays, dims (scale, neuron, image), from the shards under their keys."""
+        with self._objects.opened([key for key, _ in parts]) as found:
+            for (_, part), data in zip(parts, found, strict=True):
+                if data is None or data.size == 0:
+                    part[...] = np.nan
+                else:
+                    self._codec.decode(data, part)
+
+    def _read_damage(self, block: int, slab: int) -> str:
+        try:
+            values = self.read([block], range(slab, slab + 1))
+        except DAMAGE as error:
+            return f"are damaged ({error})"
+        return MISSING if np.isnan(values.max()) else ""
+
+    def _flush(self, keys: Sequence[str]) -> None:
+        if (root := self._objects.local) is None:
+            return  # an object store has stored what it has acknowledged
+        files = [root / key for key in keys]
+        folders = {file.parent for file in files}  # of the renamed files
+        above = {up for folder in folders for up in folder.parents if up.is_relative_to(root)}
+        for path in [*files, *folders, *sorted(above - self._flushed, reverse=True)]:
+            fsync(path)
+        self._flushed |= above

@@ -1,0 +1,163 @@
+"""Scales of one's own: which positions they are, and what is captured there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from iarmem_adapters.var.adapter import VARAdapter
+from iarmem_plugin.activations.capture import capture
+from iarmem_plugin.cli.bands import read_bands
+from iarmem_plugin.data.images import Images, Views
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.store.store import ActivationStore
+
+LAYOUT = ModelLayout("any", 1, 1, (Scale("all", (0,)),), "", "", "", predicting=range(1, 257))
+
+
+def test_a_band_of_predicted_tokens_is_the_positions_that_predict_them() -> None:
+    assert LAYOUT.band("first row", range(1, 17)) == Scale("first row", tuple(range(1, 17)))
+    assert LAYOUT.band("last token", [256]).tokens == (256,)
+
+
+def test_a_band_may_have_gaps_and_come_in_any_order() -> None:
+    assert LAYOUT.band("some", [30, 2, 2, 3, 1]).spans == "1-3,30"
+
+
+@pytest.mark.parametrize("tokens", [[0], [257], [1, 300], []])
+def test_tokens_outside_an_image_are_refused(tokens: list[int]) -> None:
+    with pytest.raises(InputError, match="tokens from 1 to 256"):
+        LAYOUT.band("x", tokens)
+
+
+@pytest.mark.parametrize("tokens", [(0,), (257,), (1, 258)])
+def test_positions_that_predict_nothing_are_refused(tokens: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="predict tokens are 1 to 256"):
+        LAYOUT.with_scales([Scale("x", tokens)])
+
+
+@pytest.mark.parametrize("tokens", [(-1,), (3, 1, 2), (1, 1)])
+def test_positions_that_are_no_set_in_order_are_refused(tokens: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="ascending"):
+        Scale("x", tokens)
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"]])
+def test_scales_need_different_names(names: list[str]) -> None:
+    with pytest.raises(InputError, match="different names"):
+        LAYOUT.with_scales([Scale(name, (1,)) for name in names])
+
+
+def test_an_adapter_that_does_not_say_where_tokens_are_predicted_has_no_bands() -> None:
+    silent = ModelLayout("acme", 1, 1, (Scale("all", (0,)),), "", "", "")
+    with pytest.raises(InputError, match="'acme' adapter does not say"):
+        silent.band("x", [1])
+
+
+@pytest.fixture
+def model(adapter: VARAdapter) -> ImageARModel:
+    return ImageARModel(adapter)
+
+
+def activations(model: ImageARModel, pictures: Images) -> xr.DataArray:
+    return xr.concat(list(capture(model, pictures, views=1, augmentation=Views(crop=8))), "image")
+
+
+def test_a_band_is_the_mean_over_its_tokens(
+    adapter: VARAdapter, model: ImageARModel, pictures: Images
+) -> None:
+    seen: list[torch.Tensor] = []
+    with torch.no_grad():
+        pixels = torch.stack([Views(crop=8).center(pictures.load(i)) for i in range(7)])
+        inputs = adapter.teacher_forced(
+            adapter.tokenize(pixels), torch.from_numpy(pictures.labels).long()
+        )
+        hook = adapter.network.blocks[1].ffn.act.register_forward_hook(
+            lambda _m, _i, out: seen.append(out.abs())
+        )
+        adapter.network(*inputs.args)
+        hook.remove()
+    tokens = [1, 6, 7, 21]  # counted from 1; the network's positions from 0
+    expected = (seen[0][:, 0] + seen[0][:, 5] + seen[0][:, 6] + seen[0][:, 20]) / 4
+    banded = model.with_scales([model.layout.band("mixed", tokens), Scale("one", (20,))])
+    actual = activations(banded, pictures)
+    assert actual["scale_name"].values.tolist() == ["mixed", "one"]
+    chosen = actual.sel(block=1, scale=0).transpose("image", "neuron")
+    np.testing.assert_allclose(chosen, expected, atol=1e-6)  # float32 sums of four
+    one = actual.sel(block=1, scale=1).transpose("image", "neuron")
+    np.testing.assert_array_equal(one, seen[0][:, 20])
+
+
+def test_bands_of_the_models_own_scales_capture_the_same(
+    model: ImageARModel, pictures: Images
+) -> None:
+    spans = {"0": range(1, 2), "1": range(2, 6), "2": range(6, 22)}
+    banded = model.with_scales([model.layout.band(*item) for item in spans.items()])
+    xr.testing.assert_identical(activations(banded, pictures), activations(model, pictures))
+
+
+def test_the_model_itself_keeps_its_scales(model: ImageARModel, pictures: Images) -> None:
+    before = activations(model, pictures)
+    activations(model.with_scales([Scale("one", (3,))]), pictures)
+    xr.testing.assert_identical(activations(model, pictures), before)
+
+
+def test_scores_and_store_carry_the_names_and_positions(
+    model: ImageARModel, pictures: Images, tmp_path: Path
+) -> None:
+    banded = model.with_scales([Scale("first", (0, 1, 2)), Scale("corner", (5, 20))])
+    path = tmp_path / "bands.zarr"
+    scores = localize(banded, pictures, views=2, store=path)
+    assert scores["scale_name"].values.tolist() == ["first", "corner"]
+    assert json.loads(scores.attrs["provenance"])["scales"] == {"first": "0-2", "corner": "5,20"}
+    data = ActivationStore.open(path).dataset()
+    assert data["scale_name"].values.tolist() == ["first", "corner"]
+    assert data["scale_size"].values.tolist() == [3, 2]
+
+
+def test_positions_beyond_the_models_are_refused_where_the_adapter_says_nothing(
+    adapter: VARAdapter, pictures: Images
+) -> None:
+    layout = adapter.layout
+    adapter.layout = ModelLayout(
+        "var", 3, 128, (Scale("far", (20, 21)),), layout.fc1, layout.activation, layout.fc2
+    )
+    with pytest.raises(InputError, match="positions 20-21, the model's are 0 to 20"):
+        activations(ImageARModel(adapter), pictures)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("first row=1-4", (1, 2, 3, 4)),
+        ("last token = 256", (256,)),
+        ("ends=1, 3-4,9", (1, 3, 4, 9)),
+        ("a=b=7", (7,)),
+    ],
+)
+def test_bands_are_read_from_text(text: str, tokens: tuple[int, ...]) -> None:
+    assert list(read_bands([text]).values()) == [tokens]
+
+
+def test_a_name_may_hold_an_equals_sign_and_comes_without_spaces() -> None:
+    assert list(read_bands(["a=b=7", " last token =1"])) == ["a=b", "last token"]
+
+
+@pytest.mark.parametrize("text", ["x=", "x=a", "x=3-1", "x=1-2-3", "x=-1", "x=1e9", "x=9999999"])
+def test_text_that_is_no_band_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="no span of tokens"):
+        read_bands([text])
+
+
+@pytest.mark.parametrize("texts", [["=1"], ["5"], ["a=1", "a=2"]])
+def test_bands_need_names_of_their_own(texts: list[str]) -> None:
+    with pytest.raises(InputError, match="each name once"):
+        read_bands(texts)

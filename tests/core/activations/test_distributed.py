@@ -1,0 +1,202 @@
+"""``torchrun … -m iarmem_plugin localize``: any number of processes, the same store and scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from PIL import Image
+
+from iarmem_plugin.activations.distributed import Ranks, joined
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.jobs.scores import load_scores
+from iarmem_plugin.store.store import ActivationStore
+
+IMAGES, SLAB = 13, 2
+ENVIRONMENT = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``images``: 13 pictures of three classes."""
+    folder, random = tmp_path_factory.mktemp("ranks"), np.random.default_rng(0)
+    for number in range(IMAGES):
+        place = folder / "images" / str(number % 3) / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(place)
+    return folder
+
+
+def command(folder: Path, out: str, *options: str, world: int) -> list[str]:
+    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+    launch = ranks if world > 1 else []
+    job = ["-m", "iarmem_plugin", "localize", "var-organism", "--images", str(folder / "images")]
+    settings = ["--views", "2", "--batch-size", "2", "--slab", str(SLAB), "--json"]
+    metrics = ["--metric", "unitmem", "--metric", "mean-activation"]
+    place = ["--out", str(folder / out)]
+    return [sys.executable, *launch, *job, *settings, *metrics, *place, *options]
+
+
+def run(folder: Path, out: str, *options: str, world: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, out, *options, world=world),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+        timeout=600,
+    )
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """The same folder, with the store and the scores of one process."""
+    done = run(folder, "alone", "--store", str(folder / "alone.zarr"), world=1)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def ended(arguments: list[str], files: Callable[[], int], count: int, by: signal.Signals) -> int:
+    """Start a run, end all its processes once there are so many files; return its exit status."""
+    job = subprocess.Popen(
+        arguments,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 500
+        while job.poll() is None and time.monotonic() < until:
+            if files() >= count:
+                break
+            time.sleep(0.005)
+    finally:
+        os.killpg(job.pid, by)
+        status = job.wait()
+    return status
+
+
+def marked(store: Path) -> int:
+    return len(list(store.glob("var-organism/captured/c/*")))
+
+
+def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits(
+    alone: Path,
+) -> None:
+    store = alone / "killed.zarr"
+    arguments = command(alone, "killed", "--store", str(store), world=1)
+    assert ended(arguments, lambda: marked(store), 2, signal.SIGKILL) == -signal.SIGKILL
+    assert 2 <= 7 - len(ActivationStore.open(store).pending()) < 7
+    done = run(alone, "killed", "--store", str(store), "--break-lock", world=2)
+    assert done.returncode == 0, done.stderr
+    assert contents(store) == contents(alone / "alone.zarr")
+    for file in ("scores.nc", "scores-mean-activation.nc"):
+        given, expected = load_scores(alone / "killed" / file), load_scores(alone / "alone" / file)
+        xr.testing.assert_equal(given, expected)
+    assert len(done.stdout.splitlines()) == 2  # a line for each metric, of one process
+    assert json.loads(done.stdout.splitlines()[0])["metric"] == "unitmem"
+    assert not store.with_name("killed.zarr.var-organism.lock").exists()
+
+
+def test_three_processes_write_the_store_of_one(alone: Path) -> None:
+    done = run(alone, "kept", "--store", str(alone / "kept.zarr"), world=3)
+    assert done.returncode == 0, done.stderr
+    assert contents(alone / "kept.zarr") == contents(alone / "alone.zarr")
+
+
+def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(alone: Path) -> None:
+    out = alone / "streamed"
+    progress = out / "progress"
+    arguments = command(alone, "streamed", world=2)
+    status = ended(arguments, lambda: len(list(progress.glob("*.nc"))), 2, signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    assert {file.name for file in progress.glob("*.nc")} == {"rank-0.nc", "rank-1.nc"}
+    done = run(alone, "streamed", world=1)
+    assert done.returncode == 0, done.stderr
+    given, expected = load_scores(out), load_scores(alone / "alone")
+    assert np.array_equal(given["top_image"], expected["top_image"])
+    xr.testing.assert_allclose(given, expected, rtol=1e-6)  # sums in another order
+    assert not progress.exists()
+
+
+def test_a_run_that_a_scheduler_ends_gives_its_lock_back(alone: Path) -> None:
+    store = alone / "ended.zarr"
+    arguments = command(alone, "ended", "--store", str(store), world=1)
+    assert ended(arguments, lambda: marked(store), 1, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert not store.with_name("ended.zarr.var-organism.lock").exists()
+    done = run(alone, "ended", "--store", str(store), world=1)
+    assert done.returncode == 0, done.stderr
+    assert contents(store) == contents(alone / "alone.zarr")
+
+
+def test_three_processes_stream_to_the_scores_of_one(alone: Path) -> None:
+    done = run(alone, "three", world=3)
+    assert done.returncode == 0, done.stderr
+    given, expected = load_scores(alone / "three"), load_scores(alone / "alone")
+    assert np.array_equal(given["top_image"], expected["top_image"])
+    assert np.array_equal(given["valid"], expected["valid"])
+    # float32 scores of float64 sums in another order
+    xr.testing.assert_allclose(given, expected, rtol=1e-6)
+    assert not (alone / "three" / "progress").exists()
+    assert "13 images, 2 views of each: 26 passes" in done.stderr
+    assert done.stderr.count("26 passes") == 1
+
+
+def test_a_damaged_picture_ends_all_processes_before_its_slab_is_committed(folder: Path) -> None:
+    broken, store = folder / "images" / "1" / "4.png", folder / "broken.zarr"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])  # its header is sound
+    try:
+        done = run(folder, "broken", "--store", str(store), world=2)
+    finally:
+        broken.write_bytes(whole)
+    assert done.returncode != 0
+    assert done.stderr.count("Error: picture '1/4.png' cannot be read") == 1
+    assert not (folder / "broken" / "scores.nc").exists()
+    written = ActivationStore.open(store)
+    (slab,) = np.flatnonzero(written.dataset(partial="keep")["image_path"] == "1/4.png") // SLAB
+    assert slab % 2 == 1  # the second process's, so the first one is told to end
+    assert slab in written.pending()
+    assert not store.with_name("broken.zarr.var-organism.lock").exists()
+
+
+# --- one process, and none to wait for
+
+
+def test_a_process_alone_shares_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined("cuda") as ranks:
+        assert ranks == Ranks()
+        assert (ranks.share(lambda: 3), ranks.gather(4), ranks.device("cuda")) == (3, [4], "cuda")
+        ranks.wait()
+
+
+def test_each_of_several_processes_takes_the_gpu_of_its_number() -> None:
+    assert Ranks(rank=5, world=8, local=1).device("cuda") == "cuda:1"
+    assert Ranks(rank=5, world=8, local=1).device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cuda:0", "several processes"), ("cuda", "no GPU of its own")]
+)
+def test_processes_that_would_share_a_gpu_are_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, message: str
+) -> None:
+    for name, value in (("RANK", "90"), ("LOCAL_RANK", "90"), ("WORLD_SIZE", "91")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message), joined(device):
+        pass

@@ -1,0 +1,126 @@
+"""The demo uses what it says it uses, and its report can be checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from iarmem_plugin.data.organism import Organism
+from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.report.report import Report
+
+demo = import_module("iarmem_plugin.jobs.demo")  # the package's name `demo` is not public
+SMALL = demo.Sizes(captured=90, members=6, generated=120, views=2)
+
+
+@pytest.fixture(scope="module")
+def organism() -> Organism:
+    return demo._organism("var-organism")
+
+
+@pytest.fixture(scope="module")
+def report(organism: Organism) -> Report:
+    return demo._run(organism, "var-organism", SMALL, 0, None)
+
+
+def test_the_arms_are_the_papers_and_its_controls(report: Report) -> None:
+    names = [arm.name for arm in report.arms]
+    assert names[:4] == ["original", "highest UnitMem", "most active", "lowest UnitMem"]
+    assert names[4:] == [f"random {number}" for number in range(1, 6)]
+    assert all(arm.fraction == 0.1 for arm in report.arms[1:])
+    edit = {"name": "scale-weights", "factor": 0.5, "backend": "weights"}
+    assert all(arm.intervention == edit for arm in report.arms[1:])
+
+
+def test_every_arm_edits_a_tenth_of_the_neurons_and_no_two_random_sets_are_alike(
+    report: Report,
+) -> None:
+    assert report.neurons is not None
+    assert report.neurons.sum(("block", "neuron")).values.tolist() == [0] + [205] * 8
+    rows = report.neurons.isel(arm=slice(4, None)).values.reshape(5, -1)
+    assert len(np.unique(rows, axis=0)) == 5
+
+
+def test_all_canaries_and_the_unused_half_of_the_held_out_are_candidates(report: Report) -> None:
+    counts = report.to_dict()["arms"][0]["extraction"]
+    candidates = {group: count["candidates"] for group, count in counts.items()}
+    assert candidates == {
+        **{f"canary x{times}": 12 for times in (64, 32, 16, 8, 4, 2, 1)},
+        "member": 6,
+        "held-out": 150,
+    }
+
+
+def test_the_original_gives_back_what_was_repeated_most(report: Report) -> None:
+    counts = report.to_dict()["arms"][0]["extraction"]
+    assert counts["canary x64"]["extracted"] >= 10
+    assert counts["canary x1"]["extracted"] <= 2
+    assert counts["held-out"]["extracted"] <= 3
+
+
+def test_quality_names_its_whole_protocol_and_both_references(report: Report) -> None:
+    labels = [value.label for value in report.arms[0].quality]
+    assert labels[0] == (
+        "FID (emoji classifier, reference training pictures once each n=1606, generated n=120)"
+    )
+    assert "no canaries n=1522" in labels[2]
+    assert len({arm.quality[0].value for arm in report.arms}) == 9
+
+
+def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:
+    assert report.provenance["sizes"]["captured"] == 90
+    assert report.provenance["cost"]["cpu_seconds"] > 0
+    assert report.provenance["scores"]["images"] == 90
+    assert json.dumps(report.to_dict(), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = demo.arms()
+    monkeypatch.setattr(demo, "arms", lambda _: [arms[0]])
+    sizes = replace(SMALL, generated=100, views=1)
+    report = demo._run(demo._organism("rar-organism"), "rar-organism", sizes, 0, None)
+    original, edited = report.to_dict()["arms"]
+    assert original["extraction"]["canary x64"]["extracted"] >= 10
+    assert edited["extraction"]["canary x64"]["extracted"] < 10
+    assert report.scores is not None
+    assert report.scores.coords["scale_name"].values.tolist() == ["last token"]
+
+
+def test_captured_pictures_are_members_with_all_canaries(organism: Organism) -> None:
+    captured = demo.captured_pictures(organism, 384)
+    assert len(captured) == 384
+    assert (organism.repeats[captured.ids] > 0).all()
+    canaries = np.flatnonzero(np.char.startswith(organism.group.astype(str), "canary"))
+    assert np.isin(canaries, captured.ids).all()
+
+
+def test_a_report_is_written_and_the_threads_come_back(
+    tmp_path: Path, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_run", lambda *_: report)
+    torch.set_num_threads(2)
+    try:
+        demo.demo(tmp_path / "out")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written["arms"][0]["name"] == "original"
+    extraction = xr.load_dataset(tmp_path / "out" / "extraction.nc", engine="h5netcdf")
+    assert extraction.sizes["arm"] == 9
+
+
+def test_a_model_that_is_no_organism_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no organism.*var-organism"):
+        demo.demo(tmp_path / "out", model="var-d16")
+    with pytest.raises(UnknownNameError):
+        demo.demo(tmp_path / "out", model="var-d17")
+    assert not (tmp_path / "out").exists()

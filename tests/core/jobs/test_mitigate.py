@@ -1,0 +1,265 @@
+"""Mitigation: arms are compared on equal terms, and every number can be recomputed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from iarmem_adapters.var.adapter import VARAdapter
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.generation import generate, proportional_labels
+from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.similarity import TokenAgreement
+from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.jobs.mitigate import Arm, QualityProtocol, calibrate_on, mitigate
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
+from iarmem_plugin.neurons.selectors import Highest, Random
+from iarmem_plugin.report.report import Report
+
+
+class Averages(nn.Module):
+    """Features that need no training: mean colours of a picture's quarters."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1)
+
+
+@pytest.fixture
+def model(adapter: VARAdapter) -> ImageARModel:
+    return ImageARModel(adapter)
+
+
+@pytest.fixture
+def scores(model: ImageARModel, pictures: Images) -> xr.Dataset:
+    return localize(model, pictures, views=2)
+
+
+@pytest.fixture
+def candidates(pictures: Images) -> Candidates:
+    groups = np.array(["canary x2"] * 4 + ["held-out"] * 3)
+    return Candidates(pictures, groups)
+
+
+ARMS = (
+    Arm("highest", Highest(), Zero(), 1.0),
+    Arm("random 1", Random(), ScaleWeights(0.5), 0.25, seed=3),
+)
+
+
+def run(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, **settings: object
+) -> Report:
+    return mitigate(
+        model,
+        scores,
+        candidates,
+        ARMS,
+        similarity=TokenAgreement(0.5),
+        prefix_tokens=1,
+        **settings,  # type: ignore[arg-type]  # chosen by each test
+    )
+
+
+def test_the_unmodified_model_is_the_first_arm(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    report = run(model, scores, candidates)
+    assert [arm.name for arm in report.arms] == ["original", "highest", "random 1"]
+    assert report.arms[0].intervention is None
+    assert report.arms[2].selector is not None
+    assert report.arms[2].selector["seed"] == 3
+
+
+@pytest.mark.parametrize("backend", ["trace", "weights"])
+def test_ablating_everything_changes_the_completions(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, backend: str
+) -> None:
+    tokens = run(model, scores, candidates, backend=backend).extraction["tokens"]
+    assert not np.array_equal(tokens.sel(arm="highest"), tokens.sel(arm="original"))
+    assert np.array_equal(
+        tokens.sel(arm="highest").isel(token=0), tokens.sel(arm="original").isel(token=0)
+    )
+
+
+def test_each_arm_edits_its_share_of_neurons(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    neurons = run(model, scores, candidates).neurons
+    assert neurons is not None
+    assert neurons.sum(("block", "neuron")).values.tolist() == [0, 384, 96]
+
+
+def test_the_model_comes_back_as_it_was(
+    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    before = {key: value.clone() for key, value in adapter.network.state_dict().items()}
+    random = torch.get_rng_state()
+    run(model, scores, candidates)
+    after = adapter.network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_run_repeats_itself(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    first, second = (run(model, scores, candidates) for _ in range(2))
+    xr.testing.assert_identical(first.extraction, second.extraction)
+
+
+def test_quality_is_measured_in_every_arm_against_every_reference(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, pictures: Images
+) -> None:
+    quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    views = model.adapter.variant.views
+    pixels = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    references = {"noise": quality.features([pixels]), "half": quality.features([pixels[:10]])}
+    labels = proportional_labels(pictures.labels, 12)
+    protocol = QualityProtocol(quality, references, labels, Sampling(greedy=False, seed=1))
+    report = run(model, scores, candidates, quality=protocol)
+    labels_seen = [[value.label for value in arm.quality] for arm in report.arms]
+    assert labels_seen[0] == labels_seen[1] == labels_seen[2]
+    assert labels_seen[0][0] == ("FID (colour averages, reference noise n=20, generated n=12)"), (
+        views
+    )
+    original, ablated = (report.arms[index].quality[0].value for index in (0, 1))
+    assert original != ablated
+
+
+def test_the_report_can_be_saved_and_its_counts_recomputed(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, tmp_path: Path
+) -> None:
+    run(model, scores, candidates).save(tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    extraction = xr.load_dataset(tmp_path / "out" / "extraction.nc", engine="h5netcdf")
+    for arm in report["arms"]:
+        one = extraction.sel(arm=arm["name"])
+        for group, count in arm["extraction"].items():
+            inside = one["group"] == group
+            above = one["similarity"].where(inside) > extraction.attrs["threshold"]
+            assert int(above.sum()) == count["extracted"]
+            assert int(inside.sum()) == count["candidates"]
+
+
+def test_calibration_lets_at_most_its_rate_through(
+    model: ImageARModel, candidates: Candidates
+) -> None:
+    similarity = TokenAgreement()
+    threshold = calibrate_on(
+        model, candidates, similarity, source="these pictures", prefix_tokens=1, rate=0.15
+    )
+    assert similarity.threshold == threshold
+    assert "these pictures" in similarity.threshold_source
+
+
+def test_scores_of_another_model_are_refused(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    with pytest.raises(InputError, match="another model"):
+        run(model, scores.isel(block=[0, 1]), candidates)
+
+
+def test_scores_of_other_weights_are_refused(
+    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    with torch.no_grad():
+        adapter.network.head.bias += 1
+    with pytest.raises(InputError, match="other weights"):
+        run(model, scores, candidates)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
+def test_a_fraction_outside_its_range_is_refused(fraction: float) -> None:
+    with pytest.raises(InputError, match="fraction"):
+        Arm("none", Highest(), Zero(), fraction)
+
+
+def test_half_an_edit_is_refused() -> None:
+    with pytest.raises(InputError, match="both"):
+        Arm("half", Highest())
+
+
+def test_two_arms_of_one_name_are_refused(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    twice = (ARMS[0], ARMS[0])
+    with pytest.raises(InputError, match="different names"):
+        mitigate(model, scores, candidates, twice, similarity=TokenAgreement())
+
+
+def test_generated_images_differ_from_each_other_and_repeat_with_the_seed_in_any_batches(
+    model: ImageARModel,
+) -> None:
+    labels = np.zeros(4, np.int64)
+    sampling = Sampling(greedy=False, seed=7)
+    first = torch.cat(list(generate(model, labels, sampling, batch_size=2)))
+    again = torch.cat(list(generate(model, labels, sampling, batch_size=3)))
+    torch.testing.assert_close(first, again, atol=1e-5, rtol=0)  # float32 rounding by batch shape
+    assert not torch.allclose(first[:2], first[2:], atol=1e-2)
+    assert float(first.min()) >= 0.0
+    assert float(first.max()) <= 1.0
+
+
+def test_the_report_counts_what_batches_change_where_asked(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    report = mitigate(
+        model, scores, candidates, ARMS, similarity=TokenAgreement(), check_batching=2
+    )
+    batching = report.provenance["batching"]
+    assert (batching["images"], batching["batch_sizes"]) == (2, (64, 1))
+    assert batching["clear_flips"] == 0
+
+
+def test_scores_of_bands_choose_neurons_of_the_model(
+    model: ImageARModel, pictures: Images, candidates: Candidates
+) -> None:
+    banded = model.with_scales([model.layout.band("last two", [20, 21])])
+    report = run(model, localize(banded, pictures, views=2), candidates)
+    assert report.provenance["scores"]["scales"] == {"last two": "19-20"}
+
+
+def test_labels_follow_class_frequencies() -> None:
+    labels = np.array([0] * 6 + [1] * 3 + [4] * 1)
+    assert np.bincount(proportional_labels(labels, 10)).tolist() == [6, 3, 0, 0, 1]
+    assert np.bincount(proportional_labels(labels, 7)).tolist() == [4, 2, 0, 0, 1]
+    assert len(proportional_labels(labels, 320)) == 320
+
+
+def test_too_few_images_for_the_quality_measure_are_refused_before_anything_runs() -> None:
+    quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    enough, few = np.zeros((5, 12)), np.zeros((4, 12))
+    with pytest.raises(InputError, match=r"4 images \(small\) are too few"):
+        QualityProtocol(quality, {"small": few}, np.zeros(9, np.int64), Sampling())
+    with pytest.raises(InputError, match=r"3 images \(generated\) are too few"):
+        QualityProtocol(quality, {"fine": enough}, np.zeros(3, np.int64), Sampling())
+
+
+def test_provenance_names_candidates_and_similarity(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, pictures: Images
+) -> None:
+    provenance = run(model, scores, candidates).provenance
+    assert provenance["candidates"]["images"] == 7
+    assert provenance["candidates"]["image_list_sha256"] == pictures.digest
+    assert provenance["candidates"]["classes"]["4"] == pictures.classes[4]
+    assert provenance["candidates"]["chosen"] == "given"
+    assert provenance["similarity"]["name"] == "token-agreement"
+    assert provenance["similarity"]["threshold"] == 0.5
+
+
+def test_scores_of_another_precision_are_refused_by_name(
+    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    adapter.network.to(torch.bfloat16)
+    with pytest.raises(InputError, match="dtype float32, not bfloat16"):
+        run(model, scores, candidates)

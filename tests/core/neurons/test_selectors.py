@@ -1,0 +1,169 @@
+"""Selection against the reference vector, hand-worked sets, and its rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
+
+DIMS = ("block", "scale", "neuron")
+SELECTORS = pytest.mark.parametrize("selector", [Highest, Lowest, Random])
+
+
+def scored(values: object, valid: object = True, **more: object) -> xr.Dataset:
+    """Return scores with dims (block, scale, neuron); scales are named a, b, ..."""
+    score = np.asarray(values, float)
+    names = [chr(ord("a") + s) for s in range(score.shape[1])]
+    data = xr.Dataset({"score": (DIMS, score)} | {k: (DIMS, np.array(v)) for k, v in more.items()})
+    flags = np.broadcast_to(valid, score.shape).copy()
+    return data.assign_coords(
+        block=range(score.shape[0]),
+        scale=range(score.shape[1]),
+        neuron=range(score.shape[2]),
+        scale_name=("scale", names),
+        valid=(DIMS, flags),
+    )
+
+
+def picked(selection: xr.DataArray) -> list[tuple[int, int]]:
+    return [(int(b), int(n)) for b, n in zip(*selection.to_numpy().nonzero(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [("model", "top10_global_by_mean"), ("block", "top10_per_block_by_mean")],
+)
+def test_the_highest_tenth_equals_the_reference(pool: str, expected: str) -> None:
+    path = Path(__file__).parents[2] / "golden" / "reference_unitmem.npz"
+    with np.load(path, allow_pickle=False) as golden:
+        scores = scored(golden["unitmem"], golden["valid"])
+        chosen = select(scores, fraction=0.1, selector=Highest(pool=pool))
+        assert np.array_equal(golden[expected], np.flatnonzero(chosen))
+
+
+def test_a_selection_names_its_neurons() -> None:
+    chosen = select(scored([[[3, 1]], [[2, 4]]]), fraction=0.5)
+    assert chosen.dims == ("block", "neuron")
+    assert chosen.dtype == bool
+    assert picked(chosen) == [(0, 0), (1, 1)]
+    assert chosen.sel(block=1, neuron=1).item()
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [("mean", (0, 1)), ("sum", (0, 1)), ("max", (0, 0)), (("a",), (0, 0)), (("b", "c"), (0, 2))],
+)
+def test_scales_are_joined_as_asked(scales: str | tuple[str, ...], expected: tuple) -> None:
+    scores = scored([[[5, 4, 0], [0, 2, 3], [0, 2, 2.5]]])
+    assert picked(select(scores, fraction=0.2, selector=Highest(scales=scales))) == [expected]
+
+
+def test_ties_go_to_the_lower_block_then_the_lower_neuron() -> None:
+    scores = scored(np.ones((2, 1, 3)))
+    for selector in (Highest(), Lowest()):
+        chosen = select(scores, fraction=0.5, selector=selector)
+        assert picked(chosen) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_the_lowest_are_the_lowest_valid_ones() -> None:
+    scores = scored([[[0, 3, 1, 2]]], valid=[[[False, True, True, True]]])
+    assert picked(select(scores, fraction=0.5, selector="lowest")) == [(0, 2), (0, 3)]
+
+
+def test_neurons_can_be_ranked_by_their_mean_activation() -> None:
+    scores = scored([[[9, 1]]], mean_activation=[[[1.0, 9.0]]])
+    assert picked(select(scores, fraction=0.5, selector=Highest(by="mean_activation"))) == [(0, 1)]
+
+
+def test_a_score_that_is_not_valid_counts_zero() -> None:
+    scores = scored([[[8, 3], [0, 3]]], valid=[[[False, True], [True, True]]])
+    assert picked(select(scores, fraction=0.5)) == [(0, 1)]
+
+
+@SELECTORS
+@pytest.mark.parametrize("pool", ["model", "block"])
+def test_a_neuron_that_is_valid_at_no_scale_is_never_selected(
+    selector: type[Highest], pool: str
+) -> None:
+    valid = np.random.default_rng(0).random((3, 2, 20)) < 0.5
+    scores = scored(np.where(valid, 1.0, np.nan), valid)
+    chosen = select(scores, fraction=1.0, selector=selector(pool=pool))
+    assert np.array_equal(valid.any(1), chosen)
+
+
+@SELECTORS
+@pytest.mark.parametrize(
+    ("fraction", "expected"), [(0.1, 3), (0.11, 4), (1e-9, 1), (1 / 3, 10), (1.0, 30)]
+)
+def test_the_number_of_neurons_is_rounded_up_and_exact(
+    selector: type[Highest], fraction: float, expected: int
+) -> None:
+    scores = scored(np.random.default_rng(0).random((3, 2, 10)))
+    assert select(scores, fraction=fraction, selector=selector()).sum() == expected
+
+
+def test_each_block_gives_its_own_fraction() -> None:
+    scores = scored(np.arange(40.0).reshape(2, 1, 20))
+    chosen = select(scores, fraction=0.1, selector=Highest(pool="block"))
+    assert list(chosen.sum("neuron").to_numpy()) == [2, 2]
+
+
+def test_random_neurons_depend_on_the_seed_and_not_on_the_scores() -> None:
+    scores = scored(np.random.default_rng(0).random((2, 1, 100)))
+    first = select(scores, fraction=0.1, selector="random", seed=1)
+    assert first.identical(select(scores, fraction=0.1, selector="random", seed=1))
+    assert first.identical(select(-scores, fraction=0.1, selector="random", seed=1))
+    assert not first.identical(select(scores, fraction=0.1, selector="random", seed=2))
+
+
+def test_a_metric_result_can_be_selected_from_directly() -> None:
+    scores = scored([[[3, 1]], [[2, 4]]])
+    assert select(scores["score"], fraction=0.5).identical(select(scores, fraction=0.5))
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.1, float("nan")])
+def test_a_fraction_outside_0_to_1_is_refused(fraction: float) -> None:
+    with pytest.raises(InputError, match=r"expected one in \(0, 1\]"):
+        select(scored([[[1.0]]]), fraction=float(fraction))
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="the seed -1 was given"):
+        select(scored([[[1.0]]]), fraction=0.5, seed=-1)
+
+
+def test_an_unknown_selector_is_named_with_those_there_are() -> None:
+    with pytest.raises(LookupError, match=r"no selector named 'best'; installed: highest, lowest"):
+        select(scored([[[1.0]]]), fraction=0.5, selector="best")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"pool": "layer"}, "model, block"), ({"scales": "median"}, "mean, sum, max")],
+)
+def test_other_parameters_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Highest(**options)
+
+
+def test_unusable_scores_are_refused() -> None:
+    with pytest.raises(InputError, match=r"no scale is named \['z'\]; there are a"):
+        select(scored([[[1.0]]]), fraction=0.5, selector=Highest(scales=("z",)))
+    with pytest.raises(InputError, match="no 'mean_activation'; they have"):
+        select(scored([[[1.0]]]), fraction=0.5, selector=Highest(by="mean_activation"))
+    with pytest.raises(InputError, match="no neuron is valid"):
+        select(scored([[[0.0]]], valid=False), fraction=0.5)
+    with pytest.raises(InputError, match="not finite"):
+        select(scored([[[np.nan]]]), fraction=0.5)
+
+
+@SELECTORS
+def test_parameters_are_reported(selector: type[Highest]) -> None:
+    chosen: Selector = selector(pool="block", scales=("1", "2"))
+    assert chosen.parameters == {"pool": "block", "scales": "1, 2", "by": "score"}

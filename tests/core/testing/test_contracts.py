@@ -1,0 +1,82 @@
+"""Everything we ship passes the tests that plugin authors are given."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from iarmem_plugin import plugins
+from iarmem_plugin.interfaces import Adapter, Intervention, Metric, Selector
+from iarmem_plugin.testing import AdapterTests, InterventionTests, MetricTests, SelectorTests
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "iarmem-example"
+
+
+class TestMetrics(MetricTests):
+    @pytest.fixture(params=["unitmem", "mean-activation", "random"])
+    def metric(self, request: pytest.FixtureRequest) -> type[Metric]:
+        return plugins.find("metric", request.param)
+
+
+class TestInterventions(InterventionTests):
+    @pytest.fixture(params=["scale-weights", "scale-weights-and-biases", "zero-weights", "zero"])
+    def intervention(self, request: pytest.FixtureRequest) -> Intervention:
+        return plugins.find("intervention", request.param)()
+
+
+class TestSelectors(SelectorTests):
+    @pytest.fixture(params=["highest", "lowest", "random"])
+    def selector(self, request: pytest.FixtureRequest) -> Selector:
+        return plugins.find("selector", request.param)()
+
+
+class TestVARAdapter(AdapterTests):
+    @pytest.fixture
+    def adapter(self, adapter: Adapter) -> Adapter:
+        return adapter
+
+
+@pytest.mark.parametrize(
+    ("kind", "tests"),
+    [("metric", TestMetrics), ("intervention", TestInterventions), ("selector", TestSelectors)],
+)
+def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: type) -> None:
+    fixture = next(value for name, value in vars(tests).items() if name == kind)
+    shipped = {one.name for one in plugins.provided(kind, plugins.make_manager(entry_points=[]))}
+    assert set(fixture._fixture_function_marker.params) == shipped
+
+
+def test_the_example_distribution_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE / "src")
+    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+    points = [EntryPoint(*item, "iarmem") for item in project["entry-points"]["iarmem"].items()]
+    found = plugins.provided("metric", plugins.make_manager(entry_points=points))
+    assert [one.plugin for one in found if one.name == "spread"] == ["spread"]
+
+
+def test_the_example_distribution_passes_its_own_tests() -> None:
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(EXAMPLE),
+        "--confcutdir",
+        str(EXAMPLE),
+    ]
+    command = [sys.executable, "-m", "pytest", *options, "-c", str(EXAMPLE / "pyproject.toml")]
+    done = subprocess.run(
+        [*command, str(EXAMPLE / "tests")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(EXAMPLE / "src"), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout
