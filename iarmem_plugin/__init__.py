@@ -5,11 +5,12 @@ The public names; each is imported on first use, so that importing the package c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from iarmem_plugin.lazy import make_lazy
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from iarmem_plugin.activations.capture import capture
     from iarmem_plugin.activations.distributed import Ranks, joined
     from iarmem_plugin.data.augmentation import Augmentation, CustomViews
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.store.cluster import score_on_cluster
     from iarmem_plugin.store.store import ActivationStore
-    from iarmem_plugin.version import __version__
 
 __all__ = [
     "SSCD",
@@ -92,44 +92,56 @@ __all__ = [
     "wrap",
 ]
 
-make_lazy(
-    __name__,
-    {
-        "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews"),
-        "iarmem_plugin.activations.capture": ("capture",),
-        "iarmem_plugin.store.cluster": ("score_on_cluster",),
-        "iarmem_plugin.errors": ("IarmemError",),
-        "iarmem_plugin.evaluation.candidates": ("Candidates",),
-        "iarmem_plugin.evaluation.extraction": ("extract",),
-        "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
-        "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
-        "iarmem_plugin.data.images": ("Images",),
-        "iarmem_plugin.interfaces": (
-            "Adapter",
-            "Intervention",
-            "Metric",
-            "Quality",
-            "Sampling",
-            "Selector",
-            "Similarity",
-        ),
-        "iarmem_plugin.neurons.interventions": (
-            "ScaleWeights",
-            "ScaleWeightsAndBiases",
-            "Zero",
-            "ZeroWeights",
-        ),
-        "iarmem_plugin.jobs.localize": ("localize",),
-        "iarmem_plugin.jobs.mitigate": ("Arm", "mitigate"),
-        "iarmem_plugin.plugins": ("load",),
-        "iarmem_plugin.activations.distributed": ("Ranks", "joined"),
-        "iarmem_plugin.report.report": ("Report",),
-        "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
-        "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
-        "iarmem_plugin.store.store": ("ActivationStore",),
-        "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
-        "iarmem_plugin.version": ("__version__",),
-        "iarmem_plugin.models.loading": ("wrap",),
-        "iarmem_plugin.data.views": ("TenCrops", "Views"),
-    },
-)
+_SOURCES = {
+    "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews"),
+    "iarmem_plugin.activations.capture": ("capture",),
+    "iarmem_plugin.store.cluster": ("score_on_cluster",),
+    "iarmem_plugin.errors": ("IarmemError",),
+    "iarmem_plugin.evaluation.candidates": ("Candidates",),
+    "iarmem_plugin.evaluation.extraction": ("extract",),
+    "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
+    "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
+    "iarmem_plugin.data.images": ("Images",),
+    "iarmem_plugin.interfaces": (
+        "Adapter",
+        "Intervention",
+        "Metric",
+        "Quality",
+        "Sampling",
+        "Selector",
+        "Similarity",
+    ),
+    "iarmem_plugin.neurons.interventions": (
+        "ScaleWeights",
+        "ScaleWeightsAndBiases",
+        "Zero",
+        "ZeroWeights",
+    ),
+    "iarmem_plugin.jobs.localize": ("localize",),
+    "iarmem_plugin.jobs.mitigate": ("Arm", "mitigate"),
+    "iarmem_plugin.plugins": ("load",),
+    "iarmem_plugin.activations.distributed": ("Ranks", "joined"),
+    "iarmem_plugin.report.report": ("Report",),
+    "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
+    "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
+    "iarmem_plugin.store.store": ("ActivationStore",),
+    "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
+    "iarmem_plugin.models.loading": ("wrap",),
+    "iarmem_plugin.data.views": ("TenCrops", "Views"),
+}
+
+if not TYPE_CHECKING:  # type checkers know the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its module, when it is first asked for."""
+        if name == "__version__":
+            return import_module("importlib.metadata").version("iarmem")
+        module = next((one for one, names in _SOURCES.items() if name in names), None)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(module), name)
+        return value
+
+    def __dir__() -> list[str]:
+        """List the public names that are not loaded yet, too."""
+        return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,9 +66,7 @@ app.add_typer(store_cli.app, name="store")
 
 def _version(asked: bool) -> None:
     if asked:
-        from iarmem_plugin.version import __version__
-
-        typer.echo(f"iarmem {__version__}")
+        typer.echo(f"iarmem {metadata.version('iarmem')}")
         raise typer.Exit
 
 
