@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.mitigate import Arm, mitigate
     from iarmem_plugin.jobs.scores import load_scores, save_scores
-    from iarmem_plugin.models.loading import wrap
+    from iarmem_plugin.models.loading import load, wrap
     from iarmem_plugin.models.tracing import ImageARModel, intervene
     from iarmem_plugin.neurons.interventions import (
         ScaleWeights,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         ZeroWeights,
     )
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
-    from iarmem_plugin.plugins import load
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.store.cluster import score_on_cluster
@@ -119,14 +118,13 @@ _SOURCES = {
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
     "iarmem_plugin.jobs.mitigate": ("Arm", "mitigate"),
-    "iarmem_plugin.plugins": ("load",),
     "iarmem_plugin.activations.distributed": ("Ranks", "joined"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
     "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
     "iarmem_plugin.store.store": ("ActivationStore",),
     "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
-    "iarmem_plugin.models.loading": ("wrap",),
+    "iarmem_plugin.models.loading": ("load", "wrap"),
     "iarmem_plugin.data.views": ("TenCrops", "Views"),
 }
 

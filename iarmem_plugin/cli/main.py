@@ -149,6 +149,7 @@ def localize(
     from iarmem_plugin import plugins
     from iarmem_plugin.activations.distributed import joined
     from iarmem_plugin.cli.bands import read_bands
+    from iarmem_plugin.models.hub import check_files
 
     if store is None and (keep_bits is not None or break_lock):
         raise InputError("--keep-bits and --break-lock are about a store; give --store, too")
@@ -156,7 +157,7 @@ def localize(
     names = tuple(metric or ("unitmem",))
     for name in names:
         plugins.find("metric", name)
-    plugins.check_files(model, weights, tokenizer)
+    check_files(model, weights, tokenizer)
 
     def usable() -> Images:
         num_classes = plugins.num_classes(model)
@@ -181,14 +182,13 @@ def localize(
             forget_progress,
             save_scores,
         )
+        from iarmem_plugin.models.loading import load
         from iarmem_plugin.report.report import block_sums
 
         ranks.share(lambda: begin_scores(out, restart=restart))
         place = ranks.device(device)
         keep_freed_memory()
-        traced = plugins.load(
-            model, weights, tokenizer, device=place, dtype=dtype.value, compile=compile
-        )
+        traced = load(model, weights, tokenizer, device=place, dtype=dtype.value, compile=compile)
         if bands:
             traced = traced.with_scales([traced.layout.band(*one) for one in bands.items()])
         with _progress(hidden=not ranks.first) as progress:
@@ -258,12 +258,13 @@ def mitigate(
     """Edit the selected neurons, and report extraction and quality before and after."""
     from iarmem_plugin import plugins
     from iarmem_plugin.jobs import protocol as choices
+    from iarmem_plugin.models.hub import check_files
     from iarmem_plugin.report.report import check_output_folder
 
     arms = choices.arms(selector, intervention, factor, fraction, random_sets, seed)
     measure = choices.similarity(similarity, sscd)
     check_output_folder(out)
-    plugins.check_files(model, weights, tokenizer)
+    check_files(model, weights, tokenizer)
     num_classes = plugins.num_classes(model)
 
     def usable(source: Path) -> Images:
@@ -278,12 +279,11 @@ def mitigate(
     from iarmem_plugin.jobs.mitigate import check_made_with
     from iarmem_plugin.jobs.mitigate import mitigate as run_mitigate
     from iarmem_plugin.jobs.scores import load_scores
+    from iarmem_plugin.models.loading import load
 
     found = load_scores(scores)
     keep_freed_memory()
-    traced = plugins.load(
-        model, weights, tokenizer, device=device, dtype=dtype.value, compile=compile
-    )
+    traced = load(model, weights, tokenizer, device=device, dtype=dtype.value, compile=compile)
     check_made_with(traced, found)  # before candidates are ranked, which can take hours
     quality = None
     if inception is not None:

@@ -26,6 +26,7 @@ from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import Arm, QualityProtocol, calibrate_on, mitigate
+from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest, Random
 from iarmem_plugin.report.report import Report, check_output_folder
@@ -92,7 +93,7 @@ def _run(
     organism: Organism, model: str, sizes: Sizes, seed: int, progress: Progress | None
 ) -> Report:
     clock = _Clock()
-    traced = plugins.load(model)
+    traced = load(model)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
     scores = localize(traced, captured, views=sizes.views, seed=seed, progress=progress)

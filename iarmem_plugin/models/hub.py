@@ -89,9 +89,32 @@ def named_files(
     raise InputError(f"{name} needs {missing}: {_advice(variant)}")
 
 
+def check_files(
+    name: str, weights: str | Path | None, tokenizer: str | Path | None
+) -> tuple[Path | None, Path | None]:
+    """Return the files to load a model from, once they are known to be named and to be there.
+
+    Raises:
+        UnknownNameError: no installed adapter knows the model.
+        InputError: a file that is not there, or one that a hosted model needs is not named.
+    """
+    variant = None if name in plugins.families() else plugins.find_variant(name)[1]
+    first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
+    if variant is None or variant.repositories:
+        named_files(name, variant, first, second)
+    return first, second
+
+
 def options(files: Files) -> str:
     """Return the command-line options that name two files."""
     return shlex.join(("--weights", str(files[0]), "--tokenizer", str(files[1])))
+
+
+def _file(path: str | Path) -> Path:
+    if not Path(path).is_file():
+        problem = "is a folder" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
+    return Path(path)
 
 
 def _advice(variant: Variant | None) -> str:

@@ -1,12 +1,62 @@
-"""Take a model object that the user already holds, out of every wrapper it is in."""
+"""Load a model by its name, or take an object that the user already holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
 from torch import nn
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.models.hub import check_files
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
+
+Precision = Literal["float32", "float16", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def load(
+    name: str,
+    weights: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    dtype: Precision | None = None,
+    compile: bool = False,
+) -> ImageARModel:
+    """Load a model by name, ready to be traced.
+
+    Args:
+        name: as listed by ``iarmem models``, such as ``"var-d16"``; or a family, such as
+            ``"var"``, for weights of any size, which is then read from them.
+        weights: file of the transformer's weights; a bundled organism needs none.
+        tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
+        device: as torch names it.
+        dtype: precision of the weights; float32 if not given.
+        compile: compile the tokenizer, by torch, at its first calls, which take a minute or two;
+            never the transformer, whose activations could then not be read.
+
+    Raises:
+        UnknownNameError: no installed adapter knows the model.
+        WeightsError: the files are of another model.
+        InputError: a file that is not there, another precision than these, a device that torch
+            does not have, or no compiler.
+    """
+    adapter = plugins.families().get(name) or plugins.find_variant(name)[0]
+    files = check_files(name, weights, tokenizer)
+    if dtype not in (None, *PRECISIONS):
+        raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
+    _check_device(device)
+
+    precision: torch.dtype = getattr(torch, dtype or "float32")
+    loaded = adapter.load(
+        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
+    )
+    if compile:
+        loaded.compile_tokenizer()
+    return ImageARModel(loaded)
 
 
 def wrap(model: object, tokenizer: object = None) -> ImageARModel:
@@ -28,8 +78,8 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     network = unwrapped(model, "the model")
     _check_not_compiled(network)
     other = None if tokenizer is None else unwrapped(tokenizer, "the tokenizer")
-    for adapter in plugins.adapters().values():
-        if adapter.matches(network):
+    for name in plugins.names("adapter"):
+        if (adapter := plugins.find("adapter", name)).matches(network):
             return ImageARModel(adapter.from_model(network, other))
     raise InputError(_unknown(network))
 
@@ -101,12 +151,18 @@ def _unusable(weight: nn.Parameter) -> str:
 
 
 def _unknown(model: nn.Module) -> str:
-    looked = [
-        f"{adapter.name}: {adapter.recognises or 'its own classes'}"
-        for adapter in plugins.adapters().values()
-    ]
+    adapters = [plugins.find("adapter", name) for name in plugins.names("adapter")]
+    looked = [f"{one.name}: {one.recognises or 'its own classes'}" for one in adapters]
     parts = ", ".join(list(model._modules)[:8]) or "none"
     return (
         f"no installed adapter recognises this {type(model).__name__} (its parts: {parts}); "
         f"the adapters look for: {'; '.join(looked) or 'none are installed'}"
     )
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot use device {device!r}: {reason}; try 'cpu'") from error

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, overload
+from typing import Any, Literal, cast, overload
 
 import pluggy
 
-from iarmem_plugin import interfaces
-from iarmem_plugin.errors import InputError, PluginError, UnknownNameError
+from iarmem_plugin.errors import PluginError, UnknownNameError
 from iarmem_plugin.interfaces import (
     Adapter,
     Intervention,
@@ -25,9 +23,6 @@ from iarmem_plugin.interfaces import (
     Variant,
 )
 from iarmem_plugin.plugins import hookspecs
-
-if TYPE_CHECKING:
-    from iarmem_plugin.models.tracing import ImageARModel
 
 DEFAULT_PLUGINS = (
     "iarmem_adapters.rar",
@@ -43,16 +38,14 @@ DEFAULT_PLUGINS = (
 STRICT = "IARMEM_STRICT_PLUGINS"
 
 Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
-Precision = Literal["float32", "float16", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-_HOOKS: dict[Kind, tuple[str, str]] = {
-    "adapter": ("provide_adapters", "Adapter"),
-    "metric": ("provide_metrics", "Metric"),
-    "intervention": ("provide_interventions", "Intervention"),
-    "selector": ("provide_selectors", "Selector"),
-    "similarity": ("provide_similarities", "Similarity"),
-    "quality": ("provide_qualities", "Quality"),
+_HOOKS: dict[Kind, tuple[str, type[Any]]] = {
+    "adapter": ("provide_adapters", Adapter),
+    "metric": ("provide_metrics", Metric),
+    "intervention": ("provide_interventions", Intervention),
+    "selector": ("provide_selectors", Selector),
+    "similarity": ("provide_similarities", Similarity),
+    "quality": ("provide_qualities", Quality),
 }
 
 
@@ -140,7 +133,7 @@ def provided(kind: Kind, manager: Manager | None = None) -> list[Provided]:
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         plugin = implementation.plugin_name
         where = f"plugin {plugin!r}: {hook}"
-        for value in _classes(implementation.function, getattr(interfaces, base), where):
+        for value in _classes(implementation.function, base, where):
             other = found.setdefault(value.name, Provided(kind, value.name, plugin, value))
             if other.value is not value or other.plugin != plugin:
                 message = f"{kind} {value.name!r} comes from both {other.plugin!r} and {plugin!r}"
@@ -153,34 +146,13 @@ def problems() -> dict[str, str]:
     return dict(_installed().problems)
 
 
-def adapters() -> dict[str, type[Adapter]]:
-    """Return the installed adapters by name."""
-    return _lookup("adapter")
+def names(kind: Kind) -> list[str]:
+    """Return the names of what is installed of one kind, in their order.
 
-
-def metrics() -> dict[str, type[Metric]]:
-    """Return the installed metrics by name."""
-    return _lookup("metric")
-
-
-def interventions() -> dict[str, type[Intervention]]:
-    """Return the installed interventions by name."""
-    return _lookup("intervention")
-
-
-def selectors() -> dict[str, type[Selector]]:
-    """Return the installed selectors by name."""
-    return _lookup("selector")
-
-
-def similarities() -> dict[str, type[Similarity]]:
-    """Return the installed similarity measures by name."""
-    return _lookup("similarity")
-
-
-def qualities() -> dict[str, type[Quality]]:
-    """Return the installed quality measures by name."""
-    return _lookup("quality")
+    Raises:
+        PluginError: see `provided`.
+    """
+    return list(_lookup(kind))
 
 
 def variants() -> dict[str, tuple[type[Adapter], Variant]]:
@@ -190,7 +162,7 @@ def variants() -> dict[str, tuple[type[Adapter], Variant]]:
         PluginError: two adapters that claim one name.
     """
     found: dict[str, tuple[type[Adapter], Variant]] = {}
-    for adapter in adapters().values():
+    for adapter in _lookup("adapter").values():
         for name, variant in adapter.variants().items():
             if name in found:
                 families = f"{found[name][0].name!r} and {adapter.name!r}"
@@ -204,7 +176,7 @@ def families() -> dict[str, type[Adapter]]:
     known = variants()
     return {
         name: adapter
-        for name, adapter in adapters().items()
+        for name, adapter in _lookup("adapter").items()
         if adapter.infers_sizes and name not in known
     }
 
@@ -248,70 +220,6 @@ def find_variant(name: str) -> tuple[type[Adapter], Variant]:
     return cast(tuple[type[Adapter], Variant], _find(variants(), "model", name))
 
 
-def load(
-    name: str,
-    weights: str | Path | None = None,
-    tokenizer: str | Path | None = None,
-    *,
-    device: str = "cpu",
-    dtype: Precision | None = None,
-    compile: bool = False,
-) -> ImageARModel:
-    """Load a model by name, ready to be traced.
-
-    Args:
-        name: as listed by ``iarmem models``, such as ``"var-d16"``; or a family, such as
-            ``"var"``, for weights of any size, which is then read from them.
-        weights: file of the transformer's weights; a bundled organism needs none.
-        tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
-        device: as torch names it.
-        dtype: precision of the weights; float32 if not given.
-        compile: compile the tokenizer, by torch, at its first calls, which take a minute or two;
-            never the transformer, whose activations could then not be read.
-
-    Raises:
-        UnknownNameError: no installed adapter knows the model.
-        WeightsError: the files are of another model.
-        InputError: a file that is not there, another precision than these, a device that torch
-            does not have, or no compiler.
-    """
-    adapter = families()[name] if name in families() else find_variant(name)[0]
-    files = check_files(name, weights, tokenizer)
-    if dtype not in (None, *PRECISIONS):
-        raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
-    _check_device(device)
-
-    import torch
-
-    from iarmem_plugin.models.tracing import ImageARModel
-
-    precision: torch.dtype = getattr(torch, dtype or "float32")
-    loaded = adapter.load(
-        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
-    )
-    if compile:
-        loaded.compile_tokenizer()
-    return ImageARModel(loaded)
-
-
-def check_files(
-    name: str, weights: str | Path | None, tokenizer: str | Path | None
-) -> tuple[Path | None, Path | None]:
-    """Return the files to load a model from, once they are known to be named and to be there.
-
-    Raises:
-        UnknownNameError: no installed adapter knows the model.
-        InputError: a file that is not there, or one that a hosted model needs is not named.
-    """
-    from iarmem_plugin.models.hub import named_files
-
-    variant = None if name in families() else find_variant(name)[1]
-    first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
-    if variant is None or variant.repositories:
-        named_files(name, variant, first, second)
-    return first, second
-
-
 @cache
 def _installed() -> Manager:
     return make_manager()
@@ -331,23 +239,6 @@ def _find(known: dict[str, Any], kind: str, name: str) -> Any:
         message = f"no {kind} named {name!r}; installed: {', '.join(sorted(known)) or 'none'}"
         raise UnknownNameError(message)
     return known[name]
-
-
-def _file(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        problem = "is a folder" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
-    return Path(path)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot use device {device!r}: {reason}; try 'cpu'") from error
 
 
 def _add(manager: Manager, entry_point: metadata.EntryPoint) -> None:

@@ -115,5 +115,7 @@ def test_a_users_own_trace_reads_the_objects_own_modules(
 
 def test_both_official_families_are_told_apart(pair: tuple[Any, Any]) -> None:
     network = pair[1].adapter.network
-    found = [name for name, one in plugins.adapters().items() if one.matches(network)]
+    found = [
+        name for name in plugins.names("adapter") if plugins.find("adapter", name).matches(network)
+    ]
     assert found == [pair[1].layout.family]

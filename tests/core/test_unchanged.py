@@ -17,10 +17,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import iarmem_plugin as iarmem
-from iarmem_plugin.interfaces.layout import (
-    ModelLayout,
-    Scale,
-)  # the only internal names of this file
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale  # its only internal names
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unchanged"
 _spec = spec_from_file_location("compare_report", GOLDEN / "compare_report.py")

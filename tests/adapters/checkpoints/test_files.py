@@ -18,6 +18,7 @@ import xarray as xr
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import iarmem_plugin as iarmem
 from iarmem_adapters.rar import loading as rar_loading
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
@@ -114,7 +115,7 @@ def load(
     **options: Any,
 ) -> Adapter:
     known = {"device": "cpu", "dtype": torch.float32} | options
-    adapter = plugins.adapters()[family.name]
+    adapter = plugins.find("adapter", family.name)
     name = family.released[0] if name is None else name
     return adapter.load(name, weights=weights, tokenizer=tokenizer, **known)
 
@@ -534,5 +535,5 @@ def test_the_same_weights_in_another_format_are_the_same_weights(
 
 
 def test_a_bundled_organism_says_its_files_too() -> None:
-    found = plugins.load("var-organism").adapter.files
+    found = iarmem.load("var-organism").adapter.files
     assert sorted(found) == ["tokenizer", "transformer"]

@@ -11,7 +11,7 @@ import torch
 
 import iarmem_adapters.organisms as organisms
 from iarmem_adapters.organisms.split import distinct, draw_split
-from iarmem_plugin import plugins
+from iarmem_plugin import load, plugins
 from iarmem_plugin.data.organism import Organism
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.extraction import counts, extract, make_targets
@@ -25,7 +25,7 @@ RUNGS = (1, 2, 4, 8, 16, 32, 64)
 
 @pytest.fixture(scope="module", params=["var-organism", "rar-organism"])
 def model(request: pytest.FixtureRequest) -> ImageARModel:
-    return plugins.load(request.param)
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -126,4 +126,4 @@ def test_files_are_refused_for_a_bundled_model(tmp_path: Path, name: str) -> Non
     file = tmp_path / "weights.pth"
     file.touch()
     with pytest.raises(InputError, match="bundled"):
-        plugins.load(name, weights=file)
+        load(name, weights=file)

@@ -13,7 +13,7 @@ from torch import Tensor
 from iarmem_adapters.rar.adapter import RARAdapter
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
-from iarmem_plugin import plugins
+from iarmem_plugin import load
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.views import Views
 from iarmem_plugin.errors import InputError
@@ -46,8 +46,8 @@ def make_rar() -> RARAdapter:
 MODELS = {
     "tiny VAR": lambda: ImageARModel(make_adapter()),
     "tiny RAR": lambda: ImageARModel(make_rar()),
-    "VAR organism": lambda: plugins.load("var-organism"),
-    "RAR organism": lambda: plugins.load("rar-organism"),
+    "VAR organism": lambda: load("var-organism"),
+    "RAR organism": lambda: load("rar-organism"),
 }
 
 

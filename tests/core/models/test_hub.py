@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 
-from iarmem_plugin import plugins
+from iarmem_plugin import load
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.models.catalog import rows
 from iarmem_plugin.models.hub import fetch
@@ -212,18 +212,18 @@ def test_what_cannot_be_fetched_is_refused(tmp_path: Path) -> None:
 def test_an_organism_needs_no_files_and_takes_none(tmp_path: Path) -> None:
     (tmp_path / "x.pth").touch()
     with pytest.raises(InputError, match="is bundled: leave out --weights"):
-        plugins.load("var-organism", tmp_path / "x.pth", tmp_path / "x.pth")
+        load("var-organism", tmp_path / "x.pth", tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("name", ["var-d16", "rar-b", "var"])
 def test_the_file_that_is_not_named_is_asked_for(name: str, tmp_path: Path) -> None:
     (tmp_path / "x.pth").touch()
     with pytest.raises(InputError, match=f"{name} needs --tokenizer: "):
-        plugins.load(name, tmp_path / "x.pth")
+        load(name, tmp_path / "x.pth")
     with pytest.raises(InputError, match=f"{name} needs --weights: "):
-        plugins.load(name, tokenizer=tmp_path / "x.pth")
+        load(name, tokenizer=tmp_path / "x.pth")
     with pytest.raises(InputError, match="is a folder: "):
-        plugins.load(name, tmp_path, tmp_path)
+        load(name, tmp_path, tmp_path)
 
 
 def test_every_model_says_its_sizes_files_hosts_and_licence() -> None:

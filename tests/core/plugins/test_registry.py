@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from iarmem_plugin import plugins
+from iarmem_plugin import load, plugins
 from iarmem_plugin.errors import InputError, PluginError, UnknownNameError
 
 ACME = Path(__file__).parents[2] / "installed_plugin"
@@ -191,7 +191,7 @@ def test_an_unknown_name_lists_what_there_is(kind: plugins.Kind) -> None:
 
 def test_an_unknown_model_lists_the_models() -> None:
     with pytest.raises(UnknownNameError, match=r"^no model named 'x'; installed: .*var-organism"):
-        plugins.load("x")
+        load("x")
 
 
 def test_every_model_is_found_under_its_own_name() -> None:
@@ -201,21 +201,21 @@ def test_every_model_is_found_under_its_own_name() -> None:
 
 def test_a_weight_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file: .*nothing\.pth"):
-        plugins.load("var-organism", weights=tmp_path / "nothing.pth")
+        load("var-organism", weights=tmp_path / "nothing.pth")
 
 
 @pytest.mark.parametrize("dtype", ["int8", torch.float16])
 def test_a_precision_that_no_model_has_is_refused(dtype: Any) -> None:
-    load = inspect.unwrap(plugins.load)  # the gate's type checker would refuse it first
+    load = inspect.unwrap(load)  # the gate's type checker would refuse it first
     with pytest.raises(InputError, match="give one of float32, float16, bfloat16, in quotes"):
         load("var-organism", dtype=dtype)
 
 
 def test_a_device_that_torch_does_not_have_is_named() -> None:
     with pytest.raises(InputError, match="cannot use device 'warp'"):
-        plugins.load("var-organism", device="warp")
+        load("var-organism", device="warp")
 
 
 def test_changing_a_looked_up_table_changes_nothing_for_others() -> None:
-    plugins.metrics().clear()
-    assert "unitmem" in plugins.metrics()
+    plugins.names("metric").clear()
+    assert "unitmem" in plugins.names("metric")
