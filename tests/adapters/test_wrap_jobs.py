@@ -115,7 +115,6 @@ def test_a_users_own_trace_reads_the_objects_own_modules(
 
 def test_both_official_families_are_told_apart(pair: tuple[Any, Any]) -> None:
     network = pair[1].adapter.network
-    found = [
-        name for name in plugins.names("adapter") if plugins.find("adapter", name).matches(network)
-    ]
+    names = plugins.names("adapter")
+    found = [one for one in names if plugins.find("adapter", one).matches(network)]
     assert found == [pair[1].layout.family]

@@ -206,9 +206,9 @@ def test_a_weight_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", torch.float16])
 def test_a_precision_that_no_model_has_is_refused(dtype: Any) -> None:
-    load = inspect.unwrap(load)  # the gate's type checker would refuse it first
+    unchecked = inspect.unwrap(load)  # the gate's type checker would refuse it first
     with pytest.raises(InputError, match="give one of float32, float16, bfloat16, in quotes"):
-        load("var-organism", dtype=dtype)
+        unchecked("var-organism", dtype=dtype)
 
 
 def test_a_device_that_torch_does_not_have_is_named() -> None:
