@@ -1,4 +1,7 @@
-"""Tests that come with the contracts: subclass one, give its fixture, and run pytest."""
+"""Tests that come with the contracts: subclass one, give its fixture, and run pytest.
+
+`TinyAdapter` is a model to try plugins on.
+"""
 
 from __future__ import annotations
 
@@ -6,5 +9,6 @@ from .adapter import AdapterTests
 from .intervention import InterventionTests
 from .metric import MetricTests
 from .selector import SelectorTests
+from .tiny import TinyAdapter
 
-__all__ = ["AdapterTests", "InterventionTests", "MetricTests", "SelectorTests"]
+__all__ = ["AdapterTests", "InterventionTests", "MetricTests", "SelectorTests", "TinyAdapter"]

@@ -1,0 +1,223 @@
+"""TinyAdapter: for tests of what works on any model, such as capture, edits and extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from iarmem_plugin.data.views import Views
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.testing.tiny_model import (
+    CLASSES,
+    DEPTH,
+    ENDS,
+    PIXELS,
+    SIDES,
+    WIDTH,
+    TinyNetwork,
+    TinyTokenizer,
+)
+
+
+class TinyAdapter(Adapter):
+    """A model of 3 blocks, 3 scales and 5 classes, with untrained weights.
+
+    Args:
+        network: the transformer.
+        tokenizer: its image tokenizer.
+    """
+
+    name: ClassVar[str] = "tiny"
+    recognises: ClassVar[str] = "TinyNetwork"
+
+    def __init__(self, network: TinyNetwork, tokenizer: TinyTokenizer) -> None:
+        self.network, self.tokenizer = network, tokenizer
+        self.layout = _layout()
+        self.variant = self.variants()["tiny"]
+
+    @classmethod
+    def make(cls, seed: int = 0) -> TinyAdapter:
+        """Make a network and a tokenizer; torch's own random state stays as it is.
+
+        Args:
+            seed: seed for drawing all weights.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network, tokenizer = TinyNetwork(), TinyTokenizer()
+            nn.init.normal_(network.position_embedding)
+        return cls(network.eval(), tokenizer.eval())
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Variant]:
+        """Return the one there is."""
+        tiny = Variant(
+            name="tiny",
+            family=cls.name,
+            blocks=DEPTH,
+            neurons=4 * WIDTH,
+            parameters=26_800,
+            resolution=PIXELS,
+            views=Views(crop=PIXELS, resize=PIXELS + 1),
+            sampling=Sampling(greedy=False),
+            prefix_tokens=ENDS[2],
+            num_classes=CLASSES,
+            source="made on the spot",
+            licence="Apache-2.0",
+        )
+        return {tiny.name: tiny}
+
+    @classmethod
+    def load(
+        cls,
+        variant: str,
+        *,
+        weights: Path | None,
+        tokenizer: Path | None,
+        device: str,
+        dtype: torch.dtype,
+    ) -> TinyAdapter:
+        """Make the model; there are no files.
+
+        Raises:
+            InputError: files were named.
+        """
+        if weights is not None or tokenizer is not None:
+            raise InputError(f"{variant} has no files; leave out --weights and --tokenizer")
+        made = cls.make()
+        made.network.to(device, dtype)
+        made.tokenizer.to(device)
+        return made
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        """Tell whether a model is a TinyNetwork."""
+        return isinstance(model, TinyNetwork)
+
+    @classmethod
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> TinyAdapter:
+        """Pair a TinyNetwork with a TinyTokenizer.
+
+        Raises:
+            InputError: they are something else.
+        """
+        if isinstance(model, TinyNetwork) and isinstance(tokenizer, TinyTokenizer):
+            return cls(model, tokenizer)
+        given = f"{type(model).__name__} and {type(tokenizer).__name__}"
+        raise InputError(f"got {given}, expected a TinyNetwork and a TinyTokenizer")
+
+    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
+        """Turn pictures into the tokens of all scales.
+
+        Raises:
+            InputError: pictures of another size.
+        """
+        if images.shape[2:] != (PIXELS, PIXELS):
+            raise InputError(
+                f"images of {tuple(images.shape[2:])} pixels, expected {PIXELS} a side"
+            )
+        return self._tokenizer.encode(images)
+
+    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+        """Turn the tokens of all scales into pictures."""
+        return self._tokenizer.decode(tokens)
+
+    def teacher_forced(
+        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+    ) -> ForwardInputs:
+        """Return labels and what every position sees of the scales before its own.
+
+        Raises:
+            InputError: a label outside the model's classes.
+        """
+        _check_labels(labels)
+        seen = [self._tokenizer.seen(tokens, scale) for scale in range(len(SIDES))]
+        return ForwardInputs((labels, torch.cat(seen, 1)))
+
+    def complete(
+        self,
+        prefix: Int[Tensor, "image prefix"],
+        labels: Int[Tensor, " image"],
+        sampling: Sampling,
+    ) -> Int[Tensor, "image token"]:
+        """Complete a prefix of whole scales.
+
+        Raises:
+            InputError: a label outside the classes, or a prefix that ends inside a scale.
+        """
+        _check_labels(labels)
+        if prefix.shape[1] not in ENDS:
+            raise InputError(f"a prefix of {prefix.shape[1]} tokens, expected one of {ENDS}")
+        generators = _generators(sampling, labels)
+        tokens = prefix
+        with torch.no_grad():
+            for scale in range(ENDS.index(prefix.shape[1]), len(SIDES)):
+                logits = self._scale_logits(tokens, labels, scale, sampling.guidance)
+                tokens = torch.cat((tokens, _chosen(logits, sampling, generators)), 1)
+        return tokens
+
+    @property
+    def _tokenizer(self) -> TinyTokenizer:
+        return cast(TinyTokenizer, self.tokenizer)
+
+    def _scale_logits(self, tokens: Tensor, labels: Tensor, scale: int, guidance: float) -> Tensor:
+        seen = self._tokenizer.seen(tokens, scale)
+        if guidance == 0:
+            return cast(Tensor, self.network(labels, seen, ENDS[scale]))
+        both = torch.cat((labels, torch.full_like(labels, CLASSES)))
+        logits = self.network(both, torch.cat((seen, seen)), ENDS[scale])
+        with_class, without = logits.chunk(2)
+        return torch.lerp(without, with_class, 1 + guidance)
+
+
+def _layout() -> ModelLayout:
+    spans = enumerate(pairwise(ENDS))
+    return ModelLayout(
+        family="tiny",
+        num_blocks=DEPTH,
+        neurons_per_block=4 * WIDTH,
+        scales=tuple(Scale(str(number), tuple(range(*span))) for number, span in spans),
+        fc1="blocks.{block}.ffn.fc1",
+        activation="blocks.{block}.ffn.act",
+        fc2="blocks.{block}.ffn.fc2",
+        predicting=range(ENDS[-1]),
+        ranked_tokens=SIDES[-1] ** 2,
+    )
+
+
+def _check_labels(labels: Tensor) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < CLASSES:
+        raise InputError(f"labels {labels.tolist()}, expected 0 to {CLASSES - 1}")
+
+
+def _generators(sampling: Sampling, labels: Tensor) -> Iterable[torch.Generator | None]:
+    """Return a random generator for each image; None draws from torch's own."""
+    seeds = sampling.seed
+    if seeds is None:
+        return [None] * len(labels)
+    if isinstance(seeds, int):
+        return [torch.Generator(labels.device).manual_seed(seeds)] * len(labels)
+    return [torch.Generator(labels.device).manual_seed(seed) for seed in seeds]
+
+
+def _chosen(
+    logits: Float[Tensor, "image token vocab"],
+    sampling: Sampling,
+    generators: Iterable[torch.Generator | None],
+) -> Int[Tensor, "image token"]:
+    if sampling.greedy:
+        return logits.argmax(2)
+    logits = logits.float() / sampling.temperature
+    if sampling.top_k:
+        least = logits.topk(sampling.top_k, 2).values[..., -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    rows = zip(logits.softmax(2), generators, strict=True)
+    return torch.stack([torch.multinomial(row, 1, generator=one)[:, 0] for row, one in rows])
