@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import resource
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,27 +17,92 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "iarmem_plugin"
 ADAPTERS = ROOT / "adapters" / "iarmem_adapters"
 METRICS = ROOT / "metrics" / "iarmem_metrics"
+EVERYTHING = (CORE, ADAPTERS, METRICS)
 HEAVY = {"torch", "nnsight", "xarray", "zarr", "torchvision", "torch_fidelity", "matplotlib"}
+
+# Each room imports itself and what stands below it, and nothing else. Ground files are rooms, too.
+ROOMS = (
+    {"__main__"},
+    {"cli"},
+    {"jobs"},
+    {"report"},
+    {"store"},
+    {"evaluation"},
+    {"activations", "testing"},
+    {"models"},
+    {"neurons"},
+    {"plugins"},
+    {"interfaces"},
+    {"data"},
+    {"stages"},
+    {"files"},
+    {"fingerprint"},
+    {"typing"},
+    {"errors"},
+)
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+DOORS = {  # libraries, and the only place that may import each
+    "nnsight": "iarmem_plugin/models/tracing.py",
+    "torch_fidelity": "iarmem_plugin/evaluation/quality.py",
+    "zarr": "iarmem_plugin/store/",
+    "matplotlib": "iarmem_plugin/report/",
+    "typer": "iarmem_plugin/cli/",
+}
 
 
 def sources(*folders: Path) -> list[Path]:
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
-    """Return the top-level packages that a source imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name.partition(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(str(node.module).partition(".")[0])
-    return found
+def name_of(path: Path) -> str:
+    """Return the module of a source, such as ``iarmem_plugin.store.lock``."""
+    root = next(folder for folder in EVERYTHING if path.is_relative_to(folder)).parent
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def importers(package: str) -> set[str]:
-    files = sources(CORE, ADAPTERS, METRICS)
-    return {path.relative_to(ROOT).as_posix() for path in files if package in imports(path)}
+MODULES = {name_of(path): path for path in sources(*EVERYTHING)}
+
+
+def named(module: str, node: ast.AST) -> set[str]:
+    """Return the modules that an import statement names, in full."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if not isinstance(node, ast.ImportFrom):
+        return set()
+    package = module if MODULES[module].stem == "__init__" else module.rpartition(".")[0]
+    above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+    source = ".".join([*above, *([node.module] if node.module else [])])
+    inside = {f"{source}.{alias.name}" for alias in node.names} & MODULES.keys()
+    rest = {alias.name for alias in node.names if f"{source}.{alias.name}" not in MODULES}
+    return inside | ({source} if rest else set())
+
+
+def imports(module: str) -> set[str]:
+    """Return what a module imports, also inside functions and for type checkers alone."""
+    tree = ast.parse(MODULES[module].read_text())
+    return {name for node in ast.walk(tree) for name in named(module, node)}
+
+
+def packages(module: str) -> set[str]:
+    return {name.partition(".")[0] for name in imports(module)}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def upward(module: str, imported: str) -> bool:
+    """Tell whether a module of the core imports another room that is not below its own."""
+    if "." not in imported:  # the package itself, whose public names stand above all rooms
+        return True
+    mine, other = room_of(module), room_of(imported)
+    return mine != other and LEVEL[other] <= LEVEL[mine]
+
+
+def core_imports() -> list[tuple[str, str]]:
+    core = [module for module in MODULES if module.startswith("iarmem_plugin.")]
+    return [(one, other) for one in core for other in imports(one) if other in MODULES]
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -51,16 +118,28 @@ def iarmem(arguments: str) -> str:
     return f"from iarmem_plugin.cli import app\napp({arguments.split()!r}, standalone_mode=False)"
 
 
-@pytest.mark.parametrize(
-    ("package", "only"),
-    [
-        ("nnsight", "iarmem_plugin/models/tracing.py"),
-        ("torch_fidelity", "iarmem_plugin/evaluation/quality.py"),
-        ("zarr", "iarmem_plugin/store/store.py"),
-    ],
-)
-def test_a_borrowed_library_is_imported_in_one_file(package: str, only: str) -> None:
-    assert importers(package) == {only}
+def test_every_part_of_the_core_has_its_place_among_the_rooms() -> None:
+    found = {room_of(module) for module in MODULES if module.startswith("iarmem_plugin.")}
+    assert found == LEVEL.keys()
+
+
+def test_each_room_imports_only_rooms_below_it() -> None:
+    assert [f"{one} -> {other}" for one, other in core_imports() if upward(one, other)] == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    try:
+        TopologicalSorter({one: imports(one) & MODULES.keys() for one in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_borrowed_library_comes_in_by_its_own_door(library: str) -> None:
+    found = [one for one in MODULES if library in packages(one)]
+    importers = [MODULES[one].relative_to(ROOT).as_posix() for one in found]
+    assert importers
+    assert [one for one in importers if not one.startswith(DOORS[library])] == []
 
 
 @pytest.mark.parametrize(
@@ -73,19 +152,26 @@ def test_a_borrowed_library_is_imported_in_one_file(package: str, only: str) -> 
     ids=["core", "adapters", "metrics"],
 )
 def test_imports_go_in_one_direction(folder: Path, never: set[str]) -> None:
-    wrong = {path.name: imports(path) & never for path in sources(folder)}
-    assert {name: found for name, found in wrong.items() if found} == {}
+    modules = [one for one, path in MODULES.items() if path.is_relative_to(folder)]
+    wrong = {module: packages(module) & never for module in modules}
+    assert {module: found for module, found in wrong.items() if found} == {}
 
 
 def test_every_module_postpones_its_annotations() -> None:
     first = "from __future__ import annotations"
-    files = [path for path in sources(CORE, ADAPTERS, METRICS) if imports(path)]
+    files = [path for module, path in MODULES.items() if imports(module)]
     assert [str(path) for path in files if first not in path.read_text()] == []
 
 
 def test_no_file_is_a_drawer_for_leftovers() -> None:
     drawers = {"utils", "helpers", "common", "misc", "base", "util"}
-    assert [str(path) for path in sources(CORE, ADAPTERS, METRICS) if path.stem in drawers] == []
+    assert [str(path) for path in sources(*EVERYTHING) if path.stem in drawers] == []
+
+
+def test_the_tests_of_the_core_know_no_model_family() -> None:
+    tests = sources(ROOT / "tests" / "core")
+    families = re.compile(r"^\s*(from|import) iarmem_adapters", re.MULTILINE)
+    assert [path.name for path in tests if families.search(path.read_text())] == []
 
 
 def test_source_folders_are_no_packages() -> None:
