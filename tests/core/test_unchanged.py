@@ -217,7 +217,7 @@ def tampered(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     arms = "/report/arms"
     for place, change in {
         f"{arms}/1/extraction/canary x64/extracted": lambda value: value + 1,
-        f"{arms}/0/quality/0/value": lambda value: value * 1.001,
+        f"{arms}/0/quality/0/value": lambda value: value * 1.06,
         f"{arms}/2/name": lambda value: value.upper(),
         "/report/provenance/seed": float,
         "/report/scores/by_block_and_scale/0/0": lambda value: value + 1,
@@ -239,6 +239,17 @@ def test_a_report_that_differs_is_noticed(organism: str) -> None:
     for place, changed in tampered(report):
         (line,) = golden.differences(changed, report)
         assert line.startswith(f"{place}: ")
+
+
+@pytest.mark.parametrize(("same_cpu", "noticed"), [(False, 0), (True, 1)])
+def test_on_the_same_cpu_a_small_change_of_quality_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, same_cpu: bool, noticed: int
+) -> None:
+    monkeypatch.setattr(golden, "SAME_CPU", same_cpu)
+    report = json.loads((GOLDEN / "demo-var-organism.json").read_text())
+    changed = deepcopy(report)
+    changed["report"]["arms"][0]["quality"][0]["value"] *= 1.001
+    assert len(golden.differences(changed, report)) == noticed
 
 
 def test_a_report_with_a_setting_more_or_less_is_noticed() -> None:

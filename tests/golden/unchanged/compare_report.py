@@ -2,7 +2,8 @@
 
 ``python compare_report.py REPORT GOLDEN`` compares a demo's ``report.json``, and the ``neurons.nc``
 beside it, with a golden file, lists what differs, and ends with code 1 if anything does. With
-``IARMEM_MAKE_GOLDEN=1`` it writes the golden file instead.
+``IARMEM_MAKE_GOLDEN=1`` it writes the golden file instead, and ends with code 1, too. With
+``IARMEM_SAME_CPU=1`` image quality must agree as closely as the rest.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ ANY = "<any>"  # in a golden file: something must be there, whatever it is
 FOLDER = Path(__file__).parent
 MAKES = os.environ.get("IARMEM_MAKE_GOLDEN") == "1"
 
-# Another CPU adds float32 in another order: sums of scores move by some 1e-6 of themselves,
-# similarities by as little, FID by some 1e-5. An edit or a metric that changed moves them by more.
+# Another CPU adds float32 in another order, which moves sums of scores by 1.2e-6 of themselves.
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
+# Images are drawn token by token, of which a few then fall otherwise; FID and KID of the demo's
+# arms moved by up to 2.6 %. README.md says how both were worked out.
+QUALITY = 0.05
+SAME_CPU = os.environ.get("IARMEM_SAME_CPU") == "1"  # as the golden file's: no such excuse
 
 # time, memory, versions, and what rounding alone decides: something must be there
 VOLATILE = {"cpu_seconds", "wall_seconds", "peak_memory_mib", "python", "adapter_version"}
@@ -63,7 +67,9 @@ def differences(found: Any, golden: Any, place: str = "") -> list[str]:
         numbers = range(len(golden))
         return _all_differences([(f"{place}/{n}", found[n], golden[n]) for n in numbers])
     if isinstance(found, float) and isinstance(golden, float):
-        same = math.isclose(found, golden, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+        drawn = re.search(r"/quality/\d+/value$", place) is not None and not SAME_CPU
+        relative = QUALITY if drawn else RELATIVE
+        same = math.isclose(found, golden, rel_tol=relative, abs_tol=ABSOLUTE)
     else:
         same = type(found) is type(golden) and found == golden
     return [] if same else [f"{place}: {golden!r} in the golden file, {found!r} now"]
