@@ -195,7 +195,7 @@ def _layout() -> ModelLayout:
 
 def _check_labels(labels: Tensor) -> None:
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < CLASSES:
-        raise InputError(f"labels {labels.tolist()}, expected 0 to {CLASSES - 1}")
+        raise InputError(f"labels {labels.tolist()}; the model has the classes 0 to {CLASSES - 1}")
 
 
 def _generators(sampling: Sampling, labels: Tensor) -> Iterable[torch.Generator | None]:
