@@ -168,7 +168,7 @@ def test_a_folder_index_too_large_for_a_label_is_refused(tmp_path: Path) -> None
 
 def test_a_path_that_is_no_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_text("")
-    with pytest.raises(InputError, match=r"is no folder, .npz file or .txt list"):
+    with pytest.raises(InputError, match=r"is not a folder, .npz file or .txt list"):
         open_images(tmp_path / "x.tar")
     with pytest.raises(InputError, match="does not exist"):
         open_images(tmp_path / "nowhere")
@@ -475,5 +475,5 @@ def test_a_name_that_no_list_can_hold_is_refused(tmp_path: Path, name: str | byt
     path = os.fsdecode(name)
     whole = (tree(tmp_path, "0/a.png") / "0" / "a.png").read_bytes()
     (tmp_path / "0" / path).write_bytes(whole)
-    with pytest.raises(InputError, match="has a tab, a new line, or bytes that are no UTF-8"):
+    with pytest.raises(InputError, match="has a tab, a new line, or bytes that are not UTF-8"):
         open_images(tmp_path)
