@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iarmem_plugin.errors import BypassedNeuronsError, InputError, WeightsError
-from iarmem_plugin.interfaces import Adapter, ForwardInputs, Intervention, Sampling
-from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces import (
+    Adapter,
+    ForwardInputs,
+    Intervention,
+    ModelLayout,
+    Sampling,
+    Scale,
+)
 from iarmem_plugin.neurons.editing import Change, EditableWeights, WeightEdits, chosen_neurons
 
 _SHADOWS = ("forward", "__nnsight__")  # what nnsight puts into a module's __dict__
@@ -46,7 +52,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         _check_paths(network, adapter.layout)
         fresh = [module for module in network.modules() if _SHADOWS[1] not in module.__dict__]
         self._before = [(module, module.__dict__.get("forward")) for module in fresh]
-        super().__init__(network, rename={"ffn": "mlp"})
+        super().__init__(network, rename=dict(adapter.module_aliases))
         self._adapter = adapter
         self._layout = adapter.layout
         self._overlay: tuple[dict[int, Change], ...] = ()  # edits that the trace makes
@@ -148,7 +154,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             with self._adapter.prepared():
                 _trace(self, inputs, body)
         except OutOfOrderError as error:
-            raise BypassedNeuronsError(_bypassed(self.layout.activation, 0)) from error
+            raise _bypassed(self._adapter, self.layout.activation, 0) from error
         except _AllRead:
             pass
         return kept[0]
@@ -307,7 +313,7 @@ def _edit_visits(tracer: Any, model: ImageARModel, changes: Mapping[int, Change]
                 inside = None
     except OutOfOrderError as error:
         if inside is not None:  # the block ran without its fc1: the edit had no effect
-            raise BypassedNeuronsError(_bypassed(model.layout.fc1, inside)) from error
+            raise _bypassed(model._adapter, model.layout.fc1, inside) from error
 
 
 def _block_path(layout: ModelLayout) -> str:
@@ -329,11 +335,12 @@ def _trace(
         body()
 
 
-def _bypassed(path: str, block: int) -> str:
-    return (
+def _bypassed(adapter: Adapter, path: str, block: int) -> BypassedNeuronsError:
+    advice = f" ({adapter.fused_advice})" if adapter.fused_advice else ""
+    return BypassedNeuronsError(
         f"the model never called {path.format(block=block)!r}: a fused MLP computes it without the "
         "module, so its neurons can be neither read nor edited; build the model without fused "
-        "kernels (for VAR: fused_if_available=False)"
+        f"kernels{advice}"
     )
 
 

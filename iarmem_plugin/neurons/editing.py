@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.interfaces.layout import ModelLayout, NeuronWeights
+from iarmem_plugin.interfaces import Intervention, ModelLayout, NeuronWeights
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import Intervention, NeuronWeights
 from iarmem_plugin.plugins.hookspecs import hookimpl
 
 

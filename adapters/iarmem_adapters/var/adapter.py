@@ -37,6 +37,8 @@ class VARAdapter(Adapter):
     recognises: ClassVar[str] = (
         "pos_start, lvl_1L, word_embed, class_emb, head_nm and blocks with ffn.fc1 (VAR)"
     )
+    module_aliases: ClassVar[Mapping[str, str]] = {"ffn": "mlp"}
+    fused_advice: ClassVar[str] = "for VAR: fused_if_available=False"
     config: VARConfig
 
     def __init__(

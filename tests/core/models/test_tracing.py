@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.errors import BypassedNeuronsError, InputError, WeightsError
-from iarmem_plugin.interfaces import ForwardInputs, Sampling
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import ForwardInputs, NeuronWeights, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import (
     ScaleWeights,
