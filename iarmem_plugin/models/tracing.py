@@ -40,14 +40,15 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     Wrapping shadows ``forward`` of the network's modules and changes nothing else; `unwrap`
     takes that back.
+
+    Args:
+        adapter: adapter whose network is wrapped.
+
+    Raises:
+        WeightsError: a module that the adapter's layout names is not there.
     """
 
     def __init__(self, adapter: Adapter) -> None:
-        """Wrap an adapter's network.
-
-        Raises:
-            WeightsError: a module that the adapter's layout names is not there.
-        """
         network = adapter.network
         _check_paths(network, adapter.layout)
         fresh = [module for module in network.modules() if _SHADOWS[1] not in module.__dict__]
@@ -76,10 +77,10 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Return the same model, to be captured at other scales; nothing is copied.
 
         Args:
-            scales: such as ``[model.layout.band("first row", range(1, 17))]``.
+            scales: new scales, such as ``[model.layout.band("first row", range(1, 17))]``.
 
         Raises:
-            InputError: positions that predict no token, or two scales of one name.
+            InputError: positions do not predict a token, or two scales have one name.
         """
         shown = cast(ImageARModel, self._shallow_copy())
         shown._layout = self._layout.with_scales(scales)
@@ -104,9 +105,12 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Complete a token prefix through the trace, so that edits take effect.
 
         Args:
-            prefix: the first tokens of each image; no tokens to generate freely.
+            prefix: first tokens of each image; no tokens to generate freely.
             labels: class of each image.
-            sampling: how tokens are chosen.
+            sampling: how the other tokens are chosen.
+
+        Returns:
+            all tokens of each image, the prefix included.
         """
         run = partial(self._adapter.complete, sampling=sampling)
         if self.interleaver.interleaving:  # called as the function that a trace runs
@@ -119,6 +123,10 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Return the logits that predict each token, teacher-forced through the trace.
 
         So edits take effect. What a network predicts beyond the last token is left out.
+
+        Args:
+            tokens: ground-truth tokens of each image.
+            labels: class of each image.
         """
         inputs = self._adapter.teacher_forced(tokens.to(self.device), labels.to(self.device))
         with self._adapter.prepared():
@@ -140,6 +148,9 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     def read_neurons(self, inputs: ForwardInputs) -> Float[Tensor, "image block scale neuron"]:
         """Run one teacher-forced pass and return `neurons`; nothing after them is computed.
+
+        Args:
+            inputs: what the adapter's `teacher_forced` returned.
 
         Raises:
             BypassedNeuronsError: the model does not call ``fc1`` and its activation as modules.
@@ -198,7 +209,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         return self.interleave("__call__", *args, **kwargs)
 
 
-class _AllRead(Exception):  # noqa: N818  # no error: it ends the pass
+class _AllRead(Exception):  # noqa: N818  # not an error: it ends the pass
     """Ends a pass after the last neuron."""
 
 
@@ -206,6 +217,10 @@ def scale_means(
     activation: Float[Tensor, "image token neuron"], scales: tuple[Scale, ...]
 ) -> Float[Tensor, "image scale neuron"]:
     """Return the mean of |activation| over each scale's tokens, in float32.
+
+    Args:
+        activation: output of one block's activation module.
+        scales: scales that the tokens belong to.
 
     Raises:
         InputError: a scale reaches beyond the tokens.
@@ -252,13 +267,14 @@ def intervene(
     Edits compose: a model that is edited already is edited further.
 
     Args:
-        model: stays as it is with the backend ``"trace"``.
-        neurons: bool, dims (block, neuron).
-        intervention: what to do with their weights.
-        backend: ``"trace"`` yields an edited copy that shares the weights and recomputes the
-            selected neurons at every visit of a block; the copy is a snapshot of these neurons
-            and stays edited for as long as it is kept. ``"weights"`` yields the model itself, its
-            weights changed in place and put back exactly, which costs nothing a step.
+        model: model to edit; with the backend ``"trace"`` it stays as it is.
+        neurons: which neurons are selected, bool, dims (block, neuron).
+        intervention: change to their weights.
+        backend: way of editing. ``"trace"`` yields an edited copy that shares the weights and
+            recomputes the selected neurons at every visit of a block; the copy is a snapshot of
+            these neurons and stays edited for as long as it is kept. ``"weights"`` yields the
+            model itself, its weights changed in place and put back exactly, which costs nothing a
+            step.
 
     Raises:
         InputError: the neurons are of another model, the backend is unknown, or the weights of a
