@@ -67,9 +67,10 @@ class Views(Augmentation):
 
     Attributes:
         crop: side of the square views in pixels.
-        resize: the shorter side is resized to so many pixels (Lanczos); None leaves it.
+        resize: length in pixels that the shorter side is resized to (Lanczos); None leaves it.
         pad: width in pixels of the white border added after resizing.
-        flip: mirror each view with probability 1/2; the published VAR models saw none.
+        flip: whether each view is mirrored with probability 1/2; the published VAR models saw no
+            mirrored views.
     """
 
     crop: int
@@ -190,12 +191,12 @@ class CustomViews(Augmentation):
     """Views drawn by your own function.
 
     Attributes:
-        function: called as ``function(picture, image=…, view=…, seed=…)`` for each view; returns a
-            picture or uint8 (height, width, 3). It must depend on its arguments alone, and be
-            defined in a module if pictures are decoded in worker processes.
-        center_of: its centre view is the one taken where a single view is asked for.
-        name: what tells it from others, such as its parameters; needed unless it is a function of
-            a module, whose own name does.
+        function: function called as ``function(picture, image=…, view=…, seed=…)`` for each view,
+            which returns a picture or uint8 (height, width, 3). It must depend on its arguments
+            alone, and be defined in a module if pictures are decoded in worker processes.
+        center_of: augmentation whose centre view is taken where a single view is asked for.
+        name: text that tells the function from others, such as its parameters; needed unless it is
+            a function of a module, whose own name does.
     """
 
     function: Callable[..., Image.Image | np.ndarray]

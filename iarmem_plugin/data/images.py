@@ -28,8 +28,8 @@ class Images:
 
     Attributes:
         paths: relative, '/'-separated, unique.
-        labels: the class of each picture.
-        classes: the name of each class that has pictures, by label.
+        labels: class of each picture.
+        classes: name of each class that has pictures, by label.
         ids: global id of each picture: its position in the list it was first part of.
         reader: opens the picture of a global id and path.
         skipped: paths of corrupt pictures left out by `verify`.
@@ -346,7 +346,7 @@ def open_images(
     See `Images.from_folder`, `Images.from_npz`, `Images.from_list`.
 
     Args:
-        path: the folder or file.
+        path: folder or file of the pictures.
         root: folder that a list's paths are relative to; for a list alone.
         num_classes: number of the model's classes.
         classes: file that maps names to classes.

@@ -36,8 +36,8 @@ class Source:
 
     Attributes:
         paths: relative, '/'-separated, unique.
-        labels: the class of each picture.
-        classes: the name of each class that has pictures, by label.
+        labels: class of each picture.
+        classes: name of each class that has pictures, by label.
         reader: opens the picture of a position and path.
     """
 
@@ -111,7 +111,7 @@ def pictures_in(root: Path) -> tuple[str, ...]:
     Links are followed; files and folders whose name begins with a dot are left out.
 
     Args:
-        root: the folder with one folder for each class.
+        root: folder with one folder for each class.
 
     Raises:
         InputError: if it is not a folder, holds no pictures, or holds some outside any class
@@ -138,8 +138,8 @@ def read_list(file: Path, root: Path) -> dict[str, int | None]:
     Empty lines and lines that begin with ``#`` are left out.
 
     Args:
-        file: the list, in UTF-8.
-        root: the folder that the paths are in, and relative to.
+        file: list of the paths, in UTF-8.
+        root: folder that the paths are in, and relative to.
 
     Returns:
         the label of each path, in the order of the file; paths are relative to the root.

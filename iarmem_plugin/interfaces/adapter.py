@@ -59,7 +59,7 @@ class Variant:
         neurons: number of neurons in each block.
         parameters: number of parameters of the transformer.
         resolution: side of the square images in pixels.
-        views: the augmentation the model was trained with.
+        views: augmentation the model was trained with.
         sampling: sampling settings as published.
         prefix_tokens: number of tokens given to a completion when the attack is run on this model.
         num_classes: number of classes; labels are 0 to num_classes - 1.

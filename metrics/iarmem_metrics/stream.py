@@ -97,7 +97,7 @@ class Stream:
             name: name of the metric, for the message.
 
         Raises:
-            InputError: if there was none.
+            InputError: if there was no image.
         """
         if not self.images:
             raise InputError(f"{name} has seen no image; call update with at least one batch")
