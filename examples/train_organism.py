@@ -34,7 +34,7 @@ from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.data.images import Views
+from iarmem_plugin.data.augmentation import Views
 
 SCALES = (1, 2, 3, 4, 5, 6, 8)
 PICTURES = Path(__file__).parents[1] / "adapters" / "iarmem_adapters" / "organisms" / "pictures.npz"

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.activations.capture import capture
     from iarmem_plugin.activations.distributed import Ranks, joined
-    from iarmem_plugin.data.augmentation import Augmentation, CustomViews
+    from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.data.views import TenCrops, Views
     from iarmem_plugin.errors import IarmemError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import extract
@@ -92,7 +91,7 @@ __all__ = [
 ]
 
 _SOURCES = {
-    "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews"),
+    "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews", "TenCrops", "Views"),
     "iarmem_plugin.activations.capture": ("capture",),
     "iarmem_plugin.store.cluster": ("score_on_cluster",),
     "iarmem_plugin.errors": ("IarmemError",),
@@ -125,7 +124,6 @@ _SOURCES = {
     "iarmem_plugin.store.store": ("ActivationStore",),
     "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
     "iarmem_plugin.models.loading": ("load", "wrap"),
-    "iarmem_plugin.data.views": ("TenCrops", "Views"),
 }
 
 if not TYPE_CHECKING:  # type checkers know the names above, and no others

@@ -60,7 +60,7 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
 
 
 class NotAStoreError(StoreError, ValueError):
-    """The path holds something else than an activation store."""
+    """The path holds something that is not an activation store."""
 
 
 class StoreVersionError(StoreError, ValueError):

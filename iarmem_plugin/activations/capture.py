@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
-from iarmem_plugin.data.dataloader import feed
+from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.models.batching import Batching
@@ -73,7 +73,9 @@ def capture(
     batches = _batches([range(len(images))] if slabs is None else slabs, size)
     task = None if progress is None else progress.add_task("capture", total=sum(map(len, batches)))
     batching = Batching.of(batch_size)
-    for batch in feed(images, batches, augmentation, views=views, seed=seed, workers=workers):
+    for batch in load_batches(
+        images, batches, augmentation, views=views, seed=seed, workers=workers
+    ):
         means = _captured(model, batch.pixels, batch.labels, batching)
         yield _labelled(model, images.subset(batch.positions), means)
         if progress is not None and task is not None:

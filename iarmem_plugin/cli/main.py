@@ -317,13 +317,13 @@ def mitigate(
 def models(as_json: opt.AsJson = False) -> None:
     """List the models that the installed adapters can load."""
     from iarmem_plugin import plugins
-    from iarmem_plugin.models import catalog
+    from iarmem_plugin.models import hub
 
-    rows = catalog.rows()
-    table, files = _table("Models", *catalog.COLUMNS), _table("Files", *catalog.FILE_COLUMNS)
+    rows = hub.known_models()
+    table, files = _table("Models", *hub.MODEL_COLUMNS), _table("Files", *hub.FILE_COLUMNS)
     for row in rows:
-        table.add_row(*catalog.cells(row))
-        files.add_row(*catalog.file_cells(row))
+        table.add_row(*hub.model_cells(row))
+        files.add_row(*hub.file_cells(row))
     for one in (table, files):  # as wide as a terminal
         one.box, one.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
     files.columns[1].no_wrap = True

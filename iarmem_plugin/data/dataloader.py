@@ -1,4 +1,4 @@
-"""Feeding: pictures decoded batch by batch, in worker processes, ahead of the model."""
+"""Pictures decoded batch by batch, in worker processes, ahead of the model."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from iarmem_plugin.data.augmentation import Augmentation, refuse_identical_views
-from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.readers import Pictures
 from iarmem_plugin.errors import InputError, WorkerError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 Result = TypeVar("Result")
-VERIFIED_AT_ONCE = 64
-ENOUGH = 8  # pictures whose views are all alike are no chance
+PICTURES_PER_READ = 64
+MIN_PICTURES = 8  # whose views are all alike by more than chance
 _END = object()
 
 
@@ -33,7 +33,7 @@ class Batch:
     """Decoded views of some pictures.
 
     Attributes:
-        positions: of the pictures, in their list.
+        positions: position of each picture in its list.
         pixels: RGB in 0..255; a quarter of the bytes of float32, so convert it on the device.
         labels: class of each picture.
     """
@@ -43,8 +43,8 @@ class Batch:
     labels: Int64[Tensor, " image"]
 
 
-def feed(
-    images: Images,
+def load_batches(
+    images: Pictures,
     batches: Sequence[Sequence[int]],
     augmentation: Augmentation,
     *,
@@ -59,12 +59,12 @@ def feed(
     usual ``if __name__ == "__main__":``; each holds up to two batches ready.
 
     Args:
-        images: the pictures.
+        images: list of the pictures.
         batches: positions in the list, batch by batch.
-        augmentation: draws the views.
-        views: of each picture; 1 takes the centre view.
-        seed: of the views.
-        workers: processes that decode; 0 decodes in this one.
+        augmentation: augmentation that draws the views.
+        views: number of views of each picture; 1 takes the centre view.
+        seed: seed for drawing the views.
+        workers: number of processes that decode; 0 decodes in this one.
 
     Yields:
         the batches, in their order.
@@ -74,11 +74,12 @@ def feed(
             batch's views are all identical.
     """
     drawing = _Drawing(images, augmentation, views, seed)
-    alike, pictures, total = True, 0, sum(map(len, batches))
+    alike, pictures = True, 0
+    enough = min(MIN_PICTURES, sum(map(len, batches)))  # two views of one are equal by chance
     for positions, pixels in zip(batches, _in_workers(drawing, batches, workers), strict=True):
         pictures += len(positions)
         alike = alike and views > 1 and not _differ(pixels)
-        if alike and pictures >= min(ENOUGH, total):  # two views of one may be equal by chance
+        if alike and pictures >= enough:
             refuse_identical_views(pixels)
         chosen = np.asarray(positions, np.int64)
         yield Batch(chosen, pixels, torch.from_numpy(images.labels[chosen].astype(np.int64)))
@@ -89,23 +90,23 @@ def _differ(pixels: UInt8[Tensor, "image view 3 height width"]) -> bool:
 
 
 def unreadable(
-    images: Images, *, workers: int = 0, progress: Progress | None = None
+    images: Pictures, *, workers: int = 0, progress: Progress | None = None
 ) -> dict[int, InputError]:
     """Read all pictures, and return what is wrong with the bad ones, by position.
 
     Args:
-        images: the pictures.
-        workers: processes that read; 0 reads in this one.
-        progress: where a progress bar may be shown.
+        images: list of the pictures.
+        workers: number of processes that read; 0 reads in this one.
+        progress: display to which a progress bar is added.
     """
     task = None if progress is None else progress.add_task("reading images", total=len(images))
-    starts = range(0, len(images), VERIFIED_AT_ONCE)
-    batches = [range(one, min(one + VERIFIED_AT_ONCE, len(images))) for one in starts]
+    starts = range(0, len(images), PICTURES_PER_READ)
+    batches = [range(one, min(one + PICTURES_PER_READ, len(images))) for one in starts]
     bad: dict[int, InputError] = {}
     for found in _in_workers(_Reading(images), batches, workers):
         bad |= found
         if progress is not None and task is not None:
-            progress.advance(task, VERIFIED_AT_ONCE)
+            progress.advance(task, PICTURES_PER_READ)
     return bad
 
 
@@ -113,7 +114,7 @@ def unreadable(
 class _Drawing:
     """Draws the views of a batch."""
 
-    images: Images
+    images: Pictures
     augmentation: Augmentation
     views: int
     seed: int
@@ -139,7 +140,7 @@ class _Drawing:
 class _Reading:
     """Reads the pictures of a batch, and keeps the errors alone."""
 
-    images: Images
+    images: Pictures
 
     def __call__(self, positions: Sequence[int]) -> dict[int, InputError]:
         errors = {position: self._error(position) for position in positions}
@@ -176,12 +177,12 @@ def _in_workers(
     loader = DataLoader(
         _Work(function),
         batch_sampler=[list(positions) for positions in batches],
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # or the global one is drawn from
     )
-    iterator = _begun(loader)
+    iterator = _started(loader)
     try:
         while (result := _next(iterator, workers)) is not _END:
             if isinstance(result, InputError):
@@ -203,7 +204,7 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
         ) from error
 
 
-def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got pickle error")  # torch's
@@ -215,5 +216,5 @@ def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
         ) from error
 
 
-def _as_it_is(result: Any) -> Any:
+def _unchanged(result: Any) -> Any:
     return result

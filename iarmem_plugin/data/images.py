@@ -12,31 +12,14 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64
 from PIL import Image
 
-from iarmem_plugin.data import subsets
-from iarmem_plugin.data.augmentation import refuse_identical_views
-from iarmem_plugin.data.labels import folder_labels, named, read_classes, refuse_labels
-from iarmem_plugin.data.npz_pictures import names_in, read_npz
-from iarmem_plugin.data.readers import (
-    UNREADABLE,
-    ArrayReader,
-    DatasetReader,
-    FileReader,
-    Items,
-    JoinedReader,
-    Reader,
-    class_names,
-    labels_of,
-    named_by_number,
-)
-from iarmem_plugin.data.sources import class_folders, pictures_in, read_list
-from iarmem_plugin.data.views import Views
+from iarmem_plugin.data import sources, subsets
+from iarmem_plugin.data.labels import refuse_labels
+from iarmem_plugin.data.readers import UNREADABLE, Items, JoinedReader, Reader
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-__all__ = ["Images", "Views", "open_images", "refuse_identical_views"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +28,8 @@ class Images:
 
     Attributes:
         paths: relative, '/'-separated, unique.
-        labels: the class of each picture.
-        classes: the name of each class that has pictures, by label.
+        labels: class of each picture.
+        classes: name of each class that has pictures, by label.
         ids: global id of each picture: its position in the list it was first part of.
         reader: opens the picture of a global id and path.
         skipped: paths of corrupt pictures left out by `verify`.
@@ -64,8 +47,8 @@ class Images:
         for path in self.paths:
             if not path.isprintable() and (set(path) & set("\t\r\n") or not _is_text(path)):
                 raise InputError(
-                    f"the name of picture {path!r} has a tab, a new line, or bytes that are no "
-                    "UTF-8; rename it"
+                    f"the name of picture {path!r} has a tab, a new line, or bytes that are "
+                    "not UTF-8; rename it"
                 )
 
     @classmethod
@@ -77,7 +60,7 @@ class Images:
         Links are followed; files and folders whose name begins with a dot are left out.
 
         Args:
-            path: holds folders, which hold pictures.
+            path: folder with one folder of pictures for each class.
             num_classes: number of the model's classes; where it equals the number of folders,
                 a folder's class is the rank of its name.
             classes: file that maps folder names to classes: a JSON object, or lines of a name
@@ -86,14 +69,8 @@ class Images:
         Raises:
             InputError: if there are no pictures, or a folder's class cannot be told.
         """
-        root = Path(path)
-        return cls._from_files(
-            root,
-            dict.fromkeys(pictures_in(root)),
-            class_folders(root),
-            num_classes=num_classes,
-            classes=classes,
-        )
+        found = sources.from_folder(Path(path), num_classes=num_classes, classes=classes)
+        return cls._made_from(found)
 
     @classmethod
     def from_list(
@@ -107,10 +84,10 @@ class Images:
         """List the pictures that a text file names, in its order.
 
         Args:
-            path: a path a line, and after a tab the label where it has one; a picture without is
-                of the class of its folder, which is the first in its path, told as in
-                `from_folder`. Empty lines and lines that begin with ``#`` are left out.
-            root: the folder that the paths are relative to; by default that of the list.
+            path: file with a path a line, and after a tab the label where it has one; a picture
+                without a label is of the class of its folder, which is the first in its path, told
+                as in `from_folder`. Empty lines and lines that begin with ``#`` are left out.
+            root: folder that the paths are relative to; by default that of the list.
             num_classes: number of the model's classes.
             classes: file that maps folder names to classes.
 
@@ -118,12 +95,8 @@ class Images:
             InputError: if a line cannot be used, or a folder's class cannot be told.
         """
         folder = Path(path).parent if root is None else Path(root)
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; give the one that the list's paths are in")
-        given = read_list(Path(path), folder)
-        return cls._from_files(
-            folder, given, class_folders(folder), num_classes=num_classes, classes=classes
-        )
+        found = sources.from_list(Path(path), root=folder, num_classes=num_classes, classes=classes)
+        return cls._made_from(found)
 
     @classmethod
     def from_npz(
@@ -131,18 +104,17 @@ class Images:
     ) -> Images:
         """Read the arrays ``images`` and ``labels``, and where present ``names``, ``classes``.
 
+        Args:
+            path: file with the arrays.
+            num_classes: number of the model's classes.
+            classes: file that maps names to classes, in place of the array ``classes``.
+
         Raises:
-            InputError: if the file is none, lacks an array, or its labels are outside the classes.
+            InputError: if it is not an .npz file, lacks an array, or has labels outside the
+                classes.
         """
-        arrays = read_npz(path)
-        names = names_in(arrays, "names", path)
-        table = dict(enumerate(names_in(arrays, "classes", path) or ()))
-        if classes is not None:
-            table = named(read_classes(Path(classes), num_classes=num_classes))
-        images = cls.from_arrays(
-            arrays["images"], arrays["labels"], names=names, classes=table or None
-        )
-        return images.check_labels(num_classes)
+        found = sources.from_npz(path, num_classes=num_classes, classes=classes)
+        return cls._made_from(found)
 
     @classmethod
     def from_arrays(
@@ -156,26 +128,15 @@ class Images:
         """Wrap pictures in memory.
 
         Args:
-            images: uint8, dims (image, height, width, 3), RGB.
-            labels: integers, dims (image).
-            names: one unique name a picture; numbers by default.
+            images: RGB pictures, uint8, dims (image, height, width, 3).
+            labels: class of each picture, integers, dims (image).
+            names: unique name of each picture; numbers by default.
             classes: name of each class by label; labels outside it are refused.
 
         Raises:
             InputError: if the arrays do not fit each other.
         """
-        images, labels = np.asarray(images), np.asarray(labels)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise InputError(
-                f"images are {images.dtype} {images.shape}; expected uint8 (image, height, width, "
-                "3), RGB"
-            )
-        paths = named_by_number(len(images)) if names is None else tuple(names)
-        _refuse_misfits(len(images), labels, paths)
-        known = None if classes is None else dict(classes)
-        refuse_labels(labels, set(known) if known is not None else None, paths)
-        table = known or class_names(labels)
-        return cls(paths, labels.astype(np.int32), table, _count(paths), ArrayReader(images))
+        return cls._made_from(sources.from_arrays(images, labels, names=names, classes=classes))
 
     @classmethod
     def from_dataset(
@@ -193,50 +154,23 @@ class Images:
         give the same picture every time: no random transforms, nothing that normalises.
 
         Args:
-            dataset: has a length and items; must be picklable for decoding in worker processes.
-            labels: of all items; by default the dataset's ``targets`` or ``labels``, and where it
-                has neither, every item is read once.
-            names: one unique name a picture; numbers by default.
+            dataset: dataset with a length and items; must be picklable for decoding in worker
+                processes.
+            labels: class of each item; by default the dataset's ``targets`` or ``labels``, and
+                where it has neither, every item is read once.
+            names: unique name of each picture; numbers by default.
             classes: name of each class by label; labels outside it are refused.
 
         Raises:
             InputError: if the labels do not fit the items.
         """
-        found = labels_of(dataset) if labels is None else np.asarray(labels)
-        paths = named_by_number(len(dataset)) if names is None else tuple(names)
-        _refuse_misfits(len(dataset), found, paths)
-        known = None if classes is None else dict(classes)
-        refuse_labels(found, None if known is None else set(known), paths)
-        table = known or class_names(found)
-        reader = DatasetReader(dataset, found)
-        return cls(paths, found.astype(np.int32), table, _count(paths), reader)
+        found = sources.from_dataset(dataset, labels=labels, names=names, classes=classes)
+        return cls._made_from(found)
 
     @classmethod
-    def _from_files(
-        cls,
-        root: Path,
-        given: Mapping[str, int | None],
-        folders: Sequence[str],
-        *,
-        num_classes: int | None,
-        classes: Path | str | None,
-    ) -> Images:
-        paths = tuple(given)
-        used = sorted({_folder(path) for path, label in given.items() if label is None})
-        names = None if classes is None else read_classes(Path(classes), num_classes=num_classes)
-        table = folder_labels(used, folders=folders, num_classes=num_classes, given=names)
-        labels = np.array(
-            [table[_folder(path)] if label is None else label for path, label in given.items()]
-        )
-        refuse_labels(labels, None if num_classes is None else range(num_classes), paths)
-        known = {label: name for name, label in table.items()}
-        return cls(
-            paths,
-            labels.astype(np.int32),
-            {**class_names(labels), **known},
-            _count(paths),
-            FileReader(root),
-        )
+    def _made_from(cls, source: sources.Source) -> Images:
+        ids = np.arange(len(source.paths), dtype=np.int64)
+        return cls(source.paths, source.labels, source.classes, ids, source.reader)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -247,7 +181,10 @@ class Images:
         return f"Images({len(self)} pictures, {len(np.unique(self.labels))} classes)"
 
     def load(self, index: int) -> Image.Image:
-        """Read one picture, by its position in this list.
+        """Read one picture.
+
+        Args:
+            index: position of the picture in this list.
 
         Returns:
             the picture in RGB.
@@ -265,6 +202,9 @@ class Images:
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, " subset"]) -> Images:
         """Return the pictures at these positions, in this order, with their global ids.
+
+        Args:
+            indices: different positions in this list.
 
         Raises:
             InputError: if a position is outside the list or given twice.
@@ -295,10 +235,10 @@ class Images:
         are those of the whole list.
 
         Args:
-            per_class: pictures of each class; or else
+            per_class: number of pictures of each class; give this or the fraction.
             fraction: share of all pictures, in (0, 1], rounded to a whole number a class.
-            seed: of the draw.
-            part: 0 for the first subset, 1 for the one beside it, and so on.
+            seed: seed for drawing the pictures.
+            part: number of the subset: 0 for the first, 1 for the one beside it, and so on.
 
         Raises:
             InputError: if both or neither are given, or a class has too few pictures.
@@ -333,8 +273,8 @@ class Images:
 
         Args:
             on_bad: ``"error"`` refuses corrupt pictures; ``"skip"`` leaves them out.
-            workers: processes that read; 0 reads in this one.
-            progress: where a progress bar may be shown.
+            workers: number of processes that read; 0 reads in this one.
+            progress: display to which a progress bar is added.
 
         Returns:
             the readable pictures; the others are listed in `skipped`.
@@ -356,11 +296,11 @@ class Images:
     def check_headers(self) -> Images:
         """Return these images if the first bytes of each picture are those of a picture.
 
-        That is quick, and finds missing files and files that are no pictures; one that is damaged
+        That is quick, and finds missing files and files that are not pictures; one that is damaged
         further on is named when it is read.
 
         Raises:
-            InputError: naming the first that is none.
+            InputError: naming the first file that is not a picture.
         """
         for image, path in zip(self.ids.tolist(), self.paths, strict=True):
             try:
@@ -370,7 +310,11 @@ class Images:
         return self
 
     def check_labels(self, num_classes: int | None) -> Images:
-        """Return these images if all labels are in 0..num_classes-1 (None: any label from 0).
+        """Return these images if all labels are classes.
+
+        Args:
+            num_classes: number of classes, so that labels are 0 to num_classes - 1; None allows
+                any label from 0.
 
         Raises:
             InputError: naming the first picture with another label.
@@ -401,6 +345,12 @@ def open_images(
 
     See `Images.from_folder`, `Images.from_npz`, `Images.from_list`.
 
+    Args:
+        path: folder or file of the pictures.
+        root: folder that a list's paths are relative to; for a list alone.
+        num_classes: number of the model's classes.
+        classes: file that maps names to classes.
+
     Raises:
         InputError: if it is none of them, or cannot be used.
     """
@@ -408,25 +358,16 @@ def open_images(
     if source.suffix == ".txt" and source.is_file():
         return Images.from_list(source, root=root, num_classes=num_classes, classes=classes)
     if root is not None:
-        raise InputError(f"a root was given, and {source} is no .txt list; leave the root out")
+        raise InputError(f"a root was given, and {source} is not a .txt list; leave the root out")
     if source.is_dir():
         return Images.from_folder(source, num_classes=num_classes, classes=classes)
     if source.suffix == ".npz" and source.is_file():
         return Images.from_npz(source, num_classes=num_classes, classes=classes)
-    problem = "is no folder, .npz file or .txt list" if source.exists() else "does not exist"
+    problem = "is not a folder, .npz file or .txt list" if source.exists() else "does not exist"
     raise InputError(
         f"{source} {problem}; give a folder with one folder a class, an .npz file, or a .txt file "
         "with a path a line"
     )
-
-
-def _folder(path: str) -> str:
-    folder, _, name = path.partition("/")
-    if not name:
-        raise InputError(
-            f"picture {path!r} of the list is in no class folder; write its label after a tab"
-        )
-    return folder
 
 
 def _is_text(path: str) -> bool:
@@ -439,17 +380,3 @@ def _is_text(path: str) -> bool:
 
 def _unreadable(path: str, error: Exception) -> InputError:
     return InputError(f"picture {path!r} cannot be read: {error}; remove it, or skip bad pictures")
-
-
-def _refuse_misfits(count: int, labels: np.ndarray, paths: tuple[str, ...]) -> None:
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise InputError(f"labels are {labels.dtype} {labels.shape}; expected {count} integers")
-    if count == 0 or len(paths) != count or len(set(paths)) != count:
-        raise InputError(
-            f"{count} pictures and {len(set(paths))} different names were given; "
-            "give at least one picture, and a unique name for each"
-        )
-
-
-def _count(paths: tuple[str, ...]) -> Int64[np.ndarray, " image"]:
-    return np.arange(len(paths), dtype=np.int64)

@@ -33,7 +33,10 @@ def folder_labels(
         used: names of the folders that hold pictures.
         folders: names of all class folders, sorted.
         num_classes: number of the model's classes, where it is known.
-        given: the class of each name, where a file maps them.
+        given: class of each name, where a file maps them.
+
+    Returns:
+        the class of each folder that holds pictures.
 
     Raises:
         InputError: saying why a folder's class cannot be told.
@@ -66,7 +69,12 @@ def imagenet_ranks() -> dict[str, int]:
 def refuse_labels(
     labels: Integer[np.ndarray, " image"], known: Collection[int] | None, paths: Sequence[str]
 ) -> None:
-    """Refuse labels outside the known classes (None: any that a label can be).
+    """Refuse labels outside the classes.
+
+    Args:
+        labels: class of each picture.
+        known: classes that there are; None allows any that a label can be.
+        paths: name of each picture.
 
     Raises:
         InputError: naming the first picture with such a label.
@@ -87,12 +95,12 @@ def read_classes(path: Path, *, num_classes: int | None = None) -> dict[str, int
     ImageNet's LOC_synset_mapping.txt, will do, too: an id's class is its rank.
 
     Args:
-        path: the file.
+        path: file to read.
         num_classes: number of the model's classes; a list of WordNet ids must have as many.
 
     Raises:
         InputError: naming the line that cannot be read, a class that is too large, or a name or
-            class given twice; or if a list of WordNet ids is not whole.
+            class given twice; or if a list of WordNet ids is incomplete.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -117,6 +125,9 @@ def read_classes(path: Path, *, num_classes: int | None = None) -> dict[str, int
 
 def named(table: Mapping[str, int]) -> dict[int, str]:
     """Return the name of each class.
+
+    Args:
+        table: class of each name.
 
     Raises:
         InputError: if two names stand for one class.

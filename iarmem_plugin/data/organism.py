@@ -20,13 +20,15 @@ class Organism:
 
     Attributes:
         pictures: all pictures, members and held-out ones, with labels.
-        repeats: int, one for each picture: how often it stood in the training set; 0 is held out.
-        group: one name for each picture: ``"canary x64"`` down to ``"canary x1"``, ``"member"``
+        repeats: how often each picture stood in the training set, int; 0 is held out.
+        group: name of each picture's group: ``"canary x64"`` down to ``"canary x1"``, ``"member"``
             or ``"held-out"``; ``""`` for pictures that may not serve as candidates.
-        calibration: bool, one for each picture: held-out pictures on which the similarity
-            threshold is fixed; they are not reported.
-        classifier: loads the small class network whose features measure image quality.
-        classifier_name: how labels of quality values call it, such as ``"emoji classifier"``.
+        calibration: which pictures are those held out to fix the similarity threshold, bool;
+            they are not reported.
+        classifier: function that loads the small class network whose features measure image
+            quality.
+        classifier_name: name of that network in the labels of quality values, such as
+            ``"emoji classifier"``.
         training: settings and curves of the training run, as stored with the weights.
     """
 

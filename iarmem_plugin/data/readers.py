@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import struct
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int32, Int64, Integer, UInt8
 from PIL import Image
 
 from iarmem_plugin.errors import InputError
@@ -24,7 +23,33 @@ UNREADABLE = (
     struct.error,
     Image.DecompressionBombError,
 )
-"""What PIL raises at files that are no pictures, or damaged ones."""
+"""What PIL raises at files that are not pictures, or are damaged."""
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """A list of labelled pictures that are read one at a time, such as `Images`.
+
+    Attributes:
+        paths: name of each picture.
+        labels: class of each picture.
+        ids: global id of each picture.
+    """
+
+    @property
+    def paths(self) -> tuple[str, ...]: ...  # noqa: D102  # see the class
+
+    @property
+    def labels(self) -> Int32[np.ndarray, " image"]: ...  # noqa: D102  # see the class
+
+    @property
+    def ids(self) -> Int64[np.ndarray, " image"]: ...  # noqa: D102  # see the class
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+
+    def load(self, index: int) -> Image.Image:
+        """Read the picture at a position of the list, in RGB."""
 
 
 @runtime_checkable
@@ -117,29 +142,15 @@ class JoinedReader(Reader):
         return self.second.check_header(image - self.shift, path)
 
 
-def labels_of(dataset: Items) -> Integer[np.ndarray, " image"]:
-    """Return a dataset's ``targets`` or ``labels``, or else those of its items, with a warning.
-
-    The attributes are not taken where a ``target_transform`` may change them.
-    """
-    transformed = getattr(dataset, "target_transform", None) is not None
-    for name in () if transformed else ("targets", "labels"):
-        try:
-            found = np.asarray(getattr(dataset, name, ()))
-        except ValueError:  # lists of several lengths
-            continue
-        if found.shape == (len(dataset),) and found.dtype.kind in "iu":
-            return found
-    message = f"reading all {len(dataset)} items once for their labels; give labels=…"
-    warnings.warn(message, stacklevel=3)
-    return np.array([item_of(dataset, index)[1] for index in range(len(dataset))], np.int64)
-
-
 def item_of(dataset: Items, index: int) -> tuple[Image.Image, int]:
     """Return picture and label of a dataset's item.
 
+    Args:
+        dataset: dataset to take the item from.
+        index: number of the item.
+
     Raises:
-        InputError: if it is no pair, or either is of another kind.
+        InputError: if the item is not a pair of a picture and a label.
     """
     item = dataset[index]
     if not isinstance(item, Sequence) or len(item) < 2:
@@ -194,13 +205,3 @@ def _kind(value: Any) -> str:
     if shape is None:
         return f"{type(value).__name__} ({value!r:.40})"
     return f"{value.dtype} {tuple(shape)}"
-
-
-def named_by_number(count: int) -> tuple[str, ...]:
-    """Return names of pictures that have none."""
-    return tuple(f"{number:06d}" for number in range(count))
-
-
-def class_names(labels: Integer[np.ndarray, " image"]) -> Mapping[int, str]:
-    """Return names of classes that have none."""
-    return {int(label): str(label) for label in np.unique(labels)}

@@ -25,8 +25,16 @@ def draw_balanced(
     alone, and part 0 is its beginning, part 1 what follows. So a larger part 0 contains a smaller
     one, and different parts of one size share nothing.
 
+    Args:
+        paths: name of each picture.
+        labels: class of each picture.
+        classes: name of each class.
+        per_class: number of pictures of each class.
+        seed: seed for drawing the pictures.
+        part: number of the subset, from 0.
+
     Returns:
-        positions, in the order of the list.
+        positions of the chosen pictures, ascending.
 
     Raises:
         InputError: naming a class that has too few pictures.
@@ -57,6 +65,11 @@ def count_for(
     """Return how many pictures of each class are asked for; of a fraction, at least one.
 
     1% of ImageNet's 1 281 167 pictures in 1000 classes is 13 a class, 20% is 256.
+
+    Args:
+        labels: class of each picture.
+        per_class: number of pictures of each class; give this or the fraction.
+        fraction: share of all pictures, in (0, 1].
 
     Raises:
         InputError: if both or neither are given, or the fraction is outside (0, 1].

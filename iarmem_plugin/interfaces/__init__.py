@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from iarmem_plugin.interfaces.adapter import (
-    Adapter,
-    Completion,
-    ForwardInputs,
-    Intervention,
-    Metric,
-    Quality,
-    QualityValue,
-    Sampling,
-    Selector,
-    Similarity,
-    Variant,
-)
+from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.evaluation import Completion, Quality, QualityValue, Similarity
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.neurons import Intervention, Metric, NeuronWeights, Selector
 
 __all__ = [
     "Adapter",
@@ -22,9 +13,12 @@ __all__ = [
     "ForwardInputs",
     "Intervention",
     "Metric",
+    "ModelLayout",
+    "NeuronWeights",
     "Quality",
     "QualityValue",
     "Sampling",
+    "Scale",
     "Selector",
     "Similarity",
     "Variant",

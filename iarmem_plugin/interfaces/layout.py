@@ -6,10 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from jaxtyping import Float
-
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.typing import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +14,12 @@ class Scale:
     """One scored part of the generation.
 
     Attributes:
-        name: ``"0"`` to ``"9"`` for VAR, ``"last token"`` for RAR.
-        tokens: this scale's positions in the token dimension of a block's teacher-forced pass,
+        name: name of the scale, such as ``"0"`` or ``"last token"``.
+        tokens: positions of this scale in the token dimension of a block's teacher-forced pass,
             ascending.
 
     Raises:
-        InputError: positions that are no mean: none, a negative one, or not ascending.
+        InputError: there are no positions, a negative one, or they are not ascending.
     """
 
     name: str
@@ -54,16 +51,16 @@ class ModelLayout:
     """Where the neurons of one model are.
 
     Attributes:
-        family: ``"var"`` or ``"rar"``.
+        family: name of the model family, such as ``"var"``.
         num_blocks: number of transformer blocks.
-        neurons_per_block: output features of ``fc1``.
-        scales: the scored scales in order.
+        neurons_per_block: number of output features of ``fc1``.
+        scales: scored scales in order.
         fc1: path of the linear layer whose weight rows an intervention edits, with ``{block}``.
         activation: path of the module whose output is captured (after GELU), with ``{block}``.
         fc2: path of the linear layer that reads the neurons, with ``{block}``.
         predicting: positions that predict the tokens of an image, in the tokens' order; None
-            where the adapter does not say, and then there are no bands.
-        ranked_tokens: how many of an image's last tokens count when candidates are ranked; None
+            where the adapter does not tell, and then there are no bands.
+        ranked_tokens: number of an image's last tokens that count when candidates are ranked; None
             for those of the last scale.
     """
 
@@ -81,7 +78,7 @@ class ModelLayout:
         """Return the scale whose positions predict some tokens of an image.
 
         Args:
-            name: of the scale.
+            name: name of the scale.
             tokens: numbers of the tokens, counted from 1 in the order of generation.
 
         Raises:
@@ -102,8 +99,12 @@ class ModelLayout:
     def with_scales(self, scales: Sequence[Scale]) -> ModelLayout:
         """Return this layout with other scales.
 
+        Args:
+            scales: at least one scale, each with a name of its own.
+
         Raises:
-            InputError: none, two of one name, or positions that predict no token of an image.
+            InputError: there are no scales, two of one name, or positions that do not predict a
+                token of an image.
         """
         names = [scale.name for scale in scales]
         if not scales or len(set(names)) < len(names):
@@ -116,18 +117,3 @@ class ModelLayout:
                     f"those that predict tokens are {first} to {last}"
                 )
         return replace(self, scales=tuple(scales))
-
-
-@dataclass(frozen=True, slots=True)
-class NeuronWeights:
-    """The weights of the selected neurons of one block, and nothing else.
-
-    Attributes:
-        fc1_weight: incoming weights, one row a neuron.
-        fc1_bias: one bias a neuron.
-        fc2_weight: outgoing weights, one column a neuron.
-    """
-
-    fc1_weight: Float[Tensor, "neuron input"]
-    fc1_bias: Float[Tensor, " neuron"]
-    fc2_weight: Float[Tensor, "output neuron"]

@@ -28,15 +28,13 @@ class Batching:
     Share one among calls of the same work, and the later calls start from what fitted.
 
     Attributes:
-        size: images at a time, 1 or more.
+        size: number of images at a time, 1 or more.
+
+    Raises:
+        InputError: the size is below 1.
     """
 
     def __init__(self, size: int) -> None:
-        """Start with the size that the user asks for.
-
-        Raises:
-            InputError: the size is below 1.
-        """
         if size < 1:
             raise InputError(f"the batch size must be 1 or more, got {size}")
         self.size = size
@@ -62,9 +60,12 @@ class Batching:
 
         Args:
             count: number of images.
-            work: takes the slice of the images that it is to do.
-            progress: shows a bar of the images where given.
-            description: of the bar.
+            work: function that takes the slice of the images that it is to do.
+            progress: display to which a bar of the images is added.
+            description: text beside the bar.
+
+        Yields:
+            what the work returns for each batch.
 
         Raises:
             InputError: there are no images.
@@ -91,7 +92,7 @@ class Batching:
             self.size = _halved(rows.stop - start)
         if self.size < first:
             message = f"{first} images at once do not fit in memory; going on with {self.size}"
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            warnings.warn(message, RuntimeWarning, stacklevel=3)  # the loop that takes the batches
         return done[0], rows.stop
 
 

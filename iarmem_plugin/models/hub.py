@@ -1,4 +1,4 @@
-"""The files of a released model: where they are, and their download when the user asks for it.
+"""The models that can be loaded, and their files: known, present, fetched.
 
 Nothing is downloaded but by `fetch`.
 """
@@ -8,12 +8,54 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
+from typing import Any
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import FetchError, InputError
 from iarmem_plugin.interfaces import Variant
 
 Files = tuple[Path, Path]
+MODEL_COLUMNS = (
+    "model",
+    "family",
+    "blocks",
+    "neurons",
+    "parameters",
+    "pixels",
+    "licence",
+    "here",
+)
+FILE_COLUMNS = ("model", "file", "hosted")
+
+
+def known_models() -> list[dict[str, Any]]:
+    """Return what is known about each model, by name; nothing is downloaded or loaded.
+
+    Returns:
+        for each model ``present``: whether its files are bundled or in the hub's cache; and in
+        ``paths`` where they are in that cache. Files elsewhere are not looked for.
+    """
+    return [_row(variant) for _, variant in plugins.variants().values()]
+
+
+def model_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row's cells for a person, one a column of `MODEL_COLUMNS`."""
+    return (
+        row["name"],
+        row["family"],
+        f"{row['blocks']}",
+        f"{row['neurons']:,}",
+        f"{row['parameters'] / 1e6:,.1f} M",
+        f"{row['resolution']}",
+        row["licence"],
+        "yes" if row["present"] else "no",
+    )
+
+
+def file_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row's files, the transformer's first, and their hosts, one of `FILE_COLUMNS`."""
+    hosted = "\n".join(row["repositories"]) or row["source"]
+    return row["name"], "\n".join(row["files"]), hosted
 
 
 def fetch(name: str, folder: Path | None = None) -> Files:
@@ -23,11 +65,11 @@ def fetch(name: str, folder: Path | None = None) -> Files:
     ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT``.
 
     Args:
-        name: as listed by ``iarmem models``.
-        folder: where to put the files; by default the hub's cache.
+        name: name of the model, as listed by ``iarmem models``.
+        folder: folder for the files; by default the hub's cache.
 
     Returns:
-        where the transformer's and the tokenizer's file are.
+        the paths of the transformer's and the tokenizer's file.
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
@@ -69,11 +111,11 @@ def named_files(
     """Return the files to load: those that the user named, or an organism's own.
 
     Args:
-        name: of the model.
-        variant: what is known about it; None for weights of any size.
-        weights: the transformer's file, where it is named.
-        tokenizer: the tokenizer's file, where it is named.
-        bundled: the files of an organism; None for any other model.
+        name: name of the model.
+        variant: facts about it; None for weights of any size.
+        weights: file of the transformer's weights, where it is named.
+        tokenizer: file of the tokenizer's weights, where it is named.
+        bundled: files of an organism; None for any other model.
 
     Raises:
         InputError: a file is not named, or named for an organism; the message says what to type.
@@ -94,9 +136,14 @@ def check_files(
 ) -> tuple[Path | None, Path | None]:
     """Return the files to load a model from, once they are known to be named and to be there.
 
+    Args:
+        name: name of a model or a family.
+        weights: file of the transformer's weights.
+        tokenizer: file of the image tokenizer's weights.
+
     Raises:
         UnknownNameError: no installed adapter knows the model.
-        InputError: a file that is not there, or one that a hosted model needs is not named.
+        InputError: a file is not there, or one that a hosted model needs is not named.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
     first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
@@ -108,6 +155,24 @@ def check_files(
 def options(files: Files) -> str:
     """Return the command-line options that name two files."""
     return shlex.join(("--weights", str(files[0]), "--tokenizer", str(files[1])))
+
+
+def _row(variant: Variant) -> dict[str, Any]:
+    paths = present(variant)
+    return {
+        "name": variant.name,
+        "family": variant.family,
+        "blocks": variant.blocks,
+        "neurons": variant.neurons,
+        "parameters": variant.parameters,
+        "resolution": variant.resolution,
+        "files": list(variant.files),
+        "repositories": list(variant.repositories),
+        "source": variant.source,
+        "licence": variant.licence,
+        "present": variant.organism is not None or paths is not None,
+        "paths": [] if paths is None else [str(path) for path in paths],
+    }
 
 
 def _file(path: str | Path) -> Path:

@@ -29,20 +29,20 @@ def load(
     """Load a model by name, ready to be traced.
 
     Args:
-        name: as listed by ``iarmem models``, such as ``"var-d16"``; or a family, such as
-            ``"var"``, for weights of any size, which is then read from them.
+        name: name of a model as listed by ``iarmem models``, such as ``"var-d16"``; or of a
+            family, such as ``"var"``, for weights of any size, which is then read from them.
         weights: file of the transformer's weights; a bundled organism needs none.
         tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
-        device: as torch names it.
+        device: device as torch names it.
         dtype: precision of the weights; float32 if not given.
-        compile: compile the tokenizer, by torch, at its first calls, which take a minute or two;
-            never the transformer, whose activations could then not be read.
+        compile: whether torch compiles the tokenizer, at its first calls, which take a minute or
+            two; the transformer never, since its activations could then not be read.
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
         WeightsError: the files are of another model.
-        InputError: a file that is not there, another precision than these, a device that torch
-            does not have, or no compiler.
+        InputError: a file is not there, the precision is not one of these, torch does not have
+            the device, or there is no compiler.
     """
     adapter = plugins.families().get(name) or plugins.find_variant(name)[0]
     files = check_files(name, weights, tokenizer)
@@ -67,9 +67,9 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     DataParallel's and DistributedDataParallel's.
 
     Args:
-        model: a transformer that an installed adapter recognises by its structure, such as the
+        model: transformer that an installed adapter recognises by its structure, such as the
             official VAR and RAR objects.
-        tokenizer: its image tokenizer; the official VAR holds its own.
+        tokenizer: image tokenizer of the transformer; the official VAR holds its own.
 
     Raises:
         InputError: no installed adapter recognises the object, or something in it would give
@@ -88,11 +88,11 @@ def unwrapped(model: object, what: str) -> nn.Module:
     """Return the module inside any number of wrappers.
 
     Args:
-        model: the object as the user holds it.
-        what: names it in messages.
+        model: object as the user holds it.
+        what: name of the object in messages.
 
     Raises:
-        InputError: it is no module, or its weights are sharded, quantised or absent.
+        InputError: it is not a module, or its weights are sharded, quantised or absent.
     """
     inside = model
     while (inner := _inside(inside)) is not inside:

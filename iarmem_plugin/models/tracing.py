@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iarmem_plugin.errors import BypassedNeuronsError, InputError, WeightsError
-from iarmem_plugin.interfaces import Adapter, ForwardInputs, Intervention, Sampling
-from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces import (
+    Adapter,
+    ForwardInputs,
+    Intervention,
+    ModelLayout,
+    Sampling,
+    Scale,
+)
 from iarmem_plugin.neurons.editing import Change, EditableWeights, WeightEdits, chosen_neurons
 
 _SHADOWS = ("forward", "__nnsight__")  # what nnsight puts into a module's __dict__
@@ -34,19 +40,20 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     Wrapping shadows ``forward`` of the network's modules and changes nothing else; `unwrap`
     takes that back.
+
+    Args:
+        adapter: adapter whose network is wrapped.
+
+    Raises:
+        WeightsError: a module that the adapter's layout names is not there.
     """
 
     def __init__(self, adapter: Adapter) -> None:
-        """Wrap an adapter's network.
-
-        Raises:
-            WeightsError: a module that the adapter's layout names is not there.
-        """
         network = adapter.network
         _check_paths(network, adapter.layout)
         fresh = [module for module in network.modules() if _SHADOWS[1] not in module.__dict__]
         self._before = [(module, module.__dict__.get("forward")) for module in fresh]
-        super().__init__(network, rename={"ffn": "mlp"})
+        super().__init__(network, rename=dict(adapter.module_aliases))
         self._adapter = adapter
         self._layout = adapter.layout
         self._overlay: tuple[dict[int, Change], ...] = ()  # edits that the trace makes
@@ -70,10 +77,10 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Return the same model, to be captured at other scales; nothing is copied.
 
         Args:
-            scales: such as ``[model.layout.band("first row", range(1, 17))]``.
+            scales: new scales, such as ``[model.layout.band("first row", range(1, 17))]``.
 
         Raises:
-            InputError: positions that predict no token, or two scales of one name.
+            InputError: positions do not predict a token, or two scales have one name.
         """
         shown = cast(ImageARModel, self._shallow_copy())
         shown._layout = self._layout.with_scales(scales)
@@ -98,9 +105,12 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Complete a token prefix through the trace, so that edits take effect.
 
         Args:
-            prefix: the first tokens of each image; no tokens to generate freely.
+            prefix: first tokens of each image; no tokens to generate freely.
             labels: class of each image.
-            sampling: how tokens are chosen.
+            sampling: how the other tokens are chosen.
+
+        Returns:
+            all tokens of each image, the prefix included.
         """
         run = partial(self._adapter.complete, sampling=sampling)
         if self.interleaver.interleaving:  # called as the function that a trace runs
@@ -113,6 +123,10 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Return the logits that predict each token, teacher-forced through the trace.
 
         So edits take effect. What a network predicts beyond the last token is left out.
+
+        Args:
+            tokens: ground-truth tokens of each image.
+            labels: class of each image.
         """
         inputs = self._adapter.teacher_forced(tokens.to(self.device), labels.to(self.device))
         with self._adapter.prepared():
@@ -135,6 +149,9 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
     def read_neurons(self, inputs: ForwardInputs) -> Float[Tensor, "image block scale neuron"]:
         """Run one teacher-forced pass and return `neurons`; nothing after them is computed.
 
+        Args:
+            inputs: what the adapter's `teacher_forced` returned.
+
         Raises:
             BypassedNeuronsError: the model does not call ``fc1`` and its activation as modules.
         """
@@ -148,7 +165,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             with self._adapter.prepared():
                 _trace(self, inputs, body)
         except OutOfOrderError as error:
-            raise BypassedNeuronsError(_bypassed(self.layout.activation, 0)) from error
+            raise _bypassed(self._adapter, self.layout.activation, 0) from error
         except _AllRead:
             pass
         return kept[0]
@@ -192,7 +209,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         return self.interleave("__call__", *args, **kwargs)
 
 
-class _AllRead(Exception):  # noqa: N818  # no error: it ends the pass
+class _AllRead(Exception):  # noqa: N818  # not an error: it ends the pass
     """Ends a pass after the last neuron."""
 
 
@@ -200,6 +217,10 @@ def scale_means(
     activation: Float[Tensor, "image token neuron"], scales: tuple[Scale, ...]
 ) -> Float[Tensor, "image scale neuron"]:
     """Return the mean of |activation| over each scale's tokens, in float32.
+
+    Args:
+        activation: output of one block's activation module.
+        scales: scales that the tokens belong to.
 
     Raises:
         InputError: a scale reaches beyond the tokens.
@@ -246,13 +267,14 @@ def intervene(
     Edits compose: a model that is edited already is edited further.
 
     Args:
-        model: stays as it is with the backend ``"trace"``.
-        neurons: bool, dims (block, neuron).
-        intervention: what to do with their weights.
-        backend: ``"trace"`` yields an edited copy that shares the weights and recomputes the
-            selected neurons at every visit of a block; the copy is a snapshot of these neurons
-            and stays edited for as long as it is kept. ``"weights"`` yields the model itself, its
-            weights changed in place and put back exactly, which costs nothing a step.
+        model: model to edit; with the backend ``"trace"`` it stays as it is.
+        neurons: which neurons are selected, bool, dims (block, neuron).
+        intervention: change to their weights.
+        backend: way of editing. ``"trace"`` yields an edited copy that shares the weights and
+            recomputes the selected neurons at every visit of a block; the copy is a snapshot of
+            these neurons and stays edited for as long as it is kept. ``"weights"`` yields the
+            model itself, its weights changed in place and put back exactly, which costs nothing a
+            step.
 
     Raises:
         InputError: the neurons are of another model, the backend is unknown, or the weights of a
@@ -307,7 +329,7 @@ def _edit_visits(tracer: Any, model: ImageARModel, changes: Mapping[int, Change]
                 inside = None
     except OutOfOrderError as error:
         if inside is not None:  # the block ran without its fc1: the edit had no effect
-            raise BypassedNeuronsError(_bypassed(model.layout.fc1, inside)) from error
+            raise _bypassed(model._adapter, model.layout.fc1, inside) from error
 
 
 def _block_path(layout: ModelLayout) -> str:
@@ -329,11 +351,12 @@ def _trace(
         body()
 
 
-def _bypassed(path: str, block: int) -> str:
-    return (
+def _bypassed(adapter: Adapter, path: str, block: int) -> BypassedNeuronsError:
+    advice = f" ({adapter.fused_advice})" if adapter.fused_advice else ""
+    return BypassedNeuronsError(
         f"the model never called {path.format(block=block)!r}: a fused MLP computes it without the "
         "module, so its neurons can be neither read nor edited; build the model without fused "
-        "kernels (for VAR: fused_if_available=False)"
+        f"kernels{advice}"
     )
 
 

@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.interfaces.layout import ModelLayout, NeuronWeights
+from iarmem_plugin.interfaces import Intervention, ModelLayout, NeuronWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +22,10 @@ class Change:
     """The selected neurons of one block, before and after an edit.
 
     Attributes:
-        index: their numbers, ascending.
-        before: their weights.
-        after: their edited weights.
-        added: what the edit adds to their outgoing weights; None where it leaves these alone.
+        index: numbers of the neurons, ascending.
+        before: weights before the edit.
+        after: weights after the edit.
+        added: change of the outgoing weights; None where the edit leaves these alone.
     """
 
     index: Int[Tensor, " neuron"]
@@ -41,9 +40,9 @@ def chosen_neurons(
     """Return the numbers of the selected neurons of each block that has any.
 
     Args:
-        layout: of the model.
-        neurons: bool, dims (block, neuron).
-        device: where the model is.
+        layout: layout of the model.
+        neurons: which neurons are selected, bool, dims (block, neuron).
+        device: device of the model.
 
     Raises:
         InputError: the neurons are of another model.
@@ -59,7 +58,12 @@ def chosen_neurons(
 
 @dataclass(frozen=True, slots=True)
 class EditableWeights:
-    """Reads and writes the weights of selected neurons of a network."""
+    """Reads and writes the weights of selected neurons of a network.
+
+    Attributes:
+        network: transformer that the neurons are in.
+        layout: facts about where they are.
+    """
 
     network: nn.Module
     layout: ModelLayout
@@ -88,7 +92,14 @@ class EditableWeights:
         intervention: Intervention,
         earlier: Sequence[Mapping[int, Change]] = (),
     ) -> Change:
-        """Work out an edit on top of the weights and of earlier edits that left them alone."""
+        """Work out an edit on top of the weights and of earlier edits that left them alone.
+
+        Args:
+            block: number of the block.
+            index: numbers of the selected neurons, ascending.
+            intervention: change to their weights.
+            earlier: edits that the trace makes, by block, in their order.
+        """
         before = self.read(block, index)
         for changes in earlier:
             if block in changes:
@@ -111,16 +122,24 @@ class _Edit:
 
 
 class WeightEdits:
-    """The edits that a network's weights bear at the moment, in the order they were made."""
+    """The edits that a network's weights bear at the moment, in the order they were made.
+
+    Args:
+        weights: access to the network's weights.
+    """
 
     def __init__(self, weights: EditableWeights) -> None:
-        """Begin without edits."""
         self._weights = weights
         self._edits: list[_Edit] = []
 
     @contextmanager
     def made(self, chosen: Mapping[int, Tensor], intervention: Intervention) -> Iterator[None]:
-        """Change the weights, and put them back exactly, in whatever order edits are left."""
+        """Change the weights, and put them back exactly, in whatever order edits are left.
+
+        Args:
+            chosen: numbers of the selected neurons of each block that has any.
+            intervention: change to their weights.
+        """
         edit = _Edit(chosen, intervention)
         try:
             self._apply(edit)

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import Intervention, NeuronWeights
 from iarmem_plugin.plugins.hookspecs import hookimpl
 
 
@@ -18,22 +17,23 @@ class ScaleWeights(Intervention):
 
     This is not the same as scaling the activation, because of bias and GELU.
 
+    Args:
+        factor: number that the weights are multiplied by.
+
+    Raises:
+        InputError: the factor is not a finite number.
+
     Reference: arXiv 2509.00488, section 3.3 (factor 0.5).
     """
 
     name: ClassVar[str] = "scale-weights"
 
     def __init__(self, factor: float = 0.5) -> None:
-        """Take the factor.
-
-        Raises:
-            InputError: the factor is not a finite number.
-        """
         self.factor = _finite(factor)
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """The factor."""
+        """Return the factor."""
         return {"factor": self.factor}
 
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
@@ -43,6 +43,12 @@ class ScaleWeights(Intervention):
 
 class ScaleWeightsAndBiases(ScaleWeights):
     """Multiply the rows of ``fc1.weight`` and the elements of ``fc1.bias`` by a factor.
+
+    Args:
+        factor: number that the weights and biases are multiplied by.
+
+    Raises:
+        InputError: the factor is not a finite number.
 
     Reference: arXiv 2509.00488, appendix A (factors 0.1, 0.25, 0.5, 0.75).
     """
@@ -66,12 +72,11 @@ class ZeroWeights(ScaleWeights):
     name: ClassVar[str] = "zero-weights"
 
     def __init__(self) -> None:
-        """Take no parameter."""
         super().__init__(0.0)
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """Nothing."""
+        """Return nothing: there are no parameters."""
         return {}
 
 
@@ -81,12 +86,11 @@ class Zero(ScaleWeightsAndBiases):
     name: ClassVar[str] = "zero"
 
     def __init__(self) -> None:
-        """Take no parameter."""
         super().__init__(0.0)
 
     @property
     def parameters(self) -> Mapping[str, float]:
-        """Nothing."""
+        """Return nothing: there are no parameters."""
         return {}
 
 

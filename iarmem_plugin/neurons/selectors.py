@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Selector
 from iarmem_plugin.plugins.hookspecs import hookimpl
@@ -30,42 +31,40 @@ def select(
     """Pick a fraction of the neurons by their scores.
 
     Args:
-        scores: what `localize` or a metric's `compute` returned.
+        scores: scores that `localize` or a metric's `compute` returned.
         fraction: share of all neurons to select, in (0, 1].
-        selector: its name, or an instance where its parameters matter.
-        seed: used by selectors that draw at random.
+        selector: name of a selector, or an instance where its parameters matter.
+        seed: seed for selectors that draw at random.
 
     Returns:
-        bool, dims (block, neuron).
+        which neurons are selected, bool, dims (block, neuron).
 
     Raises:
         InputError: if the fraction is outside (0, 1] or the scores cannot be used.
         UnknownNameError: if no selector has that name.
     """
-    from iarmem_plugin import plugins
-
     chosen = plugins.find("selector", selector)() if isinstance(selector, str) else selector
     data = scores if isinstance(scores, xr.Dataset) else scores.to_dataset(name="score")
     return chosen.select(data, fraction=fraction, seed=seed)
 
 
 class _Pooled(Selector):
-    """Joins the scales, ranks the neurons of each pool, and takes the first of each."""
+    """Joins the scales, ranks the neurons of each pool, and takes the first of each.
+
+    Args:
+        pool: neurons that are ranked together: ``"model"`` for all, ``"block"`` for those of each
+            block.
+        scales: way of joining a neuron's scales: ``"mean"``, ``"sum"``, ``"max"``, or the names of
+            the scales whose mean is taken. A score that is not valid counts 0.
+        by: variable that ranks the neurons, ``"score"`` or ``"mean_activation"``.
+
+    Raises:
+        InputError: the pool or the scales are none of these.
+    """
 
     def __init__(
         self, pool: str = "model", scales: str | tuple[str, ...] = "mean", by: str = "score"
     ) -> None:
-        """Choose how neurons are compared.
-
-        Args:
-            pool: ``"model"`` ranks all neurons together, ``"block"`` those of each block.
-            scales: how a neuron's scales are joined: ``"mean"``, ``"sum"``, ``"max"``, or the
-                names of the scales whose mean is taken. A score that is not valid counts 0.
-            by: the variable that ranks them, ``"score"`` or ``"mean_activation"``.
-
-        Raises:
-            InputError: if one of them is something else.
-        """
         if pool not in POOLS:
             raise InputError(f"the pool {pool!r} was given; expected one of {', '.join(POOLS)}")
         if isinstance(scales, str) and scales not in JOINS:
@@ -87,10 +86,11 @@ class _Pooled(Selector):
         Args:
             scores: variables with dims (block, scale, neuron) and the coordinate ``valid``.
             fraction: share of all neurons to select, in (0, 1].
-            seed: used by `Random`.
+            seed: seed for `Random`.
 
         Returns:
-            bool, dims (block, neuron). Ties go to the lower block, then the lower neuron.
+            which neurons are selected, bool, dims (block, neuron). Ties go to the lower block,
+            then the lower neuron.
 
         Raises:
             InputError: if the fraction is outside (0, 1], the seed is negative, or the scores lack
@@ -175,7 +175,10 @@ class Random(_Pooled):
 
 
 def check_fraction(fraction: float) -> None:
-    """Refuse a share of the neurons that is none.
+    """Refuse a fraction that does not select a share of the neurons.
+
+    Args:
+        fraction: share of all neurons.
 
     Raises:
         InputError: if it is outside (0, 1].

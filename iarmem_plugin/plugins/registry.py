@@ -47,8 +47,6 @@ _HOOKS: dict[Kind, tuple[str, type[Any]]] = {
     "similarity": ("provide_similarities", Similarity),
     "quality": ("provide_qualities", Quality),
 }
-
-
 KINDS: tuple[Kind, ...] = tuple(_HOOKS)
 
 
@@ -60,11 +58,10 @@ class Manager(pluggy.PluginManager):
     """Pluggy's manager, with the plugins that were skipped.
 
     Attributes:
-        problems: name of each skipped plugin, and its error.
+        problems: error of each skipped plugin, by its name.
     """
 
     def __init__(self) -> None:
-        """Start without plugins."""
         super().__init__(hookspecs.PROJECT)
         self.problems: dict[str, str] = {}
 
@@ -74,10 +71,10 @@ class Provided:
     """One class that a plugin provides.
 
     Attributes:
-        kind: what it is.
-        name: how the user calls it.
-        plugin: the module, or the entry point, that it comes from.
-        value: the class.
+        kind: what the class is for.
+        name: name that users choose it by.
+        plugin: module or entry point that it comes from.
+        value: class itself.
     """
 
     kind: Kind
@@ -96,9 +93,12 @@ def make_manager(entry_points: Iterable[metadata.EntryPoint] | None = None) -> M
         entry_points: plugins of other distributions; by default the installed entry points of
             the group ``iarmem``.
 
+    Returns:
+        a manager with the plugins, and with the errors of those that were skipped.
+
     Raises:
-        PluginError: a hook with a misspelt name, two plugins of one name, or, when strict, a
-            plugin that fails to import.
+        PluginError: a hook has a misspelt name, two plugins have one name, or, when strict, a
+            plugin fails to import.
     """
     manager = Manager()
     manager.add_hookspecs(hookspecs)
@@ -120,12 +120,12 @@ def provided(kind: Kind, manager: Manager | None = None) -> list[Provided]:
     """Return what plugins provide of one kind, by name.
 
     Args:
-        kind: what to look for.
-        manager: by default the one with all installed plugins.
+        kind: kind of the classes.
+        manager: manager of the plugins; by default the one with all that are installed.
 
     Raises:
-        PluginError: a hook that fails, something that is no class of that kind, or one name from
-            two plugins.
+        PluginError: a hook fails or provides something that is not a class of that kind, or two
+            plugins provide one name.
     """
     manager = _installed() if manager is None else manager
     hook, base = _HOOKS[kind]
@@ -149,6 +149,9 @@ def problems() -> dict[str, str]:
 def names(kind: Kind) -> list[str]:
     """Return the names of what is installed of one kind, in their order.
 
+    Args:
+        kind: kind of the classes.
+
     Raises:
         PluginError: see `provided`.
     """
@@ -159,7 +162,7 @@ def variants() -> dict[str, tuple[type[Adapter], Variant]]:
     """Return every model that an installed adapter can load, by name.
 
     Raises:
-        PluginError: two adapters that claim one name.
+        PluginError: two adapters claim one name.
     """
     found: dict[str, tuple[type[Adapter], Variant]] = {}
     for adapter in _lookup("adapter").values():
@@ -184,6 +187,9 @@ def families() -> dict[str, type[Adapter]]:
 def num_classes(name: str) -> int | None:
     """Return how many classes a model has; None for a family, whose weights tell it.
 
+    Args:
+        name: name of a model or a family.
+
     Raises:
         UnknownNameError: no adapter knows it; the message lists what there is.
     """
@@ -205,6 +211,10 @@ def find(kind: Literal["quality"], name: str) -> type[Quality]: ...
 def find(kind: Kind, name: str) -> type[Any]:
     """Return the class of that name.
 
+    Args:
+        kind: kind of the class.
+        name: name that users choose it by.
+
     Raises:
         UnknownNameError: no plugin provides it; the message lists what there is.
     """
@@ -213,6 +223,9 @@ def find(kind: Kind, name: str) -> type[Any]:
 
 def find_variant(name: str) -> tuple[type[Adapter], Variant]:
     """Return a model's adapter and what is known about the model.
+
+    Args:
+        name: name of the model.
 
     Raises:
         UnknownNameError: no adapter knows it; the message lists what there is.

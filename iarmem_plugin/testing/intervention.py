@@ -7,8 +7,7 @@ import json
 import pytest
 import torch
 
-from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import Intervention, NeuronWeights
 
 
 class InterventionTests:

@@ -17,7 +17,6 @@ class MeanActivation(Metric):
     blockwise = True
 
     def __init__(self) -> None:
-        """Start without an image."""
         self._stream = Stream()
         self._sum = np.empty((0, 0))
 

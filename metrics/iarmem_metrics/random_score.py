@@ -11,12 +11,15 @@ from iarmem_plugin.plugins.hookspecs import hookimpl
 
 
 class RandomScore(Metric):
-    """Draw each neuron's score uniformly from [0, 1), by a seed; all neurons are valid."""
+    """Draw each neuron's score uniformly from [0, 1), by a seed; all neurons are valid.
+
+    Args:
+        seed: seed for drawing; it alone decides the scores of a model's neurons.
+    """
 
     name = "random"
 
     def __init__(self, seed: int = 0) -> None:
-        """Start without an image; `seed` alone decides the scores of a model's neurons."""
         self._stream = Stream()
         self._seed = seed
 

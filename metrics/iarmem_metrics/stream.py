@@ -19,11 +19,16 @@ class Stream:
     """The bookkeeping that every streaming metric needs, and none of its arithmetic.
 
     It turns batches into contiguous rows, one for each image and block, refuses batches whose
-    neurons differ from those before, and never takes an image twice.
+    neurons differ from those before, and never takes an image twice. The first batch says which
+    neurons there are.
+
+    Attributes:
+        images: global ids of the images taken.
+        axes: coordinates of the scores, by dim.
+        shape: number of blocks, of scales and of neurons.
     """
 
     def __init__(self) -> None:
-        """Start without an image; the first batch says which neurons there are."""
         self.images: set[int] = set()
         self.axes: dict[str, xr.Variable] = {}
         self.shape: tuple[int, int, int] = (0, 0, 0)
@@ -37,7 +42,8 @@ class Stream:
         """Note a batch, and return the global ids of its images.
 
         Args:
-            activations: dims (block, scale, neuron, image), with the coordinate ``image``.
+            activations: activations of the batch, dims (block, scale, neuron, image), with the
+                coordinate ``image``.
 
         Raises:
             InputError: if dims or neurons are not as expected, or an image was taken before.
@@ -66,6 +72,9 @@ class Stream:
     def merge(self, state: xr.Dataset) -> bool:
         """Note the images of another run's state; return False if it took none.
 
+        Args:
+            state: what the other run's `state` returned.
+
         Raises:
             InputError: if the neurons differ or an image is in both.
         """
@@ -84,8 +93,11 @@ class Stream:
     def need_images(self, name: str) -> int:
         """Return how many images were taken.
 
+        Args:
+            name: name of the metric, for the message.
+
         Raises:
-            InputError: if there was none.
+            InputError: if there was no image.
         """
         if not self.images:
             raise InputError(f"{name} has seen no image; call update with at least one batch")

@@ -27,9 +27,9 @@ def unitmem(
     """Compute UnitMem from the largest image score and the mean of the others.
 
     Args:
-        mu_max: the largest score over images, not negative.
-        mu_rest: the mean score of the other images, not negative.
-        eps: added to the denominator; anything but 0 makes the score depend on units.
+        mu_max: largest score over images, not negative.
+        mu_rest: mean score of the other images, not negative.
+        eps: number added to the denominator; anything but 0 makes the score depend on units.
 
     Returns:
         (mu_max - mu_rest) / (mu_max + mu_rest) in [0, 1]; 0 where both are 0; NaN where an
@@ -53,6 +53,14 @@ class UnitMem(Metric):
     An image's score is its activation as given: the mean of absolute values over tokens, then
     over views. Ties for the maximum go to the smallest image id.
 
+    Args:
+        dtype: dtype of the running sum and of the scores, ``"float64"`` or ``"float32"``.
+        eps: number added to the denominator; see `unitmem`.
+        signed: whether negative values are taken, too; scores may then leave [0, 1], and a neuron
+            whose maximum and rest do not add up to more than 0 is not valid.
+        propagate: whether a neuron with a value that is not finite scores NaN and is not valid,
+            instead of ending the run.
+
     Reference:
         Wang et al. 2024; Kowalczuk et al. 2025 (arXiv 2502.02514) use it per scale.
     """
@@ -68,16 +76,6 @@ class UnitMem(Metric):
         signed: bool = False,
         propagate: bool = False,
     ) -> None:
-        """Start without an image.
-
-        Args:
-            dtype: of the running sum and of the scores, ``"float64"`` or ``"float32"``.
-            eps: see `unitmem`.
-            signed: take negative values, too; scores may then leave [0, 1], and a neuron whose
-                maximum and rest do not add up to more than 0 is not valid.
-            propagate: a neuron with a value that is not finite scores NaN and is not valid,
-                instead of ending the run.
-        """
         self._eps, self._signed, self._propagate = eps, signed, propagate
         self._stream = Stream()
         self._dtype = np.dtype(dtype)

@@ -23,9 +23,9 @@ from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.run import Pass
-from iarmem_plugin.data.dataloader import feed
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.views import Views
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.resume import keep
@@ -62,7 +62,7 @@ def plain(adapter: VARAdapter, images: Images, views: Views, count: int, batch: 
     """Tokenize the same views, and run the network on them; nothing is read."""
     batches = [range(low, min(low + batch, len(images))) for low in range(0, len(images), batch)]
     with torch.no_grad():
-        for one in feed(images, batches, views, views=count, seed=0):
+        for one in load_batches(images, batches, views, views=count, seed=0):
             for view in one.pixels.unbind(1):
                 inputs = adapter.teacher_forced(adapter.tokenize(view / 255), one.labels)
                 adapter.network(*inputs.args, **inputs.kwargs)

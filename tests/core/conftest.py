@@ -13,7 +13,8 @@ import torch
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.data.images import Images, Views
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.images import Images
 
 _builders = spec_from_file_location(
     "store_builders", Path(__file__).parent / "store" / "store_builders.py"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import xarray as xr
 
 from iarmem_plugin import Intervention, Metric, hookimpl
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import NeuronWeights
 
 
 class Loudest(Metric):

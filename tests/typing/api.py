@@ -54,7 +54,7 @@ from iarmem_plugin import (
     wrap,
 )
 from iarmem_plugin.evaluation.extraction import make_targets
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import NeuronWeights
 
 version: str = iarmem.__version__
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from jaxtyping import Float, Int
 
-from iarmem_plugin.data.views import TenCrops
+from iarmem_plugin.data.augmentation import TenCrops
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale

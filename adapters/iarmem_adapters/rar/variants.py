@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iarmem_adapters.organisms import RAR_ORGANISM, rar_organism
-from iarmem_plugin.data.views import TenCrops, Views
+from iarmem_plugin.data.augmentation import TenCrops, Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
 REPOSITORIES = ("yucornetto/RAR", "fun-research/TiTok")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from jaxtyping import Float, Int
 
-from iarmem_plugin.data.views import Views
+from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
@@ -37,6 +37,8 @@ class VARAdapter(Adapter):
     recognises: ClassVar[str] = (
         "pos_start, lvl_1L, word_embed, class_emb, head_nm and blocks with ffn.fc1 (VAR)"
     )
+    module_aliases: ClassVar[Mapping[str, str]] = {"ffn": "mlp"}
+    fused_advice: ClassVar[str] = "for VAR: fused_if_available=False"
     config: VARConfig
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from iarmem_adapters.organisms import VAR_ORGANISM, var_organism
-from iarmem_plugin.data.images import Views
+from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
 REPOSITORY = "FoundationVision/var"

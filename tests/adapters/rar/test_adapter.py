@@ -11,7 +11,7 @@ from iarmem_adapters.rar.adapter import RARAdapter, provide_adapters
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin import plugins
-from iarmem_plugin.data.views import TenCrops
+from iarmem_plugin.data.augmentation import TenCrops
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped

@@ -10,8 +10,8 @@ from torch import Tensor
 from iarmem_adapters.rar.adapter import RARAdapter, layout
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
+from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.views import Views
 from iarmem_plugin.evaluation.candidates import rank_candidates
 from iarmem_plugin.models.tracing import wrapped
 

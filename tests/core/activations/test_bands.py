@@ -13,7 +13,8 @@ import xarray as xr
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.cli.bands import read_bands
-from iarmem_plugin.data.images import Images, Views
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.jobs.localize import localize

@@ -12,7 +12,8 @@ import xarray as xr
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture, mean_over_views
 from iarmem_plugin.activations.settings import captured_with
-from iarmem_plugin.data.images import Images, Views
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel, wrapped

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from iarmem_adapters.rar.variants import variants
-from iarmem_plugin.data.augmentation import CustomViews, refuse_identical_views
-from iarmem_plugin.data.views import TenCrops, Views
+from iarmem_plugin.data.augmentation import CustomViews, TenCrops, Views, refuse_identical_views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 

@@ -18,10 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from iarmem_plugin.data.augmentation import Augmentation, CustomViews
-from iarmem_plugin.data.dataloader import Batch, feed
+from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
+from iarmem_plugin.data.dataloader import Batch, load_batches
 from iarmem_plugin.data.images import Images, open_images
-from iarmem_plugin.data.views import TenCrops, Views
 from iarmem_plugin.errors import InputError, WorkerError
 
 ORDER = ([4, 1], [0, 5, 2], [3])
@@ -50,7 +49,7 @@ def fed(
     views: int = 3,
     workers: int = 0,
 ) -> list[Batch]:
-    return list(feed(images, batches, augmentation, views=views, seed=2, workers=workers))
+    return list(load_batches(images, batches, augmentation, views=views, seed=2, workers=workers))
 
 
 @pytest.fixture
@@ -113,7 +112,7 @@ def test_two_workers_give_the_same(images: Images) -> None:
 
 def test_a_corrupt_picture_is_named_when_its_batch_is_reached(folder: Path, images: Images) -> None:
     cut(folder, "0/2.png")  # the second of the list
-    batches = feed(images, [[0], [2, 1], [3]], Views(crop=8), views=2, seed=0)
+    batches = load_batches(images, [[0], [2, 1], [3]], Views(crop=8), views=2, seed=0)
     assert next(batches).positions.tolist() == [0]
     with pytest.raises(InputError, match=r"^picture '0/2.png' cannot be read"):
         next(batches)
@@ -121,7 +120,7 @@ def test_a_corrupt_picture_is_named_when_its_batch_is_reached(folder: Path, imag
 
 def test_a_workers_error_is_the_same_and_ends_the_workers(folder: Path, images: Images) -> None:
     cut(folder, "0/2.png")
-    batches = feed(images, [[0], [2, 1], [3]], Views(crop=8), views=2, seed=0, workers=1)
+    batches = load_batches(images, [[0], [2, 1], [3]], Views(crop=8), views=2, seed=0, workers=1)
     assert next(batches).positions.tolist() == [0]
     with pytest.raises(InputError, match=r"^picture '0/2.png' cannot be read") as caught:
         next(batches)
@@ -155,13 +154,13 @@ def test_feeding_leaves_the_global_generator_alone(images: Images) -> None:
 
 SCRIPT = """
 import sys
-from iarmem_plugin.data.dataloader import feed
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import open_images
-from iarmem_plugin.data.views import Views
 
 if __name__ == "__main__":
     images = open_images(sys.argv[1])
-    batches = feed(images, [[0]] * 100_000, Views(crop=8), views=2, seed=0, workers=1)
+    batches = load_batches(images, [[0]] * 100_000, Views(crop=8), views=2, seed=0, workers=1)
     print(next(batches).positions, flush=True)
     for batch in batches:
         pass

@@ -14,8 +14,8 @@ from iarmem_adapters.rar.adapter import RARAdapter
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin import load
+from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.views import Views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.determinism import (
     NEAR,

@@ -12,8 +12,8 @@ import xarray as xr
 from rich.console import Console
 from rich.progress import Progress
 
+from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.views import Views
 from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
 from iarmem_plugin.evaluation.extraction import (
     Candidates,

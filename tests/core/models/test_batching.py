@@ -16,7 +16,8 @@ from torch import nn
 
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture
-from iarmem_plugin.data.images import Images, Views
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import BatchMemoryError, IarmemError, InputError
 from iarmem_plugin.evaluation.extraction import Candidates, extract, make_targets, rank_candidates
 from iarmem_plugin.evaluation.generation import generate

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention
-from iarmem_plugin.interfaces.layout import NeuronWeights
+from iarmem_plugin.interfaces import Intervention, NeuronWeights
 from iarmem_plugin.neurons.interventions import (
     ScaleWeights,
     ScaleWeightsAndBiases,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
@@ -10,13 +9,11 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
-import torch
 
-from iarmem_plugin import load, plugins
-from iarmem_plugin.errors import InputError, PluginError, UnknownNameError
+from iarmem_plugin import plugins
+from iarmem_plugin.errors import PluginError, UnknownNameError
 
 ACME = Path(__file__).parents[2] / "installed_plugin"
 
@@ -189,31 +186,9 @@ def test_an_unknown_name_lists_what_there_is(kind: plugins.Kind) -> None:
         plugins.find(kind, "x")  # type: ignore[call-overload]  # one overload a kind
 
 
-def test_an_unknown_model_lists_the_models() -> None:
-    with pytest.raises(UnknownNameError, match=r"^no model named 'x'; installed: .*var-organism"):
-        load("x")
-
-
 def test_every_model_is_found_under_its_own_name() -> None:
     names = {name: variant.name for name, (_, variant) in plugins.variants().items()}
     assert names == {name: name for name in names}
-
-
-def test_a_weight_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no such file: .*nothing\.pth"):
-        load("var-organism", weights=tmp_path / "nothing.pth")
-
-
-@pytest.mark.parametrize("dtype", ["int8", torch.float16])
-def test_a_precision_that_no_model_has_is_refused(dtype: Any) -> None:
-    unchecked = inspect.unwrap(load)  # the gate's type checker would refuse it first
-    with pytest.raises(InputError, match="give one of float32, float16, bfloat16, in quotes"):
-        unchecked("var-organism", dtype=dtype)
-
-
-def test_a_device_that_torch_does_not_have_is_named() -> None:
-    with pytest.raises(InputError, match="cannot use device 'warp'"):
-        load("var-organism", device="warp")
 
 
 def test_changing_a_looked_up_table_changes_nothing_for_others() -> None:

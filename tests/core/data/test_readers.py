@@ -1,6 +1,8 @@
-"""Pictures from torch datasets: which labels are taken, and which items."""
+"""How one picture is read from a file or a dataset's item, and what is refused."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,53 +10,40 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.images import Images, open_images
 from iarmem_plugin.errors import InputError
 
-
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+from .conftest import noise, tree
 
 
-class Numbered(Dataset):
-    """Items whose picture has one colour: their number."""
-
-    def __init__(self, items: int = 3, **attributes: object) -> None:
-        self.items = items
-        vars(self).update(attributes)
-
-    def __len__(self) -> int:
-        return self.items
-
-    def __getitem__(self, index: int) -> tuple[object, int]:
-        return Image.new("RGB", (4, 4), (index, 0, 0)), 2 * index
-
-
-@pytest.mark.parametrize("attribute", ["targets", "labels"])
-@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
-def test_a_datasets_own_labels_are_taken(attribute: str, kind: type) -> None:
-    images = Images.from_dataset(Numbered(**{attribute: kind([0, 2, 4])}))
-    assert images.labels.tolist() == [0, 2, 4]
-    assert [np.asarray(images.load(i))[0, 0].tolist() for i in (2, 0)] == [[2, 0, 0], [0, 0, 0]]
+def test_files_that_are_not_pictures_are_found_by_their_first_bytes(tmp_path: Path) -> None:
+    tree(tmp_path, "0/a.png", "0/b.png", "1/c.png")
+    whole = (tmp_path / "0" / "b.png").read_bytes()
+    (tmp_path / "0" / "b.png").write_bytes(whole[: len(whole) // 2])
+    images = open_images(tmp_path)
+    assert images.check_headers() is images  # half a picture begins like one
+    (tmp_path / "0" / "b.png").write_bytes(b"<html>")
+    with pytest.raises(InputError, match=r"picture '0/b.png' cannot be read"):
+        images.check_headers()
+    joined = Images.from_arrays(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1])).join(images)
+    with pytest.raises(InputError, match=r"picture '0/b.png' cannot be read"):
+        joined.check_headers()
 
 
-@pytest.mark.parametrize(
-    "attributes",
-    [{}, {"targets": [0, 1, 2], "target_transform": abs}, {"targets": [[0], [1, 2], []]}],
-)
-def test_a_dataset_without_labels_of_its_own_is_read_once_with_a_warning(
-    attributes: dict[str, object],
-) -> None:
-    with pytest.warns(UserWarning, match="reading all 3 items once"):
-        images = Images.from_dataset(Numbered(**attributes))
-    assert images.labels.tolist() == [0, 2, 4]
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])
+def test_every_mode_is_read_as_rgb(tmp_path: Path, mode: str) -> None:
+    name = "a.jpg" if mode == "CMYK" else "a.png"
+    (tmp_path / "0").mkdir()
+    Image.fromarray(noise(6, 6)).convert(mode).save(tmp_path / "0" / name)
+    assert open_images(tmp_path).load(0).mode == "RGB"
 
 
-def test_a_label_that_differs_from_its_items_is_refused_when_it_is_read() -> None:
-    images = Images.from_dataset(Numbered(), labels=[0, 1, 4], classes={0: "a", 1: "b", 4: "c"})
-    assert images.load(2).size == (4, 4)
-    with pytest.raises(InputError, match=r"item 1 .* label 2, and 1 was expected"):
-        images.load(1)
+def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    Image.fromarray(noise(6, 6)).convert("P").save(
+        tmp_path / "0" / "a.png", transparency=bytes(range(256))
+    )
+    assert open_images(tmp_path).load(0).mode == "RGB"
 
 
 class Single(Dataset):

@@ -1,0 +1,118 @@
+"""What measures the success and the cost of an edit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from iarmem_plugin.typing import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Images with the tokens they were decoded from.
+
+    Attributes:
+        images: decoded images, RGB in [0, 1].
+        tokens: all tokens of each image, the given prefix included.
+    """
+
+    images: Float[Tensor, "image 3 height width"]
+    tokens: Int[Tensor, "image token"]
+
+
+@dataclass(frozen=True, slots=True)
+class QualityValue:
+    """One measured value with the whole label of its protocol.
+
+    Attributes:
+        label: tool, extractor, reference and sample counts, such as
+            ``"FID (emoji classifier, reference training pictures once each n=1606, generated
+            n=512)"``; two values may be compared only if their labels are equal.
+        value: measured value; None where it could not be measured.
+        n: number of generated images.
+    """
+
+    label: str
+    value: float | None
+    n: int
+
+
+class Similarity(ABC):
+    """Closeness of completion and target; higher is closer.
+
+    Attributes:
+        name: name that users choose it by.
+        threshold: similarity strictly above which a candidate is extracted.
+        threshold_source: who calibrated the threshold, on what.
+    """
+
+    name: ClassVar[str]
+    threshold: float
+    threshold_source: str
+
+    @property
+    def provenance(self) -> Mapping[str, str | float]:
+        """Return everything beside the images that the values depend on."""
+        return {
+            "name": self.name,
+            "threshold": self.threshold,
+            "threshold_source": self.threshold_source,
+        }
+
+    @abstractmethod
+    def compare(self, completion: Completion, target: Completion) -> Float[Tensor, " image"]:
+        """Return one similarity for each image.
+
+        Args:
+            completion: images completed from a prefix.
+            target: training images whose tokens the prefixes are from.
+        """
+
+
+class Quality(ABC):
+    """Measures image quality; every value carries the label of its protocol.
+
+    Attributes:
+        name: name that users choose it by.
+        minimum: smallest number of images that it can measure, on either side.
+    """
+
+    name: ClassVar[str]
+    minimum: int
+
+    @property
+    @abstractmethod
+    def provenance(self) -> Mapping[str, str | int | None]:
+        """Return everything beside the images that the values depend on."""
+
+    @abstractmethod
+    def features(
+        self, images: Iterable[Float[Tensor, "_ 3 _ _"]]
+    ) -> Float[np.ndarray, "image feature"]:
+        """Return what the measure sees of images; those of a reference are computed once.
+
+        Args:
+            images: batches of images, RGB in [0, 1].
+        """
+
+    @abstractmethod
+    def compare(
+        self,
+        generated: Float[np.ndarray, "generated feature"],
+        reference: Float[np.ndarray, "reference feature"],
+        *,
+        reference_name: str,
+    ) -> list[QualityValue]:
+        """Compare the features of generated images with those of a reference.
+
+        Args:
+            generated: features of the generated images.
+            reference: features of the reference images.
+            reference_name: name of the reference in the labels of the values.
+        """
