@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from jaxtyping import Float, Int
 
@@ -142,7 +142,7 @@ class ClassConditionalAdapter(Adapter):
         device: str,
         dtype: torch.dtype,
         sizes: tuple[Any, Any] | None = None,
-    ) -> Self:
+    ) -> ClassConditionalAdapter:
         """Load a variant, or weights of any size, from files; a bundled organism needs none.
 
         Args:
@@ -176,7 +176,7 @@ class ClassConditionalAdapter(Adapter):
         return any(driver.matches(model) for driver in cls.drivers())
 
     @classmethod
-    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> Self:
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> ClassConditionalAdapter:
         """Adapt a transformer and a tokenizer of this package's classes, or the official ones.
 
         Args:
