@@ -11,12 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import iarmem_plugin as iarmem
-from iarmem_adapters.organisms import var_organism
+from iarmem_adapters import organisms
 
 
 def main(out: Path = Path("iarmem-localize"), images: int = 64, views: int = 10) -> None:
     """Score the bundled organism's neurons on some of its training pictures."""
-    organism = var_organism()
+    organism = organisms.organism("var")
     members = [i for i, times in enumerate(organism.repeats) if times > 0][:images]
     model = iarmem.load("var-organism")
 

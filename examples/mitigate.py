@@ -11,12 +11,12 @@ import numpy as np
 from rich import print
 
 import iarmem_plugin as iarmem
-from iarmem_adapters.organisms import var_organism
+from iarmem_adapters import organisms
 
 
 def main(scores: Path = Path("iarmem-localize"), out: Path = Path("iarmem-mitigate")) -> None:
     """Compare the highest by UnitMem with random neurons, on the organism's canaries."""
-    organism = var_organism()
+    organism = organisms.organism("var")
     model = iarmem.load("var-organism")
     canaries = np.flatnonzero(np.char.startswith(organism.group.astype(str), "canary"))
     candidates = iarmem.Candidates(

@@ -19,7 +19,7 @@ def attributes_set(changes: Iterable[tuple[object, str, object]]) -> Iterator[No
     """Give attributes other values for a while, exception or not.
 
     Args:
-        changes: owner, name of the attribute and its value for the while.
+        changes: triples of an owner, the name of its attribute and the value for the while.
     """
     before: list[tuple[object, str, object]] = []
     try:
@@ -59,7 +59,7 @@ def require_parts(model: nn.Module, paths: Iterable[str], *, where: str = "") ->
     Args:
         model: the object.
         paths: dotted names of attributes, of any depth.
-        where: the object's own name, for the message.
+        where: name of the object itself, for the message.
 
     Raises:
         InputError: one of them is not there.
@@ -92,9 +92,9 @@ def read_sizes(read: Callable[[dict[str, Tensor]], Sizes], model: nn.Module, wha
     try:
         return read(dict(model.state_dict()))
     except KeyError as error:
-        raise InputError(f"this object is no {what}: it lacks the weight {error}") from error
+        raise InputError(f"this object is not a {what}: it lacks the weight {error}") from error
     except (IndexError, ValueError) as error:
-        raise InputError(f"this object is no {what}: {error}") from error
+        raise InputError(f"this object is not a {what}: {error}") from error
 
 
 def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str) -> None:
@@ -102,8 +102,8 @@ def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str)
 
     Args:
         model: the object.
-        expected: the state dict of a plain model of its sizes.
-        what: names the plain model in messages.
+        expected: state dict of a plain model of its sizes.
+        what: name of the plain model in messages.
 
     Raises:
         InputError: names are missing, unknown or of another shape.
@@ -114,7 +114,7 @@ def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str)
         for key in expected
         if key in found and found[key].shape != expected[key].shape
     ]
-    for kind, keys in (
+    for problem, keys in (
         ("lacks the weights", [key for key in expected if key not in found]),
         ("has the unknown weights", [key for key in found if key not in expected]),
         ("has other sizes:", differing),
@@ -122,7 +122,7 @@ def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str)
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise InputError(
-                f"this object is not quite {what}: it {kind} {', '.join(keys[:5])}{more}; hand "
+                f"this object is not quite {what}: it {problem} {', '.join(keys[:5])}{more}; hand "
                 "over the original, since a model derived from it needs an adapter of its own"
             )
 
@@ -141,10 +141,10 @@ def check_attribute(
     Args:
         owner: the object.
         path: dotted name of the attribute, of any depth.
-        expected: the only value that is right.
-        cure: what the user can do.
-        read: makes values comparable, such as `tuple` of a list.
-        where: the owner's own name, for the message.
+        expected: the only right value.
+        cure: advice to the user.
+        read: function that makes values comparable, such as `tuple` for lists.
+        where: name of the owner itself, for the message.
 
     Raises:
         InputError: the attribute is not there, or differs.

@@ -1,16 +1,18 @@
-"""How one token a place is chosen from logits; the same in every family."""
+"""How one token a place is chosen from logits, and drawn at random; the same in every family."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_adapters.draws import Draws
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
+
+NUMBERS_PER_DRAW = 1024  # drawn at once for an image; more than a released model has tokens
 
 
 def choose(
@@ -25,8 +27,8 @@ def choose(
 
     Args:
         logits: unnormalised log-probabilities.
-        sampling: the settings.
-        generator: where random numbers come from; None for the global generator.
+        sampling: temperature, top-k and top-p, or greedy.
+        generator: source of random numbers; None for the global generator.
     """
     if sampling.greedy:
         return logits.argmax(2)
@@ -55,6 +57,80 @@ def _keep_top_p(rows: Float[Tensor, "row vocab"], top_p: float) -> Float[Tensor,
     dropped = ascending.softmax(1).cumsum(1) <= 1 - top_p
     dropped[:, -1] = False
     return rows.masked_fill(dropped.scatter(1, order, dropped), -math.inf)
+
+
+class Draws:
+    """One stream of uniform random numbers an image, the same on every device.
+
+    Args:
+        seeds: one seed for each image's stream.
+        device: device on which tokens are chosen.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._uniform = torch.empty(len(self._streams), 0, dtype=torch.float64, device=device)
+
+    def choose(
+        self, probabilities: Float[Tensor, "image place vocab"]
+    ) -> Int[Tensor, "image place"]:
+        """Draw one token a place: the first whose cumulated probability exceeds the number.
+
+        A token without probability is never drawn. Sums are float64.
+
+        Raises:
+            InputError: there are not as many images as seeds.
+        """
+        images, places, _ = probabilities.shape
+        if images != len(self._streams):
+            raise InputError(f"got {len(self._streams)} seeds for {images} images; give one each")
+        cumulated = probabilities.cumsum(2, dtype=torch.float64)
+        total = cumulated[..., -1:]
+        below = torch.nextafter(total, torch.zeros_like(total))
+        drawn = torch.minimum(self._next(places).unsqueeze(2) * total, below)
+        found = torch.searchsorted(cumulated, drawn, right=True).squeeze(2)
+        return found.clamp_(max=probabilities.shape[2] - 1)  # NaN is above all, as for argmax
+
+    def _next(self, places: int) -> Float[Tensor, "image place"]:
+        """Return the next numbers of each stream, in [0, 1)."""
+        while self._uniform.shape[1] < places:
+            self._uniform = torch.cat((self._uniform, self._draw()), dim=1)
+        numbers, self._uniform = self._uniform[:, :places], self._uniform[:, places:]
+        return numbers
+
+    def _draw(self) -> Float[Tensor, "image number"]:
+        rows = [
+            torch.rand(NUMBERS_PER_DRAW, generator=one, dtype=torch.float64)
+            for one in self._streams
+        ]
+        return torch.stack(rows).to(self._uniform.device)
+
+
+def seeded_generator(sampling: Sampling, device: torch.device) -> torch.Generator | Draws | None:
+    """Return where random numbers come from; None where none are drawn, or from the global one."""
+    if sampling.greedy or sampling.seed is None:
+        return None
+    if isinstance(sampling.seed, tuple):
+        return Draws(sampling.seed, device)
+    return torch.Generator(device).manual_seed(sampling.seed)
+
+
+def guided(
+    logits: Float[Tensor, "row place vocab"], weight: float | Tensor, *, as_sum: bool = False
+) -> Float[Tensor, "image place vocab"]:
+    """Return logits on the line from those without a class through those with it.
+
+    Families go along the same line and round differently; each keeps its own rounding.
+
+    Args:
+        logits: the logits of all images given their classes, then of all images given none.
+        weight: place on the line: 0 without the class, 1 with it, more for what sets it apart.
+        as_sum: compute the sum as written, as RAR does, and not by `torch.lerp`, as VAR does.
+    """
+    with_class, without = logits.chunk(2)
+    if as_sum:
+        return without + (with_class - without) * weight
+    return torch.lerp(without, with_class, weight)
 
 
 def check_sampling(sampling: Sampling) -> None:

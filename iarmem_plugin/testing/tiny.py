@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iarmem_plugin.data.views import Views
+from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale

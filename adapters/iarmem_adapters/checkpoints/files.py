@@ -52,8 +52,8 @@ class WeightFile:
     """The tensors of one file, memory-mapped where the format allows.
 
     Attributes:
-        path: the file.
-        states: the tensors of each dictionary in the file, by its place: ``""`` is the file
+        path: place of the file.
+        states: tensors of each dictionary in the file, by its place: ``""`` is the file
             itself, ``"trainer.var_wo_ddp"`` lies two levels inside.
     """
 
@@ -119,7 +119,7 @@ def _read(path: Path) -> object:
 
 
 def _check_start(path: Path) -> None:
-    """Refuse what is no weight file by its first bytes.
+    """Refuse a file that is not a weight file by its first bytes.
 
     Raises:
         WeightsError: the message says what the file is.
@@ -150,7 +150,7 @@ def _check_start(path: Path) -> None:
         problem = (
             f"is neither a file of torch.save nor of safetensors; it starts with {start[:16]!r}"
         )
-    raise WeightsError(f"{path} is no readable weight file: it {problem}")
+    raise WeightsError(f"{path} is not a readable weight file: it {problem}")
 
 
 def _is_whole_zip(path: Path) -> bool:
@@ -171,7 +171,7 @@ def _refusal(path: Path, message: str) -> str:
     named = re.search(r"GLOBAL (\S+)", message)
     what = f" ({named[1]})" if named else ""
     return (
-        f"{path} is no readable weight file: it holds objects other than tensors{what}, which "
+        f"{path} is not a readable weight file: it holds objects other than tensors{what}, which "
         "are never run; if you trust the file, load it yourself and save its state dict alone "
         "with torch.save"
     )
@@ -180,7 +180,7 @@ def _refusal(path: Path, message: str) -> str:
 def _damage(path: Path, error: Exception) -> str:
     reason = str(error).partition("\n")[0][:200] or type(error).__name__
     if "TorchScript" in reason:
-        return f"{path} is no weight file: it is a TorchScript program, which is never run here"
+        return f"{path} is not a weight file: it is a TorchScript program, which is never run here"
     return f"{path} cannot be read, as if its download had broken off: {_AGAIN} ({reason})"
 
 

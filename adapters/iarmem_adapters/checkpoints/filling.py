@@ -1,4 +1,4 @@
-"""Fill networks with weights, strictly and in bounded memory."""
+"""Load weights into networks, strictly and in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iarmem_plugin.errors import WeightsError
 from .files import State
 
 
-def fill(
+def load_strictly(
     module: nn.Module,
     state: State,
     *,
@@ -27,27 +27,27 @@ def fill(
     already is taken as it is: memory-mapped weights stay mapped.
 
     Args:
-        module: every entry of its state dict must be in `state`, and no other.
-        state: what it is filled with; emptied on the way.
-        path: where the weights are from, for messages.
-        what: the network, for messages.
-        device: as torch names it.
-        dtype: of all floating-point entries.
+        module: network whose state dict has the entries of `state`, and no others.
+        state: entries to load; emptied on the way.
+        path: file of the weights, for messages.
+        what: name of the network, for messages.
+        device: device for all entries, in torch's naming.
+        dtype: precision of all floating-point entries.
 
     Raises:
-        WeightsError: entries that do not fit.
+        WeightsError: the entries do not fit.
     """
     check_entries(module.state_dict(), state, path, what)
     ready: State = {}
     for key in list(state):
         tensor = state.pop(key)
-        kind = dtype if tensor.is_floating_point() else tensor.dtype
-        ready[key] = tensor.to(device, kind).contiguous()
+        precision = dtype if tensor.is_floating_point() else tensor.dtype
+        ready[key] = tensor.to(device, precision).contiguous()
     module.load_state_dict(ready, strict=True, assign=True)
 
 
 def check_entries(expected: State, state: State, path: Path, what: str) -> None:
-    """Compare names, shapes and kinds of entries.
+    """Compare names, shapes and types of entries.
 
     Raises:
         WeightsError: the first five that differ are named.
@@ -60,7 +60,7 @@ def check_entries(expected: State, state: State, path: Path, what: str) -> None:
     ]
     types = [f"{key} ({state[key].dtype})" for key in both if _other(state[key], expected[key])]
     absent = [key for key in both if state[key].is_meta or state[key].layout != torch.strided]
-    for kind, keys in (
+    for problem, keys in (
         ("lacks", [key for key in expected if key not in state]),
         ("has unknown", [key for key in state if key not in expected]),
         ("has other sizes:", shapes),
@@ -69,7 +69,7 @@ def check_entries(expected: State, state: State, path: Path, what: str) -> None:
     ):
         if keys:
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise WeightsError(f"{path} is not {what}: it {kind} {', '.join(keys[:5])}{more}")
+            raise WeightsError(f"{path} is not {what}: it {problem} {', '.join(keys[:5])}{more}")
 
 
 def _other(given: Tensor, expected: Tensor) -> bool:

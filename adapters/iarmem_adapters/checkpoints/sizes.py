@@ -39,7 +39,7 @@ def autoencoder_sizes(state: State) -> dict[str, Any]:
 
     Raises:
         KeyError: an entry is missing.
-        ValueError: the codebook is no matrix, or there is no resolution.
+        ValueError: the codebook is not a matrix, or there is no resolution.
     """
     vocab_size, code_width = state["quantize.embedding.weight"].shape
     levels = numbered(state, "encoder.down.")
@@ -75,12 +75,12 @@ def check_sizes(
     """Compare the sizes that a transformer's weights have with those that were asked for.
 
     Args:
-        found: as the weights say.
-        asked: of the model that was asked for.
-        path: where the weights are from, for messages.
-        name: of the model that was asked for; the family's where sizes were given.
-        family: the name that loads any size.
-        released: the sizes of the models of this family, by name.
+        found: sizes that the weights have.
+        asked: sizes of the model that was asked for.
+        path: file of the weights, for messages.
+        name: name of the model that was asked for; the family's where sizes were given.
+        family: name that loads weights of any size.
+        released: sizes of the family's models, by name.
 
     Raises:
         WeightsError: they differ; the message says which model it is.

@@ -19,11 +19,11 @@ def compile_tokenizer(tokenizer: nn.Module, *, backend: str = "inductor") -> Non
     a compiled graph, or breaks it at every module.
 
     Args:
-        tokenizer: of any family.
-        backend: torch's name of the compiler; "inductor" needs a C++ compiler, or Triton on a GPU.
+        tokenizer: tokenizer of any family.
+        backend: name of the compiler in torch; "inductor" needs a C++ compiler, or Triton on a GPU.
 
     Raises:
-        InputError: the module has no encoder and decoder, so is no tokenizer; or what "inductor"
+        InputError: the module has no encoder and decoder, so is not a tokenizer; or what "inductor"
             needs is not installed.
     """
     parts = [getattr(tokenizer, name, None) for name in ("encoder", "decoder")]

@@ -21,7 +21,6 @@ class TanhGELU(nn.GELU):
     """
 
     def __init__(self) -> None:
-        """Make the activation."""
         super().__init__(approximate="tanh")
 
     def forward(self, input: Float[Tensor, "... neuron"]) -> Float[Tensor, "... neuron"]:

@@ -19,10 +19,13 @@ class GroupNorm(nn.GroupNorm):
     On the CPU, torch's own group norm loses three digits when channels come last.
     This one keeps them: it sums squares around a value near the mean, and adds the sums of few
     places each in float64.
+
+    Args:
+        channels: number of channels.
+        silu: whether SiLU follows.
     """
 
     def __init__(self, channels: int, *, silu: bool) -> None:
-        """Make the norm for `channels` channels, with SiLU after it or without."""
         super().__init__(min(GROUPS, channels), channels, eps=EPS)
         self.silu = silu
 

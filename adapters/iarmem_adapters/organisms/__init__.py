@@ -1,4 +1,7 @@
-"""Small models trained here on known pictures, so that what they memorized is known."""
+"""Small models trained here on known pictures, so that what they memorized is known.
+
+One folder a family: weights, sizes and curves as its training recorded them.
+"""
 
 from __future__ import annotations
 
@@ -17,47 +20,42 @@ from .split import Split
 if TYPE_CHECKING:
     from torch import nn
 
-    from iarmem_adapters.rar.tokenizer import MaskGITVQGANConfig
-    from iarmem_adapters.rar.transformer import RARConfig
-    from iarmem_adapters.var.tokenizer import VQVAEConfig
-    from iarmem_adapters.var.transformer import VARConfig
-
-VAR_ORGANISM = "var-organism"
-RAR_ORGANISM = "rar-organism"
 FOLDER = Path(__file__).parent
 
-
-def var_organism() -> Organism:
-    """Return the truth about the VAR organism's training."""
-    return _organism("var")
+Sizes = dict[str, Any]
 
 
-def rar_organism() -> Organism:
-    """Return the truth about the RAR organism's training."""
-    return _organism("rar")
+def organism(family: str) -> Organism:
+    """Return the truth about the training of a family's organism."""
+    with np.load(FOLDER / "split.npz", allow_pickle=False) as data:
+        split = Split(data["repeats"], data["canary"], data["calibration"])
+    return Organism(
+        pictures=Images.from_npz(FOLDER / "pictures.npz"),
+        repeats=split.repeats,
+        group=split.group,
+        calibration=split.calibration,
+        classifier=partial(load_classifier, family),
+        classifier_name="emoji classifier",
+        training=_training(family),
+    )
 
 
 def weight_files(family: str) -> tuple[Path, Path]:
-    """Return the transformer and tokenizer files of the organism of a family."""
+    """Return the transformer's and the tokenizer's file of a family's organism."""
     return FOLDER / family / "transformer.safetensors", FOLDER / family / "tokenizer.safetensors"
 
 
-def var_configs() -> tuple[VARConfig, VQVAEConfig]:
-    """Return the VAR organism's sizes, as its training recorded them."""
-    from iarmem_adapters.var.tokenizer import VQVAEConfig
-    from iarmem_adapters.var.transformer import VARConfig
+def recorded_sizes(family: str) -> tuple[Sizes, Sizes]:
+    """Return the transformer's and the tokenizer's sizes, by name, as the training recorded them.
 
-    transformer, tokenizer = _sizes("var")
-    return VARConfig(**transformer), VQVAEConfig(**tokenizer)
-
-
-def rar_configs() -> tuple[RARConfig, MaskGITVQGANConfig]:
-    """Return the RAR organism's sizes, as its training recorded them."""
-    from iarmem_adapters.rar.tokenizer import MaskGITVQGANConfig
-    from iarmem_adapters.rar.transformer import RARConfig
-
-    transformer, tokenizer = _sizes("rar")
-    return RARConfig(**transformer), MaskGITVQGANConfig(**tokenizer)
+    JSON has lists where the families have tuples; they are tuples again.
+    """
+    recipe = _training(family)["recipe"]
+    transformer, tokenizer = (
+        {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+        for sizes in (recipe["transformer"], recipe["tokenizer"])
+    )
+    return transformer, tokenizer
 
 
 def load_classifier(family: str) -> nn.Module:
@@ -73,30 +71,6 @@ def load_classifier(family: str) -> nn.Module:
     return network.eval()
 
 
-def _organism(family: str) -> Organism:
-    with np.load(FOLDER / "split.npz", allow_pickle=False) as data:
-        split = Split(data["repeats"], data["canary"], data["calibration"])
-    return Organism(
-        pictures=Images.from_npz(FOLDER / "pictures.npz"),
-        repeats=split.repeats,
-        group=split.group,
-        calibration=split.calibration,
-        classifier=partial(load_classifier, family),
-        classifier_name="emoji classifier",
-        training=_training(family),
-    )
-
-
 def _training(family: str) -> dict[str, Any]:
     training: dict[str, Any] = json.loads((FOLDER / family / "training.json").read_text())
     return training
-
-
-def _sizes(family: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the transformer's and the tokenizer's sizes; JSON has lists where they have tuples."""
-    recipe = _training(family)["recipe"]
-    transformer, tokenizer = (
-        {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
-        for sizes in (recipe["transformer"], recipe["tokenizer"])
-    )
-    return transformer, tokenizer

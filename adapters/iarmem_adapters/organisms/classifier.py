@@ -12,10 +12,13 @@ FEATURES = 64
 
 
 class PictureClassifier(nn.Module):
-    """Turn 32x32 pictures into 64 features, from which their class can be told linearly."""
+    """Turn 32x32 pictures into 64 features, from which their class can be told linearly.
+
+    Args:
+        classes: number of classes.
+    """
 
     def __init__(self, classes: int) -> None:
-        """Make the network for `classes` classes."""
         super().__init__()
         widths = (3, 32, 64, FEATURES)
         self.stages = nn.ModuleList(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HELD_OUT = 300
+HELD_OUT_COUNT = 300
 CANARY_REPEATS = (1, 2, 4, 8, 16, 32, 64)
-CANARIES_EACH = 12
+CANARIES_PER_RUNG = 12
 NEAR_DUPLICATE = 0.9
 
 
@@ -58,17 +58,17 @@ def draw_split(pictures: np.ndarray, *, seed: int) -> Split:
 
     Args:
         pictures: uint8 (image, height, width, 3).
-        seed: of the draw.
+        seed: seed for the draw.
     """
     random = np.random.default_rng(seed)
     drawn = random.permutation(np.flatnonzero(distinct(pictures)))
-    held_out, drawn = drawn[:HELD_OUT], drawn[HELD_OUT:]
+    held_out, drawn = drawn[:HELD_OUT_COUNT], drawn[HELD_OUT_COUNT:]
     repeats = np.ones(len(pictures), np.int64)
     canary = np.zeros(len(pictures), bool)
     calibration = np.zeros(len(pictures), bool)
     repeats[held_out] = 0
-    calibration[held_out[: HELD_OUT // 2]] = True
+    calibration[held_out[: HELD_OUT_COUNT // 2]] = True
     for rung, times in enumerate(CANARY_REPEATS):
-        chosen = drawn[rung * CANARIES_EACH : (rung + 1) * CANARIES_EACH]
+        chosen = drawn[rung * CANARIES_PER_RUNG : (rung + 1) * CANARIES_PER_RUNG]
         repeats[chosen], canary[chosen] = times, True
     return Split(repeats, canary, calibration)

@@ -16,10 +16,12 @@ class KeyValueCache:
 
     The cache is handed from call to call; no module remembers it.
     Memory for all the elements is taken once, at the first call.
+
+    Args:
+        elements: largest number of elements.
     """
 
     def __init__(self, elements: int) -> None:
-        """Prepare for at most `elements` elements."""
         self.length = 0
         self._elements = elements
         self._kept: tuple[Tensor, Tensor] | None = None
@@ -59,11 +61,14 @@ class KeyValueCache:
 class SelfAttention(nn.Module):
     """Attend to the past, with layer-normalised queries and keys.
 
+    Args:
+        width: channels of the residual stream.
+        heads: number of attention heads, which share their norms.
+
     Reference: arXiv 2411.00776, its implementation details.
     """
 
     def __init__(self, width: int, heads: int) -> None:
-        """Make the layer for `width` channels in `heads` heads, which share their norms."""
         super().__init__()
         self.heads = heads
         self.qkv = Linear(width, 3 * width)

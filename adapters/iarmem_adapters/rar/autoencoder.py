@@ -16,10 +16,13 @@ class ResidualBlock(nn.Module):
 
     Where the width changes, the shortcut starts from the convolved map, not from the input; the
     released weights were trained so.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output; the shortcut is a 1x1 convolution where they differ.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Make the block; the shortcut is a 1x1 convolution where the widths differ."""
         super().__init__()
         self.norm1 = GroupNorm(inputs, silu=True)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
@@ -40,10 +43,15 @@ class ResidualBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, the first of which changes the width."""
+    """The residual blocks of one resolution, the first of which changes the width.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        blocks: number of residual blocks.
+    """
 
     def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
-        """Make `blocks` blocks."""
         super().__init__()
         widths = [inputs] + [outputs] * blocks
         self.block = nn.ModuleList(map(ResidualBlock, widths[:-1], widths[1:]))
@@ -58,10 +66,16 @@ class Level(nn.Module):
 
 
 class UpLevel(Level):
-    """A resolution of the decoder, which hands on a map of double the size unless finest."""
+    """A resolution of the decoder, which hands on a map of double the size unless finest.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        blocks: number of residual blocks.
+        finest: whether no resolution follows.
+    """
 
     def __init__(self, inputs: int, outputs: int, blocks: int, *, finest: bool) -> None:
-        """Make the level."""
         super().__init__(inputs, outputs, blocks)
         self.finest = finest
         if not finest:
@@ -79,10 +93,15 @@ class UpLevel(Level):
 
 
 class Encoder(nn.Module):
-    """Turn images into feature maps, averaging 2x2 places between resolutions."""
+    """Turn images into feature maps, averaging 2x2 places between resolutions.
+
+    Args:
+        widths: channels at each resolution, fine to coarse.
+        res_blocks: residual blocks at each resolution.
+        code_width: channels of one code.
+    """
 
     def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
-        """Make the encoder for one width a resolution, fine to coarse."""
         super().__init__()
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
         inputs = widths[:1] + widths[:-1]
@@ -105,10 +124,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Turn feature maps into images; `up` is stored fine to coarse and run the other way."""
+    """Turn feature maps into images; `up` is stored fine to coarse and run the other way.
+
+    Args:
+        widths: channels at each resolution, fine to coarse.
+        res_blocks: residual blocks at each resolution.
+        code_width: channels of one code.
+    """
 
     def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
-        """Make the decoder for one width a resolution, fine to coarse."""
         super().__init__()
         self.conv_in = nn.Conv2d(code_width, widths[-1], 3, padding=1)
         self.mid = middle(widths[-1], res_blocks)

@@ -13,10 +13,14 @@ from .attention import NORM_EPS, KeyValueCache, SelfAttention
 
 
 class FeedForward(nn.Module):
-    """The MLP of a block: `fc1`, exact GELU, `fc2`, each its own module."""
+    """The MLP of a block: `fc1`, exact GELU, `fc2`, each its own module.
+
+    Args:
+        width: channels of the residual stream.
+        mlp_width: number of neurons.
+    """
 
     def __init__(self, width: int, mlp_width: int) -> None:
-        """Make the MLP for `width` channels and `mlp_width` neurons."""
         super().__init__()
         self.fc1 = Linear(width, mlp_width)
         self.act = nn.GELU()
@@ -35,10 +39,14 @@ class Block(nn.Module):
 
     The modulation is computed apart, by `adaLN_modulation`, since it depends on the label and
     the position alone: generation computes it for many positions at a time.
+
+    Args:
+        width: channels of the residual stream.
+        heads: number of attention heads.
+        mlp_width: number of neurons.
     """
 
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
-        """Make the block."""
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = SelfAttention(width, heads)
@@ -67,10 +75,13 @@ class Block(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """The layer norm before the head; it has no weights of its own."""
+    """The layer norm before the head; it has no weights of its own.
+
+    Args:
+        width: channels of the residual stream.
+    """
 
     def __init__(self, width: int) -> None:
-        """Make the norm for `width` channels."""
         super().__init__()
         self.adaLN_modulation = adaptive_linear(width, 2)
 

@@ -8,15 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_adapters.draws import Draws
-from iarmem_adapters.sampling import check_sampling, choose
+from iarmem_adapters.sampling import Draws, check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
 from .attention import KeyValueCache
-from .transformer import RARTransformer, deal
+from .transformer import RARTransformer, expand_rows
 
-AHEAD = 128
+ROWS_AHEAD = 128
 """Rows (conditions times elements) for which modulations are computed in one product.
 
 Each such product reads weights as large as a block's attention and half its MLP; so many rows
@@ -50,8 +49,9 @@ def complete(
 
     Reference: arXiv 2411.00776; guidance as in its released code.
     """
-    _check(transformer, prefix, sampling)
     known, total = prefix.shape[1], transformer.config.num_tokens
+    check_prefix(prefix, total)
+    check_sampling(sampling)
     tokens = prefix.new_empty((prefix.shape[0], total))
     tokens[:, :known] = prefix
     if known < total:
@@ -60,7 +60,7 @@ def complete(
     return tokens
 
 
-def guidance_strengths(tokens: int, guidance: float, power: float) -> Float[Tensor, " token"]:
+def guidance_weights(tokens: int, guidance: float, power: float) -> Float[Tensor, " token"]:
     """Return how strongly each token is guided.
 
     The strength goes from 1 at the first token to nearly `guidance` at the last one along half
@@ -83,8 +83,8 @@ class _Run:
         config, device = transformer.config, labels.device
         self.transformer, self.sampling = transformer, sampling
         self.guided = sampling.guidance != 0
-        self.generator = seeded_generator(sampling, labels)
-        self.strengths = guidance_strengths(
+        self.generator = published_generator(sampling, labels)
+        self.weights = guidance_weights(
             config.num_tokens, sampling.guidance, sampling.guidance_power
         ).to(device)
         self.labels, self.rows = labels, None
@@ -100,7 +100,7 @@ class _Run:
         """Choose all tokens after the first `known`, which stand in `tokens` already."""
         tokens[:, known] = self._read(tokens[:, :known])
         last = tokens.shape[1] + 1
-        span = max(1, AHEAD // len(self.labels))
+        span = max(1, ROWS_AHEAD // len(self.labels))
         for begin in range(known + 2, last, span):
             end = min(begin + span, last)
             *blocks, head = self._ahead(begin, end)
@@ -112,19 +112,23 @@ class _Run:
 
     def _read(self, prefix: Int[Tensor, "image prefix"]) -> Int[Tensor, " image"]:
         """Fill the caches from the prefix in one pass, and choose the token after it."""
-        labels = deal(self.labels, self.rows)
+        labels = expand_rows(self.labels, self.rows)
         x = self.transformer.embed(labels, torch.cat((prefix, prefix)) if self.guided else prefix)
         condition = self.transformer.condition(self.labels, 0, x.shape[1])
-        modulations = (deal(one, self.rows) for one in self.transformer.modulations(condition))
+        modulations = (
+            expand_rows(one, self.rows) for one in self.transformer.modulations(condition)
+        )
         x = self.transformer.run_blocks(x, modulations, self.caches)
-        head = deal(self.transformer.head_modulation(condition[:, -1:]), self.rows)
+        head = expand_rows(self.transformer.head_modulation(condition[:, -1:]), self.rows)
         return self._choose(x[:, -1:], head, prefix.shape[1])
 
     def _ahead(self, begin: int, end: int) -> list[Tensor]:
         """Return the modulations of all blocks and of the head for some elements at once."""
         condition = self.transformer.condition(self.labels, begin, end)
         head = self.transformer.head_modulation(condition)
-        return [deal(one, self.rows) for one in (*self.transformer.modulations(condition), head)]
+        return [
+            expand_rows(one, self.rows) for one in (*self.transformer.modulations(condition), head)
+        ]
 
     def _embed(self, chosen: Int[Tensor, "image 1"], element: int) -> Tensor:
         x: Tensor = self.transformer.embeddings(chosen)
@@ -134,31 +138,26 @@ class _Run:
     def _choose(self, x: Tensor, head: Tensor, token: int) -> Int[Tensor, " image"]:
         logits = self.transformer.logits(x, head)
         if self.guided:
-            with_class, without = logits.chunk(2)
-            logits = without + (with_class - without) * self.strengths[token]
+            logits = guided(logits, self.weights[token], as_sum=True)
         return choose(logits, self.sampling, self.generator)[:, 0]
 
 
-def seeded_generator(sampling: Sampling, labels: Tensor) -> torch.Generator | Draws | None:
+def published_generator(sampling: Sampling, labels: Tensor) -> torch.Generator | Draws | None:
     """Return where random numbers come from, past the one that the published sampler skips.
 
     That sampler draws one number an image before the first token, to drop labels in training.
     """
-    if sampling.greedy:
-        return None
-    if isinstance(sampling.seed, tuple):
-        return Draws(sampling.seed, labels.device)
-    generator = None
-    if sampling.seed is not None:
-        generator = torch.Generator(labels.device).manual_seed(sampling.seed)
-    torch.rand(labels.shape, generator=generator, device=labels.device)
+    generator = seeded_generator(sampling, labels.device)
+    if not sampling.greedy and not isinstance(generator, Draws):
+        torch.rand(labels.shape, generator=generator, device=labels.device)
     return generator
 
 
-def _check(transformer: RARTransformer, prefix: Tensor, sampling: Sampling) -> None:
-    if prefix.shape[1] > transformer.config.num_tokens:
-        raise InputError(
-            f"got a prefix of {prefix.shape[1]} tokens, expected at most "
-            f"{transformer.config.num_tokens}"
-        )
-    check_sampling(sampling)
+def check_prefix(prefix: Int[Tensor, "image prefix"], num_tokens: int) -> None:
+    """Refuse a prefix that is longer than an image.
+
+    Raises:
+        InputError: it has more than `num_tokens` tokens.
+    """
+    if prefix.shape[1] > num_tokens:
+        raise InputError(f"got a prefix of {prefix.shape[1]} tokens, expected at most {num_tokens}")

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from iarmem_adapters.checkpoints.files import State
-from iarmem_adapters.checkpoints.identify import Kind
+from iarmem_adapters.checkpoints.identify import Signature
 from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
 
 from .tokenizer import MaskGITVQGANConfig
 from .transformer import SPARE_POSITIONS, RARConfig
 
-TRANSFORMER = Kind(
+TRANSFORMER = Signature(
     "RAR transformer",
     "--weights",
     ("target_aware_pos_embed", "timesteps_embeddings", "embeddings.weight", "lm_head.weight"),
 )
-TOKENIZER = Kind(
+TOKENIZER = Signature(
     "RAR tokenizer",
     "--tokenizer",
     ("encoder.mid.0.conv1.weight", "decoder.mid.0.conv1.weight", "decoder.up.1.upsample_conv.bias"),
@@ -35,7 +35,7 @@ def transformer_sizes(state: State) -> RARConfig:
     codes = state["lm_head.weight"].shape[0]
     classes = state["embeddings.weight"].shape[0] - codes - 2
     if head_width == 0 or width % head_width:
-        raise ValueError(f"its width {width} is no multiple of its heads' width {head_width}")
+        raise ValueError(f"its width {width} is not a multiple of its heads' width {head_width}")
     if tokens < 1 or classes < 1:
         raise ValueError(f"its tables leave {tokens} tokens an image and {classes} classes")
     return RARConfig(

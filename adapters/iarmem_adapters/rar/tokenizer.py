@@ -40,10 +40,14 @@ class MaskGITVQGANConfig:
 
 
 class Quantizer(nn.Module):
-    """Turn feature maps into tokens and back."""
+    """Turn feature maps into tokens and back.
+
+    Args:
+        vocab_size: number of codes.
+        code_width: channels of one code.
+    """
 
     def __init__(self, vocab_size: int, code_width: int) -> None:
-        """Make the quantiser."""
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, code_width)
 
@@ -66,7 +70,7 @@ class Quantizer(nn.Module):
         """Return the square code map of tokens; gradients pass.
 
         Raises:
-            ValueError: the number of tokens is no square.
+            ValueError: the number of tokens is not a square.
         """
         side = math.isqrt(tokens.shape[1])
         if side * side != tokens.shape[1]:
@@ -82,11 +86,13 @@ class MaskGITVQGAN(nn.Module):
     The parts are public, for training: `features`, the module `quantize` (see `Quantizer`) and
     `decode_features`. No call draws random numbers.
 
+    Args:
+        config: sizes of the tokenizer, whose weights are drawn afresh.
+
     Reference: arXiv 2202.04200, as used by arXiv 2411.00776.
     """
 
     def __init__(self, config: MaskGITVQGANConfig) -> None:
-        """Make the tokenizer with freshly drawn weights."""
         super().__init__()
         self.config = config
         widths = tuple(config.ch * factor for factor in config.ch_mult)
@@ -111,7 +117,7 @@ class MaskGITVQGAN(nn.Module):
             int64 codes in raster order.
 
         Raises:
-            ValueError: a side is no multiple of `config.patch`.
+            ValueError: a side is not a multiple of `config.patch`.
         """
         with torch.no_grad():
             tokens: Tensor = self.quantize(self.features(images))
@@ -121,7 +127,7 @@ class MaskGITVQGAN(nn.Module):
         """Return the square images of tokens, RGB in [0, 1].
 
         Raises:
-            ValueError: the number of tokens is no square.
+            ValueError: the number of tokens is not a square.
         """
         return self.decode_features(self.quantize.embed(tokens))
 
@@ -135,7 +141,7 @@ class MaskGITVQGAN(nn.Module):
             images: see `encode`.
 
         Raises:
-            ValueError: a side is no multiple of `config.patch`.
+            ValueError: a side is not a multiple of `config.patch`.
         """
         height, width = images.shape[2:]
         if height % self.config.patch or width % self.config.patch or not height * width:

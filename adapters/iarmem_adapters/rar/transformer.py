@@ -24,8 +24,8 @@ class RARConfig:
     Attributes:
         depth: number of blocks.
         width: channels of the residual stream; a multiple of `heads`.
-        heads: attention heads a block.
-        mlp_width: neurons a block.
+        heads: attention heads in each block.
+        mlp_width: neurons in each block.
         num_tokens: tokens of one image, in raster order.
         vocab_size: codes of the tokenizer.
         num_classes: classes; one more label, `num_classes` itself, means no class.
@@ -49,15 +49,16 @@ class RARTransformer(nn.Module):
     Inside, a sequence is ``[start, class, token 1 .. token n]``. Element k, counted from 0, holds
     token k - 1 and predicts token k, so the last token of N is predicted by element N.
 
+    Args:
+        config: sizes of the transformer, whose weights are drawn afresh.
+
+    Raises:
+        ValueError: the width is not a multiple of the heads, or there are no tokens.
+
     Reference: arXiv 2411.00776, section 3.
     """
 
     def __init__(self, config: RARConfig) -> None:
-        """Make the transformer with freshly drawn weights.
-
-        Raises:
-            ValueError: the width is no multiple of the heads, or there are no tokens.
-        """
         super().__init__()
         _check(config)
         self.config = config
@@ -101,8 +102,8 @@ class RARTransformer(nn.Module):
         if len(classes) == len(labels):  # in an order of their own
             classes, rows = labels, None
         condition = self.condition(classes, 0, x.shape[1])
-        x = self.run_blocks(x, (deal(one, rows) for one in self.modulations(condition)))
-        return self.logits(x[:, 1:], deal(self.head_modulation(condition[:, 1:]), rows))
+        x = self.run_blocks(x, (expand_rows(one, rows) for one in self.modulations(condition)))
+        return self.logits(x[:, 1:], expand_rows(self.head_modulation(condition[:, 1:]), rows))
 
     def embed(
         self, labels: Int[Tensor, " image"], tokens: Int[Tensor, "image token"]
@@ -183,7 +184,7 @@ class RARTransformer(nn.Module):
         return embedded.unsqueeze(1)
 
 
-def deal(of_classes: Tensor, rows: Tensor | None) -> Tensor:
+def expand_rows(of_classes: Tensor, rows: Tensor | None) -> Tensor:
     """Return each image's modulations, of those of the classes; one class is not copied."""
     if rows is None:
         return of_classes

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from iarmem_adapters.organisms import RAR_ORGANISM, rar_organism
+from iarmem_adapters.organisms import organism
 from iarmem_plugin.data.augmentation import TenCrops, Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
+ORGANISM = "rar-organism"
 REPOSITORIES = ("yucornetto/RAR", "fun-research/TiTok")
 TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"
 RESOLUTION = 256
@@ -23,14 +25,14 @@ class Sizes:
     """What a released transformer is built from, and how it was sampled.
 
     Attributes:
-        depth: blocks.
+        depth: number of blocks.
         width: channels of the residual stream.
-        mlp_width: neurons a block.
-        parameters: of the transformer.
+        mlp_width: neurons in each block.
+        parameters: number of the transformer's parameters.
         guidance: classifier-free guidance as published.
         guidance_power: exponent of its schedule.
         temperature: divides the logits.
-        heads: attention heads a block.
+        heads: attention heads in each block.
     """
 
     depth: int
@@ -54,7 +56,7 @@ SIZES: Mapping[str, Sizes] = {
 def variants() -> dict[str, Variant]:
     """Return what is known about each RAR model, by name."""
     released = {name: _released(name, sizes) for name, sizes in SIZES.items()}
-    return released | {RAR_ORGANISM: _organism()}
+    return released | {ORGANISM: _organism()}
 
 
 def _released(name: str, sizes: Sizes) -> Variant:
@@ -81,7 +83,7 @@ def _released(name: str, sizes: Sizes) -> Variant:
 
 def _organism() -> Variant:
     return Variant(
-        name=RAR_ORGANISM,
+        name=ORGANISM,
         family="rar",
         blocks=4,
         neurons=384,
@@ -94,5 +96,5 @@ def _organism() -> Variant:
         files=("bundled",),
         source="bundled; made by examples/train_organism.py",
         licence="Apache-2.0",
-        organism=rar_organism,
+        organism=partial(organism, "rar"),
     )

@@ -19,10 +19,12 @@ class KeyValueCache:
     `modulation` keeps what the block made of the class, which no later call changes.
     The cache is handed from call to call; no module remembers it.
     Memory for all the tokens is taken once, at the first call.
+
+    Args:
+        tokens: largest number of tokens.
     """
 
     def __init__(self, tokens: int) -> None:
-        """Prepare for at most `tokens` tokens."""
         self.length = 0
         self.modulation: Tensor | None = None
         self._tokens = tokens
@@ -61,11 +63,14 @@ class KeyValueCache:
 class SelfAttention(nn.Module):
     """Attend with l2-normalised queries and keys and one learned scale a head.
 
+    Args:
+        width: channels of the residual stream.
+        heads: number of attention heads.
+
     Reference: arXiv 2404.02905, section 3.3 and its training details.
     """
 
     def __init__(self, width: int, heads: int) -> None:
-        """Make the layer for `width` channels in `heads` heads."""
         super().__init__()
         self.heads = heads
         self.scale_mul_1H11 = nn.Parameter(torch.full((1, heads, 1, 1), math.log(4.0)))

@@ -10,10 +10,14 @@ from iarmem_adapters.layers.group_norm import GroupNorm
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside a shortcut."""
+    """Two normalised 3x3 convolutions beside a shortcut.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output; the shortcut is a 1x1 convolution where they differ.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        """Make the block; the shortcut is a 1x1 convolution where the widths differ."""
         super().__init__()
         self.norm1 = GroupNorm(inputs, silu=True)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
@@ -32,10 +36,13 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over all places of a map, beside a shortcut."""
+    """Single-head self-attention over all places of a map, beside a shortcut.
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
-        """Make the block for `channels` channels."""
         super().__init__()
         self.norm = GroupNorm(channels, silu=False)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
@@ -52,10 +59,13 @@ class AttentionBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve both sides: pad one column right and one row below, then convolve by stride 2."""
+    """Halve both sides: pad one column right and one row below, then convolve by stride 2.
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
-        """Make the layer for `channels` channels."""
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
@@ -68,10 +78,13 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double both sides: repeat each place, then convolve."""
+    """Double both sides: repeat each place, then convolve.
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
-        """Make the layer for `channels` channels."""
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
@@ -84,10 +97,16 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """The residual blocks of one resolution, with attention after each where asked."""
+    """The residual blocks of one resolution, with attention after each where asked.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output; the first block changes the width.
+        blocks: number of residual blocks.
+        attention: whether attention follows each block.
+    """
 
     def __init__(self, inputs: int, outputs: int, blocks: int, *, attention: bool) -> None:
-        """Make `blocks` blocks, the first of which changes the width."""
         super().__init__()
         widths = [inputs] + [outputs] * blocks
         self.block = nn.ModuleList(map(ResidualBlock, widths[:-1], widths[1:]))
@@ -106,10 +125,16 @@ class Level(nn.Module):
 
 
 class DownLevel(Level):
-    """A resolution of the encoder, which hands on a map of half the size unless it is the last."""
+    """A resolution of the encoder, which hands on a map of half the size unless it is the last.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        blocks: number of residual blocks.
+        last: whether no resolution follows; the last one has attention.
+    """
 
     def __init__(self, inputs: int, outputs: int, blocks: int, *, last: bool) -> None:
-        """Make the level; the last one has attention."""
         super().__init__(inputs, outputs, blocks, attention=last)
         self.downsample = nn.Identity() if last else Downsample(outputs)
 
@@ -122,12 +147,19 @@ class DownLevel(Level):
 
 
 class UpLevel(Level):
-    """A resolution of the decoder, which hands on a map of double the size unless finest."""
+    """A resolution of the decoder, which hands on a map of double the size unless finest.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        blocks: number of residual blocks.
+        coarsest: whether it is the first; the coarsest one has attention.
+        finest: whether no resolution follows.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, blocks: int, *, coarsest: bool, finest: bool
     ) -> None:
-        """Make the level; the coarsest one has attention."""
         super().__init__(inputs, outputs, blocks, attention=coarsest)
         self.upsample = nn.Identity() if finest else Upsample(outputs)
 
@@ -140,10 +172,13 @@ class UpLevel(Level):
 
 
 class Middle(nn.Module):
-    """Block, attention, block at the coarsest resolution."""
+    """Block, attention, block at the coarsest resolution.
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
-        """Make the three for `channels` channels."""
         super().__init__()
         self.block_1 = ResidualBlock(channels, channels)
         self.attn_1 = AttentionBlock(channels)
@@ -158,10 +193,15 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Turn images into feature maps, halving the sides between resolutions."""
+    """Turn images into feature maps, halving the sides between resolutions.
+
+    Args:
+        widths: channels at each resolution, fine to coarse.
+        res_blocks: residual blocks at each resolution.
+        code_width: channels of one code.
+    """
 
     def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
-        """Make the encoder for one width a resolution, fine to coarse."""
         super().__init__()
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
@@ -186,10 +226,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Turn feature maps into images; `up` is stored fine to coarse and run the other way."""
+    """Turn feature maps into images; `up` is stored fine to coarse and run the other way.
+
+    Args:
+        widths: channels at each resolution, fine to coarse.
+        res_blocks: residual blocks at each resolution.
+        code_width: channels of one code.
+    """
 
     def __init__(self, widths: tuple[int, ...], res_blocks: int, code_width: int) -> None:
-        """Make the decoder for one width a resolution, fine to coarse."""
         super().__init__()
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(code_width, widths[-1], 3, padding=1)

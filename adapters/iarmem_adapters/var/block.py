@@ -15,10 +15,13 @@ NORM_EPS = 1e-6
 
 
 class FeedForward(nn.Module):
-    """The MLP of a block: `fc1`, tanh-approximated GELU, `fc2`, each its own module."""
+    """The MLP of a block: `fc1`, tanh-approximated GELU, `fc2`, each its own module.
+
+    Args:
+        width: channels of the residual stream; there are four times as many neurons.
+    """
 
     def __init__(self, width: int) -> None:
-        """Make the MLP for `width` channels and four times as many neurons."""
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
         self.act = TanhGELU()
@@ -31,10 +34,16 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer block with adaptive layer norms and output gates."""
+    """One transformer block with adaptive layer norms and output gates.
+
+    Args:
+        width: channels of the residual stream.
+        heads: number of attention heads.
+        shared: whether all blocks share their adaptive norms; the block then owns only its offset,
+            `ada_gss`.
+    """
 
     def __init__(self, width: int, heads: int, *, shared: bool) -> None:
-        """Make the block; with shared adaptive norms it owns only their offset, `ada_gss`."""
         super().__init__()
         self.shared = shared
         if self.shared:
@@ -79,10 +88,13 @@ class Block(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """The class-conditional layer norm before the head."""
+    """The class-conditional layer norm before the head.
+
+    Args:
+        width: channels of the residual stream.
+    """
 
     def __init__(self, width: int) -> None:
-        """Make the norm for `width` channels."""
         super().__init__()
         self.ada_lin = adaptive_linear(width, 2)
 

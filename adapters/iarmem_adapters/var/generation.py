@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from iarmem_adapters.draws import Draws
-from iarmem_adapters.sampling import check_sampling, choose
+from iarmem_adapters.sampling import check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
@@ -90,7 +89,9 @@ class _Run:
     def step(self, scale: int) -> Int[Tensor, "image place"]:
         """Choose the tokens of the next scale."""
         seen = self._blocks(self.next, self.starts[scale])
-        logits = self._guide(self.transformer.logits(seen, self.condition), scale)
+        logits = self.transformer.logits(seen, self.condition)
+        if self.guided:
+            logits = guided(logits, guidance_weight(self.sampling, scale, len(self.starts) - 1))
         tokens = choose(logits, self.sampling, self.generator)
         if scale < len(self.starts) - 2:
             self._take(tokens, scale)
@@ -109,21 +110,10 @@ class _Run:
         rows = self.transformer.embed(self.quantizer.next_input(self.fhat, scale))
         self.next = torch.cat((rows, rows)) if self.guided else rows
 
-    def _guide(self, logits: Tensor, scale: int) -> Tensor:
-        if not self.guided:
-            return logits
-        strength = self.sampling.guidance * scale / max(len(self.starts) - 2, 1)
-        with_class, without = logits.chunk(2)
-        return torch.lerp(without, with_class, 1 + strength)
 
-
-def seeded_generator(sampling: Sampling, device: torch.device) -> torch.Generator | Draws | None:
-    """Return where random numbers come from; None where none are drawn, or from the global one."""
-    if sampling.greedy or sampling.seed is None:
-        return None
-    if isinstance(sampling.seed, tuple):
-        return Draws(sampling.seed, device)
-    return torch.Generator(device).manual_seed(sampling.seed)
+def guidance_weight(sampling: Sampling, scale: int, scales: int) -> float:
+    """Return the weight of the class, see `guided`: from 1 at the first scale, linearly."""
+    return 1 + sampling.guidance * scale / max(scales - 1, 1)
 
 
 def known_scales(tokens: int, ends: tuple[int, ...]) -> int:

@@ -12,47 +12,47 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iarmem_adapters.class_conditional import Driver
 from iarmem_adapters.official import attributes_set, evaluating, generators_kept
-from iarmem_adapters.sampling import check_sampling, choose
+from iarmem_adapters.sampling import check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
 
-from .adapter import VARAdapter, layout_of, own_variant
-from .generation import known_scales, seeded_generator
+from .generation import guidance_weight, known_scales
 from .official_checks import check_tokenizer, check_transformer, is_official
-
-__all__ = ["OfficialVARAdapter", "is_official"]
+from .transformer import VARConfig
 
 DEPRECATED = r"`torch\.(cuda|cpu)\.amp\.autocast"
 
 
-class OfficialVARAdapter(VARAdapter):
+class OfficialVARDriver(Driver):
     """The official VAR transformer with the tokenizer that it holds.
 
     Their own modules compute everything; nothing is copied, and no flag stays changed.
 
+    Args:
+        network: the transformer, out of every wrapper.
+        tokenizer: None, or the one that the transformer holds, or one of equal weights.
+
+    Raises:
+        InputError: something in them would give wrong numbers.
+
     Reference: arXiv 2404.02905.
     """
 
-    network: Any
-    tokenizer: Any
+    config: VARConfig
 
     def __init__(self, network: nn.Module, tokenizer: nn.Module | None) -> None:
-        """Check the objects.
-
-        Args:
-            network: the transformer, out of every wrapper.
-            tokenizer: None, or the one that the transformer holds, or one of equal weights.
-
-        Raises:
-            InputError: something in them would give wrong numbers.
-        """
         self.config = check_transformer(network)
         self.network = network
         self.tokenizer = check_tokenizer(network, self.config, tokenizer)
-        side = self.config.patch_nums[-1] * 2 ** (len(self.tokenizer.encoder.down) - 1)
-        self.variant = own_variant(network, self.config, side)
-        self.layout = layout_of(self.config)
+        self.side = self.config.patch_nums[-1] * 2 ** (len(self.tokenizer.encoder.down) - 1)
+        self.num_tokens = self.config.tokens
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        """Tell whether a model has the parts of the official VAR transformer."""
+        return is_official(model)
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -71,34 +71,25 @@ class OfficialVARAdapter(VARAdapter):
             warnings.filterwarnings("ignore", DEPRECATED, FutureWarning)
             yield
 
-    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
-        """Turn RGB images in [0, 1] into tokens of all scales.
-
-        Raises:
-            InputError: the images are of another size.
-        """
-        side = self.variant.resolution
-        if images.shape[2:] != (side, side):
-            given = "x".join(str(length) for length in images.shape[2:])
-            raise InputError(f"got images of {given} pixels, expected {side}x{side}: resize them")
+    def encode(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
+        """Turn RGB images in [0, 1] into tokens of all scales."""
         with self._tokenizer_flags():
             return torch.cat(self.tokenizer.img_to_idxBl(images * 2 - 1), dim=1)
 
     def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
-        """Turn tokens of all scales into RGB images in [0, 1]."""
+        """Turn tokens of all scales into RGB images in [0, 1].
+
+        Raises:
+            InputError: the tokens are not those of all scales.
+        """
         with self._tokenizer_flags():
             images = self.tokenizer.idxBl_to_img(self._split(tokens), True, last_one=True)
         return cast(Tensor, (images + 1) / 2)
 
-    def teacher_forced(
+    def inputs(
         self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
     ) -> ForwardInputs:
-        """Return labels and, for every position, the sum of the scales before it.
-
-        Raises:
-            InputError: a label outside the model's classes, or not all tokens of an image.
-        """
-        self._check_labels(labels)
+        """Return labels and, for every position, the sum of the scales before it."""
         with self._tokenizer_flags():
             x_in = self.tokenizer.quantize.idxBl_to_var_input(self._split(tokens))
         return ForwardInputs(kwargs={"label_B": labels, "x_BLCv_wo_first_l": x_in})
@@ -114,10 +105,9 @@ class OfficialVARAdapter(VARAdapter):
         So every pass is one that the official sampler makes: with its cache and without a mask.
 
         Raises:
-            InputError: a label outside the model's classes, or a prefix that does not end where a
-                scale ends.
+            InputError: a prefix that does not end where a scale ends, or sampling settings out
+                of range.
         """
-        self._check_labels(labels)
         check_sampling(sampling)
         known = known_scales(prefix.shape[1], (0, *self.config.ends))
         if known == len(self.config.patch_nums):
@@ -173,12 +163,11 @@ class _Run:
         codes = self.quantizer.embedding.weight
         fhat = codes.new_zeros(len(prefix), codes.shape[1], sides[-1], sides[-1])
         x = self.condition.unsqueeze(1) + self.network.pos_start
-        last = max(len(sides) - 1, 1)
         chosen = []
         for scale, (begin, end) in enumerate(itertools.pairwise(ends)):
             seen = self._blocks(x + self.positions[:, begin:end])
             given = prefix[:, begin:end]
-            chosen.append(given if given.shape[1] else self._choose(seen, scale / last))
+            chosen.append(given if given.shape[1] else self._choose(seen, scale))
             if end < ends[-1]:
                 fhat, x = self._next(fhat, chosen[-1], scale)
         return torch.cat(chosen, dim=1)
@@ -188,11 +177,11 @@ class _Run:
             x = block(x=x, cond_BD=self.shared, attn_bias=None)
         return x
 
-    def _choose(self, seen: Tensor, place: float) -> Tensor:
+    def _choose(self, seen: Tensor, scale: int) -> Tensor:
         logits = self.network.get_logits(seen, self.condition).float()
         if self.guided:
-            with_class, without = logits.chunk(2)
-            logits = torch.lerp(without, with_class, 1 + self.sampling.guidance * place)
+            scales = len(self.quantizer.v_patch_nums)
+            logits = guided(logits, guidance_weight(self.sampling, scale, scales))
         return choose(logits, self.sampling, self.generator)
 
     def _next(self, fhat: Tensor, tokens: Tensor, scale: int) -> tuple[Tensor, Tensor]:

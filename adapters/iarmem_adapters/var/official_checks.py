@@ -91,12 +91,12 @@ def check_tokenizer(network: Any, config: VARConfig, given: nn.Module | None) ->
 
     Args:
         network: the transformer.
-        config: its sizes.
-        given: what the user handed over beside it.
+        config: the transformer's sizes.
+        given: tokenizer that the user handed over beside it, if any.
 
     Raises:
-        InputError: it is no official tokenizer, does not fit the transformer, or differs from the
-            one given.
+        InputError: it is not an official tokenizer, does not fit the transformer, or differs from
+            the one given.
     """
     used = _own_tokenizer(network)
     parts = tuple(name for name, _ in used.named_children())

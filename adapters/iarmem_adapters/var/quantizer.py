@@ -27,10 +27,13 @@ def phi_table(scales: int) -> tuple[int, ...]:
 
 
 class PhiConvolutions(nn.Module):
-    """The four shared convolutions that smooth an up-sampled code map."""
+    """The four shared convolutions that smooth an up-sampled code map.
+
+    Args:
+        code_width: channels of one code.
+    """
 
     def __init__(self, code_width: int) -> None:
-        """Make the convolutions for `code_width` channels."""
         super().__init__()
         self.qresi_ls = nn.ModuleList(
             nn.Conv2d(code_width, code_width, 3, padding=1) for _ in range(PHI_CONVOLUTIONS)
@@ -44,11 +47,15 @@ class MultiScaleQuantizer(nn.Module):
     scale's size. Training code can walk the scales itself, with the residual `features - fhat`:
     `coarsen`, `nearest`, `embed`, `accumulate`; gradients pass through the last two.
 
+    Args:
+        patch_nums: side of each scale's square token map, coarse to fine.
+        vocab_size: number of codes.
+        code_width: channels of one code.
+
     Reference: arXiv 2404.02905, algorithms 1 and 2.
     """
 
     def __init__(self, patch_nums: tuple[int, ...], vocab_size: int, code_width: int) -> None:
-        """Make the quantiser for the given sides of token maps, coarse to fine."""
         super().__init__()
         self.patch_nums = patch_nums
         self.phi_index = phi_table(len(patch_nums))

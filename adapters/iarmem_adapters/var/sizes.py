@@ -7,18 +7,18 @@ import math
 import torch
 
 from iarmem_adapters.checkpoints.files import State
-from iarmem_adapters.checkpoints.identify import Kind
+from iarmem_adapters.checkpoints.identify import Signature
 from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
 
 from .tokenizer import VQVAEConfig
 from .transformer import VARConfig
 
-TRANSFORMER = Kind(
+TRANSFORMER = Signature(
     "VAR transformer",
     "--weights",
     ("pos_start", "pos_1LC", "lvl_1L", "word_embed.weight", "head_nm.ada_lin.1.weight"),
 )
-TOKENIZER = Kind(
+TOKENIZER = Signature(
     "VAR tokenizer",
     "--tokenizer",
     ("quant_conv.weight", "post_quant_conv.weight", "encoder.mid.block_1.conv1.weight"),
@@ -36,7 +36,7 @@ def transformer_sizes(state: State) -> VARConfig:
     width = state["pos_1LC"].shape[2]
     heads = state["blocks.0.attn.scale_mul_1H11"].shape[1]
     if heads == 0 or width % heads:
-        raise ValueError(f"its width {width} is no multiple of its {heads} heads")
+        raise ValueError(f"its width {width} is not a multiple of its {heads} heads")
     return VARConfig(
         depth=numbered(state, "blocks."),
         width=width,
@@ -49,7 +49,7 @@ def transformer_sizes(state: State) -> VARConfig:
     )
 
 
-def tokenizer_sizes(state: State, patch_nums: tuple[int, ...]) -> VQVAEConfig:
+def tokenizer_sizes(state: State, transformer: VARConfig) -> VQVAEConfig:
     """Return a tokenizer's sizes; its scales are the transformer's, since no weight tells them.
 
     Raises:
@@ -57,7 +57,7 @@ def tokenizer_sizes(state: State, patch_nums: tuple[int, ...]) -> VQVAEConfig:
         IndexError: an entry has too few dimensions.
         ValueError: shapes that no VAR tokenizer has.
     """
-    return VQVAEConfig(patch_nums, **autoencoder_sizes(state))
+    return VQVAEConfig(transformer.patch_nums, **autoencoder_sizes(state))
 
 
 def _sides(levels: torch.Tensor) -> tuple[int, ...]:

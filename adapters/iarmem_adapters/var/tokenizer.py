@@ -48,11 +48,13 @@ class MultiScaleVQVAE(nn.Module):
     The parts are public, for training and for generation: `features`, the module `quantize`
     (see `MultiScaleQuantizer`) and `decode_features`. No call draws random numbers.
 
+    Args:
+        config: sizes of the tokenizer, whose weights are drawn afresh.
+
     Reference: arXiv 2404.02905, section 3.2, algorithms 1 and 2.
     """
 
     def __init__(self, config: VQVAEConfig) -> None:
-        """Make the tokenizer with freshly drawn weights."""
         super().__init__()
         self.config = config
         widths = tuple(config.ch * factor for factor in config.ch_mult)

@@ -24,7 +24,7 @@ class VARConfig:
     Attributes:
         depth: number of blocks.
         width: channels of the residual stream; a multiple of `heads`.
-        heads: attention heads a block.
+        heads: attention heads in each block.
         patch_nums: side of each scale's square token map, coarse to fine.
         num_classes: classes; one more label, `num_classes` itself, means no class.
         vocab_size: codes of the tokenizer.
@@ -63,15 +63,16 @@ class VARTransformer(nn.Module):
     `attn_bias_for_masking` is kept because the checkpoints hold it: attention goes scale by scale
     over the same tokens that this mask leaves, which takes two thirds of the time.
 
+    Args:
+        config: sizes of the transformer, whose weights are drawn afresh.
+
+    Raises:
+        ValueError: the width is not a multiple of the heads, or there is no scale.
+
     Reference: arXiv 2404.02905, section 3.2 and figure 4.
     """
 
     def __init__(self, config: VARConfig) -> None:
-        """Make the transformer with freshly drawn weights.
-
-        Raises:
-            ValueError: the width is no multiple of the heads, or there is no scale.
-        """
         super().__init__()
         _check(config)
         self.config = config

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from iarmem_adapters.organisms import VAR_ORGANISM, var_organism
+from iarmem_adapters.organisms import organism
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
+ORGANISM = "var-organism"
 REPOSITORY = "FoundationVision/var"
 PATCH_NUMS_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 PATCH_NUMS_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
@@ -23,8 +25,8 @@ class Sizes:
     """What a released transformer is built from; its width is 64 times its depth.
 
     Attributes:
-        depth: blocks, and also heads.
-        parameters: of the transformer.
+        depth: number of blocks, and of heads in each.
+        parameters: number of the transformer's parameters.
         patch_nums: side of each scale's token map.
         shared_adaln: one adaptive-norm projection for all blocks.
     """
@@ -47,7 +49,7 @@ SIZES: Mapping[str, Sizes] = {
 def variants() -> dict[str, Variant]:
     """Return what is known about each VAR model, by name."""
     released = {name: _released(name, sizes) for name, sizes in SIZES.items()}
-    return released | {VAR_ORGANISM: _organism()}
+    return released | {ORGANISM: _organism()}
 
 
 def _released(name: str, sizes: Sizes) -> Variant:
@@ -70,7 +72,7 @@ def _released(name: str, sizes: Sizes) -> Variant:
 
 def _organism() -> Variant:
     return Variant(
-        name=VAR_ORGANISM,
+        name=ORGANISM,
         family="var",
         blocks=4,
         neurons=512,
@@ -83,5 +85,5 @@ def _organism() -> Variant:
         files=("bundled",),
         source="bundled; made by examples/train_organism.py",
         licence="Apache-2.0",
-        organism=var_organism,
+        organism=partial(organism, "var"),
     )

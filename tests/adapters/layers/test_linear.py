@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from iarmem_adapters.layers.linear import FEW, Linear
+from iarmem_adapters.layers.linear import FEW_ROWS, Linear
 
-ROWS = [1, FEW.start - 1, FEW.start, FEW.stop - 1, FEW.stop]
+ROWS = [1, FEW_ROWS.start - 1, FEW_ROWS.start, FEW_ROWS.stop - 1, FEW_ROWS.stop]
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -40,6 +40,6 @@ def test_results_without_gradients_are_those_of_torch(rows: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_torchs_own(dtype: torch.dtype) -> None:
     layer = Linear(24, 40).to(dtype)
-    x = torch.randn(FEW.start, 24).to(dtype)
+    x = torch.randn(FEW_ROWS.start, 24).to(dtype)
     with torch.no_grad():
         assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))

@@ -188,24 +188,3 @@ def test_parts_that_do_not_fit_each_other_are_refused() -> None:
         RARAdapter.from_model(make_transformer(vocab_size=64), make_tokenizer())
     with pytest.raises(InputError, match="15 tokens fill no square"):
         RARAdapter.from_model(make_transformer(num_tokens=15), make_tokenizer())
-
-
-def test_images_of_another_size_are_refused(adapter: RARAdapter) -> None:
-    with pytest.raises(InputError, match="images of 8x16 pixels, expected 8x8"):
-        adapter.tokenize(torch.zeros(1, 3, 8, 16))
-
-
-def test_too_few_tokens_are_refused(adapter: RARAdapter, tokens: Tensor, labels: Tensor) -> None:
-    with pytest.raises(InputError, match="got 15 tokens an image, expected 16"):
-        adapter.teacher_forced(tokens[:, 1:], labels)
-
-
-@pytest.mark.parametrize("label", [-1, CLASSES])
-def test_labels_outside_the_classes_are_refused(
-    adapter: RARAdapter, tokens: Tensor, label: int
-) -> None:
-    labels = torch.tensor([0, label, 1])
-    with pytest.raises(InputError, match="the model has the classes 0 to 4"):
-        adapter.teacher_forced(tokens, labels)
-    with pytest.raises(InputError, match="the model has the classes 0 to 4"):
-        adapter.complete(tokens[:, :0], labels, Sampling())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import iarmem_adapters.rar.generation as generation
 from iarmem_adapters.rar.attention import KeyValueCache
-from iarmem_adapters.rar.generation import complete, guidance_strengths
+from iarmem_adapters.rar.generation import complete, guidance_weights
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin.interfaces import Sampling
 
@@ -71,7 +71,7 @@ def test_how_many_modulations_are_computed_ahead_does_not_matter(
     ahead: int, small: RARTransformer, tokens: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = complete(small, tokens[:, :3], LABELS, GUIDED)
-    monkeypatch.setattr(generation, "AHEAD", ahead)
+    monkeypatch.setattr(generation, "ROWS_AHEAD", ahead)
     assert torch.equal(expected, complete(small, tokens[:, :3], LABELS, GUIDED))
 
 
@@ -98,11 +98,11 @@ def test_completion_of_an_image_does_not_depend_on_the_others(
 def test_guidance_grows_along_half_a_cosine_from_1_at_the_first_token() -> None:
     # (1 - cos(pi * (k / 4)**1)) / 2 = 0, 0.1464, 0.5, 0.8536; times 10, plus 1
     expected = torch.tensor([1.0, 2.4645, 6.0, 9.5355])
-    torch.testing.assert_close(guidance_strengths(4, 11.0, 1.0), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(guidance_weights(4, 11.0, 1.0), expected, rtol=0, atol=1e-4)
 
 
 def test_guidance_of_power_0_is_the_same_at_every_token() -> None:
-    assert guidance_strengths(4, 11.0, 0.0).tolist() == [11.0] * 4  # 0 ** 0 is 1
+    assert guidance_weights(4, 11.0, 0.0).tolist() == [11.0] * 4  # 0 ** 0 is 1
 
 
 def test_same_seed_same_tokens_and_the_global_generator_is_left_alone(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from iarmem_adapters.rar.adapter import layout
+from iarmem_adapters.rar.family import layout_of
 from iarmem_adapters.rar.generation import complete
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
@@ -121,7 +121,7 @@ def test_logits_without_a_class(case: Case) -> None:
 
 
 def test_activations_that_predict_the_last_token(case: Case) -> None:
-    (scale,) = layout(case.transformer).scales
+    (scale,) = layout_of(case.transformer.config).scales
     scaled = [block[:, scale.tokens].abs().mean(1) for block in case.activations]
     actual = torch.stack(scaled, dim=1)
     close(actual[..., :: case.step("neuron")], case.golden["fc1_abs_last"])

@@ -60,7 +60,7 @@ def test_both_are_given_the_same_share_of_their_tokens() -> None:
 
 
 def test_both_learned_from_the_same_pictures_with_the_same_repeats() -> None:
-    var, rar = organisms.var_organism(), organisms.rar_organism()
+    var, rar = organisms.organism("var"), organisms.organism("rar")
     assert np.array_equal(var.repeats, rar.repeats)
     assert var.pictures.digest == rar.pictures.digest
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iarmem_adapters.rar.adapter import RARAdapter, layout
+from iarmem_adapters.rar.adapter import RARAdapter
+from iarmem_adapters.rar.family import layout_of
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin.data.augmentation import Views
@@ -59,7 +60,7 @@ def test_a_band_is_the_mean_of_the_states_that_predict_its_tokens(
 
 def test_candidates_are_ranked_by_the_attacks_last_99_tokens() -> None:
     network = RARTransformer(RARConfig(1, 32, 2, 40, 256, vocab_size=32, num_classes=5))
-    assert layout(network).ranked_tokens == len(range(157, 256))
+    assert layout_of(network.config).ranked_tokens == len(range(157, 256))
 
 
 def test_candidates_of_another_size_are_ranked_by_as_large_a_share(adapter: RARAdapter) -> None:

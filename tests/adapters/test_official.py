@@ -318,23 +318,6 @@ def test_a_tokenizer_on_another_device_is_refused() -> None:
         check_devices(nn.Linear(1, 1), nn.Linear(1, 1, device="meta"))
 
 
-@pytest.mark.parametrize("side", [4, 6])
-def test_pictures_of_another_size_are_refused(var: Any, rar: Any, vqgan: Any, side: int) -> None:
-    for model in (wrap(var), wrap(rar, vqgan)):
-        if model.adapter.variant.resolution != side:
-            with pytest.raises(InputError, match=f"got images of {side}x{side} pixels, expected"):
-                model.tokenize(torch.zeros(1, 3, side, side))
-
-
-def test_labels_and_tokens_that_do_not_fit_are_refused(var: Any, rar: Any, vqgan: Any) -> None:
-    for model in (wrap(var), wrap(rar, vqgan)):
-        tokens = torch.zeros(1, len(model.tokenize(torch.zeros(1, 3, *side(model)))[0])).long()
-        with pytest.raises(InputError, match="the model has the classes 0 to 2"):
-            model.logits(tokens, torch.tensor([3]))
-        with pytest.raises(InputError, match=r"tokens an image, expected"):
-            model.logits(tokens[:, 1:], torch.tensor([0]))
-
-
 def side(model: Any) -> tuple[int, int]:
     return (model.adapter.variant.resolution,) * 2
 

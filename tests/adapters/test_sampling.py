@@ -6,8 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from iarmem_adapters.draws import BLOCK, Draws
-from iarmem_adapters.sampling import choose
+from iarmem_adapters.sampling import NUMBERS_PER_DRAW, Draws, choose
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
 
@@ -33,7 +32,7 @@ def test_numbers_go_on_from_call_to_call_past_a_block() -> None:
     probabilities = torch.full((2, 1500, 9), 1 / 9)
     together = Draws([1, 2], CPU).choose(probabilities)
     parts = Draws([1, 2], CPU)
-    sizes = (1, BLOCK - 2, 3, 1500 - BLOCK - 2)
+    sizes = (1, NUMBERS_PER_DRAW - 2, 3, 1500 - NUMBERS_PER_DRAW - 2)
     apart = [parts.choose(probabilities[:, :size]) for size in sizes]
     assert torch.equal(torch.cat(apart, dim=1), together)
 

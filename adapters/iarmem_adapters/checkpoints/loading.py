@@ -1,0 +1,152 @@
+"""Load a family's transformer and tokenizer from their two files, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from iarmem_adapters.organisms import weight_files
+from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.models.hub import named_files
+
+from .files import State, file_facts, read_weights
+from .filling import load_strictly
+from .identify import Signature, select
+from .sizes import check_codes, check_sizes, infer
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """How one of a family's two networks is told by its weights, and built.
+
+    Attributes:
+        signature: the entries that tell its weights.
+        build: its class, called with its sizes.
+        infer: reads its sizes from its weights; a tokenizer's is given the transformer's sizes,
+            as `transformer`, too.
+    """
+
+    signature: Signature
+    build: type[nn.Module]
+    infer: Callable[..., Any]
+
+
+def _as_it_is(state: State, config: Any) -> None:
+    """Leave a tokenizer's weights alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The two networks of a family, and the sizes that are known.
+
+    Attributes:
+        name: the family's name, which loads weights of any size.
+        variants: gives what is known about each model, by name.
+        configs: gives the sizes of a variant's transformer and tokenizer.
+        transformer: its transformer.
+        tokenizer: its image tokenizer.
+        shared: names of the sizes that the two must share.
+        adapt: changes a tokenizer's weights in place to fit its sizes, where that changes no
+            result.
+    """
+
+    name: str
+    variants: Callable[[], Mapping[str, Variant]]
+    configs: Callable[[str], tuple[Any, Any]]
+    transformer: Blueprint
+    tokenizer: Blueprint
+    shared: tuple[str, ...]
+    adapt: Callable[[State, Any], None] = _as_it_is
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Two networks in evaluation mode, with their weights.
+
+    Attributes:
+        transformer: the transformer.
+        tokenizer: its image tokenizer.
+        files: what identifies each file, by its role; see `Adapter`.
+    """
+
+    transformer: nn.Module
+    tokenizer: nn.Module
+    files: Mapping[str, Mapping[str, str | int]]
+
+
+def load_networks(
+    family: Family,
+    name: str,
+    files: tuple[Path | None, Path | None],
+    *,
+    device: str,
+    dtype: torch.dtype,
+    sizes: tuple[Any, Any] | None = None,
+) -> Loaded:
+    """Return a transformer and its tokenizer with their weights.
+
+    Args:
+        family: what is known about the family.
+        name: name of a variant, or the family's own name for weights of any size.
+        files: the transformer's and the tokenizer's file; an organism needs none.
+        device: device for both networks, in torch's naming.
+        dtype: precision of the transformer; the tokenizer stays in float32.
+        sizes: sizes that the weights must have; by default those of the variant or, for the
+            family's name, whatever their shapes tell.
+
+    Raises:
+        InputError: a file that is not named, or named for an organism, or not there.
+        WeightsError: a file that does not hold such weights.
+    """
+    variant = family.variants().get(name)
+    organism = variant is not None and variant.organism is not None
+    bundled = weight_files(family.name) if organism else None
+    paths = named_files(name, variant, *files, bundled=bundled)
+    if sizes is None and variant is not None:
+        sizes = family.configs(name)
+    asked = (None, None) if sizes is None else sizes
+    network, place = _transformer(family, paths[0], name, asked[0], device, dtype)
+    tokenizer, other_place = _tokenizer(family, paths[1], name, network.config, asked[1], device)
+    facts = {
+        "transformer": file_facts(paths[0], place),
+        "tokenizer": file_facts(paths[1], other_place),
+    }
+    return Loaded(network, tokenizer, facts)
+
+
+def _transformer(
+    family: Family, path: Path, name: str, asked: Any, device: str, dtype: torch.dtype
+) -> tuple[nn.Module, str]:
+    """Return the transformer and the place of its weights in the file."""
+    blueprint = family.transformer
+    place, state = select(read_weights(path), blueprint.signature)
+    config = infer(blueprint.infer, state, path, name)
+    if asked is not None:
+        released = {known: family.configs(known)[0] for known in family.variants()}
+        check_sizes(config, asked, path=path, name=name, family=family.name, released=released)
+    with torch.device("meta"):
+        network = blueprint.build(config)
+    load_strictly(network, state, path=path, what=name, device=device, dtype=dtype)
+    return network.eval(), place
+
+
+def _tokenizer(
+    family: Family, path: Path, name: str, transformer: Any, asked: Any, device: str
+) -> tuple[nn.Module, str]:
+    """Return the tokenizer and the place of its weights in the file."""
+    blueprint, what = family.tokenizer, f"the tokenizer of {name}"
+    place, state = select(read_weights(path), blueprint.signature)
+    found = infer(partial(blueprint.infer, transformer=transformer), state, path, what)
+    check_codes(found, transformer, family.shared, path=path, what=what)
+    config = found if asked is None else asked
+    family.adapt(state, config)
+    with torch.device("meta"):
+        tokenizer = blueprint.build(config)
+    load_strictly(tokenizer, state, path=path, what=what, device=device, dtype=torch.float32)
+    return tokenizer.eval(), place

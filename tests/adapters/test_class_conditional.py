@@ -1,0 +1,90 @@
+"""What every class-conditional adapter does, whoever built its networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from iarmem_adapters.class_conditional import ClassConditionalAdapter
+from iarmem_adapters.rar.adapter import RARAdapter
+from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
+from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
+from iarmem_adapters.var.adapter import VARAdapter
+from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
+from iarmem_adapters.var.transformer import VARConfig, VARTransformer
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Sampling
+
+CLASSES = 3
+SIDES = (1, 2, 4)
+VAR = VARConfig(2, 16, 2, SIDES, num_classes=CLASSES, vocab_size=16, code_width=4)
+VQVAE = VQVAEConfig(SIDES, ch=8, ch_mult=(1, 2), res_blocks=1, vocab_size=16, code_width=4)
+RAR = RARConfig(2, 16, 2, 24, num_tokens=16, vocab_size=16, num_classes=CLASSES)
+VQGAN = MaskGITVQGANConfig(ch=8, ch_mult=(1, 2), res_blocks=1, vocab_size=16, code_width=4)
+
+
+@pytest.fixture(params=["our var", "our rar", "official var", "official rar"])
+def adapter(
+    request: pytest.FixtureRequest, standin: Callable[[str], ModuleType]
+) -> ClassConditionalAdapter:
+    """An adapter for pictures of 8x8 pixels."""
+    torch.manual_seed(0)
+    if request.param == "our var":
+        return VARAdapter.from_model(VARTransformer(VAR).eval(), MultiScaleVQVAE(VQVAE).eval())
+    if request.param == "our rar":
+        return RARAdapter.from_model(RARTransformer(RAR).eval(), MaskGITVQGAN(VQGAN).eval())
+    made = standin(request.param.removeprefix("official "))
+    if request.param == "official var":
+        return VARAdapter.from_model(made.VAR(made.VQVAE(VQVAE), VAR), None)
+    return RARAdapter.from_model(made.RAR(RAR), made.PretrainedTokenizer(VQGAN))
+
+
+@pytest.fixture
+def tokens(adapter: ClassConditionalAdapter) -> Tensor:
+    return adapter.tokenize(torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("size", [(8, 16), (16, 16), (4, 4), (6, 8)])
+def test_pictures_of_another_size_are_refused(
+    adapter: ClassConditionalAdapter, size: tuple[int, int]
+) -> None:
+    given = "x".join(map(str, size))
+    with pytest.raises(InputError, match=f"got images of {given} pixels, expected 8x8: resize"):
+        adapter.tokenize(torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_labels_outside_the_classes_are_refused(
+    adapter: ClassConditionalAdapter, tokens: Tensor, label: int
+) -> None:
+    labels = torch.tensor([0, label, 1])
+    with pytest.raises(InputError, match="the model has the classes 0 to 2"):
+        adapter.teacher_forced(tokens, labels)
+    with pytest.raises(InputError, match="the model has the classes 0 to 2"):
+        adapter.complete(tokens[:, :0], labels, Sampling())
+
+
+def test_too_few_tokens_are_refused(adapter: ClassConditionalAdapter, tokens: Tensor) -> None:
+    total = tokens.shape[1]
+    with pytest.raises(InputError, match=f"got {total - 1} tokens an image, expected {total}"):
+        adapter.teacher_forced(tokens[:, 1:], torch.tensor([0, 1, 2]))
+
+
+def test_a_prefix_longer_than_an_image_is_refused(
+    adapter: ClassConditionalAdapter, tokens: Tensor
+) -> None:
+    longer = torch.cat((tokens, tokens[:, :1]), dim=1)
+    with pytest.raises(InputError, match=f"got .*{longer.shape[1]} tokens, expected"):
+        adapter.complete(longer, torch.tensor([0, 1, 2]), Sampling())
+
+
+def test_an_adapter_tells_the_weights_of_its_own_networks(
+    adapter: ClassConditionalAdapter,
+) -> None:
+    parts = (adapter.network, adapter.tokenizer)
+    fits = [[one.fits(part.state_dict()) for part in parts] for one in adapter.signatures()]
+    assert fits == [[True, False], [False, True]]
