@@ -16,9 +16,12 @@ import xarray as xr
 from rich.console import Console
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import role_of
+from iarmem_plugin.evaluation.counts import canaries, count_extracted
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report import figures as plots
-from iarmem_plugin.report.report import ArmResult, GalleryRow, Report, check_output_folder
+from iarmem_plugin.report.report import Report, check_output_folder
+from iarmem_plugin.report.results import ArmResult, ArmRole, GalleryRow
 
 HOSTILE = "<script>alert(1)</script>"
 SCHEMA_FILE = Path(__file__).parents[3] / "docs" / "report.schema.json"
@@ -70,6 +73,7 @@ def make_extraction() -> xr.Dataset:
         coords={
             "arm": list(EXTRACTED),
             "group": ("candidate", GROUPS),
+            "role": ("candidate", [role_of(name) for name in GROUPS]),
             "path": ("candidate", [f"{HOSTILE}/{n}.png" for n in range(candidates)]),
             "label": ("candidate", np.zeros(candidates, dtype="int32")),
             "image": ("candidate", np.arange(candidates)),
@@ -86,11 +90,12 @@ def make_extraction() -> xr.Dataset:
 def make_arm(name: str, value: float | None) -> ArmResult:
     quality = (QualityValue(LABEL, value, 512),)
     if name == "original":
-        return ArmResult(name, None, None, None, quality)
+        return ArmResult(name, None, None, None, quality, "original")
     kind, _, seed = name.partition(" ")
     selector = {"name": kind, "pool": "model", "seed": int(seed or 0)}
     intervention = {"name": "scale-weights", "factor": 0.5, "backend": "nnsight"}
-    return ArmResult(name, intervention, selector, 0.1, quality)
+    role: ArmRole = "control" if kind == "random" else "treatment"
+    return ArmResult(name, intervention, selector, 0.1, quality, role)
 
 
 def make_report() -> Report:
@@ -230,7 +235,8 @@ def test_the_folder_holds_every_file(folder: Path) -> None:
         "extraction_by_group", "extraction_against_quality", "heatmap", "neurons_by_block",
         "histogram", "selected_by_block",
     }  # fmt: skip
-    files = {"report.json", "report.html", "extraction.nc", "scores.nc", "neurons.nc"}
+    files = {"report.json", "report.html"}
+    files |= {"extraction.nc", "scores.nc", "neurons.nc", "gallery.nc"}
     assert found == files | {f"figures/{name}.png" for name in drawn}
 
 
@@ -398,12 +404,13 @@ def test_a_report_without_quality_pictures_and_neurons_can_be_saved(
 
 def test_candidates_without_canaries_are_paired_over_all_but_held_out(report: Report) -> None:
     groups = [group.replace("canary", "rank") for group in GROUPS]
-    extraction = report.extraction.assign_coords(group=("candidate", groups))
+    roles = [role_of(group) for group in groups]
+    extraction = report.extraction.assign_coords(
+        group=("candidate", groups), role=("candidate", roles)
+    )
     shown = replace(report, extraction=extraction)
     assert set(shown.to_dict()["arms"][0]["extraction"]) == set(groups)
-    from iarmem_plugin.evaluation.counts import tally_canaries
-
-    assert int(tally_canaries(extraction)["candidates"][0]) == 39
+    assert int(count_extracted(extraction, canaries(extraction))["candidates"][0]) == 39
 
 
 def test_the_terminal_table_gives_counts_ranges_and_quality(report: Report) -> None:
