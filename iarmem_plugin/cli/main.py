@@ -183,7 +183,7 @@ def localize(
             save_scores,
         )
         from iarmem_plugin.models.loading import load
-        from iarmem_plugin.report.report import block_sums
+        from iarmem_plugin.report.results import block_sums
 
         ranks.share(lambda: begin_scores(out, restart=restart))
         place = ranks.device(device)

@@ -141,7 +141,7 @@ def top(
 ) -> None:
     """Draw the images that activate a neuron most as a sheet of pictures."""
     from iarmem_plugin.files import check_file, write_whole
-    from iarmem_plugin.report.contact_sheet import find_pictures, sheet
+    from iarmem_plugin.report.contact_sheet import contact_sheet, find_pictures
     from iarmem_plugin.report.figures import png
     from iarmem_plugin.store.export import read_slice, top_images
     from iarmem_plugin.store.store import ActivationStore
@@ -155,7 +155,8 @@ def top(
     paths = [str(path) for path in best["image_path"].to_numpy()]
     captions = [f"{value:.4f}\n{path}" for value, path in zip(best.to_numpy(), paths, strict=True)]
     title = f"block {block}, scale {best['scale_name'].item()}, neuron {neuron}"
-    write_whole(out, png(sheet(find_pictures(images, paths), captions, title=title)))
+    sheet = contact_sheet(find_pictures(images, paths), captions, title=title)
+    write_whole(out, png(sheet))
     typer.echo(f"{out}: {len(paths)} images", err=True)
 
 

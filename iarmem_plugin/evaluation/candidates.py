@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,9 +16,13 @@ from torch import Tensor
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
+from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.models.batching import Batching
+
+Role = Literal["canary", "member", "held-out", "candidate"]
+"""What is known of a group: how often its pictures stood in the training set, if at all."""
 
 
 @runtime_checkable
@@ -62,26 +66,55 @@ class Candidates:
         group: str, one for each candidate, such as ``"canary x64"`` or ``"held-out"``.
         hit_rate: float, one for each ranked candidate: share of tokens that the model predicts
             under teacher forcing; None for candidates that were given.
+        roles: ``"canary"`` (repeated in the training set), ``"member"`` (in it once),
+            ``"held-out"`` (never in it) or ``"candidate"`` (not known), by group; a group left
+            out has the role that its name has in an organism, see `role_of`.
 
     Raises:
-        InputError: where groups and images differ in number.
+        InputError: where groups and images differ in number, or a role is not a group's.
     """
 
     images: Images
     group: np.ndarray
     hit_rate: np.ndarray | None = None
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that every image has its group."""
+        """Check that every image has its group, and that roles are those of groups."""
         if self.group.shape != (len(self.images),):
             raise InputError(
                 f"{len(self.images)} candidates with groups of shape {self.group.shape}; "
                 "give one group name for each candidate"
             )
+        for name, role in self.roles.items():
+            if name not in self.group or role not in get_args(Role):
+                raise InputError(
+                    f"the role of group {name!r} is given as {role!r}; expected a group of the "
+                    f"candidates, and one of {', '.join(get_args(Role))}"
+                )
 
     def __len__(self) -> int:
         """Return the number of candidates."""
         return len(self.images)
+
+    @property
+    def role(self) -> np.ndarray:
+        """Role of each candidate's group, str, one for each candidate."""
+        names = [str(name) for name in self.group]
+        return np.array([self.roles.get(name, role_of(name)) for name in names], dtype=np.str_)
+
+
+def role_of(group: str) -> Role:
+    """Return the role of a group that is named as an organism's groups are.
+
+    >>> [role_of(name) for name in ("canary x64", "member", "held-out", "ranked")]
+    ['canary', 'member', 'held-out', 'candidate']
+    """
+    if group == HELD_OUT:
+        return "held-out"
+    if group.startswith("canary"):
+        return "canary"
+    return "member" if group == "member" else "candidate"
 
 
 def rank_candidates(
@@ -108,12 +141,12 @@ def rank_candidates(
         per_class: images to keep of each class; a smaller class is kept whole.
         positions: token positions that count, from 0; None takes the last tokens that the
             model's layout names: those of VAR's last scale, and RAR's last 99 of 256.
-        group: name of the candidates' group.
+        group: name for the group of all candidates.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
     Returns:
-        best first within each class, classes in ascending order; ``hit_rate`` in [0, 1].
+        the best first within each class, classes in ascending order; ``hit_rate`` in [0, 1].
 
     Raises:
         InputError: with impossible positions or numbers.

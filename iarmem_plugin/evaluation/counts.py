@@ -8,20 +8,21 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-ORIGINAL = "original"
-HELD_OUT = "held-out"
-CANARY = "canary"
+from iarmem_plugin.evaluation.statistics import mcnemar, wilson
+
+ORIGINAL = "original"  # the arm of the unmodified model
+HELD_OUT = "held-out"  # the group of pictures that the model never saw
 
 
-class Paired(NamedTuple):
+class PairedCounts(NamedTuple):
     """One arm against the original, candidate by candidate.
 
     Attributes:
         arm: name of the arm.
         before: candidates extracted from the original.
         after: candidates extracted from this arm.
-        lost: extracted from the original and no longer.
-        gained: not extracted from the original and now extracted.
+        lost: candidates extracted from the original and no longer.
+        gained: candidates not extracted from the original and now extracted.
         p: exact two-sided McNemar p-value.
     """
 
@@ -34,13 +35,14 @@ class Paired(NamedTuple):
 
 
 def groups(extraction: xr.Dataset) -> tuple[str, ...]:
-    """Return the groups in reading order: canaries by falling repeats, others, held-out last.
+    """Return the groups in reading order: by falling repeats, then by name, held-out ones last.
 
     Args:
-        extraction: with the coordinate ``group`` (candidate).
+        extraction: completions with the coordinates ``group`` and ``role``, dims (candidate).
     """
-    found = dict.fromkeys(str(name) for name in extraction["group"].values)
-    return tuple(sorted(found, key=_reading_order))
+    names, roles = (extraction[name].values.astype(str).tolist() for name in ("group", "role"))
+    found = dict(zip(names, roles, strict=True))
+    return tuple(sorted(found, key=lambda name: _reading_order(name, found[name])))
 
 
 def canaries(extraction: xr.Dataset) -> xr.DataArray:
@@ -49,72 +51,44 @@ def canaries(extraction: xr.Dataset) -> xr.DataArray:
     Returns:
         bool, dims (candidate).
     """
-    names = [str(name) for name in extraction["group"].values]
-    mask = np.array([name.startswith(CANARY) for name in names], dtype=bool)
-    if not mask.any():
-        mask = np.array([name != HELD_OUT for name in names], dtype=bool)
-    return xr.DataArray(mask, dims=("candidate",))
+    canary = having_role(extraction, "canary")
+    return canary if canary.any() else ~having_role(extraction, "held-out")
 
 
 def canary_word(extraction: xr.Dataset) -> str:
     """Say what `canaries` picked, in words fit for a sentence."""
-    named = any(name.startswith(CANARY) for name in groups(extraction))
-    return "canaries" if named else "candidates that were not held out"
+    if having_role(extraction, "canary").any():
+        return "canaries"
+    return "candidates that were not held out"
 
 
-def tally(extraction: xr.Dataset) -> xr.Dataset:
-    """Count the extracted candidates of every arm and group.
+def having_role(extraction: xr.Dataset, role: str) -> xr.DataArray:
+    """Tell which candidates have a role.
+
+    Returns:
+        bool, dims (candidate).
+    """
+    return xr.DataArray(extraction["role"].values == role, dims="candidate")
+
+
+def count_extracted(extraction: xr.Dataset, among: xr.DataArray | None = None) -> xr.Dataset:
+    """Count the extracted candidates, with 95% Wilson intervals.
 
     Args:
-        extraction: ``extracted`` with dims (arm, candidate), and ``group`` (candidate).
+        extraction: ``extracted`` with the dim (candidate), and (arm) where there are several arms;
+            ``group`` and ``role`` with the dim (candidate).
+        among: bool, with the dim (candidate): which candidates are counted together; by default
+            those of each group, with the dim (group) in the order of `groups`.
 
     Returns:
-        dims (arm, group): ``extracted`` and ``candidates`` (int), ``low`` and ``high``, the ends
-        of the 95% Wilson interval in [0, 1].
+        the dims of `extraction` and `among` but (candidate): ``extracted`` and ``candidates``
+        (int), ``low`` and ``high``, the ends of the interval in [0, 1].
+
+    Raises:
+        InputError: `among` has no candidates.
     """
-    names = groups(extraction)
-    members = np.stack([extraction["group"].values.astype(str) == name for name in names])
-    mask = xr.DataArray(members, dims=("group", "candidate"), coords={"group": list(names)})
-    return _with_interval(_extracted(extraction), mask)
-
-
-def tally_canaries(extraction: xr.Dataset) -> xr.Dataset:
-    """Count as `tally` does, over all `canaries` together.
-
-    Returns:
-        dims (arm): ``extracted``, ``candidates``, ``low``, ``high``.
-    """
-    return _with_interval(_extracted(extraction), canaries(extraction))
-
-
-def pair_with_original(extraction: xr.Dataset) -> tuple[Paired, ...]:
-    """Compare every arm with the original on the same canaries, by the exact McNemar test."""
-    from iarmem_plugin.evaluation.statistics import mcnemar
-
-    extracted = _extracted(extraction).isel(candidate=canaries(extraction).values)
-    before = extracted.sel(arm=ORIGINAL).values
-    pairs = []
-    for name in extracted["arm"].values:
-        if name == ORIGINAL:
-            continue
-        after = extracted.sel(arm=name).values
-        lost, gained, p = mcnemar(before, after)
-        counts = (int(before.sum()), int(after.sum()), int(lost), int(gained))
-        pairs.append(Paired(str(name), *counts, float(p)))
-    return tuple(pairs)
-
-
-def _extracted(extraction: xr.Dataset) -> xr.DataArray:
-    # without the coordinate `group`, which would clash with the dimension of that name
-    extracted = (
-        extraction["extracted"].reset_coords(drop=True).drop_vars("candidate", errors="ignore")
-    )
-    return extracted.astype(bool).transpose("arm", "candidate")
-
-
-def _with_interval(extracted: xr.DataArray, mask: xr.DataArray) -> xr.Dataset:
-    from iarmem_plugin.evaluation.statistics import wilson
-
+    extracted = _extracted(extraction)
+    mask = _by_group(extraction) if among is None else among
     count = (extracted & mask).sum("candidate")
     candidates = mask.sum("candidate").broadcast_like(count)
     low, high = xr.apply_ufunc(
@@ -126,8 +100,35 @@ def _with_interval(extracted: xr.DataArray, mask: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({"extracted": count, "candidates": candidates, "low": low, "high": high})
 
 
-def _reading_order(group: str) -> tuple[int, int, str]:
-    if group == HELD_OUT:
+def pair_with_original(extraction: xr.Dataset) -> tuple[PairedCounts, ...]:
+    """Compare every arm with the original on the same canaries, by the exact McNemar test."""
+    extracted = _extracted(extraction).isel(candidate=canaries(extraction).values)
+    before = extracted.sel(arm=ORIGINAL).values
+    pairs = []
+    for name in extracted["arm"].values:
+        if name == ORIGINAL:
+            continue
+        after = extracted.sel(arm=name).values
+        lost, gained, p = mcnemar(before, after)
+        counts = (int(before.sum()), int(after.sum()), int(lost), int(gained))
+        pairs.append(PairedCounts(str(name), *counts, float(p)))
+    return tuple(pairs)
+
+
+def _by_group(extraction: xr.Dataset) -> xr.DataArray:
+    names = groups(extraction)
+    members = np.stack([extraction["group"].values.astype(str) == name for name in names])
+    return xr.DataArray(members, dims=("group", "candidate"), coords={"group": list(names)})
+
+
+def _extracted(extraction: xr.Dataset) -> xr.DataArray:
+    # without the coordinate `group`, which would clash with the dimension of that name
+    extracted = extraction["extracted"].reset_coords(drop=True)
+    return extracted.drop_vars("candidate", errors="ignore").astype(bool)
+
+
+def _reading_order(group: str, role: str) -> tuple[int, int, str]:
+    if role == "held-out":
         return (2, 0, group)
     repeats = re.search(r"[x×](\d+)$", group)
     return (0, -int(repeats[1]), group) if repeats else (1, 0, group)

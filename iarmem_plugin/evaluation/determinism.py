@@ -32,8 +32,8 @@ class BatchingCheck:
         images: candidates that were completed twice.
         batch_sizes: images at a time in each of the two runs.
         read_differently: images of which the tokenizer made other tokens.
-        tokens: chosen tokens compared: of each image, up to its first flip.
-        near_ties: of these, the ones chosen by a gap of at most `NEAR`.
+        tokens: chosen tokens that were compared, those of each image up to its first flip.
+        near_ties: compared tokens that were chosen by a gap of at most `NEAR`.
         flips: images with a flip; only an image's first is one.
         clear_flips: flips by a larger gap than `NEAR`, of which there should be none.
     """
@@ -72,11 +72,11 @@ def check_batching(
 
     Args:
         model: the traced model.
-        candidates: those compared are spread evenly over them.
+        candidates: images to choose from; those compared are spread evenly over them.
         views: the augmentation the model was trained with; its centre view is taken.
-        prefix_tokens: true tokens given to each completion, greedy and unguided.
-        batch_size: of the first run; the second takes 1 image at a time, or 2 if this is 1.
-        images: candidates to compare, at most.
+        prefix_tokens: number of true tokens given to each completion, greedy and unguided.
+        batch_size: images at a time in the first run; the second takes 1, or 2 if this is 1.
+        images: largest number of candidates to compare.
 
     Raises:
         InputError: there is nothing to compare.
@@ -109,10 +109,10 @@ def compare_choices(
     """Count, up to each image's first flip: tokens, near ties, flips, flips by a clear gap.
 
     Args:
-        first: chosen tokens of one run.
-        second: those of the other.
-        gaps: between the two best logits of the first run.
-        known: tokens at the start that were given, not chosen.
+        first: tokens that one run chose.
+        second: tokens that the other run chose.
+        gaps: gaps between the two best logits of the first run.
+        known: number of tokens at the start that were given, not chosen.
     """
     flipped = (first != second)[:, known:].int()
     compared = flipped.cumsum(dim=1) - flipped == 0  # no flip before

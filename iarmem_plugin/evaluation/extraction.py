@@ -35,7 +35,6 @@ from iarmem_plugin.evaluation.candidates import (
     true_labels,
 )
 from iarmem_plugin.evaluation.generation import seeded
-from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Completion, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
 
@@ -45,7 +44,6 @@ __all__ = [
     "Completes",
     "Targets",
     "calibrate",
-    "counts",
     "extract",
     "make_targets",
     "rank_candidates",
@@ -134,8 +132,8 @@ def extract(
     Returns:
         dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
         whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32. Coordinates on
-        ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``. Attributes: all
-        settings; the batch size is the one that fitted.
+        ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``, ``role``. Attributes:
+        all settings; the batch size is the one that fitted.
 
     Raises:
         InputError: where targets or prefix do not fit.
@@ -172,28 +170,6 @@ def extract(
         sampling=json.dumps(asdict(sampling)),
         batch_size=batching.size,
     )
-
-
-def counts(extraction: xr.Dataset) -> dict[str, dict[str, int | float]]:
-    """Count the extracted candidates of each group, with 95% Wilson intervals.
-
-    Args:
-        extraction: from `extract`: the variable ``extracted`` with the one dim (candidate) and
-            the coordinate ``group``.
-
-    Returns:
-        for each group, in order of appearance: ``extracted``, ``candidates``, ``low``, ``high``.
-
-    Raises:
-        InputError: where other dims are left, such as arms.
-    """
-    if extraction["extracted"].dims != ("candidate",):
-        raise InputError(
-            f"extracted has dims {extraction['extracted'].dims}; "
-            "select one arm first, such as extraction.sel(arm='original')"
-        )
-    group, extracted = extraction["group"].to_numpy(), extraction["extracted"].to_numpy()
-    return {str(name): _count(extracted[group == name]) for name in dict.fromkeys(group)}
 
 
 def calibrate(
@@ -240,12 +216,6 @@ def calibrate(
     return similarity.threshold
 
 
-def _count(extracted: np.ndarray) -> dict[str, int | float]:
-    k, n = int(extracted.sum()), len(extracted)
-    low, high = wilson(k, n)
-    return {"extracted": k, "candidates": n, "low": low, "high": high}
-
-
 def _result(
     candidates: Candidates, targets: Targets, similarity: np.ndarray, tokens: np.ndarray
 ) -> xr.Dataset:
@@ -262,6 +232,7 @@ def _result(
             "path": ("candidate", np.asarray(images.paths, dtype=np.str_)),
             "label": ("candidate", np.asarray(images.labels)),
             "group": ("candidate", candidates.group),
+            "role": ("candidate", candidates.role),
         },
     )
 

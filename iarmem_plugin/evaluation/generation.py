@@ -33,7 +33,7 @@ def generate(
 
     Args:
         model: the traced model, edited or not.
-        labels: class of each image.
+        labels: class label of each image.
         sampling: how tokens are drawn; each image's draws depend on the seed and on its place
             among the labels, not on its batch.
         batch_size: images at a time; halved where memory does not suffice.
@@ -43,7 +43,7 @@ def generate(
         RGB in [0, 1].
 
     Raises:
-        InputError: there are no labels.
+        InputError: without labels.
     """
 
     def drawn(rows: slice) -> Tensor:
@@ -65,7 +65,7 @@ def proportional_labels(
     What is left after rounding down goes to the classes with the largest remainders.
 
     Raises:
-        InputError: the data set is empty, or the count is not positive.
+        InputError: with an empty data set, or a count that is not positive.
     """
     if len(labels) == 0 or count < 1:
         raise InputError(f"cannot share {count} images among {len(labels)} labelled pictures")
@@ -81,8 +81,9 @@ def seeded(sampling: Sampling, rows: slice) -> Sampling:
     """Give each image draws of its own, which do not depend on its batch.
 
     Args:
-        sampling: its seed, with an image's place, gives the image's seed; a tuple holds all.
-        rows: the places of a batch's images.
+        sampling: how tokens are drawn; its seed and an image's place give the image's own seed,
+            and a tuple holds the seeds of all images.
+        rows: places of a batch's images.
     """
     if sampling.greedy or sampling.seed is None:
         return sampling

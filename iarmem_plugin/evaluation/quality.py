@@ -75,7 +75,6 @@ class TorchFidelity(Quality):
         kid_subset_size: int = 100,
         device: str = "cpu",
     ) -> None:
-        """Take the extractor, or load Inception."""
         if kid_subset_size < 2:
             raise InputError(f"kid_subset_size {kid_subset_size} is too small; it needs at least 2")
         self.extractor_name = extractor_name

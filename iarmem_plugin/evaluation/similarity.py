@@ -38,7 +38,6 @@ class PixelCorrelation(Similarity):
     name = "correlation"
 
     def __init__(self, threshold: float | None = None) -> None:
-        """Take the threshold."""
         self.threshold = 0.9 if threshold is None else threshold
         self.threshold_source = NOT_CALIBRATED if threshold is None else GIVEN
 
@@ -62,7 +61,6 @@ class TokenAgreement(Similarity):
     name = "token-agreement"
 
     def __init__(self, threshold: float | None = None) -> None:
-        """Take the threshold."""
         self.threshold = 0.9 if threshold is None else threshold
         self.threshold_source = NOT_CALIBRATED if threshold is None else GIVEN
 
@@ -91,7 +89,7 @@ class SSCD(Similarity):
             the file named above and to no other.
 
     Raises:
-        InputError: where the file is missing, has another digest, or is no such network.
+        InputError: where the file is missing, has another digest, or is not such a network.
 
     Reference:
         Pizzi et al. 2022 (SSCD); Kowalczuk et al. 2025, arXiv 2502.02514 (its use in the attack).
@@ -102,7 +100,6 @@ class SSCD(Similarity):
     def __init__(
         self, file: Path | str, *, sha256: str | None = None, threshold: float | None = None
     ) -> None:
-        """Check and load the file."""
         path = Path(file)
         self.file = path
         self.sha256 = _checked_digest(path, sha256)
@@ -211,11 +208,13 @@ def _load_descriptor_network(path: Path) -> torch.jit.ScriptModule:
             descriptors = network(torch.zeros(2, 3, SSCD_SIDE, SSCD_SIDE))
         except (RuntimeError, ValueError) as error:
             raise InputError(
-                f"{path} is no TorchScript network of 320 x 320 RGB images: {_first_line(error)}; "
+                f"{path} is not a TorchScript network of 320 x 320 RGB images: {_first_line(error)}; "
                 "give the .torchscript.pt file, not the one with bare weights"
             ) from error
     if not isinstance(descriptors, torch.Tensor) or descriptors.ndim != 2 or len(descriptors) != 2:
-        raise InputError(f"{path} returns no descriptor [image, feature]; it is no SSCD network")
+        raise InputError(
+            f"{path} returns no descriptor [image, feature]; it is not an SSCD network"
+        )
     return network
 
 

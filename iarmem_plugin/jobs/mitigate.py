@@ -30,9 +30,10 @@ from iarmem_plugin.jobs.scores import check_scores
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel, intervene
-from iarmem_plugin.neurons.selectors import check_fraction
+from iarmem_plugin.neurons.selectors import Random, check_fraction
 from iarmem_plugin.report.gallery import gallery
-from iarmem_plugin.report.report import ArmResult, Report
+from iarmem_plugin.report.report import Report
+from iarmem_plugin.report.results import ArmResult, ArmRole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -250,11 +251,12 @@ def _measure(
 
 def _result(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
     if arm.intervention is None or arm.selector is None:
-        return ArmResult(arm.name, None, None, None, quality)
+        return ArmResult(arm.name, None, None, None, quality, "original")
     intervention = {"name": arm.intervention.name, **arm.intervention.parameters}
     selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
     edit = intervention | {"backend": backend}
-    return ArmResult(arm.name, edit, selector, arm.fraction, quality)
+    role: ArmRole = "control" if isinstance(arm.selector, Random) else "treatment"
+    return ArmResult(arm.name, edit, selector, arm.fraction, quality, role)
 
 
 def _provenance(

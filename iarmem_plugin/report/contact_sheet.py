@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.readers import FileReader
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.report.figures import new_figure
 
 COLUMNS = 5
 
 
-def sheet(pictures: Sequence[Image.Image], captions: Sequence[str], *, title: str) -> Figure:
+def contact_sheet(
+    pictures: Sequence[Image.Image], captions: Sequence[str], *, title: str
+) -> Figure:
     """Draw pictures in rows of five, in their order."""
     rows = -(-len(pictures) // COLUMNS)
-    figure = Figure(figsize=(2.2 * COLUMNS, 2.6 * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.2 * COLUMNS, 2.6 * rows + 0.5)
     figure.suptitle(title)
     for place in range(rows * COLUMNS):
         axes = figure.add_subplot(rows, COLUMNS, place + 1)
@@ -34,29 +37,25 @@ def find_pictures(source: Path, paths: Sequence[str]) -> list[Image.Image]:
     """Read pictures by their paths from a folder, or by their names from an .npz file.
 
     Raises:
-        InputError: if one is not there or cannot be read.
+        InputError: one is not there or cannot be read.
     """
     if source.is_dir():
-        return [_read(source, path) for path in paths]
-    if source.suffix != ".npz":
+        images, what = _files(source, paths), "folder"
+    elif source.suffix == ".npz":
+        images, what = Images.from_npz(source), "images"
+    else:
         raise InputError(
             f"{source} is neither a folder nor an .npz file; give the folder that the captured "
             "pictures' paths are in"
         )
-    images = Images.from_npz(source)
     places = {path: place for place, path in enumerate(images.paths)}
     if missing := [path for path in paths if path not in places]:
-        raise InputError(f"{source} has no picture {missing[0]!r}; give the images of the capture")
+        raise InputError(f"{source} has no picture {missing[0]!r}; give the {what} of the capture")
     return [images.load(places[path]) for path in paths]
 
 
-def _read(folder: Path, path: str) -> Image.Image:
-    try:
-        with Image.open(folder / path) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} has no picture {path!r}; give the folder of the capture"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"picture {path!r} cannot be read: {error}") from error
+def _files(folder: Path, paths: Sequence[str]) -> Images:
+    """Take the files among some paths, without listing the whole folder; labels do not matter."""
+    found = tuple(path for path in paths if (folder / path).is_file())
+    nothing = np.zeros(len(found), np.int32)
+    return Images(found, nothing, {}, np.arange(len(found)), FileReader(folder))

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from iarmem_plugin.report.report import block_sums
+from iarmem_plugin.report.results import block_sums
 
 INK = "#24292f"
 CONTROL = "#8b949e"
@@ -22,7 +22,7 @@ CONTROL = "#8b949e"
 COLOURS = ("#24292f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "v", "D", "P", "X")
 COLUMNS_AT_MOST = 1024
-DOTS = 150  # an inch
+DPI = 150
 
 Columns = Mapping[str, Sequence[str]]  # what is drawn as one thing: its label, and its arms
 
@@ -63,7 +63,7 @@ def neurons_by_block(scores: xr.Dataset, scales: Sequence[int] | None = None) ->
     score = score.transpose("scale", "block", "neuron")
     blocks = score.sizes["block"]
     height = 0.6 + len(chosen) * max(1.15, 0.42 + 0.11 * blocks)
-    figure = _canvas(9.2, height)
+    figure = new_figure(9.2, height)
     panels = figure.subplots(len(chosen), 1, sharex=True, squeeze=False)[:, 0]
     colours = colormaps["magma"].with_extremes(bad="#c9d1d9")
     low, high = _finite_range(score.isel(scale=list(chosen)).values)
@@ -115,17 +115,17 @@ def histogram(scores: xr.Dataset) -> Figure:
     return figure
 
 
-def extraction_by_group(tally: xr.Dataset, columns: Columns) -> Figure:
+def extraction_by_group(counts: xr.Dataset, columns: Columns) -> Figure:
     """Draw the share of extracted candidates by group, with 95% Wilson intervals.
 
     Args:
-        tally: ``extracted``, ``candidates``, ``low``, ``high``, dims (arm, group).
+        counts: ``extracted``, ``candidates``, ``low``, ``high``, dims (arm, group).
         columns: label -> names of the arms drawn under it; several are drawn as a band from the
             least to the most, each with its point and interval.
     """
-    names = [str(name) for name in tally["group"].values]
+    names = [str(name) for name in counts["group"].values]
     figure, axes = _figure(max(6.0, 1.6 + 1.05 * len(names)), 4.0)
-    share = (tally["extracted"] / tally["candidates"]).transpose("arm", "group")
+    share = (counts["extracted"] / counts["candidates"]).transpose("arm", "group")
     places = np.arange(len(names))
     slots = np.linspace(-0.36, 0.36, len(columns)) if len(columns) > 1 else np.zeros(1)
     for index, (label, arms) in enumerate(columns.items()):
@@ -141,8 +141,8 @@ def extraction_by_group(tally: xr.Dataset, columns: Columns) -> Figure:
             value = share.sel(arm=arm).values
             ends = np.stack(
                 [
-                    value - tally["low"].sel(arm=arm).values,
-                    tally["high"].sel(arm=arm).values - value,
+                    value - counts["low"].sel(arm=arm).values,
+                    counts["high"].sel(arm=arm).values - value,
                 ]
             )
             axes.errorbar(
@@ -153,7 +153,7 @@ def extraction_by_group(tally: xr.Dataset, columns: Columns) -> Figure:
             )  # fmt: skip
     for place in places[1::2]:
         axes.axvspan(place - 0.5, place + 0.5, color="#f3f5f7", zorder=-1, linewidth=0)
-    sizes = tally["candidates"].isel(arm=0).values
+    sizes = counts["candidates"].isel(arm=0).values
     ticks = [f"{_words(name, 14)}\nn={size}" for name, size in zip(names, sizes, strict=True)]
     axes.set_xticks(places, ticks)
     axes.set_xlim(-0.5, len(names) - 0.5)
@@ -166,27 +166,27 @@ def extraction_by_group(tally: xr.Dataset, columns: Columns) -> Figure:
 
 
 def extraction_against_quality(
-    tally: xr.Dataset, quality: xr.DataArray, columns: Columns
+    counts: xr.Dataset, quality: xr.DataArray, columns: Columns
 ) -> Figure:
     """Draw the share of extracted candidates against image quality, one panel a measure.
 
     Args:
-        tally: ``extracted``, ``candidates``, ``low``, ``high``, dims (arm).
+        counts: ``extracted``, ``candidates``, ``low``, ``high``, dims (arm).
         quality: float, dims (arm, label); NaN where it was not measured.
         columns: label -> names of the arms drawn alike.
     """
     labels = [str(label) for label in quality["label"].values]
     across = min(2, len(labels))
     down = -(-len(labels) // across)
-    figure = _canvas(4.7 * across, 0.6 + 3.5 * down)
+    figure = new_figure(4.7 * across, 0.6 + 3.5 * down)
     panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    share = tally["extracted"] / tally["candidates"]
+    share = counts["extracted"] / counts["candidates"]
     for axes, label in zip(panels, labels, strict=False):
         for index, (name, arms) in enumerate(columns.items()):
             colour, marker = _style(index, len(arms))
             value = share.sel(arm=list(arms)).values
-            low = value - tally["low"].sel(arm=list(arms)).values
-            high = tally["high"].sel(arm=list(arms)).values - value
+            low = value - counts["low"].sel(arm=list(arms)).values
+            high = counts["high"].sel(arm=list(arms)).values - value
             axes.errorbar(
                 quality.sel(arm=list(arms), label=label).values, value,
                 yerr=np.stack([low, high]).clip(min=0), fmt=marker, color=colour, markersize=7,
@@ -196,7 +196,7 @@ def extraction_against_quality(
         _finish(axes)
         axes.set_title("\n".join(textwrap.wrap(_words(label, 170), 56)), fontsize=8.5, loc="left")
         axes.set_xlabel("value (further left: closer to the reference)")
-        axes.set_ylim(-0.03, min(1.03, float(tally["high"].max()) + 0.05))
+        axes.set_ylim(-0.03, min(1.03, float(counts["high"].max()) + 0.05))
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.grid(color="#d8dee4", linewidth=0.6)
     for axes in panels[::across]:
@@ -231,23 +231,24 @@ def selected_by_block(neurons: xr.DataArray) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """Render a figure as PNG, `DOTS` an inch."""
-    with io.BytesIO() as buffer, warnings.catch_warnings():
-        # names come from data, and no font has every script
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(buffer, format="png", dpi=DOTS, metadata={"Software": None})
-        return buffer.getvalue()
-
-
-def _canvas(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure on white, sizes in inches, that knows how to be drawn."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
+def png(figure: Figure) -> bytes:
+    """Render a figure as PNG of `DPI` pixels an inch."""
+    with io.BytesIO() as buffer, warnings.catch_warnings():
+        # names come from data, and no font has every script
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        return buffer.getvalue()
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _canvas(width, height)
+    figure = new_figure(width, height)
     axes = figure.subplots()
     _finish(axes)
     return figure, axes

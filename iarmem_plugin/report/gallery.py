@@ -12,9 +12,9 @@ from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.report.report import GalleryRow
+from iarmem_plugin.report.results import GalleryRow
 
-EACH = 2  # candidates shown of each group
+ROWS_PER_GROUP = 2
 
 
 def gallery(
@@ -55,7 +55,7 @@ def gallery(
 
 
 def _best(members: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    return members[np.argsort(-similarity[members], kind="stable")[:EACH]]
+    return members[np.argsort(-similarity[members], kind="stable")[:ROWS_PER_GROUP]]
 
 
 def _verdict(extraction: xr.Dataset, arm: str, index: int) -> tuple[float, bool]:

@@ -3,126 +3,81 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from rich.table import Table
 from rich.text import Text
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import ORIGINAL, tally
 from iarmem_plugin.files import check_place
-from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.document import (
+    FILE,
+    SCHEMA,
+    arms_of,
+    check_same_numbers,
+    read_document,
+    to_document,
+)
+from iarmem_plugin.report.netcdf import (
+    gallery_dataset,
+    gallery_rows,
+    read_netcdf,
+    write_netcdf,
+)
+from iarmem_plugin.report.results import Results
+from iarmem_plugin.report.tables import extraction_rows, quality_rows
 
-SCHEMA = 1
-FILE = "report.json"
-KEYS = ("schema", "model", "provenance", "scores", "arms")
-
-
-@dataclass(frozen=True, slots=True)
-class ArmResult:
-    """One way the model was run: as it came, or with some neurons edited.
-
-    Attributes:
-        name: unique in a report; the first is ``"original"``.
-        intervention: ``name``, its parameters and ``backend``; None for the original.
-        selector: ``name``, its parameters and ``seed``; None for the original.
-        fraction: share of neurons edited, in (0, 1]; None for the original.
-        quality: measured image quality, each value with the label of its protocol.
-    """
-
-    name: str
-    intervention: Mapping[str, Any] | None
-    selector: Mapping[str, Any] | None
-    fraction: float | None
-    quality: tuple[QualityValue, ...]
+DATASETS = ("extraction.nc", "scores.nc", "neurons.nc", "gallery.nc")
+DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+"""What h5netcdf, xarray and json raise at files that are damaged, or not theirs."""
 
 
 @dataclass(frozen=True, slots=True)
-class GalleryRow:
-    """One candidate shown as pictures, all uint8 RGB with dims (height, width, 3).
+class Report(Results):
+    """Results that can be written, read again and shown; see `Results` for what they hold."""
 
-    Attributes:
-        path: the picture's path in its data set.
-        group: the candidate's group.
-        target: what a completion is compared with.
-        original: the picture itself, where it is not the target.
-        completions: arm name -> picture, similarity to the target, whether that is extracted.
-    """
+    @classmethod
+    def load(cls, folder: str | Path) -> Report:
+        """Read what `save` wrote.
 
-    path: str
-    group: str
-    target: np.ndarray
-    original: np.ndarray | None
-    completions: Mapping[str, tuple[np.ndarray, float, bool]]
+        Returns:
+            an equal report; its provenance and settings are plain JSON values.
 
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The result before and after, complete enough to be checked by someone else.
-
-    Attributes:
-        model: name of the variant.
-        provenance: settings, versions, seeds, hashes; may be nested.
-        scores: ``score`` and, where known, ``mean_activation``, dims (block, scale, neuron), with
-            the coordinates ``valid`` and ``scale_name``, and the attribute ``metric``.
-        arms: what was run; the first is ``"original"``.
-        extraction: ``similarity``, ``equal_tokens`` and ``extracted`` with dims (arm, candidate),
-            ``tokens`` (arm, candidate, token); coordinates ``group``, ``path``, ``label`` and
-            ``image`` (candidate); attributes ``threshold``, ``threshold_source``,
-            ``similarity`` and ``prefix_tokens``.
-        gallery: candidates to show as pictures.
-        neurons: bool, dims (arm, block, neuron): what each arm edited.
-
-    Raises:
-        InputError: where arms are missing, doubled or in another order in `extraction`.
-    """
-
-    model: str
-    provenance: Mapping[str, Any]
-    scores: xr.Dataset
-    arms: tuple[ArmResult, ...]
-    extraction: xr.Dataset
-    gallery: tuple[GalleryRow, ...]
-    neurons: xr.DataArray | None
-
-    def __post_init__(self) -> None:
-        """Refuse arms and an extraction that do not belong together."""
-        names = [arm.name for arm in self.arms]
-        given = [str(name) for name in self.extraction["arm"].values]
-        if names[:1] != [ORIGINAL] or len(set(names)) < len(names) or names != given:
+        Raises:
+            InputError: where the folder does not hold a report, or a damaged one.
+        """
+        path = Path(folder)
+        document = read_document(path)
+        if document is None:
             raise InputError(
-                f"the arms are {names} and those of the extraction {given}; a report needs both "
-                f"alike, each name once, and {ORIGINAL!r} first"
+                f"{path} holds no {FILE} of schema {SCHEMA}, so it is not a report; give the "
+                "folder that Report.save, iarmem mitigate or iarmem demo wrote"
             )
+        try:
+            report = cls(**_fields(path, document))
+            check_same_numbers(document, report.to_dict())
+        except DAMAGES as error:
+            raise InputError(
+                f"the report in {path} is damaged ({error}); copy the whole folder again, or make "
+                "the report anew"
+            ) from error
+        return report
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``report.json`` holds: plain values, null for what is not a number."""
-        counts = tally(self.extraction)
-        scores = {
-            "metric": str(self.scores.attrs["metric"]),
-            "by_block_and_scale": block_sums(self.scores).values,
-        }
-        return {
-            "schema": SCHEMA,
-            "model": self.model,
-            "provenance": _plain(self.provenance),
-            "scores": _plain(scores),
-            "arms": [_plain(_arm(arm, counts)) for arm in self.arms],
-        }
+        return to_document(self)
 
     def save(self, folder: str | Path) -> Path:
         """Write the whole report as a folder, or nothing at all.
 
-        A report that is there already is replaced; files beside it that are no part of a report
+        A report that is there already is replaced; files beside it that are not part of a report
         stay.
 
         Returns:
@@ -143,7 +98,7 @@ class Report:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            self._write(draft / "new", texts, pictures)
+            _write(draft / "new", texts, pictures, self._datasets())
             _put_in_place(draft, target)
         finally:
             shutil.rmtree(draft)
@@ -151,8 +106,6 @@ class Report:
 
     def table(self) -> Table:
         """Return counts by group and arm, and quality, to print on a terminal."""
-        from iarmem_plugin.report.page import extraction_rows, quality_rows
-
         counted, measured = extraction_rows(self), quality_rows(self)
         notes = [f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)]
         table = Table(
@@ -175,26 +128,17 @@ class Report:
 
         return render_summary(self)
 
-    def _write(self, folder: Path, texts: Mapping[str, str], pictures: Mapping[str, bytes]) -> None:
-        (folder / "figures").mkdir(parents=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        for name, picture in pictures.items():
-            (folder / "figures" / f"{name}.png").write_bytes(picture)
-        _write_netcdf(self.extraction, folder / "extraction.nc")
-        _write_netcdf(self.scores, folder / "scores.nc")
+    def _datasets(self) -> dict[str, xr.Dataset]:
+        roles = [arm.role for arm in self.arms]
+        found = {
+            "extraction.nc": self.extraction.assign_coords(arm_role=("arm", roles)),
+            "scores.nc": self.scores,
+        }
         if self.neurons is not None:
-            _write_netcdf(self.neurons.to_dataset(name="neurons"), folder / "neurons.nc")
-
-
-def block_sums(scores: xr.Dataset) -> xr.DataArray:
-    """Sum the metric over each block's neurons; a neuron that is not valid counts 0.
-
-    Returns:
-        float64, dims (block, scale).
-    """
-    kept = scores["score"].where(scores["valid"], 0.0).astype("float64")
-    return kept.sum("neuron", skipna=False).transpose("block", "scale")
+            found["neurons.nc"] = self.neurons.to_dataset(name="neurons")
+        if self.gallery:
+            found["gallery.nc"] = gallery_dataset(self.gallery)
+        return found
 
 
 def check_output_folder(folder: str | Path) -> None:
@@ -209,19 +153,40 @@ def check_output_folder(folder: str | Path) -> None:
         raise InputError(f"{path} is, or holds, the current folder; name a folder inside it")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not _is_report(path):
+    if read_document(path) is None:
         raise InputError(
             f"{path} exists and holds no {FILE} of schema {SCHEMA}, so it is not overwritten; "
             "name a new or empty folder, or one that holds an earlier report"
         )
 
 
-def _is_report(folder: Path) -> bool:
-    try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and set(KEYS) <= set(found) and found["schema"] == SCHEMA
+def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    extraction = read_netcdf(folder / "extraction.nc")
+    neurons, gallery = folder / "neurons.nc", folder / "gallery.nc"
+    return {
+        "model": document["model"],
+        "provenance": document["provenance"],
+        "scores": read_netcdf(folder / "scores.nc"),
+        "arms": arms_of(document, extraction["arm_role"].values.tolist()),
+        "extraction": extraction.drop_vars("arm_role"),
+        "gallery": gallery_rows(read_netcdf(gallery)) if gallery.exists() else (),
+        "neurons": read_netcdf(neurons)["neurons"] if neurons.exists() else None,
+    }
+
+
+def _write(
+    folder: Path,
+    texts: Mapping[str, str],
+    pictures: Mapping[str, bytes],
+    datasets: Mapping[str, xr.Dataset],
+) -> None:
+    (folder / "figures").mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for name, picture in pictures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(picture)
+    for name, dataset in datasets.items():
+        write_netcdf(dataset, folder / name)
 
 
 def _put_in_place(draft: Path, target: Path) -> None:
@@ -234,55 +199,7 @@ def _put_in_place(draft: Path, target: Path) -> None:
         if old.exists() and not target.exists():
             old.rename(target)
     if old.exists():
-        ours = {FILE, "report.html", "extraction.nc", "scores.nc", "neurons.nc", "figures"}
+        ours = {FILE, "report.html", "figures", *DATASETS}
         for entry in old.iterdir():
             if entry.name not in ours:
                 os.replace(entry, target / entry.name)
-
-
-def _write_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    stored = dataset.drop_encoding()
-    stored.attrs = {name: _attribute(value) for name, value in dataset.attrs.items()}
-    packed = {name: {"zlib": True} for name in stored.data_vars}
-    stored.to_netcdf(path, engine="h5netcdf", encoding=packed)
-
-
-def _attribute(value: object) -> str | int | float:
-    # netCDF attributes hold no null, truth value or mapping: those are written as JSON
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return value
-    return json.dumps(_plain(value))
-
-
-def _arm(arm: ArmResult, counts: xr.Dataset) -> dict[str, Any]:
-    mine = counts.sel(arm=arm.name)
-    extraction = {
-        str(group): {
-            "extracted": int(mine["extracted"].sel(group=group)),
-            "candidates": int(mine["candidates"].sel(group=group)),
-            "low": float(mine["low"].sel(group=group)),
-            "high": float(mine["high"].sel(group=group)),
-        }
-        for group in counts["group"].values
-    }
-    return {
-        "name": arm.name,
-        "intervention": arm.intervention,
-        "selector": arm.selector,
-        "fraction": arm.fraction,
-        "extraction": extraction,
-        "quality": [asdict(value) for value in arm.quality],
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON values alone: null for NaN and infinity, text for whatever JSON does not know."""
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | None) else str(value)

@@ -14,7 +14,8 @@ from iarmem_adapters.organisms.split import distinct, draw_split
 from iarmem_plugin import load, plugins
 from iarmem_plugin.data.organism import Organism
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.extraction import counts, extract, make_targets
+from iarmem_plugin.evaluation.counts import count_extracted
+from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.jobs.demo import candidates
 from iarmem_plugin.jobs.mitigate import calibrate_on
@@ -112,8 +113,8 @@ def test_the_more_a_canary_was_repeated_the_more_is_extracted(
         similarity=similarity,
         prefix_tokens=model.adapter.variant.prefix_tokens,
     )
-    by_group = counts(found)
-    extracted = [by_group[f"canary x{times}"]["extracted"] for times in RUNGS]
+    by_group = count_extracted(found)["extracted"]
+    extracted = [int(by_group.sel(group=f"canary x{times}")) for times in RUNGS]
     assert extracted[-1] >= 0.8 * 12
     assert extracted[0] <= 0.2 * 12
     # rising, but for one picture in twelve

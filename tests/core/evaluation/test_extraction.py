@@ -15,11 +15,11 @@ from rich.progress import Progress
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
+from iarmem_plugin.evaluation.counts import count_extracted
 from iarmem_plugin.evaluation.extraction import (
     Candidates,
     Completes,
     calibrate,
-    counts,
     extract,
     make_targets,
     rank_candidates,
@@ -172,6 +172,7 @@ def test_the_result_says_which_candidate_is_which():
     assert result["path"].values.tolist() == ["class 4/a.png", "class 1/a.png"]
     assert result["label"].values.tolist() == [4, 1]
     assert result["group"].values.tolist() == ["canary", "held-out"]
+    assert result["role"].values.tolist() == ["canary", "held-out"]
     assert result["extracted"].values.tolist() == [True, False]
 
 
@@ -204,7 +205,7 @@ def test_every_count_can_be_recomputed_from_what_is_stored():
     result = attack(parrot(0, 3))
     stored = xr.Dataset.from_dict(json.loads(json.dumps(result.to_dict())))
     recounted = stored.assign(extracted=stored["similarity"] > stored.attrs["threshold"])
-    assert counts(recounted) == counts(result)
+    xr.testing.assert_equal(count_extracted(recounted), count_extracted(result))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
@@ -309,25 +310,22 @@ def test_candidates_without_their_groups_are_refused():
         Candidates(IMAGES, np.array(["canary"]))
 
 
+def test_a_group_has_the_role_that_was_given_or_that_of_its_name():
+    groups = np.array(["mine", "canary x2", "canary x2", "member", "held-out", "other"])
+    candidates = Candidates(IMAGES, groups, roles={"mine": "member", "canary x2": "held-out"})
+    expected = ["member", "held-out", "held-out", "member", "held-out", "candidate"]
+    assert candidates.role.tolist() == expected
+
+
+@pytest.mark.parametrize("roles", [{"canaries": "canary"}, {"canary": "poison"}])
+def test_a_role_of_no_group_and_a_role_that_is_none_are_refused(roles):
+    with pytest.raises(InputError, match="the role of group"):
+        Candidates(IMAGES, CANDIDATES.group, roles=roles)
+
+
 def test_no_candidates_are_refused():
     with pytest.raises(InputError, match="no images"):
         make_targets(parrot(), Candidates(IMAGES.subset([]), np.array([], dtype=np.str_)), VIEWS)
-
-
-def test_counts_give_each_group_with_its_interval():
-    found = counts(attack(parrot(0, 3)))
-    assert list(found) == ["canary", "held-out"]
-    assert (found["canary"]["extracted"], found["canary"]["candidates"]) == (1, 2)
-    # Wilson for 1 of 4 at 95%, by its formula: 0.0456, 0.6994
-    assert found["held-out"] == pytest.approx(
-        {"extracted": 1, "candidates": 4, "low": 0.0456, "high": 0.6994}, abs=5e-5
-    )
-
-
-def test_counts_of_several_arms_are_refused():
-    both = xr.concat([attack(parrot(0)), attack(parrot())], "arm")
-    with pytest.raises(InputError, match="select one arm first"):
-        counts(both)
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_sscd_names_a_missing_file(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"not a network"])
 def test_sscd_refuses_a_corrupt_file(tmp_path, content):
     (tmp_path / "bad.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"bad\.pt is no TorchScript network"):
+    with pytest.raises(InputError, match=r"bad\.pt is not a TorchScript network"):
         SSCD(tmp_path / "bad.pt")
 
 
@@ -238,7 +238,7 @@ def test_sscd_refuses_bare_weights(tmp_path):
 
 @pytest.mark.parametrize(
     ("network", "message"),
-    [(NoDescriptor(), "no descriptor"), (nn.Conv2d(1, 1, 3), "no TorchScript network of 320")],
+    [(NoDescriptor(), "no descriptor"), (nn.Conv2d(1, 1, 3), "not a TorchScript network of 320")],
 )
 def test_sscd_refuses_a_network_of_another_kind(tmp_path, network, message):
     with pytest.raises(InputError, match=message):

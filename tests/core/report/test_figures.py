@@ -14,7 +14,7 @@ from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
 from iarmem_plugin.report import figures as plots
-from iarmem_plugin.report.report import block_sums
+from iarmem_plugin.report.results import block_sums
 
 HOSTILE = r"<script>$\frac{</script> 猫"
 
@@ -34,7 +34,7 @@ def make_scores(block: int = 3, scale: int = 5, neuron: int = 16) -> xr.Dataset:
     )
 
 
-def make_tally(arms: list[str], groups: list[str]) -> xr.Dataset:
+def make_counts(arms: list[str], groups: list[str]) -> xr.Dataset:
     extracted = np.arange(len(arms) * len(groups)).reshape(len(arms), len(groups))
     share = extracted / 20
     table = {
@@ -120,8 +120,8 @@ def test_scores_without_any_valid_neuron_are_drawn() -> None:
 
 
 def test_points_lie_at_the_share_extracted() -> None:
-    tally = make_tally(ARMS, ["canary x64", "held-out"])
-    axes = plots.extraction_by_group(tally, COLUMNS).axes[0]
+    counts = make_counts(ARMS, ["canary x64", "held-out"])
+    axes = plots.extraction_by_group(counts, COLUMNS).axes[0]
     drawn = [
         container.lines[0].get_ydata()
         for container in axes.containers
@@ -131,17 +131,17 @@ def test_points_lie_at_the_share_extracted() -> None:
 
 
 def test_whiskers_end_at_the_interval() -> None:
-    tally = make_tally(ARMS, ["canary x64"])
-    axes = plots.extraction_by_group(tally, COLUMNS).axes[0]
+    counts = make_counts(ARMS, ["canary x64"])
+    axes = plots.extraction_by_group(counts, COLUMNS).axes[0]
     last = [item for item in axes.containers if isinstance(item, ErrorbarContainer)][-1]
     np.testing.assert_allclose(last.lines[2][0].get_segments()[0][:, 1], [0.05, 0.25])
 
 
 def test_quality_is_drawn_on_one_panel_a_label_and_skips_what_is_missing() -> None:
-    tally = make_tally(ARMS, ["all"]).isel(group=0)
+    counts = make_counts(ARMS, ["all"]).isel(group=0)
     values = np.array([[1.0, 9.0], [2.0, np.nan], [3.0, 7.0], [4.0, 6.0]])
     quality = xr.DataArray(values, {"arm": ARMS, "label": ["FID (a)", "KID (b)"]})
-    panels = plots.extraction_against_quality(tally, quality, COLUMNS).axes
+    panels = plots.extraction_against_quality(counts, quality, COLUMNS).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["FID (a)", "KID (b)"]
     random = panels[0].containers[2].lines[0]
     np.testing.assert_allclose(random.get_xdata(), [3.0, 4.0])
@@ -159,7 +159,7 @@ def test_the_share_of_edited_neurons_is_drawn_by_arm_and_block() -> None:
 
 def test_names_from_data_are_never_read_as_mathematics() -> None:
     arms = [HOSTILE, f"{HOSTILE} 2"]
-    tally = make_tally(arms, [HOSTILE, "$"])
+    counts = make_counts(arms, [HOSTILE, "$"])
     columns = {HOSTILE: [arms[0]], "$$": [arms[1]]}
     quality = xr.DataArray([[1.0], [2.0]], {"arm": arms, "label": [HOSTILE]})
     scores = make_scores()
@@ -167,8 +167,8 @@ def test_names_from_data_are_never_read_as_mathematics() -> None:
     neurons = xr.DataArray(
         np.ones((2, 3, 4), dtype=bool), {"arm": arms, "block": range(3)}, ("arm", "block", "neuron")
     )
-    plots.png(plots.extraction_by_group(tally, columns))
-    plots.png(plots.extraction_against_quality(tally.isel(group=0), quality, columns))
+    plots.png(plots.extraction_by_group(counts, columns))
+    plots.png(plots.extraction_against_quality(counts.isel(group=0), quality, columns))
     plots.png(plots.heatmap(scores))
     plots.png(plots.selected_by_block(neurons))
 

@@ -1,0 +1,118 @@
+"""``report.json``: plain values made from results, and arms made from plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import xarray as xr
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.counts import count_extracted
+from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
+
+SCHEMA = 1
+FILE = "report.json"
+KEYS = ("schema", "model", "provenance", "scores", "arms")
+
+
+def to_document(results: Results) -> dict[str, Any]:
+    """Return what ``report.json`` holds: plain values, null for what is not a number."""
+    counts = count_extracted(results.extraction)
+    scores = {
+        "metric": str(results.scores.attrs["metric"]),
+        "by_block_and_scale": block_sums(results.scores).values,
+    }
+    return {
+        "schema": SCHEMA,
+        "model": results.model,
+        "provenance": plain(results.provenance),
+        "scores": plain(scores),
+        "arms": [plain(_arm(arm, counts)) for arm in results.arms],
+    }
+
+
+def read_document(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder's ``report.json`` holds; None where there is none of this schema."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(found, dict) and set(KEYS) <= set(found) and found["schema"] == SCHEMA
+    return found if ours else None
+
+
+def arms_of(document: Mapping[str, Any], roles: Iterable[str]) -> tuple[ArmResult, ...]:
+    """Return the arms of a document, whose roles are written elsewhere."""
+    known: dict[str, ArmRole] = {role: role for role in get_args(ArmRole)}
+    return tuple(
+        ArmResult(
+            **{key: arm[key] for key in ("name", "intervention", "selector", "fraction")},
+            quality=tuple(QualityValue(**value) for value in arm["quality"]),
+            role=known[role],
+        )
+        for arm, role in zip(document["arms"], roles, strict=True)
+    )
+
+
+def check_same_numbers(written: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Compare a document with one made anew from the other files of its folder.
+
+    Raises:
+        InputError: counts or scores differ.
+    """
+    if _counts(written) != _counts(found):
+        raise InputError(f"{FILE} and extraction.nc do not give the same counts")
+    tables = [document["scores"]["by_block_and_scale"] for document in (written, found)]
+    one, other = (np.array(table, dtype=np.float64) for table in tables)
+    # sums of float64 in another order, on another machine
+    if one.shape != other.shape or not np.allclose(one, other, rtol=1e-9, equal_nan=True):
+        raise InputError(f"{FILE} and scores.nc do not give the same sums of scores")
+
+
+def plain(value: Any) -> Any:
+    """Return JSON values alone: null for NaN and infinity, text for whatever JSON does not know."""
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+def _arm(arm: ArmResult, counts: xr.Dataset) -> dict[str, Any]:
+    mine = counts.sel(arm=arm.name)
+    extraction = {
+        str(group): {
+            "extracted": int(mine["extracted"].sel(group=group)),
+            "candidates": int(mine["candidates"].sel(group=group)),
+            "low": float(mine["low"].sel(group=group)),
+            "high": float(mine["high"].sel(group=group)),
+        }
+        for group in counts["group"].values
+    }
+    return {
+        "name": arm.name,
+        "intervention": arm.intervention,
+        "selector": arm.selector,
+        "fraction": arm.fraction,
+        "extraction": extraction,
+        "quality": [asdict(value) for value in arm.quality],
+    }
+
+
+def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+    return {
+        (arm["name"], group): (counts["extracted"], counts["candidates"])
+        for arm in document["arms"]
+        for group, counts in arm["extraction"].items()
+    }

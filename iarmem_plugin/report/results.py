@@ -1,0 +1,107 @@
+"""Results as plain data: what was run, what was extracted, and pictures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.counts import ORIGINAL
+from iarmem_plugin.interfaces import QualityValue
+
+ArmRole = Literal["original", "treatment", "control"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One way the model was run: as it came, or with some neurons edited.
+
+    Attributes:
+        name: unique in a report; the first is ``"original"``.
+        intervention: ``name``, its parameters and ``backend``; None for the original.
+        selector: ``name``, its parameters and ``seed``; None for the original.
+        fraction: share of neurons edited, in (0, 1]; None for the original.
+        quality: measured image quality, each value with the label of its protocol.
+        role: ``"original"``, ``"treatment"``, or ``"control"``: what treatments are held against,
+            such as random neurons; controls that differ in their seed alone are shown together.
+    """
+
+    name: str
+    intervention: Mapping[str, Any] | None
+    selector: Mapping[str, Any] | None
+    fraction: float | None
+    quality: tuple[QualityValue, ...]
+    role: ArmRole = "treatment"
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """One candidate shown as pictures, all uint8 RGB with dims (height, width, 3).
+
+    Attributes:
+        path: the picture's path in its data set.
+        group: the candidate's group.
+        target: what a completion is compared with.
+        original: the picture itself, where it is not the target.
+        completions: arm name -> picture, similarity to the target, whether that is extracted.
+    """
+
+    path: str
+    group: str
+    target: np.ndarray
+    original: np.ndarray | None
+    completions: Mapping[str, tuple[np.ndarray, float, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The result before and after, complete enough to be checked by someone else.
+
+    Attributes:
+        model: name of the variant.
+        provenance: settings, versions, seeds, hashes; may be nested.
+        scores: ``score`` and, where known, ``mean_activation``, dims (block, scale, neuron), with
+            the coordinates ``valid`` and ``scale_name``, and the attribute ``metric``.
+        arms: what was run; the first is ``"original"``.
+        extraction: ``similarity``, ``equal_tokens`` and ``extracted`` with dims (arm, candidate),
+            ``tokens`` (arm, candidate, token); coordinates ``group``, ``role``, ``path``,
+            ``label`` and ``image`` (candidate); attributes ``threshold``, ``threshold_source``,
+            ``similarity`` and ``prefix_tokens``.
+        gallery: candidates to show as pictures.
+        neurons: bool, dims (arm, block, neuron): what each arm edited.
+
+    Raises:
+        InputError: where arms are missing, doubled or in another order in `extraction`.
+    """
+
+    model: str
+    provenance: Mapping[str, Any]
+    scores: xr.Dataset
+    arms: tuple[ArmResult, ...]
+    extraction: xr.Dataset
+    gallery: tuple[GalleryRow, ...]
+    neurons: xr.DataArray | None
+
+    def __post_init__(self) -> None:
+        """Refuse arms and an extraction that do not belong together."""
+        names = [arm.name for arm in self.arms]
+        given = [str(name) for name in self.extraction["arm"].values]
+        if names[:1] != [ORIGINAL] or len(set(names)) < len(names) or names != given:
+            raise InputError(
+                f"the arms are {names} and those of the extraction {given}; a report needs both "
+                f"alike, each name once, and {ORIGINAL!r} first"
+            )
+
+
+def block_sums(scores: xr.Dataset) -> xr.DataArray:
+    """Sum the metric over each block's neurons; a neuron that is not valid counts 0.
+
+    Returns:
+        float64, dims (block, scale).
+    """
+    kept = scores["score"].where(scores["valid"], 0.0).astype("float64")
+    return kept.sum("neuron", skipna=False).transpose("block", "scale")

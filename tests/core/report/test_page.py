@@ -1,0 +1,85 @@
+"""The page: safe and whole, with the counts in words."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from iarmem_plugin.report.report import Report
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def tags_of(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    return parser.tags
+
+
+def test_text_from_data_is_escaped_in_the_page(page: str) -> None:
+    assert "<script" not in page.lower()
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 4
+
+
+def test_text_from_data_is_escaped_in_a_notebook(report: Report) -> None:
+    shown = report._repr_html_()
+    assert "<script" not in shown
+    assert "member &lt;script&gt;alert(1)&lt;/script&gt;" in shown
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    for tag, attributes in tags_of(page):
+        assert tag not in {"script", "iframe", "object", "embed", "base", "link"}
+        for name in ("src", "href", "srcset", "poster", "action"):
+            target = attributes.get(name) or "#"
+            assert target.startswith(("data:image/png;base64,", "#"))
+    styles = "".join(re.findall(r"<style>.*?</style>", page, re.S))
+    assert "url(" not in styles
+    assert "@import" not in styles
+    assert not re.search(r"https?://", page)
+
+
+def test_every_picture_says_in_words_what_it_shows(page: str) -> None:
+    pictures = [attributes for tag, attributes in tags_of(page) if tag == "img"]
+    assert len(pictures) == 6 + 4  # figures; picture, target and two completions
+    assert all(attributes.get("alt") for attributes in pictures)
+
+
+def test_the_headline_gives_the_counts_of_the_most_repeated_canaries(page: str) -> None:
+    assert (
+        "original: 11 of 12 “canary x64” candidates extracted; highest: 3 of 12; "
+        "lowest: 11 of 12; random (3 sets): 9–11 of 12." in page
+    )
+
+
+def test_the_page_tells_paired_changes_and_the_random_control(page: str) -> None:
+    # canaries: 2 + 11 before, 1 + 3 after highest, none gained: p = 2 / 2**9 = 0.0039
+    assert (
+        "highest: over all 24 canaries, 13 were extracted before and 4 after (9 lost, 0 gained; "
+        "exact McNemar p = 0.0039). Of 3 random sets, which left 11–12 extracted, 0 left as few or "
+        "fewer: p = 0.25, and with 3 sets it cannot be below 0.25." in page
+    )
+
+
+def test_the_page_says_that_extraction_is_a_lower_bound(page: str) -> None:
+    assert "discoverable extraction" in page
+    assert "lower bound" in page
+
+
+def test_the_page_says_how_many_scores_are_not_valid(page: str) -> None:
+    assert "5 of 768 entries" in page
