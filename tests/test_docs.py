@@ -39,7 +39,8 @@ def run(code: str, folder: Path) -> None:
 
 def imported_for_type_checkers() -> set[str]:
     tree = ast.parse((ROOT / "iarmem_plugin" / "__init__.py").read_text())
-    (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
+    guards = [node for node in tree.body if isinstance(node, ast.If)]
+    (guarded,) = [node for node in guards if isinstance(node.test, ast.Name)]  # not its opposite
     imports = [node for node in guarded.body if isinstance(node, ast.ImportFrom)]
     declared = [node.target for node in guarded.body if isinstance(node, ast.AnnAssign)]
     names = {name.name for node in imports for name in node.names}
