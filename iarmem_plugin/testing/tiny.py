@@ -37,6 +37,7 @@ class TinyAdapter(Adapter):
 
     name: ClassVar[str] = "tiny"
     recognises: ClassVar[str] = "TinyNetwork"
+    module_aliases: ClassVar[Mapping[str, str]] = {"ffn": "mlp"}
 
     def __init__(self, network: TinyNetwork, tokenizer: TinyTokenizer) -> None:
         self.network, self.tokenizer = network, tokenizer

@@ -1,4 +1,4 @@
-"""A tiny VAR whose every number can be computed by hand or by plain PyTorch."""
+"""A tiny model whose every number can be computed by hand or by plain PyTorch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from iarmem_adapters.var.adapter import VARAdapter
-from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
-from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.testing.tiny import CLASSES, PIXELS, TinyAdapter
 
 _builders = spec_from_file_location(
     "store_builders", Path(__file__).parent / "store" / "store_builders.py"
@@ -24,37 +21,20 @@ assert _builders.loader is not None
 sys.modules["store_builders"] = module_from_spec(_builders)  # tests are no package
 _builders.loader.exec_module(sys.modules["store_builders"])
 
-PATCH_NUMS = (1, 2, 4)
-SIDE = 8
-CLASSES = 5
-
-
-def make_adapter() -> VARAdapter:
-    torch.manual_seed(0)
-    network = VARTransformer(VARConfig(3, 32, 2, PATCH_NUMS, CLASSES, vocab_size=16, code_width=4))
-    tokenizer = MultiScaleVQVAE(
-        VQVAEConfig(PATCH_NUMS, ch=8, ch_mult=(1, 1), res_blocks=1, vocab_size=16, code_width=4)
-    )
-    with torch.no_grad():
-        tokenizer.quantize.embedding.weight.normal_()
-        for block in network.blocks:
-            block.ffn.fc1.bias.normal_(std=0.1)
-    return VARAdapter.from_model(network.eval(), tokenizer.eval())
-
 
 @pytest.fixture
-def adapter() -> VARAdapter:
-    return make_adapter()
+def adapter() -> TinyAdapter:
+    return TinyAdapter.make()
 
 
 @pytest.fixture
 def pictures() -> Images:
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (7, SIDE, SIDE, 3), np.uint8)
-    labels = np.array([0, 1, 2, 3, 4, 0, 1], np.int32)
+    pixels = random.integers(0, 256, (7, PIXELS, PIXELS, 3), np.uint8)
+    labels = np.arange(7, dtype=np.int32) % CLASSES
     return Images.from_arrays(pixels, labels)
 
 
 @pytest.fixture
 def shifts() -> Views:
-    return Views(crop=SIDE, pad=1)
+    return Views(crop=PIXELS, pad=1)

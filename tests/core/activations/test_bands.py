@@ -10,7 +10,6 @@ import pytest
 import torch
 import xarray as xr
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.cli.bands import read_bands
 from iarmem_plugin.data.augmentation import Views
@@ -20,6 +19,7 @@ from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.store import ActivationStore
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 LAYOUT = ModelLayout("any", 1, 1, (Scale("all", (0,)),), "", "", "", predicting=range(1, 257))
 
@@ -64,7 +64,7 @@ def test_an_adapter_that_does_not_say_where_tokens_are_predicted_has_no_bands() 
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 
@@ -73,7 +73,7 @@ def activations(model: ImageARModel, pictures: Images) -> xr.DataArray:
 
 
 def test_a_band_is_the_mean_over_its_tokens(
-    adapter: VARAdapter, model: ImageARModel, pictures: Images
+    adapter: TinyAdapter, model: ImageARModel, pictures: Images
 ) -> None:
     seen: list[torch.Tensor] = []
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_scores_and_store_carry_the_names_and_positions(
 
 
 def test_positions_beyond_the_models_are_refused_where_the_adapter_says_nothing(
-    adapter: VARAdapter, pictures: Images
+    adapter: TinyAdapter, pictures: Images
 ) -> None:
     layout = adapter.layout
     adapter.layout = ModelLayout(

@@ -9,7 +9,6 @@ import pytest
 import torch
 import xarray as xr
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture, mean_over_views
 from iarmem_plugin.activations.settings import captured_with
 from iarmem_plugin.data.augmentation import Views
@@ -17,12 +16,13 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 SCALES = ((0, 1), (1, 5), (5, 21))
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 
@@ -31,7 +31,7 @@ def captured(model: ImageARModel, pictures: Images, shifts: Views, **settings: i
     return xr.concat(list(batches), "image")
 
 
-def reference(adapter: VARAdapter, pictures: Images, shifts: Views, views: int) -> np.ndarray:
+def reference(adapter: TinyAdapter, pictures: Images, shifts: Views, views: int) -> np.ndarray:
     """Compute |GELU(fc1)|, mean over tokens, then mean over views, image by image, by hooks."""
     rows = []
     for position in range(len(pictures)):
@@ -55,7 +55,7 @@ def reference(adapter: VARAdapter, pictures: Images, shifts: Views, views: int) 
 
 
 def test_activations_are_absolute_then_averaged_over_tokens_then_over_views(
-    adapter: VARAdapter, pictures: Images, shifts: Views
+    adapter: TinyAdapter, pictures: Images, shifts: Views
 ) -> None:
     expected = reference(adapter, pictures, shifts, 3)
     with wrapped(adapter) as model:
@@ -117,7 +117,7 @@ def test_scale_zero_sees_only_the_class(
 
 
 def test_the_model_comes_back_as_it_was_between_batches(
-    adapter: VARAdapter, pictures: Images, shifts: Views
+    adapter: TinyAdapter, pictures: Images, shifts: Views
 ) -> None:
     adapter.network.train()
     random = torch.get_rng_state()
@@ -129,7 +129,7 @@ def test_the_model_comes_back_as_it_was_between_batches(
 
 
 def test_an_abandoned_capture_leaves_nothing_behind(
-    adapter: VARAdapter, pictures: Images, shifts: Views
+    adapter: TinyAdapter, pictures: Images, shifts: Views
 ) -> None:
     keys = [sorted(module.__dict__) for module in adapter.network.modules()]
     with wrapped(adapter) as model:
@@ -159,7 +159,7 @@ def test_labels_outside_the_classes_are_refused(model: ImageARModel) -> None:
 
 
 def test_a_captures_settings_name_the_adapters_version(
-    adapter: VARAdapter, pictures: Images
+    adapter: TinyAdapter, pictures: Images
 ) -> None:
     attributes = captured_with(model_provenance(ImageARModel(adapter)))
     assert attributes["adapter_version"] == f"iarmem {version('iarmem')}"
@@ -167,7 +167,7 @@ def test_a_captures_settings_name_the_adapters_version(
 
 @pytest.mark.parametrize(("device", "threads"), [("cpu", True), ("cuda:0", False)])
 def test_the_number_of_threads_is_a_setting_on_the_cpu_alone(
-    adapter: VARAdapter, device: str, threads: bool
+    adapter: TinyAdapter, device: str, threads: bool
 ) -> None:
     provenance = model_provenance(ImageARModel(adapter)) | {"device": device}
     assert ("torch_threads" in captured_with(provenance)["provenance"]) is threads

@@ -16,7 +16,6 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
@@ -33,6 +32,7 @@ from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.scores import begin_scores, load_scores, save_scores
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 LOCALIZE = import_module("iarmem_plugin.jobs.localize")  # that name is the function's, too
 METRICS = ("unitmem", "mean-activation", "random")
@@ -40,7 +40,7 @@ EXACT = {"maximum", "top_image", "images"}
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 

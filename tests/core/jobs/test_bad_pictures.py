@@ -14,7 +14,6 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images, open_images
@@ -22,10 +21,11 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.store import ActivationStore
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.data.images import Images
@@ -24,10 +23,11 @@ from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.scores import load_scores, save_scores
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.store import ActivationStore
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 
@@ -124,7 +124,7 @@ def test_labels_outside_the_classes_are_refused(model: ImageARModel) -> None:
 
 
 def test_nan_activations_are_refused_by_place(
-    adapter: VARAdapter, model: ImageARModel, pictures: Images
+    adapter: TinyAdapter, model: ImageARModel, pictures: Images
 ) -> None:
     adapter.network.blocks[1].ffn.fc1.bias.data[17] = float("nan")
     with pytest.raises(NonFiniteActivationError, match="block 1"):
@@ -132,7 +132,7 @@ def test_nan_activations_are_refused_by_place(
 
 
 def test_a_dead_neuron_is_marked_by_the_metric(
-    adapter: VARAdapter, model: ImageARModel, pictures: Images
+    adapter: TinyAdapter, model: ImageARModel, pictures: Images
 ) -> None:
     adapter.network.blocks[1].ffn.fc1.weight.data[17] = 0
     adapter.network.blocks[1].ffn.fc1.bias.data[17] = 0

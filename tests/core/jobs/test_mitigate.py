@@ -11,7 +11,6 @@ import torch
 import xarray as xr
 from torch import nn
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -25,6 +24,7 @@ from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.neurons.selectors import Highest, Random
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 
 class Averages(nn.Module):
@@ -35,7 +35,7 @@ class Averages(nn.Module):
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 
@@ -100,7 +100,7 @@ def test_each_arm_edits_its_share_of_neurons(
 
 
 def test_the_model_comes_back_as_it_was(
-    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+    adapter: TinyAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
 ) -> None:
     before = {key: value.clone() for key, value in adapter.network.state_dict().items()}
     random = torch.get_rng_state()
@@ -170,7 +170,7 @@ def test_scores_of_another_model_are_refused(
 
 
 def test_scores_of_other_weights_are_refused(
-    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+    adapter: TinyAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
 ) -> None:
     with torch.no_grad():
         adapter.network.head.bias += 1
@@ -258,7 +258,7 @@ def test_provenance_names_candidates_and_similarity(
 
 
 def test_scores_of_another_precision_are_refused_by_name(
-    adapter: VARAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+    adapter: TinyAdapter, model: ImageARModel, scores: xr.Dataset, candidates: Candidates
 ) -> None:
     adapter.network.to(torch.bfloat16)
     with pytest.raises(InputError, match="dtype float32, not bfloat16"):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, UnknownNameError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -17,10 +16,11 @@ from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Completion, Quality, QualityValue
 from iarmem_plugin.jobs import protocol as choices
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 
@@ -80,7 +80,7 @@ def test_every_other_held_out_image_fixes_the_threshold_and_the_rest_are_reporte
 
 
 def test_candidates_are_ranked_in_batches_of_the_given_size(
-    model: ImageARModel, adapter: VARAdapter, pictures: Images
+    model: ImageARModel, adapter: TinyAdapter, pictures: Images
 ) -> None:
     passes: list[int] = []
     (fc1,) = (m for name, m in adapter.network.named_modules() if name == "blocks.0.ffn.fc1")

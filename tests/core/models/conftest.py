@@ -7,16 +7,16 @@ import pytest
 import torch
 import xarray as xr
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 GREEDY = Sampling()
 TOKENS = 1 + 4 + 16
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> ImageARModel:
+def model(adapter: TinyAdapter) -> ImageARModel:
     return ImageARModel(adapter)
 
 
@@ -41,7 +41,7 @@ def whole_block(block: int) -> xr.DataArray:
     return xr.DataArray(chosen, dims=("block", "neuron"))
 
 
-def state_of(adapter: VARAdapter) -> dict[str, object]:
+def state_of(adapter: TinyAdapter) -> dict[str, object]:
     """Everything that a borrowed model must come back with."""
     return {
         "weights": {k: v.clone() for k, v in adapter.network.state_dict().items()},

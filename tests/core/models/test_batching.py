@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
@@ -26,6 +25,7 @@ from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.models.batching import Batching, is_out_of_memory
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 CPU_MESSAGE = (
     "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -123,14 +123,14 @@ def test_a_batch_size_below_one_is_refused() -> None:
 
 
 @pytest.fixture
-def model(adapter: VARAdapter) -> Iterator[ImageARModel]:
+def model(adapter: TinyAdapter) -> Iterator[ImageARModel]:
     with wrapped(adapter) as model:
         yield model
 
 
 @pytest.mark.parametrize("place", ["network.blocks.1.ffn.act", "network", "tokenizer.encoder"])
 def test_capture_gives_the_same_in_the_batches_that_fit(
-    adapter: VARAdapter, model: ImageARModel, pictures: Images, shifts: Views, place: str
+    adapter: TinyAdapter, model: ImageARModel, pictures: Images, shifts: Views, place: str
 ) -> None:
     def captured() -> xr.DataArray:
         batches = capture(model, pictures, views=2, batch_size=4, augmentation=shifts)
@@ -151,7 +151,7 @@ DRAWN = Sampling(greedy=False, guidance=1.5, top_k=8, seed=3)
 
 @pytest.mark.parametrize("sampling", [Sampling(), DRAWN], ids=["greedy", "drawn and guided"])
 def test_completions_are_the_same_in_the_batches_that_fit(
-    adapter: VARAdapter, model: ImageARModel, pictures: Images, sampling: Sampling
+    adapter: TinyAdapter, model: ImageARModel, pictures: Images, sampling: Sampling
 ) -> None:
     candidates = Candidates(pictures, np.full(len(pictures), "any"))
     targets = make_targets(model, candidates, Views(crop=8))
@@ -180,7 +180,7 @@ def test_completions_are_the_same_in_the_batches_that_fit(
 
 
 def test_targets_and_candidates_are_the_same_in_the_batches_that_fit(
-    adapter: VARAdapter, model: ImageARModel, pictures: Images
+    adapter: TinyAdapter, model: ImageARModel, pictures: Images
 ) -> None:
     candidates = Candidates(pictures, np.full(len(pictures), "any"))
     views = Views(crop=8)
@@ -195,7 +195,7 @@ def test_targets_and_candidates_are_the_same_in_the_batches_that_fit(
 
 
 def test_generated_images_are_the_same_in_the_batches_that_fit(
-    adapter: VARAdapter, model: ImageARModel
+    adapter: TinyAdapter, model: ImageARModel
 ) -> None:
     labels = np.arange(5)
     expected = torch.cat(list(generate(model, labels, DRAWN)))

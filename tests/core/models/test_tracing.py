@@ -9,18 +9,18 @@ import torch
 from nnsight import save as nnsight_save
 from torch.nn import functional as F
 
-from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_plugin.errors import BypassedNeuronsError, WeightsError
 from iarmem_plugin.interfaces import ForwardInputs
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import Zero
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 from .conftest import GREEDY, TOKENS, assert_same_state, state_of, whole_block
 
 SCALES = ((0, 1), (1, 5), (5, 21))
 
 
-def by_hooks(adapter: VARAdapter, inputs: ForwardInputs) -> torch.Tensor:
+def by_hooks(adapter: TinyAdapter, inputs: ForwardInputs) -> torch.Tensor:
     """Compute the same means with plain torch hooks, on the never-wrapped network."""
     seen: list[torch.Tensor] = []
 
@@ -37,7 +37,7 @@ def by_hooks(adapter: VARAdapter, inputs: ForwardInputs) -> torch.Tensor:
 
 
 def test_reads_what_torch_hooks_compute_bit_for_bit(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     inputs = adapter.teacher_forced(tokens, labels)
     expected = by_hooks(adapter, inputs)
@@ -79,7 +79,7 @@ def test_wrapping_a_family_gives_both_spellings_of_the_mlp(
 
 
 def test_unwrapping_leaves_the_network_as_it_was(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     before = state_of(adapter)
     with wrapped(adapter) as model, model.borrowed():
@@ -89,7 +89,7 @@ def test_unwrapping_leaves_the_network_as_it_was(
 
 
 def test_an_exception_inside_leaves_the_network_as_it_was(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     adapter.network.train()
     adapter.network.blocks[1].eval()
@@ -102,7 +102,7 @@ def test_an_exception_inside_leaves_the_network_as_it_was(
 
 
 def test_a_wrapper_inside_a_wrapper_leaves_the_outer_one_alone(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     outer = ImageARModel(adapter)
     inputs = adapter.teacher_forced(tokens, labels)
@@ -113,7 +113,7 @@ def test_a_wrapper_inside_a_wrapper_leaves_the_outer_one_alone(
 
 
 def test_a_fused_mlp_is_refused_by_name(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     for block in range(3):
         fuse(adapter, block)
@@ -124,14 +124,14 @@ def test_a_fused_mlp_is_refused_by_name(
 
 @pytest.mark.parametrize("advice", ["", "for VAR: fused_if_available=False"])
 def test_the_refusal_of_a_fused_mlp_gives_the_advice_of_the_family_alone(
-    adapter: VARAdapter,
+    adapter: TinyAdapter,
     tokens: torch.Tensor,
     labels: torch.Tensor,
     monkeypatch: pytest.MonkeyPatch,
     advice: str,
 ) -> None:
     fuse(adapter, 0)
-    monkeypatch.setattr(VARAdapter, "fused_advice", advice)
+    monkeypatch.setattr(TinyAdapter, "fused_advice", advice)
     with wrapped(adapter) as model, model.borrowed():
         with pytest.raises(BypassedNeuronsError) as refused:
             model.read_neurons(adapter.teacher_forced(tokens, labels))
@@ -140,7 +140,7 @@ def test_the_refusal_of_a_fused_mlp_gives_the_advice_of_the_family_alone(
 
 
 def test_editing_a_fused_mlp_through_the_trace_is_refused(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     fuse(adapter, 1)
     with wrapped(adapter) as model, intervene(model, whole_block(1), Zero()) as edited:
@@ -148,7 +148,7 @@ def test_editing_a_fused_mlp_through_the_trace_is_refused(
             edited.logits(tokens, labels)
 
 
-def fuse(adapter: VARAdapter, block: int) -> None:
+def fuse(adapter: TinyAdapter, block: int) -> None:
     ffn = adapter.network.blocks[block].ffn
 
     def fused(x: torch.Tensor) -> torch.Tensor:
@@ -158,7 +158,7 @@ def fuse(adapter: VARAdapter, block: int) -> None:
     ffn.forward = fused
 
 
-def test_a_layout_that_names_no_module_is_refused(adapter: VARAdapter) -> None:
+def test_a_layout_that_names_no_module_is_refused(adapter: TinyAdapter) -> None:
     del adapter.network.blocks[2].ffn.act
     with pytest.raises(WeightsError, match=r"blocks\.2\.ffn\.act"):
         ImageARModel(adapter)
@@ -193,7 +193,7 @@ def test_reading_keeps_no_tensors_alive(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_low_precision_reads_and_completes_nearly_the_same(
-    adapter: VARAdapter, tokens: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
 ) -> None:
     with wrapped(adapter) as model, model.borrowed():
         inputs = adapter.teacher_forced(tokens, labels)

@@ -35,7 +35,7 @@ class TestSelectors(SelectorTests):
         return plugins.find("selector", request.param)()
 
 
-class TestVARAdapter(AdapterTests):
+class X(AdapterTests):
     @pytest.fixture
     def adapter(self, adapter: Adapter) -> Adapter:
         return adapter
