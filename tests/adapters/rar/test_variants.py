@@ -13,6 +13,7 @@ from iarmem_adapters.rar.loading import configs
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.rar.variants import variants
+from iarmem_plugin.data.augmentation import TenCrops
 
 TRANSFORMERS = ["rar_b", "rar_l", "rar_xl", "rar_xxl"]
 RELEASED = [*TRANSFORMERS, "maskgit_vqgan"]
@@ -107,3 +108,8 @@ def test_formula_gives_the_weights_that_the_golden_vectors_were_made_with(
     # the first three are quoted to six decimals
     assert first == pytest.approx(np.ravel(value)[:3].tolist(), abs=1e-6)
     assert crc32 == fill.zlib.crc32(np.ascontiguousarray(value, "<f4").tobytes())
+
+
+def test_rar_is_shown_ten_crops_of_256_pixels() -> None:
+    released = [variant for variant in variants().values() if variant.organism is None]
+    assert {variant.views for variant in released} == {TenCrops(crop=256)}

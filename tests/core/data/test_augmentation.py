@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from iarmem_adapters.rar.variants import variants
 from iarmem_plugin.data.augmentation import CustomViews, TenCrops, Views, refuse_identical_views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
@@ -205,11 +204,6 @@ def test_ten_crops_are_the_same_for_every_seed_and_image_and_fewer_are_the_first
 def test_more_than_ten_crops_are_refused() -> None:
     with pytest.raises(InputError, match="11 views were asked for, and there are ten crops"):
         ten(10, picture(30, 40), count=11)
-
-
-def test_rar_is_shown_ten_crops_of_256_pixels() -> None:
-    released = [variant for variant in variants().values() if variant.organism is None]
-    assert {variant.views for variant in released} == {TenCrops(crop=256)}
 
 
 # --- your own
