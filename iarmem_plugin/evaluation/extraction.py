@@ -158,13 +158,7 @@ def extract(
         )
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
-    result = _result(candidates, targets, values, tokens)
-    # float64: a threshold rounded to float32 would count differently when read from a file
-    result["extracted"] = result["similarity"].astype(np.float64) > similarity.threshold
-    return result.assign_attrs(
-        similarity=similarity.name,
-        threshold=float(similarity.threshold),
-        threshold_source=similarity.threshold_source,
+    return _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
         prefix_tokens=prefix_tokens,
         reference=targets.reference,
         sampling=json.dumps(asdict(sampling)),
@@ -234,6 +228,16 @@ def _result(
             "group": ("candidate", candidates.group),
             "role": ("candidate", candidates.role),
         },
+    )
+
+
+def _judged(result: xr.Dataset, similarity: Similarity) -> xr.Dataset:
+    # float64: a threshold rounded to float32 would count differently when read from a file
+    extracted = result["similarity"].astype(np.float64) > similarity.threshold
+    return result.assign(extracted=extracted).assign_attrs(
+        similarity=similarity.name,
+        threshold=float(similarity.threshold),
+        threshold_source=similarity.threshold_source,
     )
 
 

@@ -209,8 +209,8 @@ def _load_descriptor_network(path: Path) -> torch.jit.ScriptModule:
         except (RuntimeError, ValueError) as error:
             raise InputError(
                 f"{path} is not a TorchScript network of 320 x 320 RGB images: "
-                f"{_first_line(error)}; "
-                "give the .torchscript.pt file, not the one with bare weights"
+                f"{_first_line(error)}; give the .torchscript.pt file, not the one with bare "
+                "weights"
             ) from error
     if not isinstance(descriptors, torch.Tensor) or descriptors.ndim != 2 or len(descriptors) != 2:
         raise InputError(

@@ -33,7 +33,8 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     netCDF attributes hold no null, truth value or mapping: those are written as JSON, and named
     in one more attribute.
     """
-    stored = dataset.drop_encoding()
+    # coordinates first, so that the order in the file is that of a dataset read from it
+    stored = dataset.coords.to_dataset().assign(dataset.data_vars).drop_encoding()
     attributes = {name: plain(value) for name, value in dataset.attrs.items()}
     in_json = [str(name) for name, value in attributes.items() if not _is_attribute(value)]
     stored.attrs = {

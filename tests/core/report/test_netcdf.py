@@ -37,6 +37,7 @@ def test_values_come_back_with_their_type(tmp_path: Path, dtype: str) -> None:
 def test_a_file_is_the_same_however_many_attributes_and_variables_it_has(tmp_path: Path) -> None:
     names = [f"{letter}{number}" for number, letter in enumerate("zyxwvutsrqponm")]
     dataset = xr.Dataset({name: ("x", [1.0]) for name in names}, attrs=dict.fromkeys(names, 1))
+    dataset = dataset.assign_coords(late=("x", [2.0]), x=["a"])
     write_netcdf(dataset, tmp_path / "first.nc")
     write_netcdf(read_netcdf(tmp_path / "first.nc"), tmp_path / "second.nc")
     assert (tmp_path / "second.nc").read_bytes() == (tmp_path / "first.nc").read_bytes()
