@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -37,6 +37,7 @@ class ArmResult:
         selector: ``name``, its parameters and ``seed``; None for the original.
         fraction: share of neurons edited, in (0, 1]; None for the original.
         quality: measured image quality, each value with the label of its protocol.
+        role: what it is compared as.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ArmResult:
     selector: Mapping[str, Any] | None
     fraction: float | None
     quality: tuple[QualityValue, ...]
+    role: Literal["original", "treatment", "control"] = "treatment"
 
 
 @dataclass(frozen=True, slots=True)

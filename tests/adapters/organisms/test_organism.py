@@ -17,7 +17,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.extraction import counts, extract, make_targets
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.jobs.demo import candidates
-from iarmem_plugin.jobs.mitigate import calibrate_on
+from iarmem_plugin.jobs.protocol import calibrate_on
 from iarmem_plugin.models.tracing import ImageARModel
 
 RUNGS = (1, 2, 4, 8, 16, 32, 64)

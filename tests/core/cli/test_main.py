@@ -175,7 +175,7 @@ def test_a_band_takes_the_place_of_the_models_scales(pictures: Path) -> None:
 
 
 def test_text_that_is_no_band_is_refused_before_the_model_is_loaded(pictures: Path) -> None:
-    assert_plain_error(localize(pictures, "--band", "x=0-9x"), "no span of tokens")
+    assert_plain_error(localize(pictures, "--band", "x=0-9x"), "not a span of tokens")
 
 
 def test_json_is_all_that_localize_prints_on_stdout(pictures: Path) -> None:
