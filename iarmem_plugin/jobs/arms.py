@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
@@ -27,12 +28,10 @@ from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel, intervene
 from iarmem_plugin.neurons.selectors import check_fraction
-from iarmem_plugin.report.report import ArmResult
+from iarmem_plugin.report.report import ArmResult, ArmRole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-Role = Literal["original", "treatment", "control"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Arm:
     intervention: Intervention | None = None
     fraction: float = 0.1
     seed: int = 0
-    role: Role = "treatment"
+    role: ArmRole = "treatment"
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -71,7 +70,7 @@ class Arm:
             )
 
 
-ORIGINAL = Arm("original", role="original")
+UNMODIFIED = Arm(ORIGINAL, role="original")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.interfaces import Similarity
 from iarmem_plugin.jobs.arms import (
     DEFAULTS,
-    ORIGINAL,
+    UNMODIFIED,
     Arm,
     Attack,
     ExtractionOptions,
@@ -68,7 +68,7 @@ def mitigate(
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
-    arms = [ORIGINAL, *(arm for arm in arms if arm.selector is not None)]
+    arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     _check_names(arms)
     attack = make_attack(model, candidates, similarity, options, progress=progress)

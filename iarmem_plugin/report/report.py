@@ -26,6 +26,8 @@ SCHEMA = 1
 FILE = "report.json"
 KEYS = ("schema", "model", "provenance", "scores", "arms")
 
+ArmRole = Literal["original", "treatment", "control"]
+
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
@@ -45,7 +47,7 @@ class ArmResult:
     selector: Mapping[str, Any] | None
     fraction: float | None
     quality: tuple[QualityValue, ...]
-    role: Literal["original", "treatment", "control"] = "treatment"
+    role: ArmRole = "treatment"
 
 
 @dataclass(frozen=True, slots=True)

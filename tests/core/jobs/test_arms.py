@@ -15,7 +15,7 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.jobs.arms import (
-    ORIGINAL,
+    UNMODIFIED,
     Arm,
     ExtractionOptions,
     QualityProtocol,
@@ -23,7 +23,6 @@ from iarmem_plugin.jobs.arms import (
     run_arm,
     select_neurons,
 )
-from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import Zero
@@ -63,15 +62,14 @@ def test_the_original_edits_nothing() -> None:
 
 
 def test_an_arm_run_alone_gives_what_it_gives_after_others(
-    model: ImageARModel, pictures: Images
+    model: ImageARModel, scores: xr.Dataset, pictures: Images
 ) -> None:
-    scores = localize(model, pictures, views=2)
     candidates = Candidates(pictures, np.array(["some"] * len(pictures)))
     similarity, options = TokenAgreement(0.5), ExtractionOptions(prefix_tokens=1)
     edited = Arm("highest", Highest(), Zero(), 0.5)
     attack = make_attack(model, candidates, similarity, options)
     report = mitigate(model, scores, candidates, [edited], similarity=similarity, options=options)
-    for place, arm in enumerate((ORIGINAL, edited)):
+    for place, arm in enumerate((UNMODIFIED, edited)):
         neurons = select_neurons(arm, scores, model.layout)
         outcome = run_arm(model, arm, neurons, attack)
         assert outcome.result == report.arms[place]

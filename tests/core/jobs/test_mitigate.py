@@ -35,11 +35,6 @@ class Averages(nn.Module):
 
 
 @pytest.fixture
-def scores(model: ImageARModel, pictures: Images) -> xr.Dataset:
-    return localize(model, pictures, views=2)
-
-
-@pytest.fixture
 def candidates(pictures: Images) -> Candidates:
     groups = np.array(["canary x2"] * 4 + ["held-out"] * 3)
     return Candidates(pictures, groups)
