@@ -25,7 +25,7 @@ def main(scores: Path = Path("iarmem-localize"), out: Path = Path("iarmem-mitiga
     halve = iarmem.ScaleWeights(0.5)
     arms = [
         iarmem.Arm("highest UnitMem", iarmem.Highest(), halve, 0.1),
-        iarmem.Arm("random", iarmem.Random(), halve, 0.1, seed=1),
+        iarmem.Arm("random", iarmem.Random(), halve, 0.1, seed=1, role="control"),
     ]
     report = iarmem.mitigate(
         model,

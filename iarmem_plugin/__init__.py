@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         Selector,
         Similarity,
     )
+    from iarmem_plugin.jobs.arms import Arm, ExtractionOptions
     from iarmem_plugin.jobs.localize import localize
-    from iarmem_plugin.jobs.mitigate import Arm, mitigate
+    from iarmem_plugin.jobs.mitigate import mitigate
     from iarmem_plugin.jobs.scores import load_scores, save_scores
     from iarmem_plugin.models.loading import load, wrap
     from iarmem_plugin.models.tracing import ImageARModel, intervene
@@ -53,6 +54,7 @@ __all__ = [
     "Augmentation",
     "Candidates",
     "CustomViews",
+    "ExtractionOptions",
     "Highest",
     "IarmemError",
     "ImageARModel",
@@ -116,7 +118,8 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
-    "iarmem_plugin.jobs.mitigate": ("Arm", "mitigate"),
+    "iarmem_plugin.jobs.arms": ("Arm", "ExtractionOptions"),
+    "iarmem_plugin.jobs.mitigate": ("mitigate",),
     "iarmem_plugin.activations.distributed": ("Ranks", "joined"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),

@@ -1,12 +1,19 @@
-"""The options that the commands of `iarmem` share."""
+"""The options that the commands of `iarmem` share, and bands of tokens as a user writes them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from iarmem_plugin.errors import InputError
+
+_SPAN = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
 class Precision(StrEnum):
@@ -148,3 +155,80 @@ Reference = Annotated[
     Path | None, typer.Option(help="Real images to compare quality with, if not --images.")
 ]
 Generated = Annotated[int, typer.Option(min=2, help="Images to generate for the quality.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model a user means, from which files, where and how precise.
+
+    Attributes:
+        name: as listed by ``iarmem models``.
+        weights: file of the transformer's weights.
+        tokenizer: file of the tokenizer's weights.
+        device: device as torch names it.
+        dtype: precision of the weights.
+        compile: compile the tokenizer.
+    """
+
+    name: str
+    weights: Path | None
+    tokenizer: Path | None
+    device: str
+    dtype: Precision
+    compile: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingOptions:
+    """How pictures are read, wherever they are.
+
+    Attributes:
+        root: folder that the paths in a list are in; None for the list's own.
+        classes: file that maps each class folder's name to its index.
+        on_bad: what to do with pictures that do not open.
+        workers: processes that decode pictures; 0 for this one.
+    """
+
+    root: Path | None
+    classes: Path | None
+    on_bad: OnBadImage
+    workers: int
+
+
+def read_bands(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Read bands such as ``"first row=1-16"`` or ``"ends=1,256"``.
+
+    Args:
+        texts: each a name, an equals sign, and numbers or spans of predicted tokens, from 1.
+
+    Returns:
+        the tokens of each band by its name.
+
+    Raises:
+        InputError: a text of another form, or two bands of one name.
+
+    Example:
+        >>> read_bands(["ends=1-2,256"])
+        {'ends': (1, 2, 256)}
+    """
+    bands: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, spans = text.rpartition("=")
+        name = name.strip()
+        if not name or name in bands:
+            raise InputError(
+                f"band {text!r} has no name of its own; write NAME=TOKENS, "
+                "such as 'first row=1-16', each name once"
+            )
+        bands[name] = tuple(token for span in spans.split(",") for token in _tokens(text, span))
+    return bands
+
+
+def _tokens(text: str, span: str) -> range:
+    found = _SPAN.fullmatch(span.strip())
+    if found is None or int(found[2] or found[1]) < int(found[1]):
+        raise InputError(
+            f"band {text!r} has {span.strip()!r}, which is not a span of tokens; write a number or "
+            "FIRST-LAST, counted from 1, with commas between them"
+        )
+    return range(int(found[1]), int(found[2] or found[1]) + 1)

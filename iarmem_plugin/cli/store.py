@@ -5,8 +5,6 @@ A command imports what it needs when it runs.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from iarmem_plugin.cli import console
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import CorruptStoreError, InputError
 
@@ -44,14 +42,12 @@ def info(place: Place, as_json: opt.AsJson = False) -> None:
     store = ActivationStore.open(place)
     rows = [_summary(store, model) for model in store.models]
     names = ("model", "blocks", "scales", "neurons", "images", "captured", "slabs", "bytes")
-    table = Table(title=store.name, title_justify="left")
-    for name in (*names, "damaged"):
-        table.add_column(name, overflow="fold")
+    table = console.make_table(store.name, *names, "damaged")
     for row in rows:
         done = f"{row['slabs'] - len(row['pending_slabs'])} of {row['slabs']}"
         shown = row | {"slabs": done, "bytes": f"{row['bytes']:,}"}
         table.add_row(*(str(shown[name]) for name in names), str(len(row["damages"])))
-    _show({"store": store.name, "models": rows}, table, as_json=as_json)
+    console.show({"store": store.name, "models": rows}, table, as_json=as_json)
 
 
 @app.command()
@@ -76,13 +72,14 @@ def verify(
         for group, slab in track(work, "verify", console=Console(stderr=True))
         for damage in group.damages_of(slab, captured[group.name], deep=deep)
     ]
-    table = Table(title=f"{store.name}: {len(found)} damaged shards", title_justify="left")
-    for column in ("model", "slab", "block", "images", "what"):
-        table.add_column(column, overflow="fold")
+    title = f"{store.name}: {len(found)} damaged shards"
+    table = console.make_table(title, "model", "slab", "block", "images", "what")
     for one in found:
         images = f"{one.images[0]}-{one.images[1]}"
         table.add_row(one.model, str(one.slab), str(one.block), images, one.what)
-    _show({"store": store.name, "damages": [str(one) for one in found]}, table, as_json=as_json)
+    console.show(
+        {"store": store.name, "damages": [str(one) for one in found]}, table, as_json=as_json
+    )
     if found:
         raise CorruptStoreError(f"{len(found)} shards are missing or damaged; {found[0]}")
 
@@ -148,7 +145,7 @@ def top(
 
     check_file(out)
     if out.suffix != ".png":
-        raise InputError(f"{out} is no .png; name a file of this kind")
+        raise InputError(f"{out} is not a .png file; name one")
     place_of = {"block": [block], "scale": [scale], "neuron": [neuron]}
     activation = read_slice(ActivationStore.open(place), place_of, model=model)
     best = top_images(activation.isel(block=0, scale=0, neuron=0), count)
@@ -177,10 +174,3 @@ def _summary(store: ActivationStore, model: str) -> dict[str, Any]:
         "capture_fingerprint": group.attributes["capture_fingerprint"],
         "damages": [str(damage) for damage in group.damages(deep=False)],
     }
-
-
-def _show(result: Mapping[str, Any], table: Table, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result, allow_nan=False))
-    else:
-        Console().print(table)

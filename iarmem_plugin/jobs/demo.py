@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from iarmem_plugin import plugins
-from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.generation import proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.jobs.arms import Arm, QualityProtocol
 from iarmem_plugin.jobs.localize import localize
-from iarmem_plugin.jobs.mitigate import Arm, QualityProtocol, calibrate_on, mitigate
+from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights
-from iarmem_plugin.neurons.selectors import Highest, Lowest, Random
+from iarmem_plugin.neurons.selectors import Highest, Lowest
 from iarmem_plugin.report.report import Report, check_output_folder
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 FRACTION = 0.1
 FACTOR = 0.5
 RANDOM_SETS = 5
+BATCH_SIZE = 256  # real images, for their features
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Sizes:
 
     Attributes:
         captured: training pictures whose activations are captured, all canaries among them.
-        members: candidates that are members but no canaries.
+        members: candidates that are members but not canaries.
         generated: images generated in each arm.
         views: augmented views of each captured picture.
     """
@@ -76,11 +75,11 @@ def demo(
         out: folder to write.
         model: the organism.
         full: use every picture instead of a part.
-        seed: of views, random neuron sets and generation.
+        seed: seed for drawing the views, the random neuron sets and the generated images.
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: the model is no organism, or the folder is not ours.
+        InputError: the model is not an organism, or the folder is not ours.
     """
     check_output_folder(out)
     with _one_thread():
@@ -98,14 +97,7 @@ def _run(
     captured = captured_pictures(organism, sizes.captured)
     scores = localize(traced, captured, views=sizes.views, seed=seed, progress=progress)
     clock.lap("capture")
-    similarity = PixelCorrelation()
-    calibrate_on(
-        traced,
-        candidates(organism, organism.calibration),
-        similarity,
-        source="half of the held-out pictures, unmodified model",
-        progress=progress,
-    )
+    similarity = _calibrated(traced, organism, progress)
     clock.lap("calibration")
     report = mitigate(
         traced,
@@ -113,13 +105,31 @@ def _run(
         candidates(organism, reported(organism, sizes.members)),
         arms(seed),
         similarity=similarity,
-        quality=quality_protocol(traced, organism, sizes.generated, seed),
+        quality=_quality(traced, organism, sizes.generated, seed),
         progress=progress,
     )
     clock.lap("extraction and quality of all arms")
     used = {"captured": len(captured), "generated": sizes.generated, "views": sizes.views}
     settings = {"seed": seed, "sizes": used, "cost": clock.cost()}
     return replace(report, provenance={**report.provenance, **settings})
+
+
+def _calibrated(
+    model: ImageARModel, organism: Organism, progress: Progress | None
+) -> PixelCorrelation:
+    similarity = PixelCorrelation()
+    unseen = candidates(organism, organism.calibration)
+    source = "half of the held-out pictures, unmodified model"
+    calibrate_on(model, unseen, similarity, source=source, progress=progress)
+    return similarity
+
+
+def _quality(model: ImageARModel, organism: Organism, generated: int, seed: int) -> QualityProtocol:
+    measure = TorchFidelity(organism.classifier(), organism.classifier_name)
+    real = references(organism)
+    return quality_protocol(
+        model, measure, real, generated=generated, seed=seed, batch_size=BATCH_SIZE
+    )
 
 
 def organisms() -> list[str]:
@@ -129,18 +139,14 @@ def organisms() -> list[str]:
 
 def arms(seed: int = 0) -> list[Arm]:
     """Return what the demo compares: weights halved in a tenth of the neurons, chosen variously."""
-    halve = ScaleWeights(FACTOR)
     chosen: dict[str, Selector] = {
         "highest UnitMem": Highest(),
         "most active": Highest(by="mean_activation"),
         "lowest UnitMem": Lowest(),
     }
+    halve = ScaleWeights(FACTOR)
     named = [Arm(name, selector, halve, FRACTION) for name, selector in chosen.items()]
-    drawn = [
-        Arm(f"random {number + 1}", Random(), halve, FRACTION, seed=seed + number)
-        for number in range(RANDOM_SETS)
-    ]
-    return named + drawn
+    return with_random_sets(named, RANDOM_SETS, first_seed=seed)
 
 
 def captured_pictures(organism: Organism, count: int) -> Images:
@@ -168,28 +174,15 @@ def candidates(organism: Organism, chosen: np.ndarray) -> Candidates:
     return Candidates(organism.pictures.subset(positions), organism.group[positions].astype(str))
 
 
-def quality_protocol(
-    model: ImageARModel, organism: Organism, generated: int, seed: int
-) -> QualityProtocol:
-    """Return the FID and KID protocol, against all members and against those not canaries."""
-    quality = TorchFidelity(organism.classifier(), organism.classifier_name)
+def references(organism: Organism) -> dict[str, Images]:
+    """Return what generated images are compared with: all members, and those not canaries."""
     members = np.flatnonzero(organism.repeats > 0)
-    plain = _positions(organism, "member")
-    views = model.adapter.variant.views
-    references = {
-        "training pictures once each": quality.features(_pixels(organism, members, views)),
-        "training pictures that are no canaries": quality.features(_pixels(organism, plain, views)),
+    return {
+        "training pictures once each": organism.pictures.subset(members),
+        "training pictures that are no canaries": organism.pictures.subset(
+            _positions(organism, "member")
+        ),
     }
-    labels = proportional_labels(organism.pictures.labels[members], generated)
-    sampling = replace(model.adapter.variant.sampling, seed=seed)
-    return QualityProtocol(quality, references, labels, sampling)
-
-
-def _pixels(
-    organism: Organism, positions: np.ndarray, views: Augmentation
-) -> Iterator[Float[Tensor, "_ 3 height width"]]:
-    for part in np.array_split(positions, max(1, len(positions) // 256)):
-        yield torch.stack([views.center(organism.pictures.load(int(index))) for index in part])
 
 
 def _positions(organism: Organism, group: str) -> np.ndarray:
@@ -208,7 +201,7 @@ def _spread(positions: np.ndarray, count: int) -> np.ndarray:
 def _organism(name: str) -> Organism:
     _, variant = plugins.find_variant(name)
     if variant.organism is None:
-        raise InputError(f"{name} is no organism; the demo runs on: {', '.join(organisms())}")
+        raise InputError(f"{name} is not an organism; the demo runs on: {', '.join(organisms())}")
     return variant.organism()
 
 

@@ -3,96 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation import determinism
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
-from iarmem_plugin.evaluation.generation import generate
-from iarmem_plugin.interfaces import (
-    Intervention,
-    Quality,
-    QualityValue,
-    Sampling,
-    Selector,
-    Similarity,
+from iarmem_plugin.evaluation.determinism import check_batching
+from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.jobs.arms import (
+    DEFAULTS,
+    UNMODIFIED,
+    Arm,
+    Attack,
+    ExtractionOptions,
+    QualityProtocol,
+    make_attack,
+    run_arm,
+    select_neurons,
 )
 from iarmem_plugin.jobs.localize import describe_images
-from iarmem_plugin.jobs.scores import check_scores
-from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.jobs.scores import check_made_with
 from iarmem_plugin.models.provenance import model_provenance
-from iarmem_plugin.models.tracing import ImageARModel, intervene
-from iarmem_plugin.neurons.selectors import Random, check_fraction
+from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
-from iarmem_plugin.report.results import ArmResult, ArmRole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One way to run the model: with some neurons edited, or, without a selector, as it came.
-
-    Attributes:
-        name: unique among the arms.
-        selector: which neurons.
-        intervention: what is done to them.
-        fraction: share of all neurons, in (0, 1].
-        seed: for selectors that draw at random.
-    """
-
-    name: str
-    selector: Selector | None = None
-    intervention: Intervention | None = None
-    fraction: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a fraction outside (0, 1], and half an edit."""
-        check_fraction(self.fraction)
-        if (self.selector is None) != (self.intervention is None):
-            raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
-
-
-ORIGINAL = Arm("original")
-
-
-@dataclass(frozen=True, slots=True)
-class QualityProtocol:
-    """How image quality is measured, the same in every arm.
-
-    Attributes:
-        quality: the measure.
-        references: features of each reference by the name that labels give it.
-        labels: class of each image to generate.
-        sampling: how its tokens are drawn; the same seed in every arm.
-    """
-
-    quality: Quality
-    references: Mapping[str, Float[np.ndarray, "reference feature"]]
-    labels: Int[np.ndarray, " image"]
-    sampling: Sampling
-
-    def __post_init__(self) -> None:
-        """Refuse too few images before any is generated."""
-        sizes = {"generated": len(self.labels)}
-        sizes |= {name: len(features) for name, features in self.references.items()}
-        for name, size in sizes.items():
-            if size < self.quality.minimum:
-                raise InputError(
-                    f"{size} images ({name}) are too few: {self.quality.name!r} needs "
-                    f"{self.quality.minimum} or more on each side"
-                )
 
 
 def mitigate(
@@ -102,11 +42,8 @@ def mitigate(
     arms: Sequence[Arm],
     *,
     similarity: Similarity,
-    prefix_tokens: int | None = None,
     quality: QualityProtocol | None = None,
-    backend: str = "weights",
-    batch_size: int = 64,
-    check_batching: int = 0,
+    options: ExtractionOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Report:
     """Run the extraction attack on a model as it came and after each intervention.
@@ -115,17 +52,12 @@ def mitigate(
 
     Args:
         model: the wrapped model; it comes back as it was.
-        scores: from `localize`.
+        scores: scores of its neurons, from `localize`.
         candidates: training images to extract, in named groups.
         arms: what to compare; the unmodified model is added as the first.
         similarity: decides what counts as extracted.
-        prefix_tokens: tokens given to each completion; by default the variant's.
         quality: how image quality is measured; None leaves it out.
-        backend: see `intervene`.
-        batch_size: images at a time; halved where memory does not suffice, and then for the
-            arms that follow, too.
-        check_batching: how many candidates are also completed one by one by the unmodified model;
-            what differs is counted under ``batching`` in the provenance. See `check_batching`.
+        options: how candidates are extracted.
         progress: where progress bars may be shown.
 
     Returns:
@@ -136,171 +68,71 @@ def mitigate(
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
-    arms = [ORIGINAL, *(arm for arm in arms if arm.selector is not None)]
+    arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     _check_names(arms)
-    prefix_tokens = model.adapter.variant.prefix_tokens if prefix_tokens is None else prefix_tokens
-    views = model.adapter.variant.views
-    targets = make_targets(model, candidates, views, batch_size=batch_size, progress=progress)
-    selected = {arm.name: _select(arm, scores, model) for arm in arms}
-    task = None if progress is None else progress.add_task("arms", total=len(arms))
-    completing, generating = Batching(batch_size), Batching(batch_size)
-    results, extractions = [], []
-    for arm in arms:
-        with _edit(model, arm, selected[arm.name], backend) as edited:
-            extraction = extract(
-                edited,
-                candidates,
-                targets,
-                similarity=similarity,
-                prefix_tokens=prefix_tokens,
-                batch_size=completing,
-            )
-            measured = _measure(edited, quality, generating)
-        extractions.append(extraction)
-        results.append(_result(arm, measured, backend))
-        if progress is not None and task is not None:
-            progress.advance(task)
-    settings: dict[str, Any] = {"backend": backend, "prefix_tokens": prefix_tokens}
-    settings["batch_size"] = completing.size
-    if check_batching:
-        settings["batching"] = asdict(
-            determinism.check_batching(
-                model,
-                candidates,
-                views,
-                prefix_tokens=prefix_tokens,
-                batch_size=completing.size,
-                images=check_batching,
-            )
-        )
+    attack = make_attack(model, candidates, similarity, options, progress=progress)
+    selected = [select_neurons(arm, scores, model.layout) for arm in arms]
+    outcomes = [
+        run_arm(model, arm, neurons, attack, quality)
+        for arm, neurons in _shown(list(zip(arms, selected, strict=True)), progress)
+    ]
+    settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
+    extractions = [outcome.extraction for outcome in outcomes]
     joined = xr.concat(extractions, names, combine_attrs="override")
     return Report(
         model=model.adapter.variant.name,
-        provenance=_provenance(model, scores, candidates, similarity, quality, settings),
+        provenance=model_provenance(model) | settings | _inputs(scores, attack, quality),
         scores=scores,
-        arms=tuple(results),
+        arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
-        gallery=gallery(model, joined, targets),
-        neurons=xr.concat([selected[arm.name] for arm in arms], names),
+        gallery=gallery(model, joined, attack.targets),
+        neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
     )
 
 
-def calibrate_on(
-    model: ImageARModel,
-    held_out: Candidates,
-    similarity: Similarity,
-    *,
-    source: str,
-    prefix_tokens: int | None = None,
-    rate: float = 0.01,
-    batch_size: int = 64,
-    progress: Progress | None = None,
-) -> float:
-    """Fix a similarity's threshold by completing pictures that the model was not trained on.
-
-    Do this once, on the unmodified model; see `calibrate`.
-
-    Returns:
-        the threshold.
-    """
-    variant = model.adapter.variant
-    targets = make_targets(model, held_out, variant.views, batch_size=batch_size)
-    extraction = extract(
-        model,
-        held_out,
-        targets,
-        similarity=similarity,
-        prefix_tokens=variant.prefix_tokens if prefix_tokens is None else prefix_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    values = extraction["similarity"].to_numpy()
-    return calibrate(similarity, values, rate=rate, source=source)
+def _shown(
+    work: Sequence[tuple[Arm, xr.DataArray]], progress: Progress | None
+) -> Iterator[tuple[Arm, xr.DataArray]]:
+    task = None if progress is None else progress.add_task("arms", total=len(work))
+    for one in work:
+        yield one
+        if progress is not None and task is not None:
+            progress.advance(task)
 
 
-def _select(arm: Arm, scores: xr.Dataset, model: ImageARModel) -> xr.DataArray:
-    if arm.selector is not None:
-        return arm.selector.select(scores, fraction=arm.fraction, seed=arm.seed)
-    shape = (model.layout.num_blocks, model.layout.neurons_per_block)
-    return xr.DataArray(np.zeros(shape, bool), dims=("block", "neuron"))
-
-
-def _edit(
-    model: ImageARModel, arm: Arm, neurons: xr.DataArray, backend: str
-) -> AbstractContextManager[ImageARModel]:
-    if arm.intervention is None:
-        return nullcontext(model)
-    return intervene(model, neurons, arm.intervention, backend=backend)
-
-
-def _measure(
-    model: ImageARModel, protocol: QualityProtocol | None, batch_size: Batching
-) -> tuple[QualityValue, ...]:
-    if protocol is None:
-        return ()
-    images = generate(model, protocol.labels, protocol.sampling, batch_size=batch_size)
-    features = protocol.quality.features(images)
-    return tuple(
-        value
-        for name, reference in protocol.references.items()
-        for value in protocol.quality.compare(features, reference, reference_name=name)
-    )
-
-
-def _result(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
-    if arm.intervention is None or arm.selector is None:
-        return ArmResult(arm.name, None, None, None, quality, "original")
-    intervention = {"name": arm.intervention.name, **arm.intervention.parameters}
-    selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
-    edit = intervention | {"backend": backend}
-    role: ArmRole = "control" if isinstance(arm.selector, Random) else "treatment"
-    return ArmResult(arm.name, edit, selector, arm.fraction, quality, role)
-
-
-def _provenance(
-    model: ImageARModel,
-    scores: xr.Dataset,
-    candidates: Candidates,
-    similarity: Similarity,
-    quality: QualityProtocol | None,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    found = model_provenance(model) | dict(settings)
-    found["scores"] = json.loads(scores.attrs["provenance"])
-    found["candidates"] = describe_images(candidates.images) | {
-        "chosen": "given" if candidates.hit_rate is None else "best predicted of each class"
+def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "backend": attack.backend,
+        "prefix_tokens": attack.prefix_tokens,
+        "batch_size": attack.completing.size,
     }
-    found["similarity"] = dict(similarity.provenance)
+    if checked:
+        differences = check_batching(
+            model,
+            attack.candidates,
+            model.adapter.variant.views,
+            prefix_tokens=attack.prefix_tokens,
+            batch_size=attack.completing.size,
+            images=checked,
+        )
+        settings["batching"] = asdict(differences)
+    return settings
+
+
+def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None) -> dict[str, Any]:
+    candidates = attack.candidates
+    chosen = "given" if candidates.hit_rate is None else "best predicted of each class"
+    found = {
+        "scores": json.loads(scores.attrs["provenance"]),
+        "candidates": describe_images(candidates.images) | {"chosen": chosen},
+        "similarity": dict(attack.similarity.provenance),
+    }
     if quality is not None:
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.labels)}
         found["quality"] = dict(quality.quality.provenance)
     return found
-
-
-def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
-    """Refuse scores of another model, or of other weights of this one.
-
-    Raises:
-        InputError: the message says what differs.
-    """
-    check_scores(scores)
-    layout = model.layout
-    expected = (layout.num_blocks, layout.neurons_per_block)
-    found = (scores.sizes["block"], scores.sizes["neuron"])  # scales may be bands
-    if found != expected:
-        raise InputError(
-            f"the scores have (block, neuron) = {found}, the model {expected}: "
-            "they were made with another model"
-        )
-    made_with, here = json.loads(scores.attrs["provenance"]), model_provenance(model)
-    for key in ("dtype", "weights_sha256"):
-        if made_with.get(key, here[key]) != here[key]:
-            raise InputError(
-                f"the scores were made with other weights of this model ({key} "
-                f"{made_with[key]}, not {here[key]}); run 'iarmem localize' again"
-            )
 
 
 def _check_names(arms: Sequence[Arm]) -> None:

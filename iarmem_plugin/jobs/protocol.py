@@ -1,23 +1,24 @@
-"""What a user named on the command line, made into the objects that the jobs take."""
+"""What all arms share: random neuron sets, candidates, the threshold, and a quality protocol."""
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
-from iarmem_plugin import plugins
+from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
+from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import proportional_labels
-from iarmem_plugin.evaluation.quality import TorchFidelity
-from iarmem_plugin.interfaces import Intervention, Similarity
-from iarmem_plugin.jobs.mitigate import Arm, QualityProtocol, calibrate_on
+from iarmem_plugin.interfaces import Quality, Similarity
+from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Random
 
@@ -25,79 +26,80 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def arms(
-    selector: str,
-    intervention: str,
-    factor: float | None,
-    fraction: float,
-    random_sets: int,
-    seed: int,
-) -> list[Arm]:
-    """Return the arm that the user named, and random neuron sets of the same size beside it.
+def with_random_sets(arms: Sequence[Arm], count: int, *, first_seed: int) -> list[Arm]:
+    """Return the arms, and beside them controls: random neuron sets of the size of the first's.
 
-    The random sets are drawn with the seeds after `seed`, so none is the named arm's own.
-
-    Raises:
-        UnknownNameError: no such selector or intervention.
-        InputError: a fraction outside (0, 1], or a factor for an intervention that takes none.
+    Args:
+        arms: what is tried; the first says how many neurons are drawn, and what is done to them.
+        count: number of random sets.
+        first_seed: seed for drawing the first set; each other has the next.
     """
-    edit = make_intervention(intervention, factor)
-    chosen = _make(plugins.find("selector", selector), "selector", selector)
     drawn = [
-        Arm(f"random {number}", Random(), edit, fraction, seed=seed + number)
-        for number in range(1, random_sets + 1)
+        replace(
+            arms[0],
+            name=f"random {number + 1}",
+            selector=Random(),
+            seed=first_seed + number,
+            role="control",
+        )
+        for number in range(count)
     ]
-    return [Arm(selector, chosen, edit, fraction, seed=seed), *drawn]
+    return [*arms, *drawn]
 
 
-def make_intervention(name: str, factor: float | None) -> Intervention:
-    """Return the intervention of that name.
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures that a user has for a comparison.
 
-    Raises:
-        UnknownNameError: no such intervention.
-        InputError: a factor for an intervention that takes none.
+    Attributes:
+        images: training images, ranked where none are given.
+        given: images to try; None tries the best predicted of each class.
+        held_out: images that the model was not trained on; None leaves the threshold as it is.
     """
-    found = plugins.find("intervention", name)
-    if factor is None:
-        made: Intervention = _make(found, "intervention", name)
-        return made
-    if "factor" not in inspect.signature(found).parameters:
-        raise InputError(f"intervention {name!r} takes no factor; leave out --factor {factor}")
-    return _make(found, "intervention", name, factor=factor)  # type: ignore[no-any-return]  # checked
+
+    images: Images
+    given: Images | None = None
+    held_out: Images | None = None
 
 
-def similarity(name: str, file: Path | None) -> Similarity:
-    """Return the similarity measure of that name, from its file where it needs one.
-
-    Raises:
-        UnknownNameError: no such measure.
-        InputError: a file is missing, or one is given that is not needed.
-    """
-    found = plugins.find("similarity", name)
-    needs_file = "file" in inspect.signature(found).parameters
-    if needs_file and file is None:
-        raise InputError(f"similarity {name!r} needs a TorchScript file; name it with --sscd FILE")
-    if not needs_file and file is not None:
-        raise InputError(f"similarity {name!r} takes no file; use --similarity sscd with --sscd")
-    made: Similarity = _make(found, "similarity", name, **({"file": file} if needs_file else {}))
-    return made
-
-
-def candidates(
+def choose_candidates(
     model: ImageARModel,
-    images: Images,
-    given: Images | None,
-    per_class: int,
-    progress: Progress | None,
+    pictures: Pictures,
+    similarity: Similarity,
     *,
+    per_class: int = 5,
     batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> Candidates:
-    """Return the images that the user names, or the best predicted of each class."""
+    """Return the images to try, and fix the threshold where there are held-out images.
+
+    Args:
+        model: the unmodified model.
+        pictures: what is given or ranked, and what is held out.
+        similarity: its threshold is fixed; see `with_held_out`.
+        per_class: images to keep of each class, where they are ranked.
+        batch_size: images at a time; halved where memory does not suffice.
+        progress: where progress bars may be shown.
+
+    Raises:
+        InputError: fewer than two held-out images.
+    """
+    given, held_out = pictures.given, pictures.held_out
     if given is not None:
-        return Candidates(given, np.full(len(given), "candidate"))
-    views = model.adapter.variant.views
-    return rank_candidates(
-        model, images, views, per_class=per_class, batch_size=batch_size, progress=progress
+        tried = Candidates(given, np.full(len(given), "candidate"))
+    else:
+        tried = rank_candidates(
+            model,
+            pictures.images,
+            model.adapter.variant.views,
+            per_class=per_class,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if held_out is None:
+        return tried
+    return with_held_out(
+        model, tried, held_out, similarity, batch_size=batch_size, progress=progress
     )
 
 
@@ -106,11 +108,19 @@ def with_held_out(
     candidates: Candidates,
     held_out: Images,
     similarity: Similarity,
-    progress: Progress | None,
     *,
     batch_size: int = 64,
+    progress: Progress | None = None,
 ) -> Candidates:
     """Fix the threshold on every other held-out image, and add the rest to the candidates.
+
+    Args:
+        model: the unmodified model.
+        candidates: images to extract.
+        held_out: images that the model was not trained on.
+        similarity: its threshold is fixed.
+        batch_size: images at a time; halved where memory does not suffice.
+        progress: where a progress bar may be shown.
 
     Raises:
         InputError: fewer than two held-out images.
@@ -124,38 +134,79 @@ def with_held_out(
     return Candidates(candidates.images.join(images), np.concatenate((candidates.group, groups)))
 
 
+def calibrate_on(
+    model: ImageARModel,
+    held_out: Candidates,
+    similarity: Similarity,
+    *,
+    source: str,
+    prefix_tokens: int | None = None,
+    rate: float = 0.01,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> float:
+    """Fix a similarity's threshold by completing pictures that the model was not trained on.
+
+    Do this once, on the unmodified model; see `calibrate`.
+
+    Args:
+        model: the unmodified model.
+        held_out: pictures that it was not trained on, and that are not reported.
+        similarity: its threshold is fixed.
+        source: where the pictures come from, for the report.
+        prefix_tokens: tokens given to each completion; None gives as many as the variant names.
+        rate: share that may count as extracted, in [0, 1).
+        batch_size: images at a time; halved where memory does not suffice.
+        progress: where a progress bar may be shown.
+
+    Returns:
+        the threshold.
+    """
+    options = ExtractionOptions(prefix_tokens=prefix_tokens, batch_size=batch_size)
+    extraction = make_attack(model, held_out, similarity, options).run(model, progress)
+    values = extraction["similarity"].to_numpy()
+    return calibrate(similarity, values, rate=rate, source=source)
+
+
+def quality_protocol(
+    model: ImageARModel,
+    measure: Quality,
+    references: Mapping[str, Images],
+    *,
+    generated: int,
+    seed: int,
+    batch_size: int = 64,
+) -> QualityProtocol:
+    """Return how quality is measured in every arm; the references are read once, here.
+
+    Args:
+        model: names the centre view of a picture, and how tokens are drawn.
+        measure: how quality is measured.
+        references: real images by the name that labels give them; the images to generate have
+            the class frequencies of the first.
+        generated: number of images to generate.
+        seed: seed for drawing their tokens.
+        batch_size: real images at a time.
+
+    Raises:
+        InputError: too few images for the measure.
+    """
+    variant = model.adapter.variant
+    features = {
+        name: measure.features(_batches(real, variant.views, batch_size))
+        for name, real in references.items()
+    }
+    labels = proportional_labels(next(iter(references.values())).labels, generated)
+    return QualityProtocol(measure, features, labels, replace(variant.sampling, seed=seed))
+
+
 def _half(images: Images, first: int) -> tuple[Images, np.ndarray]:
     chosen = images.subset(range(first, len(images), 2))
     return chosen, np.full(len(chosen), HELD_OUT)
 
 
-def quality(
-    model: ImageARModel,
-    weights: Path,
-    real: Images,
-    generated: int,
-    seed: int,
-    *,
-    batch_size: int = 64,
-) -> QualityProtocol:
-    """Return the FID and KID protocol with Inception, the reference being the real images."""
-    measure = TorchFidelity(weights, "Inception v3", device=str(model.device))
-    views = model.adapter.variant.views
-    starts = range(0, len(real), batch_size)
-    parts = (slice(start, min(start + batch_size, len(real))) for start in starts)
-    features = measure.features(centre_views(real, views, rows) for rows in parts)
-    return QualityProtocol(
-        measure,
-        {"given images": features},
-        proportional_labels(real.labels, generated),
-        replace(model.adapter.variant.sampling, seed=seed),
-    )
-
-
-def _make(found: type[Any], kind: str, name: str, **parameters: Any) -> Any:
-    try:
-        return found(**parameters)
-    except TypeError as error:
-        raise InputError(
-            f"{kind} {name!r} cannot be made here: {error}; use it in Python"
-        ) from error
+def _batches(
+    images: Images, views: Augmentation, size: int
+) -> Iterator[Float[Tensor, "_ 3 height width"]]:
+    for start in range(0, len(images), size):
+        yield centre_views(images, views, slice(start, min(start + size, len(images))))

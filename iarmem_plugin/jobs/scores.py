@@ -7,12 +7,16 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_place, write_whole
 from iarmem_plugin.fingerprint import canonical_json
+
+if TYPE_CHECKING:
+    from iarmem_plugin.models.tracing import ImageARModel
 
 SCORES_FILE = "scores.nc"
 DIGEST = "sha256"  # attribute; netCDF has no checksum of its own
@@ -78,7 +82,7 @@ def begin_scores(folder: Path, *, restart: bool = False) -> None:
     """Refuse a place where scores must not be written; on request, forget an unfinished run.
 
     Args:
-        folder: for the scores.
+        folder: folder for the scores.
         restart: discard what an unfinished run without a store has left there.
 
     Raises:
@@ -133,7 +137,33 @@ def check_scores(scores: xr.Dataset) -> None:
     except (TypeError, ValueError) as error:
         raise InputError("the scores' provenance is not JSON") from error
     if not isinstance(provenance, dict):
-        raise InputError("the scores' provenance is no mapping")
+        raise InputError("the scores' provenance is not a mapping")
+
+
+def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
+    """Refuse scores of another model, or of other weights of this one.
+
+    Raises:
+        InputError: the message says what differs.
+    """
+    from iarmem_plugin.models.provenance import model_provenance  # torch, needed here alone
+
+    check_scores(scores)
+    layout = model.layout
+    expected = (layout.num_blocks, layout.neurons_per_block)
+    found = (scores.sizes["block"], scores.sizes["neuron"])  # scales may be bands
+    if found != expected:
+        raise InputError(
+            f"the scores have (block, neuron) = {found}, the model {expected}: "
+            "they were made with another model"
+        )
+    made_with, here = json.loads(scores.attrs["provenance"]), model_provenance(model)
+    for key in ("dtype", "weights_sha256"):
+        if made_with.get(key, here[key]) != here[key]:
+            raise InputError(
+                f"the scores were made with other weights of this model ({key} "
+                f"{made_with[key]}, not {here[key]}); run 'iarmem localize' again"
+            )
 
 
 def _write(scores: xr.Dataset, file: Path) -> None:

@@ -19,6 +19,7 @@ from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin import (
     Arm,
     Candidates,
+    ExtractionOptions,
     ImageARModel,
     Images,
     Random,
@@ -92,7 +93,7 @@ def test_mitigating_gives_the_report_of_ours(
                 Candidates(pictures, groups),
                 [arm],
                 similarity=TokenAgreement(0.5),
-                prefix_tokens=1,
+                options=ExtractionOptions(prefix_tokens=1),
             )
         )
     ours, theirs = (report.extraction for report in reports)

@@ -18,6 +18,7 @@ from iarmem_plugin import (
     Augmentation,
     Candidates,
     CustomViews,
+    ExtractionOptions,
     Highest,
     IarmemError,
     ImageARModel,
@@ -67,10 +68,13 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
     arms = [
         Arm("highest", Highest(), ScaleWeights(factor=0.5), fraction=0.1),
         Arm("lowest", Lowest(pool="block"), ScaleWeightsAndBiases(factor=0.5), fraction=0.1),
-        Arm("random", Random(), Zero(), fraction=0.1, seed=1),
+        Arm("random", Random(), Zero(), fraction=0.1, seed=1, role="control"),
     ]
     closeness: Similarity = similarity()
-    report: Report = mitigate(model, scores, candidates, arms, similarity=closeness)
+    options = ExtractionOptions(prefix_tokens=30, batch_size=8)
+    report: Report = mitigate(
+        model, scores, candidates, arms, similarity=closeness, options=options
+    )
     report.save(out)
     return report
 

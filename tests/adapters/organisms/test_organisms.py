@@ -18,7 +18,7 @@ from iarmem_plugin.evaluation.counts import count_extracted
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.jobs.demo import candidates
-from iarmem_plugin.jobs.mitigate import calibrate_on
+from iarmem_plugin.jobs.protocol import calibrate_on
 from iarmem_plugin.models.tracing import ImageARModel
 
 RUNGS = (1, 2, 4, 8, 16, 32, 64)

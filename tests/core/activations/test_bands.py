@@ -11,7 +11,6 @@ import torch
 import xarray as xr
 
 from iarmem_plugin.activations.capture import capture
-from iarmem_plugin.cli.bands import read_bands
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError

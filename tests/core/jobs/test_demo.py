@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ import xarray as xr
 
 from iarmem_plugin.data.organism import Organism
 from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.jobs import demo
 from iarmem_plugin.report.report import Report
 
-demo = import_module("iarmem_plugin.jobs.demo")  # the package's name `demo` is not public
 SMALL = demo.Sizes(captured=90, members=6, generated=120, views=2)
 
 
@@ -118,8 +117,8 @@ def test_a_report_is_written_and_the_threads_come_back(
     assert extraction.sizes["arm"] == 9
 
 
-def test_a_model_that_is_no_organism_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no organism.*var-organism"):
+def test_a_model_that_is_not_an_organism_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not an organism.*var-organism"):
         demo.demo(tmp_path / "out", model="var-d16")
     with pytest.raises(UnknownNameError):
         demo.demo(tmp_path / "out", model="var-d17")

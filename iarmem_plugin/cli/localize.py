@@ -1,0 +1,194 @@
+"""``iarmem localize``: images in, scores out."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from iarmem_plugin.cli import console
+from iarmem_plugin.cli import options as opt
+from iarmem_plugin.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from iarmem_plugin.activations.distributed import Ranks
+    from iarmem_plugin.data.images import Images
+
+
+@dataclass(frozen=True, slots=True)
+class _Pictures:
+    """Which pictures are used, of those that are there."""
+
+    source: Path
+    reading: opt.ReadingOptions
+    verify: bool
+    per_class: int | None
+    fraction: float | None
+    seed: int
+    part: int
+
+    def open(self, model: str) -> Images:
+        """List them, and look into them as far as the user wants."""
+        from iarmem_plugin.cli.inputs import open_pictures, read_whole
+
+        pictures = open_pictures(self.source, model, self.reading)
+        if self.per_class is not None or self.fraction is not None:
+            pictures = pictures.balanced(
+                self.per_class, fraction=self.fraction, seed=self.seed, part=self.part
+            )
+        if self.verify or self.reading.on_bad == opt.OnBadImage.skip:
+            return read_whole(pictures, self.reading)
+        return pictures.check_headers()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is scored, on what, and how."""
+
+    model: opt.ModelOptions
+    pictures: _Pictures
+    metrics: tuple[str, ...]
+    bands: Mapping[str, tuple[int, ...]]
+    capture: Mapping[str, Any]
+    out: Path
+
+    def check(self) -> None:
+        """Refuse names and files that are not there, before anything is begun."""
+        from iarmem_plugin import plugins
+        from iarmem_plugin.models.hub import check_files
+
+        for name in self.metrics:
+            plugins.find("metric", name)
+        check_files(self.model.name, self.model.weights, self.model.tokenizer)
+
+    def run(self, ranks: Ranks, *, restart: bool) -> tuple[Images, dict[str, xr.Dataset]]:
+        """Return the pictures that were used, and the scores by metric."""
+        pictures = ranks.share(lambda: self.pictures.open(self.model.name))
+
+        from iarmem_plugin.cli.inputs import load_model
+        from iarmem_plugin.jobs.localize import localize
+        from iarmem_plugin.jobs.scores import CHECKPOINTS, begin_scores
+
+        ranks.share(lambda: begin_scores(self.out, restart=restart))
+        device = ranks.device(self.model.device)
+        model = load_model(self.model, device=device, bands=self.bands)
+        with console.progress_bars(hidden=not ranks.first) as progress:
+            scores = localize(
+                model,
+                pictures,
+                metric=self.metrics,
+                checkpoints=self.out / CHECKPOINTS,
+                ranks=ranks,
+                progress=progress,
+                **self.capture,
+            )
+        return pictures, scores
+
+
+def localize(
+    model: opt.Model,
+    images: opt.ImageSource,
+    out: opt.Out,
+    metric: opt.Metrics = None,
+    store: opt.Store = None,
+    keep_bits: opt.KeepBits = None,
+    break_lock: opt.BreakLock = False,
+    restart: opt.Restart = False,
+    slab: opt.Slab = 256,
+    weights: opt.Weights = None,
+    tokenizer: opt.Tokenizer = None,
+    device: opt.Device = "cpu",
+    dtype: opt.Dtype = opt.Precision.float32,
+    compile: opt.Compile = False,
+    batch_size: opt.BatchSize = 32,
+    views: opt.ViewCount = 10,
+    band: opt.Bands = None,
+    seed: opt.Seed = 0,
+    classes: opt.Classes = None,
+    image_root: opt.ImageRoot = None,
+    images_per_class: opt.ImagesPerClass = None,
+    images_fraction: opt.ImagesFraction = None,
+    subset_seed: opt.SubsetSeed = 0,
+    subset_part: opt.SubsetPart = 0,
+    on_bad_image: opt.BadImage = opt.OnBadImage.error,
+    verify_images: opt.VerifyImages = False,
+    workers: opt.Workers = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Score every neuron of a model on images; write the scores.
+
+    A run that was killed goes on when the same command is given again.
+    """
+    if store is None and (keep_bits is not None or break_lock):
+        raise InputError("--keep-bits and --break-lock are about a store; give --store, too")
+    reading = opt.ReadingOptions(image_root, classes, on_bad_image, workers)
+    subset = (images_per_class, images_fraction, subset_seed, subset_part)
+    capture = {"views": views, "batch_size": batch_size, "seed": seed, "workers": workers}
+    lock = "break" if break_lock else "take"
+    kept = {"slab": slab, "store": store, "keep_bits": keep_bits, "lock": lock}
+    job = _Job(
+        model=opt.ModelOptions(model, weights, tokenizer, device, dtype, compile),
+        pictures=_Pictures(images, reading, verify_images, *subset),
+        metrics=tuple(metric or ("unitmem",)),
+        bands=opt.read_bands(band or ()),
+        capture=capture | kept,
+        out=out,
+    )
+    job.check()
+
+    from iarmem_plugin.activations.distributed import joined
+
+    with _ends_orderly(), joined(device) as ranks:
+        pictures, scores = job.run(ranks, restart=restart)
+        if ranks.first:
+            _save(pictures, scores, out, finished=store is None)
+            _show(scores, out, as_json=as_json)
+
+
+def _save(pictures: Images, scores: Mapping[str, xr.Dataset], out: Path, *, finished: bool) -> None:
+    from iarmem_plugin.jobs.scores import LIST_FILE, forget_progress, save_scores
+
+    save_scores(scores, out)
+    pictures.write_list(out / LIST_FILE)
+    if finished:
+        forget_progress(out)
+
+
+def _show(scores: Mapping[str, xr.Dataset], out: Path, *, as_json: bool) -> None:
+    from iarmem_plugin.report.results import block_sums
+
+    by_cell = {name: block_sums(one) for name, one in scores.items()}
+    for name, cells in by_cell.items():
+        result = {"metric": name, "out": str(out), "by_block_and_scale": cells.values.tolist()}
+        console.show(result, _table(name, cells), as_json=as_json)
+
+
+def _table(metric: str, by_cell: xr.DataArray) -> Table:
+    names = [str(name) for name in by_cell.coords["scale_name"].values]
+    title = f"{metric}, summed over the neurons of each block and scale"
+    table = console.make_table(title, "block", *names)
+    for block in by_cell.coords["block"].values:
+        values = by_cell.sel(block=block).values
+        table.add_row(str(block), *(f"{value:.1f}" for value in values))
+    return table
+
+
+@contextmanager
+def _ends_orderly() -> Iterator[None]:
+    """Leave every context when a scheduler or torchrun ends the process, so that locks go."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

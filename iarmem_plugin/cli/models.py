@@ -1,0 +1,103 @@
+"""``iarmem models``, ``fetch``, ``plugins`` and ``demo``: what there is, and a look at it."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Group
+
+from iarmem_plugin.cli import console
+from iarmem_plugin.cli import options as opt
+
+
+def demo(
+    out: opt.Out = Path("iarmem-demo"),
+    full: Annotated[bool, typer.Option("--full", help="Use every picture; takes longer.")] = False,
+    model: Annotated[str, typer.Option(help="The organism to use.")] = "var-organism",
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Localize and mitigate memorization in a bundled model whose memory is known."""
+    started = time.monotonic()
+    from iarmem_plugin.cli.memory import keep_freed_memory
+    from iarmem_plugin.jobs import demo as job
+
+    keep_freed_memory()
+    with console.progress_bars() as progress:
+        report = job.demo(out, model=model, full=full, seed=seed, progress=progress)
+    console.show(report.to_dict(), report.table(), as_json=as_json)
+    cost = report.provenance["cost"]
+    parts = ", ".join(f"{part} {spent:.0f}" for part, spent in cost["cpu_seconds_of"].items())
+    typer.echo(
+        f"{time.process_time():.0f} CPU-seconds, imports and writing included ({parts}), "
+        f"{time.monotonic() - started:.0f} s in all, {cost['peak_memory_mib']} MiB of memory",
+        err=True,
+    )
+    typer.echo(f"Report: {out / 'report.html'}", err=True)
+    others = [name for name in job.organisms() if name != model]
+    for other in others:
+        typer.echo(f"The same job on {other}: iarmem demo --model {other}", err=True)
+
+
+def models(as_json: opt.AsJson = False) -> None:
+    """List the models that the installed adapters can load."""
+    from iarmem_plugin import plugins
+    from iarmem_plugin.models import hub
+
+    rows = hub.known_models()
+    table = console.make_table("Models", *hub.MODEL_COLUMNS)
+    files = console.make_table("Files", *hub.FILE_COLUMNS)
+    for row in rows:
+        table.add_row(*hub.model_cells(row))
+        files.add_row(*hub.file_cells(row))
+    for one in (table, files):  # as wide as a terminal
+        one.box, one.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
+    files.columns[1].no_wrap = True
+    families = ", ".join(sorted(plugins.families()))
+    files.caption = f"Weights of any other size: {families}, with --weights and --tokenizer"
+    console.show({"models": rows}, Group(table, files), as_json=as_json)
+
+
+def fetch(
+    model: opt.Model,
+    out: Annotated[Path | None, typer.Option(help="Folder, if not the hub's cache.")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Download a model's weights and tokenizer, and say what to type next."""
+    from iarmem_plugin.models import hub
+
+    files = hub.fetch(model, out)
+    then = f"iarmem localize {model} {hub.options(files)} --images FOLDER --out FOLDER"
+    if as_json:
+        weights, tokenizer = map(str, files)
+        found = {"model": model, "weights": weights, "tokenizer": tokenizer, "next": then}
+        typer.echo(json.dumps(found))
+        return
+    for path in files:
+        typer.echo(f"{path}")
+    typer.echo(f"Next, with your pictures: {then}")
+
+
+def list_plugins(as_json: opt.AsJson = False) -> None:
+    """List what plugins provide, and the plugins that could not be loaded."""
+    from iarmem_plugin import plugins
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", plugins.PluginWarning)  # they are in the table
+        problems = plugins.problems()
+    found = [one for kind in plugins.KINDS for one in plugins.provided(kind)]
+    table = console.make_table("Plugins", "kind", "name", "plugin", "what it does")
+    rows = []
+    for one in found:
+        summary = (one.value.__doc__ or "").strip().partition("\n")[0]
+        table.add_row(one.kind, one.name, one.plugin, summary)
+        rows.append({"kind": one.kind, "name": one.name, "plugin": one.plugin, "does": summary})
+    for plugin, reason in problems.items():
+        table.add_row("[red]skipped[/red]", "", plugin, reason)
+    console.show({"plugins": rows, "skipped": problems}, table, as_json=as_json)

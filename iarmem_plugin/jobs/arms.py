@@ -1,0 +1,277 @@
+"""An arm: one way to run the model, what is done in it, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import ORIGINAL
+from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
+from iarmem_plugin.evaluation.generation import generate
+from iarmem_plugin.interfaces import (
+    Intervention,
+    Quality,
+    QualityValue,
+    Sampling,
+    Selector,
+    Similarity,
+)
+from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.models.tracing import ImageARModel, intervene
+from iarmem_plugin.neurons.selectors import check_fraction
+from iarmem_plugin.report.results import ArmResult, ArmRole
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to run the model: with some neurons edited, or, without a selector, as it came.
+
+    Attributes:
+        name: unique among the arms.
+        selector: which neurons are edited.
+        intervention: what is done to them.
+        fraction: share of all neurons, in (0, 1].
+        seed: for selectors that draw at random.
+        role: ``"treatment"``, ``"control"`` for what it is compared with, such as random neurons,
+            or ``"original"`` for the unmodified model.
+
+    Raises:
+        InputError: a fraction outside (0, 1], half an edit, or an edited model as the original.
+    """
+
+    name: str
+    selector: Selector | None = None
+    intervention: Intervention | None = None
+    fraction: float = 0.1
+    seed: int = 0
+    role: ArmRole = "treatment"
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together."""
+        check_fraction(self.fraction)
+        if (self.selector is None) != (self.intervention is None):
+            raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
+        if self.role == "original" and self.selector is not None:
+            raise InputError(
+                f"arm {self.name!r} edits neurons, so its role is not 'original'; give 'treatment' "
+                "or 'control'"
+            )
+
+
+UNMODIFIED = Arm(ORIGINAL, role="original")
+
+
+@dataclass(frozen=True, slots=True)
+class QualityProtocol:
+    """How image quality is measured, the same in every arm.
+
+    Attributes:
+        quality: the measure.
+        references: features of each reference by the name that labels give it.
+        labels: class of each image to generate.
+        sampling: how its tokens are drawn; the same seed in every arm.
+
+    Raises:
+        InputError: too few images for the measure, before any is generated.
+    """
+
+    quality: Quality
+    references: Mapping[str, Float[np.ndarray, "reference feature"]]
+    labels: Int[np.ndarray, " image"]
+    sampling: Sampling
+
+    def __post_init__(self) -> None:
+        """Check the numbers of images."""
+        sizes = {"generated": len(self.labels)}
+        sizes |= {name: len(features) for name, features in self.references.items()}
+        for name, size in sizes.items():
+            if size < self.quality.minimum:
+                raise InputError(
+                    f"{size} images ({name}) are too few: {self.quality.name!r} needs "
+                    f"{self.quality.minimum} or more on each side"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionOptions:
+    """How candidates are extracted, the same in every arm.
+
+    Attributes:
+        prefix_tokens: tokens given to each completion; None gives as many as the variant names.
+        backend: how neurons are edited, see `intervene`.
+        batch_size: images at a time; halved where memory does not suffice, and then for the
+            arms that follow, too.
+        check_batching: how many candidates are also completed one by one by the unmodified
+            model; what differs is counted under ``batching`` in the report's provenance.
+    """
+
+    prefix_tokens: int | None = None
+    backend: str = "weights"
+    batch_size: int = 64
+    check_batching: int = 0
+
+
+DEFAULTS = ExtractionOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """The extraction attack as it is run in every arm.
+
+    Attributes:
+        candidates: training images to extract.
+        targets: what completions are compared with, from the unmodified model.
+        similarity: decides what counts as extracted.
+        prefix_tokens: tokens given to each completion.
+        backend: how neurons are edited, see `intervene`.
+        completing: images completed at a time; what fitted in one arm is kept for the next.
+        generating: images generated at a time for the quality, likewise.
+    """
+
+    candidates: Candidates
+    targets: Targets
+    similarity: Similarity
+    prefix_tokens: int
+    backend: str
+    completing: Batching
+    generating: Batching
+
+    def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
+        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
+        return extract(
+            model,
+            self.candidates,
+            self.targets,
+            similarity=self.similarity,
+            prefix_tokens=self.prefix_tokens,
+            batch_size=self.completing,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArmOutcome:
+    """What came out of one arm.
+
+    Attributes:
+        result: the arm's settings and measured quality, as the report has them.
+        extraction: from `extract`, dims (candidate, token).
+        neurons: the neurons that were edited; bool, dims (block, neuron).
+    """
+
+    result: ArmResult
+    extraction: xr.Dataset
+    neurons: xr.DataArray
+
+
+def make_attack(
+    model: ImageARModel,
+    candidates: Candidates,
+    similarity: Similarity,
+    options: ExtractionOptions = DEFAULTS,
+    *,
+    progress: Progress | None = None,
+) -> Attack:
+    """Make the targets, once, from the unmodified model, and settle what all arms share.
+
+    Args:
+        model: the unmodified model.
+        candidates: training images to extract.
+        similarity: decides what counts as extracted.
+        options: how candidates are extracted.
+        progress: where a progress bar may be shown.
+
+    Raises:
+        InputError: there are no candidates.
+    """
+    variant, size = model.adapter.variant, options.batch_size
+    given = options.prefix_tokens
+    return Attack(
+        candidates,
+        make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
+        similarity,
+        variant.prefix_tokens if given is None else given,
+        options.backend,
+        Batching(size),
+        Batching(size),
+    )
+
+
+def select_neurons(arm: Arm, scores: xr.Dataset, layout: ModelLayout) -> xr.DataArray:
+    """Return the neurons that an arm edits.
+
+    Returns:
+        bool, dims (block, neuron); none for the original.
+
+    Raises:
+        InputError: the scores lack what the selector needs.
+    """
+    if arm.selector is not None:
+        return arm.selector.select(scores, fraction=arm.fraction, seed=arm.seed)
+    shape = (layout.num_blocks, layout.neurons_per_block)
+    return xr.DataArray(np.zeros(shape, bool), dims=("block", "neuron"))
+
+
+def run_arm(
+    model: ImageARModel,
+    arm: Arm,
+    neurons: xr.DataArray,
+    attack: Attack,
+    quality: QualityProtocol | None = None,
+) -> ArmOutcome:
+    """Edit the model as an arm says, extract, and measure the quality; then undo the edit.
+
+    Args:
+        model: the unmodified model; it comes back as it was.
+        arm: what is done to the neurons.
+        neurons: from `select_neurons`, so that scores which cannot be used are refused before
+            the first arm is run.
+        attack: what all arms share.
+        quality: how image quality is measured; None leaves it out.
+    """
+    with _edited(model, arm, neurons, attack.backend) as edited:
+        extraction = attack.run(edited)
+        measured = _measured(edited, quality, attack.generating)
+    return ArmOutcome(_result(arm, measured, attack.backend), extraction, neurons)
+
+
+def _edited(
+    model: ImageARModel, arm: Arm, neurons: xr.DataArray, backend: str
+) -> AbstractContextManager[ImageARModel]:
+    if arm.intervention is None:
+        return nullcontext(model)
+    return intervene(model, neurons, arm.intervention, backend=backend)
+
+
+def _measured(
+    model: ImageARModel, protocol: QualityProtocol | None, batch_size: Batching
+) -> tuple[QualityValue, ...]:
+    if protocol is None:
+        return ()
+    images = generate(model, protocol.labels, protocol.sampling, batch_size=batch_size)
+    features = protocol.quality.features(images)
+    return tuple(
+        value
+        for name, reference in protocol.references.items()
+        for value in protocol.quality.compare(features, reference, reference_name=name)
+    )
+
+
+def _result(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
+    if arm.intervention is None or arm.selector is None:
+        return ArmResult(arm.name, None, None, None, quality, role="original")
+    edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}
+    selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
+    return ArmResult(arm.name, edit, selector, arm.fraction, quality, role=arm.role)

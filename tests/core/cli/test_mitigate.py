@@ -1,0 +1,61 @@
+"""`iarmem mitigate` refuses what cannot be used before the expensive part."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Check = Callable[[subprocess.CompletedProcess[str], str], None]
+
+
+@pytest.fixture
+def mitigate(iarmem: Run) -> Run:
+    """Run `iarmem mitigate` with the scores and images of a folder, and more options."""
+
+    def run(folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+        scores = ("--scores", folder / "out", "--images", folder / "images")
+        return iarmem("mitigate", "var-organism", *scores, "--out", folder / "report", *options)
+
+    return run
+
+
+def test_scores_of_another_model_are_refused_before_candidates_are_ranked(
+    scored: Path, iarmem: Run
+) -> None:
+    places = ("--images", scored / "images", "--out", scored / "refused")
+    done = iarmem("mitigate", "rar-organism", "--scores", scored / "out", *places)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()  # no bar before it
+    assert line.endswith("they were made with another model")
+    assert not (scored / "refused").exists()
+
+
+@pytest.mark.parametrize("fraction", ["0", "-0.1", "1.5", "nan"])
+def test_a_fraction_outside_its_range_is_refused(
+    scored: Path, fraction: str, mitigate: Run, assert_plain_error: Check
+) -> None:
+    assert_plain_error(mitigate(scored, "--fraction", fraction), "fraction")
+    assert not (scored / "report").exists()
+
+
+def test_mitigate_says_which_pictures_it_skipped(pictures: Path, mitigate: Run) -> None:
+    (pictures / "images" / "0" / "broken.png").write_bytes(b"no picture")
+    done = mitigate(pictures, "--on-bad-image", "skip")  # ends at the scores, which are not there
+    assert done.stderr.splitlines()[0] == "Warning: skipped 1 of 3 pictures: 0/broken.png"
+
+
+def test_an_unknown_intervention_lists_the_interventions(
+    pictures: Path, mitigate: Run, assert_plain_error: Check
+) -> None:
+    done = mitigate(pictures, "--intervention", "pray")
+    assert_plain_error(done, "no intervention named 'pray'; installed: scale-weights")
+
+
+def test_scores_that_are_not_there_are_refused(
+    pictures: Path, mitigate: Run, assert_plain_error: Check
+) -> None:
+    assert_plain_error(mitigate(pictures), str(pictures / "out"))

@@ -1,0 +1,78 @@
+"""An arm is checked before it is run, and run by itself gives what it gives among others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.similarity import TokenAgreement
+from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.jobs.arms import (
+    UNMODIFIED,
+    Arm,
+    ExtractionOptions,
+    QualityProtocol,
+    make_attack,
+    run_arm,
+    select_neurons,
+)
+from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.interventions import Zero
+from iarmem_plugin.neurons.selectors import Highest
+
+
+class Averages(nn.Module):
+    """Features that need no training: mean colours of a picture's quarters."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan")])
+def test_a_fraction_outside_its_range_is_refused(fraction: float) -> None:
+    with pytest.raises(InputError, match="fraction"):
+        Arm("none", Highest(), Zero(), fraction)
+
+
+def test_half_an_edit_is_refused() -> None:
+    with pytest.raises(InputError, match="both"):
+        Arm("half", Highest())
+
+
+def test_too_few_images_for_the_quality_measure_are_refused_before_anything_runs() -> None:
+    quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    enough, few = np.zeros((5, 12)), np.zeros((4, 12))
+    with pytest.raises(InputError, match=r"4 images \(small\) are too few"):
+        QualityProtocol(quality, {"small": few}, np.zeros(9, np.int64), Sampling())
+    with pytest.raises(InputError, match=r"3 images \(generated\) are too few"):
+        QualityProtocol(quality, {"fine": enough}, np.zeros(3, np.int64), Sampling())
+
+
+def test_the_original_edits_nothing() -> None:
+    with pytest.raises(InputError, match="not 'original'"):
+        Arm("edited", Highest(), Zero(), role="original")
+
+
+def test_an_arm_run_alone_gives_what_it_gives_after_others(
+    model: ImageARModel, scores: xr.Dataset, pictures: Images
+) -> None:
+    candidates = Candidates(pictures, np.array(["some"] * len(pictures)))
+    similarity, options = TokenAgreement(0.5), ExtractionOptions(prefix_tokens=1)
+    edited = Arm("highest", Highest(), Zero(), 0.5)
+    attack = make_attack(model, candidates, similarity, options)
+    report = mitigate(model, scores, candidates, [edited], similarity=similarity, options=options)
+    for place, arm in enumerate((UNMODIFIED, edited)):
+        neurons = select_neurons(arm, scores, model.layout)
+        outcome = run_arm(model, arm, neurons, attack)
+        assert outcome.result == report.arms[place]
+        mine = report.extraction.isel(arm=place).drop_vars("arm")
+        xr.testing.assert_equal(outcome.extraction, mine)
+        assert int(outcome.neurons.sum()) == (0, 192)[place]

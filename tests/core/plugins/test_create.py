@@ -1,0 +1,37 @@
+"""A name and parameters become the object that was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.plugins.create import create, create_intervention, create_similarity
+
+
+def test_each_instance_is_new() -> None:
+    assert create("selector", "highest") is not create("selector", "highest")
+    assert create("selector", "lowest", {"pool": "block"}).parameters["pool"] == "block"
+
+
+def test_what_needs_more_than_is_given_is_to_be_made_in_python() -> None:
+    with pytest.raises(InputError, match=r"similarity 'sscd' cannot be made here: .*; use it in"):
+        create("similarity", "sscd")
+
+
+def test_a_factor_is_refused_where_there_is_none() -> None:
+    with pytest.raises(InputError, match="takes no factor"):
+        create_intervention("zero", 0.5)
+    assert create_intervention("zero", None).name == "zero"
+    assert create_intervention("scale-weights", 0.25).parameters == {"factor": 0.25}
+    with pytest.raises(UnknownNameError, match="scale-weights"):
+        create_intervention("halve", None)
+
+
+def test_a_similarity_gets_the_file_that_it_needs_and_no_other(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--sscd FILE"):
+        create_similarity("sscd", None)
+    with pytest.raises(InputError, match="takes no file"):
+        create_similarity("correlation", tmp_path)
+    assert create_similarity("correlation", None).name == "correlation"
