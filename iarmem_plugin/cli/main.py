@@ -52,10 +52,11 @@ app.command("plugins")(models.list_plugins)
 app.add_typer(store.app, name="store")
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         typer.echo(f"iarmem {metadata.version('iarmem')}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
