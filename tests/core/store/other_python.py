@@ -10,8 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from iarmem_plugin import ActivationStore
 from iarmem_plugin.cli import app
 
@@ -32,7 +30,8 @@ def digest(store: Path) -> str:
     found = hashlib.sha256(str(data.sizes).encode())
     for name in ("activation", *map(str, data.coords)):
         values = data[name].to_numpy()
-        found.update(repr(values.tolist()).encode() if values.dtype.kind in "OT" else values.tobytes())
+        plain = values.dtype.kind in "bif"
+        found.update(values.tobytes() if plain else json.dumps(values.tolist()).encode())
     return found.hexdigest()
 
 

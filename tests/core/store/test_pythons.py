@@ -82,7 +82,9 @@ def test_zarrs_fused_pipeline_is_refused(tmp_path: Path) -> None:
     store, scores = made.fill(tmp_path / "x.zarr")
     lazy = store.activation
     with zarr.config.set(FUSED):
-        with pytest.raises(InputError, match="ZARR_CODEC_PIPELINE__PATH.*Fused.*expected.*Batched"):
+        with pytest.raises(
+            InputError, match=r"ZARR_CODEC_PIPELINE__PATH.*Fused.*expected.*Batched"
+        ):
             store.captured("tiny")
         with pytest.raises(InputError, match="Fused"):
             store.put("tiny", 0, made.as_slab(scores[:8]))
