@@ -174,15 +174,7 @@ def _in_workers(
         raise InputError(f"{workers} workers were given; expected 0 or more")
     if not batches:
         return
-    loader = DataLoader(
-        _Work(function),
-        batch_sampler=[list(positions) for positions in batches],
-        collate_fn=_unchanged,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        generator=torch.Generator(),  # or the global one is drawn from
-    )
-    iterator = _started(loader)
+    iterator = _begun(function, batches, workers)
     try:
         while (result := _next(iterator, workers)) is not _END:
             if isinstance(result, InputError):
@@ -204,11 +196,14 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
         ) from error
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+def _begun(
+    function: Callable[[Sequence[int]], Any], batches: Sequence[Sequence[int]], workers: int
+) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Got pickle error")  # torch's
-            return iter(loader)
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores
+            return iter(_loader(function, batches, workers))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"the source of the pictures or the augmentation cannot be sent to worker processes "
@@ -216,5 +211,18 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
         ) from error
 
 
-def _unchanged(result: Any) -> Any:
+def _loader(
+    function: Callable[[Sequence[int]], Any], batches: Sequence[Sequence[int]], workers: int
+) -> DataLoader[Any]:
+    return DataLoader(
+        _Work(function),
+        batch_sampler=[list(positions) for positions in batches],
+        collate_fn=_as_it_is,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # or the global one is drawn from
+    )
+
+
+def _as_it_is(result: Any) -> Any:
     return result

@@ -154,6 +154,9 @@ class ModelGroup:
         except DAMAGE:
             self._objects.settle()  # or asyncio complains of them when the process ends
             raise
+        except ExceptionGroup as several:  # zarr 3.3 and later ask for several chunks at once
+            self._objects.settle()
+            raise several.exceptions[0] from several
 
     def invalidate(self, slab: int) -> None:
         """Take a slab's marker away, then its data."""

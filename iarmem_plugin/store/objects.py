@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import zarr
 from jaxtyping import UInt8
 
-from iarmem_plugin.errors import CorruptStoreError
+from iarmem_plugin.errors import CorruptStoreError, InputError
 
 
 @runtime_checkable
@@ -117,3 +118,16 @@ def attributes_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes among a node's metadata; none if they are spoilt."""
     attributes = metadata.get("attributes", {})
     return dict(attributes) if isinstance(attributes, Mapping) else {}
+
+
+def refuse_fused_pipeline() -> None:
+    """Refuse to read or write while zarr's fused pipeline, which it has had since 3.3, is on.
+
+    Raises:
+        InputError: naming the setting.
+    """
+    if (path := zarr.config.get("codec_pipeline.path")).endswith("FusedCodecPipeline"):
+        raise InputError(
+            f"zarr's codec_pipeline.path (ZARR_CODEC_PIPELINE__PATH) is {path}, of which zarr's "
+            "notes list silent wrong data; expected zarr.core.codec_pipeline.BatchedCodecPipeline"
+        )

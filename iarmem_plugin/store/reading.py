@@ -15,6 +15,7 @@ from xarray.core import indexing
 from iarmem_plugin.errors import CorruptStoreError, InputError
 from iarmem_plugin.store.format import DIMS
 from iarmem_plugin.store.group import ModelGroup
+from iarmem_plugin.store.objects import refuse_fused_pipeline
 from iarmem_plugin.store.shards import DAMAGE
 
 LARGEST_STACK = 4_000_000_000  # bytes
@@ -48,6 +49,7 @@ class CheckedArray(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        refuse_fused_pipeline()
         key = tuple(_simple(part, size) for part, size in zip(key, self.shape, strict=True))
         try:
             values = self._whole_shards(key)

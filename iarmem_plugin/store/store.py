@@ -29,7 +29,7 @@ from iarmem_plugin.store.format import ARRAYS, FORMAT, FORMAT_VERSION, group_att
 from iarmem_plugin.store.group import ModelGroup
 from iarmem_plugin.store.integrity import model_groups, naming, require_model, require_store
 from iarmem_plugin.store.layout import create_activation, create_coordinates
-from iarmem_plugin.store.objects import FilePieces, Pieces
+from iarmem_plugin.store.objects import FilePieces, Pieces, refuse_fused_pipeline
 from iarmem_plugin.store.reading import (
     CheckedArray,
     slabs,
@@ -105,6 +105,7 @@ class ActivationStore:
             InputError: if the store holds the model already, or an attribute is not JSON.
             NotAStoreError: if the path holds something else.
         """
+        refuse_fused_pipeline()
         attributes = group_attributes(model, layout, images, slab, attrs or {}, keep_bits)
         objects, name = _ZarrObjects(_as_store(place, read_only=True)), group_name(model)
         if holds(place, name):
@@ -325,6 +326,7 @@ class ActivationStore:
             UnknownModelError: if the store does not hold the model.
             CorruptStoreError: naming the array that is missing or unreadable.
         """
+        refuse_fused_pipeline()
         names = self.models
         only = names[0] if len(names) == 1 else ""
         name = only if model is None else group_name(model)

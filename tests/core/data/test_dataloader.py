@@ -110,6 +110,13 @@ def test_two_workers_give_the_same(images: Images) -> None:
         assert torch.equal(one.labels, other.labels)
 
 
+def test_more_workers_than_cores_are_no_warning(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch._utils.cpu_count", lambda: 1)  # as a machine with one core
+    assert len(fed(images, workers=2)) == len(ORDER)
+
+
 def test_a_corrupt_picture_is_named_when_its_batch_is_reached(folder: Path, images: Images) -> None:
     cut(folder, "0/2.png")  # the second of the list
     batches = load_batches(images, [[0], [2, 1], [3]], Views(crop=8), views=2, seed=0)

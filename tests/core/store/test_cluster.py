@@ -244,24 +244,30 @@ def test_a_store_has_as_many_objects_as_the_page_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"),
+    ("what", "expected", "joined"),
     [  # of two shards a block, each with one request for its index and one for each chunk
-        ({"block": 0, "scale": 1}, 2 * (1 + 2 * 2)),
-        ({"block": 0, "scale": 1, "neuron": 7}, 2 * (1 + 2)),
-        ({"block": 0, "neuron": 7}, 2 * (1 + 3 * 2)),
-        ({"image": 7}, 2 * (1 + 3 * 2)),
+        ({"block": 0, "scale": 1}, 2 * (1 + 2 * 2), 2 * (1 + 1)),
+        ({"block": 0, "scale": 1, "neuron": 7}, 2 * (1 + 2), 2 * (1 + 1)),
+        ({"block": 0, "neuron": 7}, 2 * (1 + 3 * 2), 2 * (1 + 3)),
+        ({"image": 7}, 2 * (1 + 3 * 2), 2 * (1 + 3 * 2)),
     ],
     ids=["block and scale", "neuron and scale", "neuron", "image"],
 )
 def test_reading_takes_the_requests_that_the_page_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: dict[str, int], expected: int
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    what: dict[str, int],
+    expected: int,
+    joined: int,
 ) -> None:
     values = np.random.default_rng(3).random((2, 3, 1024, 512), np.float32)
     make_store(tmp_path / "a.zarr", values, slab=256)
-    activation = ActivationStore.open(objects(tmp_path / "a.zarr")).activation
+    with zarr.config.set({"array.sharding_coalesce_max_gap_bytes": 0}):
+        activation = ActivationStore.open(objects(tmp_path / "a.zarr")).activation
     counted = requests(monkeypatch)
     activation.isel(what).load()
-    assert sum(counted.values()) == expected
+    joins = hasattr(zarr.storage.ObjectStore, "get_ranges")  # zarr 3.3 and later: what touches
+    assert sum(counted.values()) == (joined if joins else expected)
 
 
 def test_the_numbers_of_the_page_come_out() -> None:

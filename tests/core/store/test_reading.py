@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import store_builders as made
 import xarray as xr
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_builders import BLOCKS, SCALES
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore, WrapperStore
 
@@ -40,8 +43,22 @@ class Counting(WrapperStore[Any]):
             self.answers.append(len(answer))
         return answer
 
+    async def get_ranges(self, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+        async for group in Store.get_ranges(self, *arguments, **named):  # by `get`, too
+            yield group
+
     async def getsize(self, key: str) -> int:  # a request for metadata; zarr's own would read
         return len(await self._store.get(key, default_buffer_prototype()))
+
+
+JOINS = hasattr(Store, "get_ranges")  # zarr 3.3 and later ask for neighbouring chunks at once
+
+
+@pytest.fixture(autouse=True)
+def no_gaps() -> Iterator[None]:
+    """Let zarr 3.3 and later join chunks that touch, but read nothing between them."""
+    with zarr.config.set({"array.sharding_coalesce_max_gap_bytes": 0}):
+        yield
 
 
 WIDTH = 7680  # VAR-d30
@@ -78,7 +95,7 @@ def test_a_block_and_scale_costs_its_chunks_and_an_index_a_shard(d30: Counting) 
     activation = ActivationStore.open(d30, "r").activation
     d30.answers.clear()
     activation.isel(block=1, scale=4).load()
-    assert len(d30.answers) == 62  # 2 shards of 15 tiles, 2 halves, 1 index
+    assert len(d30.answers) == (4 if JOINS else 62)  # 2 shards of 15 tiles, 2 halves, 1 index
     assert sum(d30.answers) == sum(int(sizes(d30, 1, j)[4].sum()) + INDEX for j in range(2))
 
 
@@ -86,7 +103,7 @@ def test_a_neuron_at_a_scale_costs_one_tile(d30: Counting) -> None:
     activation = ActivationStore.open(d30, "r").activation
     d30.answers.clear()
     activation.isel(block=0, scale=4, neuron=1000).load()
-    assert len(d30.answers) == 6  # 2 shards of 2 halves and an index
+    assert len(d30.answers) == (4 if JOINS else 6)  # 2 shards of 2 halves and an index
     assert sum(d30.answers) == sum(int(sizes(d30, 0, j)[4, 1].sum()) + INDEX for j in range(2))
 
 
@@ -94,7 +111,7 @@ def test_a_neuron_at_all_scales_costs_ten_tiles(d30: Counting) -> None:
     activation = ActivationStore.open(d30, "r").activation
     d30.answers.clear()
     activation.isel(block=0, neuron=1000).load()
-    assert len(d30.answers) == 42
+    assert len(d30.answers) == (22 if JOINS else 42)
     assert sum(d30.answers) == sum(int(sizes(d30, 0, j)[:, 1].sum()) + INDEX for j in range(2))
 
 
