@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from iarmem_plugin.data.augmentation import Augmentation, refuse_identical_views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, WorkerError
+from iarmem_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -98,14 +99,13 @@ def unreadable(
         workers: processes that read; 0 reads in this one.
         progress: where a progress bar may be shown.
     """
-    task = None if progress is None else progress.add_task("reading images", total=len(images))
+    advance = progress_bar(progress, "reading images", len(images))
     starts = range(0, len(images), VERIFIED_AT_ONCE)
     batches = [range(one, min(one + VERIFIED_AT_ONCE, len(images))) for one in starts]
     bad: dict[int, InputError] = {}
     for found in _in_workers(_Reading(images), batches, workers):
         bad |= found
-        if progress is not None and task is not None:
-            progress.advance(task, VERIFIED_AT_ONCE)
+        advance(VERIFIED_AT_ONCE)
     return bad
 
 
