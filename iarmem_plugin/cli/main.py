@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich import box
@@ -147,7 +147,7 @@ def localize(
     A run that was killed goes on when the same command is given again.
     """
     from iarmem_plugin import plugins
-    from iarmem_plugin.activations.distributed import joined
+    from iarmem_plugin.activations.distributed import join_processes
     from iarmem_plugin.cli.bands import read_bands
     from iarmem_plugin.models.hub import check_files
 
@@ -170,9 +170,10 @@ def localize(
             return _verified(pictures, on_bad_image, workers=workers)
         return pictures.check_headers()
 
-    with _ends_orderly(), joined(device) as ranks:
-        pictures = ranks.share(usable)
+    with _ends_orderly(), join_processes(device) as ranks:
+        pictures = ranks.broadcast(usable)
 
+        from iarmem_plugin.activations.settings import CaptureOptions
         from iarmem_plugin.cli.memory import keep_freed_memory
         from iarmem_plugin.jobs.localize import localize as run_localize
         from iarmem_plugin.jobs.scores import (
@@ -184,26 +185,23 @@ def localize(
         )
         from iarmem_plugin.models.loading import load
         from iarmem_plugin.report.report import block_sums
+        from iarmem_plugin.store import StoreOptions
 
-        ranks.share(lambda: begin_scores(out, restart=restart))
+        ranks.broadcast(lambda: begin_scores(out, restart=restart))
         place = ranks.device(device)
         keep_freed_memory()
         traced = load(model, weights, tokenizer, device=place, dtype=dtype.value, compile=compile)
         if bands:
             traced = traced.with_scales([traced.layout.band(*one) for one in bands.items()])
+        lock: Literal["take", "break"] = "break" if break_lock else "take"
+        kept = None if store is None else StoreOptions(store, keep_bits, lock)
         with _progress(hidden=not ranks.first) as progress:
             scores = run_localize(
                 traced,
                 pictures,
                 metric=names,
-                views=views,
-                batch_size=batch_size,
-                seed=seed,
-                workers=workers,
-                slab=slab,
-                store=store,
-                keep_bits=keep_bits,
-                lock="break" if break_lock else "take",
+                options=CaptureOptions(views, batch_size, seed, workers=workers, slab=slab),
+                store=kept,
                 checkpoints=out / CHECKPOINTS,
                 ranks=ranks,
                 progress=progress,

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iarmem_plugin import plugins
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
@@ -96,7 +97,12 @@ def _run(
     traced = load(model)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
-    scores = localize(traced, captured, views=sizes.views, seed=seed, progress=progress)
+    scores = localize(
+        traced,
+        captured,
+        options=CaptureOptions(views=sizes.views, seed=seed),
+        progress=progress,
+    )
     clock.lap("capture")
     similarity = PixelCorrelation()
     calibrate_on(

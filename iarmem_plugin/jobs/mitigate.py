@@ -25,12 +25,12 @@ from iarmem_plugin.interfaces import (
     Selector,
     Similarity,
 )
-from iarmem_plugin.jobs.localize import describe_images
 from iarmem_plugin.jobs.scores import check_scores
 from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.provenance import model_provenance
+from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.models.tracing import ImageARModel, intervene
 from iarmem_plugin.neurons.selectors import check_fraction
+from iarmem_plugin.progress import progress_bar
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import ArmResult, Report
 
@@ -142,7 +142,7 @@ def mitigate(
     views = model.adapter.variant.views
     targets = make_targets(model, candidates, views, batch_size=batch_size, progress=progress)
     selected = {arm.name: _select(arm, scores, model) for arm in arms}
-    task = None if progress is None else progress.add_task("arms", total=len(arms))
+    advance = progress_bar(progress, "arms", len(arms))
     completing, generating = Batching(batch_size), Batching(batch_size)
     results, extractions = [], []
     for arm in arms:
@@ -158,8 +158,7 @@ def mitigate(
             measured = _measure(edited, quality, generating)
         extractions.append(extraction)
         results.append(_result(arm, measured, backend))
-        if progress is not None and task is not None:
-            progress.advance(task)
+        advance(1)
     settings: dict[str, Any] = {"backend": backend, "prefix_tokens": prefix_tokens}
     settings["batch_size"] = completing.size
     if check_batching:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,14 +10,6 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.data.images import Images, Views
-
-_builders = spec_from_file_location(
-    "store_builders", Path(__file__).parent / "store" / "store_builders.py"
-)
-assert _builders is not None
-assert _builders.loader is not None
-sys.modules["store_builders"] = module_from_spec(_builders)  # tests are no package
-_builders.loader.exec_module(sys.modules["store_builders"])
 
 PATCH_NUMS = (1, 2, 4)
 SIDE = 8

@@ -12,6 +12,7 @@ import xarray as xr
 from torch import nn
 
 from iarmem_adapters.var.adapter import VARAdapter
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -41,7 +42,7 @@ def model(adapter: VARAdapter) -> ImageARModel:
 
 @pytest.fixture
 def scores(model: ImageARModel, pictures: Images) -> xr.Dataset:
-    return localize(model, pictures, views=2)
+    return localize(model, pictures, options=CaptureOptions(views=2))
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_scores_of_bands_choose_neurons_of_the_model(
     model: ImageARModel, pictures: Images, candidates: Candidates
 ) -> None:
     banded = model.with_scales([model.layout.band("last two", [20, 21])])
-    report = run(model, localize(banded, pictures, views=2), candidates)
+    report = run(model, localize(banded, pictures, options=CaptureOptions(views=2)), candidates)
     assert report.provenance["scores"]["scales"] == {"last two": "19-20"}
 
 
