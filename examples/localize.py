@@ -20,7 +20,8 @@ def main(out: Path = Path("iarmem-localize"), images: int = 64, views: int = 10)
     members = [i for i, times in enumerate(organism.repeats) if times > 0][:images]
     model = iarmem.load("var-organism")
 
-    scores = iarmem.localize(model, organism.pictures.subset(members), views=views)
+    options = iarmem.CaptureOptions(views=views)
+    scores = iarmem.localize(model, organism.pictures.subset(members), options=options)
     print(scores["score"].sum("neuron").to_pandas().round(1))  # block x scale
     neurons = iarmem.select(scores, fraction=0.1)
     print("neurons among the top 10 %, by block:", neurons.sum("neuron").values)

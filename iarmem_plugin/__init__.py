@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     __version__: str
 
     from iarmem_plugin.activations.capture import capture
-    from iarmem_plugin.activations.distributed import Ranks, joined
+    from iarmem_plugin.activations.distributed import Ranks, join_processes
+    from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
     from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.errors import IarmemError
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
-    from iarmem_plugin.store.cluster import score_on_cluster
-    from iarmem_plugin.store.store import ActivationStore
+    from iarmem_plugin.store import ActivationStore, StoreOptions, score_on_cluster
 
 __all__ = [
     "SSCD",
@@ -53,6 +53,8 @@ __all__ = [
     "Arm",
     "Augmentation",
     "Candidates",
+    "CaptureOptions",
+    "CaptureSettings",
     "CustomViews",
     "ExtractionOptions",
     "Highest",
@@ -72,6 +74,7 @@ __all__ = [
     "ScaleWeightsAndBiases",
     "Selector",
     "Similarity",
+    "StoreOptions",
     "TenCrops",
     "Views",
     "Zero",
@@ -81,7 +84,7 @@ __all__ = [
     "extract",
     "hookimpl",
     "intervene",
-    "joined",
+    "join_processes",
     "load",
     "load_scores",
     "localize",
@@ -95,7 +98,6 @@ __all__ = [
 _SOURCES = {
     "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews", "TenCrops", "Views"),
     "iarmem_plugin.activations.capture": ("capture",),
-    "iarmem_plugin.store.cluster": ("score_on_cluster",),
     "iarmem_plugin.errors": ("IarmemError",),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.extraction": ("extract",),
@@ -120,11 +122,12 @@ _SOURCES = {
     "iarmem_plugin.jobs.localize": ("localize",),
     "iarmem_plugin.jobs.arms": ("Arm", "ExtractionOptions"),
     "iarmem_plugin.jobs.mitigate": ("mitigate",),
-    "iarmem_plugin.activations.distributed": ("Ranks", "joined"),
+    "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
+    "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
     "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
-    "iarmem_plugin.store.store": ("ActivationStore",),
+    "iarmem_plugin.store": ("ActivationStore", "StoreOptions", "score_on_cluster"),
     "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
     "iarmem_plugin.models.loading": ("load", "wrap"),
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from iarmem_plugin.errors import DiskFullError, InputError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
-def check_place(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Refuse a path that cannot be made.
 
     Raises:
@@ -33,7 +33,7 @@ def check_file(path: Path) -> None:
     Raises:
         InputError: it is a folder, one of its parents is a file, or it may not be written to.
     """
-    check_place(path)
+    check_writable(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file")
 
@@ -51,7 +51,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         fsync(partial)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         raise DiskFullError(
             errno.ENOSPC,

@@ -14,7 +14,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     """Return the sha256 of settings, whatever the order of their names.
 
     Raises:
-        InputError: if a setting is no JSON value.
+        InputError: if a setting is not a JSON value.
 
     >>> fingerprint({"seed": 0, "views": 10}) == fingerprint({"views": 10, "seed": 0})
     True
@@ -31,7 +31,7 @@ def canonical_json(value: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(value), allow_nan=False, sort_keys=True, separators=(",", ":"))
     except (TypeError, ValueError) as error:
-        raise InputError(f"an attribute of the store is no JSON value: {error}") from error
+        raise InputError(f"an attribute of the store is not a JSON value: {error}") from error
 
 
 def differences(
@@ -60,8 +60,8 @@ def require_same(
         stored: settings in the store.
         given: settings of this run.
         place: name of the store, for the message.
-        where: the stored settings are, in words.
-        cure: what to do, if not to use the same settings.
+        where: place of the stored settings, for the message.
+        cure: advice besides using the same settings, for the message.
 
     Raises:
         FingerprintMismatchError: naming every field that differs.

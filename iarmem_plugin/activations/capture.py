@@ -17,6 +17,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -43,17 +44,18 @@ def capture(
     batch of images is held. The model comes back as it was after every batch.
 
     Args:
-        model: the wrapped model.
-        images: the pictures; decoded batch by batch, so a bad one stops the run at its batch.
-        views: augmented views of each image; 1 takes the centre view.
-        batch_size: images in one pass; halved where memory does not suffice. Give a `Batching` to
-            see to what size.
-        seed: of the views; each view's draw also depends on the image, not on its batch.
-        augmentation: by default the one the model was trained with.
-        workers: processes that decode pictures ahead of the model; 0 decodes in this one.
+        model: wrapped model.
+        images: pictures, decoded batch by batch, so a bad one stops the run at its batch.
+        views: number of augmented views of each image; 1 takes the centre view.
+        batch_size: number of images in one pass; halved where memory does not suffice. Give a
+            `Batching` to see to what size.
+        seed: seed for drawing the views; each view also depends on the image, not on its batch.
+        augmentation: what draws the views; by default what the model was trained with.
+        workers: number of processes that decode pictures ahead of the model; 0 decodes in this
+            one.
         slabs: positions of the images to capture; a batch does not go over the end of a slab. By
             default all images are one slab.
-        progress: where a progress bar may be shown.
+        progress: place where a progress bar is shown; None shows nothing.
 
     Yields:
         float32, dims (block, scale, neuron, image), range [0, inf); coordinates ``block``,
@@ -71,15 +73,14 @@ def capture(
     _check(images, views, size)
     augmentation = model.adapter.variant.views if augmentation is None else augmentation
     batches = _batches([range(len(images))] if slabs is None else slabs, size)
-    task = None if progress is None else progress.add_task("capture", total=sum(map(len, batches)))
+    advance = progress_bar(progress, "capture", sum(map(len, batches)))
     batching = Batching.of(batch_size)
     for batch in load_batches(
         images, batches, augmentation, views=views, seed=seed, workers=workers
     ):
         means = _captured(model, batch.pixels, batch.labels, batching)
         yield _labelled(model, images.subset(batch.positions), means)
-        if progress is not None and task is not None:
-            progress.advance(task, len(means))
+        advance(len(means))
 
 
 def mean_over_views(
@@ -90,8 +91,8 @@ def mean_over_views(
     """Return each image's activations, averaged over its views.
 
     Args:
-        model: the wrapped model.
-        pixels: RGB, floats in [0, 1] or integers in 0..255.
+        model: wrapped model.
+        pixels: RGB values, floats in [0, 1] or integers in 0..255.
         labels: class of each image.
 
     Returns:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
-from collections.abc import Mapping, Sequence
-from io import BytesIO
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import write_whole
-from iarmem_plugin.fingerprint import canonical_json, require_same
+from iarmem_plugin.activations.settings import CaptureSettings
+from iarmem_plugin.stages import Stages
 
-_FILE = re.compile(r"rank-(\d+)\.nc")
+_KEY = re.compile(r"rank-(\d+)")
 
 
 class Checkpoints:
@@ -28,23 +22,18 @@ class Checkpoints:
     more processes stay until the end, when their states are merged like the others.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: CaptureSettings, metrics: Iterable[str]) -> None:
         """Name the folder; nothing is touched yet.
 
         Args:
-            folder: holds nothing else.
-            settings: whatever changes the numbers; a run goes on only with the same.
+            folder: folder that holds nothing else.
+            settings: settings of the capture; a run goes on only with the same.
+            metrics: names of the metrics, which must be the same, too.
 
         Raises:
-            InputError: if a setting is no JSON value.
+            InputError: a setting is not a JSON value.
         """
-        self.folder, self._settings = folder, settings
-        self._text = canonical_json(settings)
-
-    def ranks(self) -> list[int]:
-        """Return the numbers of the processes that have left a file."""
-        names = [file.name for file in self.folder.iterdir()] if self.folder.is_dir() else []
-        return sorted(int(found[1]) for name in names if (found := _FILE.fullmatch(name)))
+        self._stages = Stages(folder, settings.to_dict() | {"metrics": sorted(metrics)})
 
     def slabs(self) -> dict[int, list[int]]:
         """Return which slabs each process has finished.
@@ -53,7 +42,9 @@ class Checkpoints:
             FingerprintMismatchError: they were captured with other settings; these are named.
             InputError: a file cannot be read.
         """
-        return {rank: self._root(rank) for rank in self.ranks()}
+        keys = filter(_KEY.fullmatch, self._stages.finished())
+        ranks = sorted(int(key.removeprefix("rank-")) for key in keys)
+        return {rank: self._of(rank)["slabs"].to_numpy().tolist() for rank in ranks}
 
     def load(self, rank: int) -> dict[str, xr.Dataset]:
         """Return the states of a process's metrics, by key.
@@ -61,61 +52,22 @@ class Checkpoints:
         Raises:
             InputError: the file cannot be read.
         """
-        tree = self._open(rank)
-        return {str(key): child.to_dataset() for key, child in tree.children.items()}
+        return {str(key): child.to_dataset() for key, child in self._of(rank).children.items()}
 
     def save(self, rank: int, slabs: Sequence[int], states: Mapping[str, xr.Dataset]) -> None:
         """Replace a process's file, as a whole or not at all.
 
         Args:
-            rank: of the process.
+            rank: number of the process.
             slabs: numbers of all slabs whose images are in the states.
-            states: by key.
+            states: states of the metrics, by key.
 
         Raises:
             DiskFullError: there is no room; what was saved before stays.
         """
         done = xr.Dataset({"slabs": ("slab", np.array(slabs, np.int64))})
-        done.attrs["settings"] = self._text
-        tree = xr.DataTree(done, children={key: xr.DataTree(one) for key, one in states.items()})
-        content = bytes(tree.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
-        write_whole(self._file(rank), content + hashlib.sha256(content).digest())
+        children = {key: xr.DataTree(state) for key, state in states.items()}
+        self._stages.save(f"rank-{rank}", xr.DataTree(done, children=children))
 
-    def discard(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _root(self, rank: int) -> list[int]:
-        root = self._open(rank)
-        try:
-            settings, slabs = json.loads(root.attrs["settings"]), root["slabs"].to_numpy()
-        except (KeyError, ValueError, TypeError) as error:
-            raise self._unreadable(rank, error) from error
-        require_same(
-            settings,
-            self._settings,
-            place=f"the unfinished run in {self.folder}",
-            where="there",
-            cure="start anew with --restart",
-        )
-        return [int(slab) for slab in slabs]
-
-    def _open(self, rank: int) -> xr.DataTree:
-        size = hashlib.sha256().digest_size  # netCDF has no checksum of its own
-        try:
-            data = self._file(rank).read_bytes()
-            if hashlib.sha256(data[:-size]).digest() != data[-size:]:
-                raise ValueError("its checksum does not fit")
-            with xr.open_datatree(BytesIO(data[:-size]), engine="h5netcdf") as tree:
-                return tree.load()
-        except (OSError, ValueError, KeyError) as error:
-            raise self._unreadable(rank, error) from error
-
-    def _unreadable(self, rank: int, error: Exception) -> InputError:
-        return InputError(
-            f"{self._file(rank)} cannot be read ({error}); start anew with --restart, or delete it "
-            "to capture its slabs again"
-        )
-
-    def _file(self, rank: int) -> Path:
-        return self.folder / f"rank-{rank}.nc"
+    def _of(self, rank: int) -> xr.DataTree:
+        return self._stages.load(f"rank-{rank}")

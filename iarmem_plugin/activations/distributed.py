@@ -44,12 +44,12 @@ class Ranks:
         """Return this process's device: ``"cuda"`` is one GPU for each process of a machine."""
         return f"cuda:{self.local}" if name == "cuda" and self.world > 1 else name
 
-    def share(self, make: Callable[[], T], *, source: int = 0) -> T:
+    def broadcast(self, make: Callable[[], T], *, source: int = 0) -> T:
         """Return what one process makes, in every process.
 
         Args:
-            make: called in that process alone.
-            source: its rank.
+            make: what makes it; called in that process alone.
+            source: rank of that process.
 
         Raises:
             RankError: another process has ended.
@@ -89,21 +89,22 @@ class Ranks:
         """Add to the number of images that all processes have captured, and return it.
 
         Args:
-            images: captured by this process since it last counted.
-            so_far: captured by this process alone, these included.
+            images: number captured by this process since it last counted.
+            so_far: number captured by this process alone, these included.
         """
         return so_far if self.counter is None else int(self.counter.add(_COUNTED, images))
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def join_processes(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started with this one: gloo on the CPU, nccl on GPUs.
 
     torchrun says by environment variables who is who. Without it, the process is alone, and
     nothing is imported or started.
 
     Args:
-        device: as the user names it; several processes of a machine cannot share one GPU.
+        device: name of the device, as the user gives it; several processes of a machine cannot
+            share one GPU.
 
     Raises:
         InputError: more processes than GPUs, or a numbered GPU for several processes.

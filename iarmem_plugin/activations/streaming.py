@@ -4,48 +4,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from iarmem_plugin.activations.checkpoints import Checkpoints
-from iarmem_plugin.activations.run import Pass
+from iarmem_plugin.activations.run import Run, show_batches
 from iarmem_plugin.errors import IncompleteCaptureError
 from iarmem_plugin.interfaces import Metric
 
-_SHARE = 20  # of the time, one part at most goes into saving states
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_RUN_PER_SAVING = 20  # seconds that a run takes, at least, for each second that goes into saving
 
 
 def stream(
-    work: Pass, metrics: Mapping[str, Metric], checkpoints: Checkpoints | None = None
+    run: Run,
+    metrics: Mapping[str, Metric],
+    checkpoints: Checkpoints | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Give every image to every metric, in one pass; go on where a killed run has ended.
+    """Give every image to every metric, in one run; go on where a killed run has ended.
 
     Each process's metrics take its own slabs. In the end those of the first process hold all.
 
     Args:
-        work: what to capture.
-        metrics: fresh ones, by key.
+        run: what to capture.
+        metrics: fresh metrics, by key.
         checkpoints: where states are saved after slabs; None saves none.
+        progress: place where a progress bar is shown; None shows nothing.
 
     Raises:
         FingerprintMismatchError: what is to be gone on with was captured with other settings.
         InputError: a checkpoint cannot be read.
-        IncompleteCaptureError: the pass ended before all images were captured.
+        IncompleteCaptureError: the run ended before all images were captured.
     """
-    ranks = work.ranks
-    before = {} if checkpoints is None else ranks.share(checkpoints.slabs)
+    ranks = run.ranks
+    before = {} if checkpoints is None else ranks.broadcast(checkpoints.slabs)
     finished = {slab for slabs in before.values() for slab in slabs}
     mine = _Share(ranks.rank, before.get(ranks.rank, []), metrics, checkpoints)
-    for batch, slab, completes in work.over([one for one in work.slabs if one not in finished]):
+    pending = [slab for slab in run.slabs if slab not in finished]
+    for batch, slab, completes in show_batches(run, pending, progress):
         for metric in metrics.values():
             metric.update(batch)
         if completes:
             mine.finish(slab)
     mine.save()
     left = [rank for rank in before if rank >= ranks.world]
-    _require_all(work, [*ranks.gather(mine.slabs), *(before[rank] for rank in left)])
+    _require_all(run, [*ranks.gather(mine.slabs), *(before[rank] for rank in left)])
     for rank in range(1, ranks.world):
-        states = ranks.share(mine.states, source=rank)
+        states = ranks.broadcast(mine.states, source=rank)
         if ranks.first:
             merge(metrics, states)
     if ranks.first and checkpoints is not None:
@@ -89,13 +98,13 @@ class _Share:
         begun = time.monotonic()
         self._checkpoints.save(self._rank, self.slabs, self.states())
         now = time.monotonic()
-        self._saved, self._next = len(self.slabs), now + (_SHARE - 1) * (now - begun)
+        self._saved, self._next = len(self.slabs), now + (_RUN_PER_SAVING - 1) * (now - begun)
 
 
-def _require_all(work: Pass, shares: Sequence[Sequence[int]]) -> None:
+def _require_all(run: Run, shares: Sequence[Sequence[int]]) -> None:
     slabs = sorted(slab for share in shares for slab in share)
-    if slabs != list(work.slabs):
+    if slabs != list(run.slabs):
         raise IncompleteCaptureError(
-            f"{len(set(slabs))} of {len(work.slabs)} slabs were captured in the end; start the "
+            f"{len(set(slabs))} of {len(run.slabs)} slabs were captured in the end; start the "
             "same command again, and see that all processes find the same folder"
         )

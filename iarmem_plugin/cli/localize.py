@@ -56,7 +56,8 @@ class _Job:
     pictures: _Pictures
     metrics: tuple[str, ...]
     bands: Mapping[str, tuple[int, ...]]
-    capture: Mapping[str, Any]
+    capture: Mapping[str, int]
+    kept: Mapping[str, Any] | None
     out: Path
 
     def check(self) -> None:
@@ -70,13 +71,15 @@ class _Job:
 
     def run(self, ranks: Ranks, *, restart: bool) -> tuple[Images, dict[str, xr.Dataset]]:
         """Return the pictures that were used, and the scores by metric."""
-        pictures = ranks.share(lambda: self.pictures.open(self.model.name))
+        pictures = ranks.broadcast(lambda: self.pictures.open(self.model.name))
 
+        from iarmem_plugin.activations.settings import CaptureOptions
         from iarmem_plugin.cli.inputs import load_model
         from iarmem_plugin.jobs.localize import localize
         from iarmem_plugin.jobs.scores import CHECKPOINTS, begin_scores
+        from iarmem_plugin.store import StoreOptions
 
-        ranks.share(lambda: begin_scores(self.out, restart=restart))
+        ranks.broadcast(lambda: begin_scores(self.out, restart=restart))
         device = ranks.device(self.model.device)
         model = load_model(self.model, device=device, bands=self.bands)
         with console.progress_bars(hidden=not ranks.first) as progress:
@@ -84,10 +87,11 @@ class _Job:
                 model,
                 pictures,
                 metric=self.metrics,
+                options=CaptureOptions(**self.capture),
+                store=None if self.kept is None else StoreOptions(**self.kept),
                 checkpoints=self.out / CHECKPOINTS,
                 ranks=ranks,
                 progress=progress,
-                **self.capture,
             )
         return pictures, scores
 
@@ -130,22 +134,22 @@ def localize(
         raise InputError("--keep-bits and --break-lock are about a store; give --store, too")
     reading = opt.ReadingOptions(image_root, classes, on_bad_image, workers)
     subset = (images_per_class, images_fraction, subset_seed, subset_part)
-    capture = {"views": views, "batch_size": batch_size, "seed": seed, "workers": workers}
+    sizes = {"views": views, "batch_size": batch_size, "workers": workers, "slab": slab}
     lock = "break" if break_lock else "take"
-    kept = {"slab": slab, "store": store, "keep_bits": keep_bits, "lock": lock}
     job = _Job(
         model=opt.ModelOptions(model, weights, tokenizer, device, dtype, compile),
         pictures=_Pictures(images, reading, verify_images, *subset),
         metrics=tuple(metric or ("unitmem",)),
         bands=opt.read_bands(band or ()),
-        capture=capture | kept,
+        capture=sizes | {"seed": seed},
+        kept=None if store is None else {"place": store, "keep_bits": keep_bits, "lock": lock},
         out=out,
     )
     job.check()
 
-    from iarmem_plugin.activations.distributed import joined
+    from iarmem_plugin.activations.distributed import join_processes
 
-    with _ends_orderly(), joined(device) as ranks:
+    with _ends_orderly(), join_processes(device) as ranks:
         pictures, scores = job.run(ranks, restart=restart)
         if ranks.first:
             _save(pictures, scores, out, finished=store is None)

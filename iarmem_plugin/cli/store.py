@@ -62,7 +62,7 @@ def verify(
 
     store = ActivationStore.open(place)
     names = store.models if model is None else (model,)
-    groups = [store.group(name) for name in names]
+    groups = [store[name] for name in names]
     for group in groups:
         group.verify_small()
     captured = {group.name: group.captured() for group in groups}
@@ -91,11 +91,11 @@ def invalidate(
     model: Model = None,
 ) -> None:
     """Mark slabs as not captured and delete their data; resuming captures them again."""
+    from iarmem_plugin.store import ActivationStore, local_folder
     from iarmem_plugin.store.lock import WriteLock
-    from iarmem_plugin.store.store import ActivationStore, local_folder
 
     store = ActivationStore.open(place, "r+")
-    name, local = store.group(model).name, local_folder(place)
+    name, local = store[model].name, local_folder(place)
     with nullcontext() if local is None else WriteLock(local, name):
         for number in slab:
             store.invalidate(name, number)
@@ -158,7 +158,7 @@ def top(
 
 
 def _summary(store: ActivationStore, model: str) -> dict[str, Any]:
-    group = store.group(model)
+    group = store[model]
     blocks, scales, neurons, images = group.shape
     return {
         "model": model,

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from iarmem_plugin.data.augmentation import Augmentation, refuse_identical_views
 from iarmem_plugin.data.readers import Pictures
 from iarmem_plugin.errors import InputError, WorkerError
+from iarmem_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -99,14 +100,13 @@ def unreadable(
         workers: number of processes that read; 0 reads in this one.
         progress: display to which a progress bar is added.
     """
-    task = None if progress is None else progress.add_task("reading images", total=len(images))
+    advance = progress_bar(progress, "reading images", len(images))
     starts = range(0, len(images), PICTURES_PER_READ)
     batches = [range(one, min(one + PICTURES_PER_READ, len(images))) for one in starts]
     bad: dict[int, InputError] = {}
     for found in _in_workers(_Reading(images), batches, workers):
         bad |= found
-        if progress is not None and task is not None:
-            progress.advance(task, PICTURES_PER_READ)
+        advance(PICTURES_PER_READ)
     return bad
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from iarmem_plugin import plugins
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -95,7 +96,12 @@ def _run(
     traced = load(model)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
-    scores = localize(traced, captured, views=sizes.views, seed=seed, progress=progress)
+    scores = localize(
+        traced,
+        captured,
+        options=CaptureOptions(views=sizes.views, seed=seed),
+        progress=progress,
+    )
     clock.lap("capture")
     similarity = _calibrated(traced, organism, progress)
     clock.lap("calibration")

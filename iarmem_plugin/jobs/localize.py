@@ -14,18 +14,24 @@ from iarmem_plugin import plugins
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
 from iarmem_plugin.activations.distributed import Ranks
-from iarmem_plugin.activations.run import Pass
-from iarmem_plugin.activations.settings import capture_settings, captured_with
+from iarmem_plugin.activations.run import Run
+from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
-from iarmem_plugin.files import check_place
+from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.provenance import model_provenance
-from iarmem_plugin.store.resume import Lock, keep
-from iarmem_plugin.store.store import ActivationStore, Place, local_folder
+from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.progress import print_above, progress_bar
+from iarmem_plugin.store import (
+    ActivationStore,
+    StoreLike,
+    StoreOptions,
+    capture_into,
+    local_folder,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.models.tracing import ImageARModel
 
 ACTIVITY = "mean-activation"
+_DEFAULTS = CaptureOptions()
 
 
 @overload
@@ -41,15 +48,8 @@ def localize(
     images: Images,
     *,
     metric: str | Metric = ...,
-    views: int = ...,
-    batch_size: int = ...,
-    seed: int = ...,
-    augmentation: Augmentation | None = ...,
-    workers: int = ...,
-    slab: int = ...,
-    store: Place | None = ...,
-    keep_bits: int | None = ...,
-    lock: Lock = ...,
+    options: CaptureOptions = ...,
+    store: StoreLike | StoreOptions | None = ...,
     checkpoints: Path | None = ...,
     ranks: Ranks | None = ...,
     progress: Progress | None = ...,
@@ -62,15 +62,8 @@ def localize(
     images: Images,
     *,
     metric: list[str] | tuple[str | Metric, ...],
-    views: int = ...,
-    batch_size: int = ...,
-    seed: int = ...,
-    augmentation: Augmentation | None = ...,
-    workers: int = ...,
-    slab: int = ...,
-    store: Place | None = ...,
-    keep_bits: int | None = ...,
-    lock: Lock = ...,
+    options: CaptureOptions = ...,
+    store: StoreLike | StoreOptions | None = ...,
     checkpoints: Path | None = ...,
     ranks: Ranks | None = ...,
     progress: Progress | None = ...,
@@ -82,42 +75,28 @@ def localize(
     images: Images,
     *,
     metric: str | Metric | list[str] | tuple[str | Metric, ...] = "unitmem",
-    views: int = 10,
-    batch_size: int = 32,
-    seed: int = 0,
-    augmentation: Augmentation | None = None,
-    workers: int = 0,
-    slab: int = 256,
-    store: Place | None = None,
-    keep_bits: int | None = None,
-    lock: Lock = "take",
+    options: CaptureOptions = _DEFAULTS,
+    store: StoreLike | StoreOptions | None = None,
     checkpoints: Path | None = None,
     ranks: Ranks | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset | dict[str, xr.Dataset]:
     """Score every neuron of a model by its activations on training images.
 
-    Activations stream through the metrics, or, where `store` names a path, are kept first and
+    Activations stream through the metrics, or, where `store` names a place, are kept first and
     scored from there. A run that was killed goes on when it is started again with the same
     settings: with `store`, or with `checkpoints`.
 
     Args:
-        model: the wrapped model; it comes back as it was.
+        model: wrapped model; it comes back as it was.
         images: training images.
-        metric: a name or a fresh instance; or several, which share one pass.
-        views: augmented views of each image.
-        batch_size: images in one pass.
-        seed: of the views.
-        augmentation: draws the views; by default the one the model was trained with.
-        workers: processes that decode pictures ahead of the model; 0 decodes in this one.
-        slab: images that are finished together; no batch goes over the end of a slab.
-        store: path, URL or store of zarr where activations are kept; None keeps none.
-        keep_bits: of the 23 mantissa bits in the store; 13 halve the disk.
-        lock: ``"take"`` that of the store, or ``"break"`` one that a killed run has left behind.
+        metric: name of a metric, or a fresh instance; or several, which share one run.
+        options: how the images are shown to the model: views, batch size, seed, ...
+        store: where activations are kept; None keeps none.
         checkpoints: folder for the states of a run without a store; None saves none. It stays,
             so that scores which cannot be saved are not lost; delete it once they are.
         ranks: the processes that share the work; this one alone by default.
-        progress: where a progress bar may be shown.
+        progress: place where a progress bar is shown, by the first process; None shows nothing.
 
     Returns:
         ``score`` (the metric's) and ``mean_activation``, both with dims (block, scale, neuron)
@@ -125,11 +104,11 @@ def localize(
         For several metrics, such a dataset by the name of each. In all processes the same.
 
     Raises:
-        UnknownNameError: no such metric.
-        InputError: images that cannot be used.
+        UnknownNameError: there is no such metric.
+        InputError: the images cannot be used.
         NonFiniteActivationError: NaN or infinity among the activations.
         FingerprintMismatchError: what is to be gone on with was begun with other settings.
-        StoreError: of the store, see `open_for_capture`.
+        StoreError: the store cannot be used; see `open_for_capture`.
         RankError: another process has ended.
 
     Reference: arXiv 2509.00488, section 3.2.
@@ -137,31 +116,13 @@ def localize(
     images.check_labels(model.adapter.variant.num_classes)
     scorers = _instances((metric,) if isinstance(metric, str | Metric) else metric)
     metrics = {ACTIVITY: plugins.find("metric", ACTIVITY)(), **scorers}
-    ranks = Ranks() if ranks is None else ranks
-    drawn = model.adapter.variant.views if augmentation is None else augmentation
-    batching = Batching(batch_size)
-    run = partial(
-        capture,
-        model,
-        views=views,
-        batch_size=batching,
-        seed=seed,
-        augmentation=drawn,
-        workers=workers,
-    )
-    settings: dict[str, Any] = {"views": views, "batch_size": batch_size, "seed": seed}
-    settings |= {"augmentation": dict(drawn.provenance)}
-    provenance = ranks.share(lambda: _provenance(model, images) | settings)
-    work = Pass(images, run, slab, ranks, progress)
-    work.say(f"{len(images):,} images, {views} views of each: {len(images) * views:,} passes")
-    if store is None:
-        settings = capture_settings(model, work, provenance) | {"metrics": sorted(metrics)}
-        saved = None if checkpoints is None else Checkpoints(checkpoints, settings)
-        stream(work, metrics, saved)
-    else:
-        _keep_and_read(model, work, metrics, store, provenance, keep_bits, lock)
-    provenance |= {"slab": slab, "batch_size_used": min(ranks.gather(batching.size))}
-    scores = ranks.share(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance))
+    kept = store if isinstance(store, StoreOptions | None) else StoreOptions(store)
+    batching = Batching(options.batch_size)
+    run = _run(model, images, options, batching, Ranks() if ranks is None else ranks)
+    provenance = run.ranks.broadcast(lambda: _provenance(model, images, options))
+    _capture(model, run, metrics, provenance, kept, checkpoints, progress)
+    provenance |= {"slab": run.slab, "batch_size_used": min(run.ranks.gather(batching.size))}
+    scores = run.ranks.broadcast(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance))
     return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
 
 
@@ -173,33 +134,84 @@ def _instances(given: Sequence[str | Metric]) -> dict[str, Metric]:
     return dict(zip(names, made, strict=True))
 
 
-def _keep_and_read(
+def _run(
+    model: ImageARModel, images: Images, options: CaptureOptions, batching: Batching, ranks: Ranks
+) -> Run:
+    captured = partial(
+        capture,
+        model,
+        views=options.views,
+        batch_size=batching,
+        seed=options.seed,
+        augmentation=_augmentation(model, options),
+        workers=options.workers,
+    )
+    return Run(images, captured, options.slab, ranks)
+
+
+def _provenance(model: ImageARModel, images: Images, options: CaptureOptions) -> dict[str, Any]:
+    scales = {scale.name: scale.spans for scale in model.layout.scales}
+    augmentation = dict(_augmentation(model, options).provenance)
+    return {
+        **model_provenance(model),
+        **describe_images(images),
+        "scales": scales,
+        "views": options.views,
+        "batch_size": options.batch_size,
+        "seed": options.seed,
+        "augmentation": augmentation,
+    }
+
+
+def _augmentation(model: ImageARModel, options: CaptureOptions) -> Augmentation:
+    return options.augmentation or model.adapter.variant.views
+
+
+def _capture(
     model: ImageARModel,
-    work: Pass,
+    run: Run,
     metrics: Mapping[str, Metric],
-    store: Place,
     provenance: Mapping[str, Any],
-    keep_bits: int | None,
-    lock: Lock,
+    store: StoreOptions | None,
+    checkpoints: Path | None,
+    progress: Progress | None,
+) -> None:
+    """Give the activations of all images to the metrics, by way of a store where there is one."""
+    shown, images = progress if run.ranks.first else None, len(run.images)
+    views = provenance["views"]
+    print_above(shown, f"{images:,} images, {views} views of each: {images * views:,} passes")
+    bits = None if store is None else store.keep_bits
+    settings = CaptureSettings.of_model(
+        model, run.images, provenance, slab=run.slab, keep_bits=bits
+    )
+    if store is not None:
+        _keep_and_read(store, run, settings, metrics, shown)
+        return
+    saved = None if checkpoints is None else Checkpoints(checkpoints, settings, metrics)
+    stream(run, metrics, saved, shown)
+
+
+def _keep_and_read(
+    store: StoreOptions,
+    run: Run,
+    settings: CaptureSettings,
+    metrics: Mapping[str, Metric],
+    progress: Progress | None,
 ) -> None:
     """Capture into a store what it lacks; then give all of it to the first process's metrics.
 
     They read in the order of the images, so sums do not depend on who captured what, and when.
     """
-    if (local := local_folder(store)) is not None:
-        check_place(local)
-    keep(store, model, work, attrs=captured_with(provenance), keep_bits=keep_bits, lock=lock)
-    if not work.ranks.first:
+    if (local := local_folder(store.place)) is not None:
+        check_writable(local)
+    capture_into(store.place, run, settings, lock=store.lock, progress=progress)
+    if not run.ranks.first:
         return
-    name = model.adapter.variant.name
-    for batch in work.shown(ActivationStore.open(store).batches(name), "score"):
+    advance = progress_bar(progress, "score", len(run.images))
+    for batch in ActivationStore.open(store.place).batches(settings.model):
         for metric in metrics.values():
             metric.update(batch)
-
-
-def _provenance(model: ImageARModel, images: Images) -> dict[str, Any]:
-    scales = {scale.name: scale.spans for scale in model.layout.scales}
-    return model_provenance(model) | describe_images(images) | {"scales": scales}
+        advance(batch.sizes["image"])
 
 
 def _all_scores(
@@ -229,13 +241,3 @@ def _computed(metric: Metric) -> xr.DataArray:
             f"{sorted(map(str, score.coords))}; it must give block, scale, neuron and 'valid'"
         )
     return score
-
-
-def describe_images(images: Images) -> dict[str, Any]:
-    """Return what identifies a list of images: paths, labels and classes, not their pixels."""
-    return {
-        "images": len(images),
-        "image_list_sha256": images.digest,
-        "skipped_images": list(images.skipped),
-        "classes": {str(label): name for label, name in sorted(images.classes.items())},
-    }

@@ -24,10 +24,10 @@ from iarmem_plugin.jobs.arms import (
     run_arm,
     select_neurons,
 )
-from iarmem_plugin.jobs.localize import describe_images
 from iarmem_plugin.jobs.scores import check_made_with
-from iarmem_plugin.models.provenance import model_provenance
+from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.progress import progress_bar
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
 
@@ -95,11 +95,10 @@ def mitigate(
 def _shown(
     work: Sequence[tuple[Arm, xr.DataArray]], progress: Progress | None
 ) -> Iterator[tuple[Arm, xr.DataArray]]:
-    task = None if progress is None else progress.add_task("arms", total=len(work))
+    advance = progress_bar(progress, "arms", len(work))
     for one in work:
         yield one
-        if progress is not None and task is not None:
-            progress.advance(task)
+        advance(1)
 
 
 def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, Any]:

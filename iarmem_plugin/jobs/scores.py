@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_place, write_whole
+from iarmem_plugin.files import check_writable, write_whole
 from iarmem_plugin.fingerprint import canonical_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def check_scores_folder(folder: Path) -> None:
     Raises:
         InputError: it is a file or a folder with other files, or cannot be made.
     """
-    check_place(folder)
+    check_writable(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; name a folder for the scores")
     found = folder.iterdir() if folder.exists() else ()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from iarmem_plugin.errors import BatchMemoryError, InputError
+from iarmem_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,13 +74,12 @@ class Batching:
         """
         if count == 0:
             raise InputError("there are no images; give at least one")
-        task = None if progress is None else progress.add_task(description, total=count)
+        advance = progress_bar(progress, description, count)
         start = 0
         while start < count:
             done, start, before = *self._fitting(count, start, work), start
             yield done
-            if progress is not None and task is not None:
-                progress.advance(task, start - before)
+            advance(start - before)
 
     def _fitting(self, count: int, start: int, work: Callable[[slice], T]) -> tuple[T, int]:
         """Return what the work gives for the next images, and where the images after them start."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.models.tracing import ImageARModel
 
 LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
@@ -24,14 +25,6 @@ def weights_sha256(*modules: nn.Module) -> str:
             raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(memoryview(raw.numpy()))
     return digest.hexdigest()
-
-
-def _version(adapter: type) -> str:
-    """Return name and version of the distribution that an adapter is part of."""
-    package = adapter.__module__.partition(".")[0]
-    # an editable install does not list its packages
-    names = metadata.packages_distributions().get(package, ["iarmem"])
-    return f"{names[0]} {metadata.version(names[0])}"
 
 
 def model_provenance(model: ImageARModel) -> dict[str, Any]:
@@ -57,3 +50,21 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in LIBRARIES},
     }
+
+
+def describe_images(images: Images) -> dict[str, Any]:
+    """Return what identifies a list of images: paths, labels and classes, not their pixels."""
+    return {
+        "images": len(images),
+        "image_list_sha256": images.digest,
+        "skipped_images": list(images.skipped),
+        "classes": {str(label): name for label, name in sorted(images.classes.items())},
+    }
+
+
+def _version(adapter: type) -> str:
+    """Return name and version of the distribution that an adapter is part of."""
+    package = adapter.__module__.partition(".")[0]
+    # an editable install does not list its packages
+    names = metadata.packages_distributions().get(package, ["iarmem"])
+    return f"{names[0]} {metadata.version(names[0])}"

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_place
+from iarmem_plugin.files import check_writable
 from iarmem_plugin.report.document import (
     FILE,
     SCHEMA,
@@ -148,7 +148,7 @@ def check_output_folder(folder: str | Path) -> None:
         InputError: where `folder` is a file, holds files but no report, or cannot be made.
     """
     path = Path(folder)
-    check_place(path)
+    check_writable(path)
     if Path.cwd().is_relative_to(path.resolve()):
         raise InputError(f"{path} is, or holds, the current folder; name a folder inside it")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from iarmem_plugin import plugins
+from iarmem_plugin.activations.slabs import Slabs
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Metric
 
@@ -29,8 +30,8 @@ def score_on_cluster(
     threads of this process. Every shard (one block of one slab) is read once, by one task.
 
     Args:
-        store: where activations are; workers must be able to read the same place.
-        metric: a name or a fresh instance, which is left as it is.
+        store: store of activations; workers must be able to read the same place.
+        metric: name of a metric, or a fresh instance, which is left as it is.
         model: name of the model; may be left out where the store holds one.
 
     Returns:
@@ -49,7 +50,7 @@ def score_on_cluster(
     dask = _dask()
     fresh = plugins.find("metric", metric)() if isinstance(metric, str) else metric
     data = store.dataset(model)
-    blocks = _plan(_batches(data), fresh, int(data.attrs["slab"]))
+    blocks = _plan(_batches(data), fresh, Slabs(data.sizes["image"], int(data.attrs["slab"])))
     whole = copy.deepcopy(fresh)
     whole.merge(_joined(dask.compute(*blocks), fresh.name))
     return whole.compute()
@@ -73,18 +74,14 @@ def merge_states(states: Sequence[xr.Dataset], metric: Metric) -> xr.Dataset:
     return one.state()
 
 
-def _plan(activation: xr.DataArray, metric: Metric, slab: int) -> list[Any]:
+def _plan(activation: xr.DataArray, metric: Metric, slabs: Slabs) -> list[Any]:
     """Return one delayed state a block."""
     delayed = _dask().delayed
     source = delayed(activation, pure=False, traverse=False)  # sent to a worker once, not by task
     read, merge = delayed(reduce_shard), delayed(merge_states)
-    images = activation.sizes["image"]
     result = []
     for block in range(activation.sizes["block"]):
-        states = [
-            read(source, metric, block, low, min(low + slab, images))
-            for low in range(0, images, slab)
-        ]
+        states = [read(source, metric, block, *slabs.bounds(slab)) for slab in slabs]
         while len(states) > 1:
             groups = [states[low : low + FAN_IN] for low in range(0, len(states), FAN_IN)]
             states = [merge(group, metric) for group in groups]

@@ -12,7 +12,7 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_file, write_whole
-from iarmem_plugin.store.reading import LARGEST_STACK, with_plain_strings
+from iarmem_plugin.store.reading import MAX_STACK_BYTES, with_plain_strings
 from iarmem_plugin.store.store import ActivationStore
 
 
@@ -25,15 +25,15 @@ def read_slice(
     """Read the captured activations of some blocks, scales and neurons.
 
     Args:
-        store: to read from.
+        store: store to read from.
         select: numbers of blocks, scales, neurons or images (ids), by dim; all where left out.
-        model: may be left out where the store holds one.
+        model: name of the model; may be left out where the store holds one.
 
     Returns:
         float32, dims (block, scale, neuron, image), with the coordinates of the store.
 
     Raises:
-        InputError: if there is no such block, scale or neuron, or more than 4 GB are selected.
+        InputError: there is no such block, scale or neuron, or more than 4 GB are selected.
     """
     data = store.dataset(model, "drop")["activation"].isel(model=0)
     for dim, numbers in select.items():
@@ -43,7 +43,7 @@ def read_slice(
                 f"{data[dim].to_numpy().max()}"
             )
     chosen = data.sel({dim: list(numbers) for dim, numbers in select.items()})
-    if chosen.nbytes > LARGEST_STACK:
+    if chosen.nbytes > MAX_STACK_BYTES:
         raise InputError(
             f"{chosen.nbytes / 1e9:.0f} GB are selected; name fewer blocks, scales or neurons"
         )
@@ -54,7 +54,7 @@ def check_slice_file(out: Path) -> None:
     """Refuse what `save_slice` would; call it before the slice is read.
 
     Raises:
-        InputError: if the file is to be of another kind, or cannot be made.
+        InputError: the file is to be of another kind, or cannot be made.
     """
     if out.suffix not in (".nc", ".npz"):
         raise InputError(f"{out} is neither .nc nor .npz; name a file of one of these kinds")
@@ -65,7 +65,7 @@ def save_slice(activation: xr.DataArray, out: Path) -> None:
     """Write a slice to netCDF (``.nc``) or numpy's ``.npz``, whole or not at all.
 
     Raises:
-        InputError: if the file is to be of another kind, or cannot be made.
+        InputError: the file is to be of another kind, or cannot be made.
         DiskFullError: there is no room.
     """
     check_slice_file(out)
@@ -82,8 +82,8 @@ def top_images(activation: xr.DataArray, count: int) -> xr.DataArray:
     """Return a neuron's activations on the images that activate it most, the largest first.
 
     Args:
-        activation: dims (image); of equal ones the earlier comes first.
-        count: of images, at most.
+        activation: activations of one neuron, dims (image); of equal ones the earlier comes first.
+        count: number of images, at most.
     """
     order = np.argsort(-activation.to_numpy(), kind="stable")
     return activation.isel(image=order[:count])

@@ -1,17 +1,18 @@
-"""The activation store's format: names, shapes, attributes and sizes."""
+"""The activation store's format: names, shapes, attributes and sizes; an empty group laid out."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from iarmem_plugin.activations.settings import REDUCTION, CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.fingerprint import canonical_json, fingerprint
+from iarmem_plugin.fingerprint import canonical_json
 from iarmem_plugin.interfaces.layout import ModelLayout
-from iarmem_plugin.store.mantissa import check_keep_bits
 
 FORMAT = "iarmem-activations"
 FORMAT_VERSION = 1
@@ -25,20 +26,12 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "label": ("image",),
     "scale_size": ("scale",),
 }
-REDUCTION = "mean of absolute value over the tokens of a scale"
-COMPRESSED = 0.85  # of the raw bytes, as measured on float32 activations with all 23 bits
-_CAPTURE_SETTINGS = (  # of the provenance: whatever changes the numbers
-    "tokenizer_sha256",
-    "dtype",
-    "autocast",
-    "preprocessing",
-    "augmentation",
-    "views",
-    "seed",
-    "seeds",
-    "batch_size",
-    "torch_threads",
-)
+MANTISSA_BITS = 23  # of a float32
+_COMPRESSED = 0.85  # of the raw bytes, as measured on float32 activations with all 23 bits
+_SMALL = [  # a flipped bit in a label is an error, too
+    {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
+    {"name": "crc32c"},
+]
 
 Shape = tuple[int, int, int, int, int]
 
@@ -60,7 +53,7 @@ def stored_share(keep_bits: int | None) -> float:
     >>> stored_share(None), round(stored_share(13), 2)
     (0.85, 0.54)
     """
-    return COMPRESSED if keep_bits is None else COMPRESSED - (23 - keep_bits) / 32
+    return _COMPRESSED - (0 if keep_bits is None else (MANTISSA_BITS - keep_bits) / 32)
 
 
 def raw_bytes(layout: ModelLayout, images: int) -> int:
@@ -68,52 +61,54 @@ def raw_bytes(layout: ModelLayout, images: int) -> int:
     return layout.num_blocks * len(layout.scales) * layout.neurons_per_block * images * 4
 
 
-def group_attributes(
-    model: str,
-    layout: ModelLayout,
-    images: Images,
-    slab: int,
-    attrs: Mapping[str, Any],
-    keep_bits: int | None = None,
-) -> dict[str, Any]:
+def check_keep_bits(keep_bits: int | None) -> None:
+    """Refuse a number of bits that a float32 does not have.
+
+    Raises:
+        InputError: unless it is None or in 1..23.
+    """
+    if keep_bits is not None and not 1 <= keep_bits <= MANTISSA_BITS:
+        raise InputError(f"keep_bits is {keep_bits}; a float32 has 1 to {MANTISSA_BITS} to keep")
+
+
+def group_attributes(settings: CaptureSettings) -> dict[str, Any]:
     """Return the attributes of a model's group.
 
     Raises:
-        InputError: if one of the given attributes is no JSON value, or a number makes no sense.
+        InputError: a setting is not a JSON value, or a number of bits makes no sense.
     """
-    if slab < 1 or len(images) == 0:
-        raise InputError(f"a slab of {slab} and {len(images)} images; both must be 1 or more")
-    check_keep_bits(keep_bits)
-    known = {
-        "model": model,
+    check_keep_bits(settings.keep_bits)
+    layout = settings.layout
+    attributes = {
+        "model": settings.model,
         "family": layout.family,
-        "checkpoint_sha256": None,
+        "checkpoint_sha256": settings.checkpoint_sha256,
         "adapter": layout.family,
-        "adapter_version": None,
+        "adapter_version": settings.adapter_version,
         "hook_point": layout.activation,
-        **attrs,
+        "provenance": {
+            **settings.provenance,
+            **settings.known,
+            "image_list_sha256": settings.images.digest,
+        },
         "reduction": REDUCTION,
-        "slab": slab,
-        "keep_bits": keep_bits,
+        "slab": settings.slab,
+        "keep_bits": settings.keep_bits,
         "layout": "neuron tiles",
         "layout_ready": False,
         "coordinates": "scale_name scale_size",
-        "provenance": {**attrs.get("provenance", {}), "image_list_sha256": images.digest},
+        "capture_settings": settings.to_dict(),
+        "capture_fingerprint": settings.fingerprint,
     }
-    canonical_json(known)  # refuses what is not JSON
-    settings = _settings(known, layout, images)
-    return {
-        **known,
-        "capture_settings": settings,
-        "capture_fingerprint": fingerprint(settings),
-    }
+    canonical_json(attributes)  # refuses what is not JSON
+    return attributes
 
 
 def group_name(model: str) -> str:
     """Return the name of a model's group: lower case letters, digits, dots, dashes, underscores.
 
     Raises:
-        InputError: if nothing would be left of the name.
+        InputError: nothing would be left of the name.
     """
     name = re.sub(r"[^a-z0-9._-]+", "-", model.lower())
     if not name.strip(".-_"):
@@ -121,27 +116,70 @@ def group_name(model: str) -> str:
     return name
 
 
-def slab_bounds(slab: int, *, size: int, images: int) -> tuple[int, int]:
-    """Return the positions of a slab's first image and of the one after its last.
+def create_activation(group: Any, layout: ModelLayout, images: int, slab: int) -> None:
+    """Lay out the activations of a zarr group; no value is written."""
+    scales, neurons = len(layout.scales), layout.neurons_per_block
+    chunks, shards = chunks_and_shards(neurons, scales, slab)
+    group.create_array(
+        "activation",
+        shape=(1, layout.num_blocks, scales, neurons, images),
+        dtype="float32",
+        chunks=chunks,
+        shards=shards,
+        compressors=[
+            {
+                "name": "blosc",
+                "configuration": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"},
+            },
+            {"name": "crc32c"},
+        ],
+        fill_value=float("nan"),  # a missing shard must not read as 0
+        dimension_names=DIMS,
+        attributes={
+            "long_name": "mean absolute activation after GELU",
+            "units": "1",
+            "cell_methods": "token: mean (absolute value)",
+            "coordinates": "image_path label captured",
+        },
+    )
 
-    Raises:
-        InputError: if there is no such slab.
-    """
-    slabs = -(-images // size)
-    if not 0 <= slab < slabs:
-        raise InputError(f"slab {slab} was given; there are slabs 0 to {slabs - 1}")
-    return slab * size, min((slab + 1) * size, images)
+
+def create_coordinates(
+    group: Any, model: str, layout: ModelLayout, images: Images, slab: int
+) -> None:
+    """Write the coordinates of a zarr group, and its marker of what is captured: nothing."""
+    scales = range(len(layout.scales))
+    _coordinate(group, "model", "model", [model], "string")
+    _coordinate(group, "block", "block", range(layout.num_blocks), "int64")
+    _coordinate(group, "scale", "scale", scales, "int64")
+    _coordinate(group, "scale_name", "scale", [s.name for s in layout.scales], "string")
+    _coordinate(group, "scale_size", "scale", [len(s.tokens) for s in layout.scales], "int32")
+    _coordinate(group, "neuron", "neuron", range(layout.neurons_per_block), "int32")
+    _coordinate(group, "image", "image", images.ids, "int64")
+    _coordinate(group, "image_path", "image", images.paths, "string")
+    _coordinate(group, "label", "image", images.labels, "int32")
+    group.create_array(
+        "captured",
+        shape=(len(images),),
+        dtype="bool",
+        chunks=(slab,),
+        compressors=_SMALL,
+        fill_value=False,
+        dimension_names=("image",),
+        attributes={"long_name": "whether the image's activations are on disk"},
+    )
 
 
-def _settings(attributes: Mapping[str, Any], layout: ModelLayout, images: Images) -> dict[str, Any]:
-    provenance = attributes["provenance"]
-    names = ("checkpoint_sha256", "adapter", "adapter_version", "hook_point", "reduction")
-    return {
-        **{name: attributes[name] for name in (*names, "slab", "keep_bits")},
-        **{name: provenance[name] for name in _CAPTURE_SETTINGS if name in provenance},
-        "image_list_sha256": images.digest,
-        "image_ids_sha256": hashlib.sha256(images.ids.astype("<i8").tobytes()).hexdigest(),
-        "blocks": layout.num_blocks,
-        "neurons": layout.neurons_per_block,
-        "scales": [[scale.name, list(scale.tokens)] for scale in layout.scales],
-    }
+def _coordinate(
+    group: Any, name: str, dim: str, values: Sequence[Any] | np.ndarray, dtype: str
+) -> None:
+    kind = np.dtypes.StringDType() if dtype == "string" else np.dtype(dtype)
+    data = np.asarray(values, kind)
+    group.create_array(
+        name,
+        data=data,
+        chunks=data.shape,
+        compressors=_SMALL,
+        dimension_names=(dim,),
+        config={"write_empty_chunks": True},  # values that are all zero are there, too
+    )

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from iarmem_plugin.errors import CorruptStoreError, DiskFullError
-from iarmem_plugin.files import FULL, fsync
-from iarmem_plugin.store.format import ARRAYS, slab_bounds, stored_share
-from iarmem_plugin.store.integrity import Damage, check_slab, naming
-from iarmem_plugin.store.mantissa import round_mantissa
-from iarmem_plugin.store.objects import Objects
-from iarmem_plugin.store.shards import DAMAGE, ShardCodec
+from iarmem_plugin.activations.slabs import Slabs
+from iarmem_plugin.errors import CorruptStoreError, DiskFullError, InputError
+from iarmem_plugin.files import DISK_FULL_ERRNOS, fsync
+from iarmem_plugin.store.format import ARRAYS, stored_share
+from iarmem_plugin.store.integrity import Damage, check_slab, reading_or_corrupt
+from iarmem_plugin.store.objects import ObjectStore, drain
+from iarmem_plugin.store.shards import DAMAGE, ShardCodec, round_mantissa
+from iarmem_plugin.store.writer import SlabWriter
 
-AT_ONCE = 4  # requests to a store where each takes its time
+CONCURRENT_REQUESTS = 4  # to a store where each takes its time
 MISSING = "are marked as captured, but their data are missing"
 
 
@@ -26,26 +27,26 @@ class ModelGroup:
     """One model's arrays: what is captured, what is damaged, and how a slab is committed.
 
     Attributes:
-        name: of the group.
-        attributes: of the group, as in the documentation of the format.
+        name: name of the group.
+        attributes: attributes of the group, as in the documentation of the format.
         activation: the zarr array, dims (model, block, scale, neuron, image).
-        slab_size: images in a slab, K.
+        slabs: which images are in which slab.
     """
 
-    def __init__(self, arrays: Any, objects: Objects, name: str) -> None:
+    def __init__(self, arrays: Any, objects: ObjectStore, name: str) -> None:
         """Wrap a group whose metadata were checked.
 
         Args:
             arrays: zarr group.
-            objects: of the whole store.
-            name: of the group.
+            objects: bytes of the whole store.
+            name: name of the group.
         """
         self._arrays, self._objects, self.name = arrays, objects, name
         self.attributes: dict[str, Any] = dict(arrays.attrs)
         self.activation = arrays["activation"]
-        self.slab_size = int(self.attributes["slab"])
-        _, scales, neurons, _ = self.shape
-        self._codec = ShardCodec(neurons, scales, self.slab_size)
+        _, scales, neurons, images = self.shape
+        self.slabs = Slabs(images, int(self.attributes["slab"]))
+        self._codec = ShardCodec(neurons, scales, self.slabs.size)
         self._flushed: set[Path] = set()  # folders whose entry in their parent is on disk
 
     @property
@@ -54,18 +55,13 @@ class ModelGroup:
         _, blocks, scales, neurons, images = self.activation.shape
         return int(blocks), int(scales), int(neurons), int(images)
 
-    @property
-    def slabs(self) -> range:
-        """Return the numbers of all slabs."""
-        return range(-(-self.shape[3] // self.slab_size))
-
     def coordinate(self, name: str) -> np.ndarray:
         """Return one of the small arrays, such as ``"image"``.
 
         Raises:
-            CorruptStoreError: if it is damaged.
+            CorruptStoreError: it is damaged.
         """
-        with naming(f"{name!r} of {self.name}"):
+        with reading_or_corrupt(f"{name!r} of {self.name}"):
             return np.asarray(self._arrays[name][:])
 
     def captured(self) -> Bool[np.ndarray, " image"]:
@@ -78,21 +74,49 @@ class ModelGroup:
             return self.coordinate("captured")
         except CorruptStoreError:
             for slab in self.slabs:
-                with naming(f"the marker of slab {slab} of {self.name!r}; invalidate it: it"):
+                what = f"the marker of slab {slab} of {self.name!r}; invalidate it: it"
+                with reading_or_corrupt(what):
                     self._arrays["captured"][self._slice(slab)]
             raise
 
     def images_of(self, slab: int) -> range:
-        """Return the positions of a slab's images; see `slab_bounds`."""
-        return range(*self._bounds(slab))
+        """Return the positions of a slab's images in the list of images.
+
+        Raises:
+            InputError: there is no such slab.
+        """
+        return self.slabs.positions(slab)
 
     def pending(self) -> list[int]:
         """Return the numbers of the slabs that are not captured."""
         captured = self.captured()
         return [slab for slab in self.slabs if not captured[self._slice(slab)].all()]
 
+    def writing(self) -> SlabWriter:
+        """Return a context manager that gathers captured batches into slabs and writes them.
+
+        It writes in one background thread; an error there is raised by the next call.
+
+        Raises:
+            InputError: the store was opened to read.
+        """
+        self._require_writable()
+        images, slab = self.coordinate("image"), self.slabs.size
+        return SlabWriter(self.put, images=images, shape=self.shape[:3], slab=slab)
+
     def put(self, slab: int, activations: np.ndarray) -> None:
-        """Write one slab; see `ActivationStore.put`."""
+        """Write one slab: its data first, then, once they are on disk, its marker.
+
+        Args:
+            slab: number of the slab, from 0.
+            activations: float32 values, dims (model=1, block, scale, neuron, image).
+
+        Raises:
+            InputError: shape or dtype do not fit, or the store was opened to read.
+            NonFiniteActivationError: naming block, scale and image. Nothing is written then.
+            DiskFullError: in the middle of the slab, which is then not marked.
+        """
+        self._require_writable()
         blocks, scales, neurons, _ = self.shape
         images, shards = self.images_of(slab), self._shards(slab)
         check_slab(activations, (1, blocks, scales, neurons, len(images)), images.start)
@@ -104,11 +128,11 @@ class ModelGroup:
                 values = round_mantissa(
                     activations[:, block : block + 1], self.attributes.get("keep_bits")
                 )
-                self._objects.set_large(shards[block], self._codec.encode(values[0, 0]))
+                self._objects.put(shards[block], self._codec.encode(values[0, 0]))
             self._flush(shards)
             marker[place] = True  # exactly one chunk; last of all
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in DISK_FULL_ERRNOS:
                 raise
             share = stored_share(self.attributes.get("keep_bits"))
             need = activations.nbytes * share / 1e9
@@ -125,17 +149,17 @@ class ModelGroup:
             float32, dims (block, scale, neuron, image); NaN where a shard is missing.
 
         Raises:
-            ValueError: if a checksum does not fit.
-            RuntimeError: if a shard is damaged otherwise.
+            ValueError: a checksum does not fit.
+            RuntimeError: a shard is damaged otherwise.
         """
         first, last = self.images_of(slabs[0])[0], self.images_of(slabs[-1])[-1]
         values = np.empty((len(blocks), *self.shape[1:3], last + 1 - first), np.float32)
         parts: list[tuple[str, np.ndarray]] = []
         for block, of_block in zip(blocks, values, strict=True):
             for slab in slabs:
-                low, high = (end - first for end in self._bounds(slab))
+                low, high = (end - first for end in self.slabs.bounds(slab))
                 parts.append((self._shard(block, slab), of_block[..., low:high]))
-        at_once = 1 if self._objects.local is not None else AT_ONCE
+        at_once = 1 if self._objects.local is not None else CONCURRENT_REQUESTS
         for begin in range(0, len(parts), at_once):
             self._decode(parts[begin : begin + at_once])
         return values
@@ -144,22 +168,27 @@ class ModelGroup:
         """Read less than whole shards, by integers, slices and lists for each dim.
 
         Raises:
-            ValueError: if a checksum does not fit.
-            RuntimeError: if a shard is damaged otherwise.
+            ValueError: a checksum does not fit.
+            RuntimeError: a shard is damaged otherwise.
         """
         plain = all(isinstance(part, int | np.integer | slice) for part in key)
         array = self.activation if plain else self.activation.oindex
         try:
             return np.asarray(array[key])
         except DAMAGE:
-            self._objects.settle()  # or asyncio complains of them when the process ends
+            drain()  # or asyncio complains of them when the process ends
             raise
         except ExceptionGroup as several:  # zarr 3.3 and later ask for several chunks at once
-            self._objects.settle()
+            drain()
             raise several.exceptions[0] from several
 
     def invalidate(self, slab: int) -> None:
-        """Take a slab's marker away, then its data."""
+        """Mark a slab as not captured, and delete its data; resuming captures it again.
+
+        Raises:
+            InputError: there is no such slab, or the store was opened to read.
+        """
+        self._require_writable()
         images = self.images_of(slab)
         self._arrays["captured"][images.start : images.stop] = False
         self._objects.delete(self._shards(slab))
@@ -168,7 +197,7 @@ class ModelGroup:
         """Yield every shard of captured slabs that is missing or, if deep, damaged.
 
         Raises:
-            CorruptStoreError: if a small array is damaged.
+            CorruptStoreError: a small array is damaged.
         """
         if deep:
             self.verify_small()
@@ -192,14 +221,18 @@ class ModelGroup:
         """Read the coordinates and the markers.
 
         Raises:
-            CorruptStoreError: if one is damaged.
+            CorruptStoreError: one is damaged.
         """
         for name in ARRAYS:
             if name != "activation":
                 self.coordinate(name)
 
     def verify(self, *, deep: bool = False) -> None:
-        """Raise the first of the `damages` as a CorruptStoreError."""
+        """Check that every shard of every captured slab is there; see `damages`.
+
+        Raises:
+            CorruptStoreError: naming the first block and images that are missing or damaged.
+        """
         for first in self.damages(deep=deep):
             raise CorruptStoreError(str(first))
 
@@ -208,11 +241,12 @@ class ModelGroup:
         keys = [key for slab in self.slabs for key in self._shards(slab)]
         return sum(self._objects.sizes(keys))
 
-    def _bounds(self, slab: int) -> tuple[int, int]:
-        return slab_bounds(slab, size=self.slab_size, images=self.shape[3])
+    def _require_writable(self) -> None:
+        if self._objects.read_only:
+            raise InputError(f"{self._objects.name} was opened to read; open it with mode='r+'")
 
     def _slice(self, slab: int) -> slice:
-        return slice(*self._bounds(slab))
+        return slice(*self.slabs.bounds(slab))
 
     def _shard(self, block: int, slab: int) -> str:
         chunk = self.activation.metadata.encode_chunk_key((0, block, 0, 0, slab))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +21,11 @@ from iarmem_plugin.errors import (
     StoreVersionError,
     UnknownModelError,
 )
-from iarmem_plugin.store.digests import require_digests
+from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.store.format import ARRAYS, DIMS, FORMAT, FORMAT_VERSION, Shape
-from iarmem_plugin.store.objects import Objects, attributes_of, read_node
+from iarmem_plugin.store.objects import ObjectStore, attributes_of, read_node
 
+_OF_ARRAYS, _OF_GROUP = "metadata_sha256", "attributes_sha256"  # attributes of a group
 _LAZY = ("activation", "captured")  # a missing part of these is no damage by itself
 
 
@@ -35,7 +38,7 @@ class Damage:
         slab: number of the slab.
         block: number of the block.
         images: positions of its first and its last image.
-        what: is wrong, after "images 0-255".
+        what: what is wrong, to be read after "images 0-255".
     """
 
     model: str
@@ -53,20 +56,20 @@ class Damage:
         )
 
 
-def model_groups(objects: Objects) -> list[str]:
+def model_groups(objects: ObjectStore) -> list[str]:
     """Return the names of the models in a store, but not those whose creation was cut short."""
     # obstore's LocalStore fails, instead of finding nothing, where a file is taken for a folder
     names = [name for name in objects.children() if name != "zarr.json"]
     return sorted(name for name in names if _is_model(objects, name))
 
 
-def require_store(objects: Objects) -> None:
+def require_store(objects: ObjectStore) -> None:
     """Refuse a place that holds no activation store of this format version or an older one.
 
     Raises:
-        StoreNotFoundError: if there is nothing; the message lists similar names.
-        NotAStoreError: if it is something else.
-        StoreVersionError: if it is newer.
+        StoreNotFoundError: there is nothing; the message lists similar names.
+        NotAStoreError: it is something else.
+        StoreVersionError: it is newer.
     """
     metadata = read_node(objects, "")
     if metadata is None:
@@ -87,18 +90,18 @@ def require_store(objects: Objects) -> None:
         )
 
 
-def require_model(objects: Objects, model: str | None, name: str) -> None:
+def require_model(objects: ObjectStore, model: str | None, name: str) -> None:
     """Refuse a model's group whose arrays' metadata are not as expected.
 
     Args:
-        objects: of the store.
-        model: as the user named it; None if not at all.
-        name: of its group.
+        objects: bytes of the store.
+        model: name as the user gave it; None if not at all.
+        name: name of its group.
 
     Raises:
-        UnknownModelError: if the store does not hold it.
+        UnknownModelError: the store does not hold it.
         CorruptStoreError: naming the file that is lost, damaged or changed.
-        NotAStoreError: if something else wrote it.
+        NotAStoreError: something else wrote it.
     """
     names = model_groups(objects)
     if name not in names:
@@ -114,8 +117,53 @@ def require_model(objects: Objects, model: str | None, name: str) -> None:
             )
 
 
+def digests(objects: ObjectStore, group: str) -> dict[str, Any]:
+    """Return the attributes that say what the metadata of a group and its arrays are.
+
+    Each is the SHA-256 of canonical JSON. That of the group covers those of the arrays.
+
+    Raises:
+        CorruptStoreError: the group or an array has no metadata, or they are not JSON.
+    """
+    arrays = {name: fingerprint(_metadata(objects, group, name)) for name in ARRAYS}
+    metadata = _metadata(objects, group)
+    # what zarr's consolidation adds is never read here; the mark of completion comes last of all
+    metadata.pop("consolidated_metadata", None)
+    attributes = {**attributes_of(metadata), _OF_ARRAYS: arrays}
+    for late in (_OF_GROUP, "layout_ready"):
+        attributes.pop(late, None)
+    return {_OF_ARRAYS: arrays, _OF_GROUP: fingerprint({**metadata, "attributes": attributes})}
+
+
+def require_digests(objects: ObjectStore, group: str) -> None:
+    """Refuse a group whose metadata are not those with which it was laid out.
+
+    Raises:
+        CorruptStoreError: naming the file that changed or is lost.
+        NotAStoreError: there are no digests.
+    """
+    stored, found = attributes_of(_metadata(objects, group)), digests(objects, group)
+    if _OF_ARRAYS not in stored and _OF_GROUP not in stored:
+        raise NotAStoreError(
+            f"{group} in {objects.name} has neither {_OF_ARRAYS} nor {_OF_GROUP} among its "
+            "attributes; this release of iarmem did not write it"
+        )
+    sound = stored.get(_OF_GROUP) == found[_OF_GROUP]
+    if sound and stored.get(_OF_ARRAYS) == found[_OF_ARRAYS] and stored.get("layout_ready") is True:
+        return
+    arrays = stored.get(_OF_ARRAYS)
+    same = arrays if isinstance(arrays, Mapping) else {}
+    changed = [name for name, digest in found[_OF_ARRAYS].items() if same.get(name) != digest]
+    one = len(changed) == 1 and not sound
+    file = f"{group}/{changed[0]}/zarr.json" if one else f"{group}/zarr.json"
+    raise CorruptStoreError(
+        f"{file} in {objects.name} is not as it was written: it was damaged, changed or added to; "
+        "put it back from a copy"
+    )
+
+
 @contextmanager
-def naming(what: str) -> Iterator[None]:
+def reading_or_corrupt(what: str) -> Iterator[None]:
     """Say what cannot be read, in place of what zarr and its codecs say.
 
     Raises:
@@ -133,12 +181,12 @@ def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:
     """Refuse a slab that would not be written whole, or holds anything but finite numbers.
 
     Args:
-        activations: what was given.
-        shape: of the slab, dims (model=1, block, scale, neuron, image).
+        activations: values of the slab as they were given.
+        shape: shape of the slab, dims (model=1, block, scale, neuron, image).
         first: position of the slab's first image, for the message.
 
     Raises:
-        InputError: if shape or dtype differ.
+        InputError: shape or dtype differ.
         NonFiniteActivationError: naming block, scale and image.
     """
     if activations.shape != shape or activations.dtype != np.float32:
@@ -157,7 +205,7 @@ def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:
             )
 
 
-def _is_model(objects: Objects, name: str) -> bool:
+def _is_model(objects: ObjectStore, name: str) -> bool:
     try:
         metadata = read_node(objects, name)
     except CorruptStoreError:
@@ -169,26 +217,31 @@ def _is_model(objects: Objects, name: str) -> bool:
     return lost or bool(objects.children(f"{name}/captured/c"))
 
 
-def _absent(objects: Objects) -> StoreNotFoundError | NotAStoreError:
-    local = objects.local
-    if local is not None and local.is_file():
-        size = local.stat().st_size
-        return NotAStoreError(
-            f"{objects.name} is not an activation store (no zarr.json). It is a file of {size} "
-            "bytes."
+def _metadata(objects: ObjectStore, group: str, array: str = "") -> dict[str, Any]:
+    metadata = read_node(objects, f"{group}/{array}" if array else group)
+    if metadata is None:
+        lost = f"no {array!r}" if array else "lost its zarr.json"
+        raise CorruptStoreError(f"{group} in {objects.name} has {lost}")
+    return metadata
+
+
+def _absent(objects: ObjectStore) -> StoreNotFoundError | NotAStoreError:
+    if objects.local is not None and objects.local.is_file():
+        what = f"It is a file of {objects.local.stat().st_size} bytes."
+    elif objects.is_empty() and not (objects.local is not None and objects.local.exists()):
+        near = ", ".join(_similar_to(objects.local)) or "nothing"
+        return StoreNotFoundError(f"{objects.name} does not exist; near it: {near}")
+    elif models := model_groups(objects):
+        what = f"It holds the model groups {', '.join(models)}; its root zarr.json is lost."
+    else:
+        what = (
+            f"It is a folder with {len(objects.children())} entries. `iarmem localize --store` "
+            "makes one."
         )
-    names = objects.children()
-    if (local is None and not names) or (local is not None and not local.exists()):
-        near = local.parent.iterdir() if local is not None and local.parent.is_dir() else ()
-        similar = [path.name for path in near] if local is not None else []
-        closest = get_close_matches(local.name, similar) if local is not None else []
-        return StoreNotFoundError(
-            f"{objects.name} does not exist; near it: {', '.join(closest) or 'nothing'}"
-        )
-    models = model_groups(objects)
-    what = (
-        f"It holds the model groups {', '.join(models)}; its root zarr.json is lost."
-        if models
-        else f"It is a folder with {len(names)} entries. `iarmem localize --store` makes one."
-    )
     return NotAStoreError(f"{objects.name} is not an activation store (no zarr.json). {what}")
+
+
+def _similar_to(folder: Path | None) -> list[str]:
+    if folder is None or not folder.parent.is_dir():
+        return []
+    return get_close_matches(folder.name, [path.name for path in folder.parent.iterdir()])

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from iarmem_plugin.errors import DiskFullError, IarmemError, LockError, StoreLockedError
-from iarmem_plugin.files import FULL
+from iarmem_plugin.files import DISK_FULL_ERRNOS
 
 
 class WriteLock:
@@ -27,8 +27,8 @@ class WriteLock:
         Args:
             store: path of the store.
             model: name of the model's group.
-            break_stale: remove the lock of a process that is gone, or that ran on another host,
-                where nobody can tell.
+            break_stale: whether to remove the lock of a process that is gone, or that ran on
+                another host, where nobody can tell.
         """
         store = store.resolve()  # by whatever name it was reached
         self.file = store.with_name(f"{store.name}.{model}.lock")
@@ -52,7 +52,7 @@ class WriteLock:
         except OSError as error:
             if isinstance(error, IarmemError):
                 raise
-            kind = DiskFullError if error.errno in FULL else LockError
+            kind = DiskFullError if error.errno in DISK_FULL_ERRNOS else LockError
             raise kind(
                 error.errno,
                 f"the lock {self.file} cannot be written ({error.strerror}); make room, or see "

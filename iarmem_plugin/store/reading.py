@@ -12,13 +12,14 @@ from jaxtyping import Bool
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from iarmem_plugin.activations.slabs import Slabs
 from iarmem_plugin.errors import CorruptStoreError, InputError
 from iarmem_plugin.store.format import DIMS
 from iarmem_plugin.store.group import ModelGroup
 from iarmem_plugin.store.objects import refuse_fused_pipeline
 from iarmem_plugin.store.shards import DAMAGE
 
-LARGEST_STACK = 4_000_000_000  # bytes
+MAX_STACK_BYTES = 4_000_000_000
 
 
 class CheckedArray(BackendArray):
@@ -32,8 +33,8 @@ class CheckedArray(BackendArray):
         """Wrap a group's activations, dims (model, block, scale, neuron, image).
 
         Args:
-            group: of one model.
-            captured: which images must be there.
+            group: arrays of one model.
+            captured: whether each image must be there.
         """
         self._group, self._captured = group, captured
         self.shape, self.dtype = group.activation.shape, group.activation.dtype
@@ -42,7 +43,7 @@ class CheckedArray(BackendArray):
         """Read a selection.
 
         Raises:
-            CorruptStoreError: if part of it is missing or damaged.
+            CorruptStoreError: part of it is missing or damaged.
         """
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._read
@@ -67,7 +68,7 @@ class CheckedArray(BackendArray):
     def _whole_shards(self, key: tuple[Any, ...]) -> np.ndarray | None:
         """Read a selection that is made of whole shards; None if it is not."""
         model, block, *inner, image = key
-        slabs = self._slabs(image)
+        slabs = self._whole_slabs(image)
         whole = all(
             isinstance(part, slice) and range(size)[part] == range(size)
             for part, size in zip(inner, self.shape[2:4], strict=True)
@@ -81,19 +82,20 @@ class CheckedArray(BackendArray):
             tuple(0 if isinstance(part, int | np.integer) else slice(None) for part in key)
         ]
 
-    def _slabs(self, image: Any) -> range:
+    def _whole_slabs(self, image: Any) -> range:
         """Return the slabs of which a selection of images is made; none if it is not."""
-        size, count = self._group.slab_size, self.shape[4]
-        if not isinstance(image, slice) or not len(chosen := range(count)[image]):
+        if not isinstance(image, slice) or not len(chosen := range(self.shape[4])[image]):
             return range(0)
-        whole = chosen.step == 1 and chosen.start % size == 0
-        ends = chosen.stop % size == 0 or chosen.stop == count
-        return range(chosen.start // size, -(-chosen.stop // size)) if whole and ends else range(0)
+        slabs = self._group.slabs
+        first, last = slabs.of(chosen[0]), slabs.of(chosen[-1])
+        ends = (slabs.bounds(first)[0], slabs.bounds(last)[1])
+        whole = chosen.step == 1 and (chosen.start, chosen.stop) == ends
+        return range(first, last + 1) if whole else range(0)
 
     def _damage(self, key: tuple[Any, ...], what: str) -> CorruptStoreError:
         blocks = np.atleast_1d(np.arange(self.shape[1])[key[1]]).tolist()
-        name, size = self._group.name, self._group.slab_size
-        slabs = np.unique(np.atleast_1d(np.arange(self.shape[4])[key[4]]) // size).tolist()
+        name, positions = self._group.name, np.atleast_1d(np.arange(self.shape[4])[key[4]])
+        slabs = sorted({self._group.slabs.of(int(position)) for position in positions})
         for block, number in product(blocks, slabs):
             if not self._is_sound(block, number):
                 images = self._group.images_of(number)
@@ -124,12 +126,12 @@ def with_checked(data: xr.Dataset, array: CheckedArray) -> xr.Dataset:
     return data.assign(activation=lazy)
 
 
-def slabs(data: xr.Dataset, block: int | None = None) -> Iterator[xr.DataArray]:
+def read_slabs(data: xr.Dataset, block: int | None = None) -> Iterator[xr.DataArray]:
     """Read a model's activations slab by slab, of all blocks or of one.
 
     Args:
-        data: as `ActivationStore.dataset` returns it.
-        block: the only block to read.
+        data: dataset as `ActivationStore.dataset` returns it.
+        block: number of the only block to read.
 
     Yields:
         float32, dims (block, scale, neuron, image).
@@ -139,22 +141,22 @@ def slabs(data: xr.Dataset, block: int | None = None) -> Iterator[xr.DataArray]:
     activation = activation.assign_coords({n: c.load() for n, c in activation.coords.items()})
     if block is not None:
         activation = activation.isel(block=[block])
-    size = int(data.attrs["slab"])
-    for low in range(0, activation.sizes["image"], size):
-        yield activation.isel(image=slice(low, low + size)).load()
+    slabs = Slabs(activation.sizes["image"], int(data.attrs["slab"]))
+    for slab in slabs:
+        yield activation.isel(image=slice(*slabs.bounds(slab))).load()
 
 
 def stacked(activations: Sequence[xr.DataArray], select: Mapping[str, Any]) -> xr.DataArray:
     """Read a selection of each model and join them; see `ActivationStore.stack`.
 
     Raises:
-        InputError: if the selections together exceed 4 GB, or a model does not have one.
+        InputError: the selections together exceed 4 GB, or a model does not have one.
     """
     try:
         chosen = [one.sel(dict(select)) for one in activations]
     except KeyError as error:
         raise InputError(f"not every model has {dict(select)}: {error}") from error
-    if (size := sum(one.nbytes for one in chosen)) > LARGEST_STACK:
+    if (size := sum(one.nbytes for one in chosen)) > MAX_STACK_BYTES:
         raise InputError(f"{size / 1e9:.0f} GB are selected; select blocks, neurons or images")
     return xr.concat(
         [with_plain_strings(one.load()) for one in chosen],

@@ -7,37 +7,45 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from iarmem_plugin.activations.run import Pass
-from iarmem_plugin.data.images import Images
+from iarmem_plugin.activations.run import Run, show_batches
+from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.errors import DiskFullError, InputError, StoreLockedError
 from iarmem_plugin.fingerprint import require_same
-from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.progress import print_above
 from iarmem_plugin.store.format import group_attributes, group_name, raw_bytes, stored_share
 from iarmem_plugin.store.lock import WriteLock
-from iarmem_plugin.store.store import ActivationStore, Place, holds, local_folder
+from iarmem_plugin.store.objects import StoreLike, local_folder
+from iarmem_plugin.store.store import ActivationStore, holds
 
 if TYPE_CHECKING:
-    from iarmem_plugin.models.tracing import ImageARModel
+    from rich.progress import Progress
 
 Lock = Literal["take", "break", "wait"]
 _WAIT_SECONDS = 600
 
 
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Where activations are kept, and how.
+
+    Attributes:
+        place: path, URL or store of zarr; see `ActivationStore.open`.
+        keep_bits: number of the 23 mantissa bits to keep; 13 halve the disk. None keeps all.
+        lock: ``"take"`` that of the store, or ``"break"`` one that a killed capture left behind.
+    """
+
+    place: StoreLike
+    keep_bits: int | None = None
+    lock: Lock = "take"
+
+
 @contextmanager
 def open_for_capture(
-    place: Place,
-    *,
-    model: str,
-    layout: ModelLayout,
-    images: Images,
-    slab: int = 256,
-    attrs: Mapping[str, Any] | None = None,
-    keep_bits: int | None = None,
-    lock: Lock = "take",
+    place: StoreLike, settings: CaptureSettings, *, lock: Lock = "take"
 ) -> Iterator[ActivationStore]:
     """Create a model's group in a store, or resume it if it was begun with the same settings.
 
@@ -46,13 +54,8 @@ def open_for_capture(
     before any of them writes.
 
     Args:
-        place: see `ActivationStore.open`.
-        model: as the others but the last, see `ActivationStore.create`.
-        layout: of the model.
-        images: all images, in order.
-        slab: images committed together, K.
-        attrs: what changes the numbers, such as the seed, must be the same to resume.
-        keep_bits: of the mantissa.
+        place: place of the store; see `ActivationStore.open`.
+        settings: settings of the capture, which must be the same to resume.
         lock: ``"take"`` it; ``"break"`` that of a capture that was killed; ``"wait"`` for the
             process that has it. Only stores in a local folder are locked.
 
@@ -67,35 +70,26 @@ def open_for_capture(
     """
     if lock not in get_args(Lock):
         raise InputError(f"lock={lock!r} was given; expected one of {', '.join(get_args(Lock))}")
-    name = group_name(model)
-    settings = group_attributes(model, layout, images, slab, attrs or {}, keep_bits)
+    name, attributes = group_name(settings.model), group_attributes(settings)
     with _alone(place, name, lock):
         if lock == "wait":
             _wait_for(place, name)
         if holds(place, name):
-            store = _resumed(place, name, settings["capture_settings"])
+            store = _resumed(place, name, attributes["capture_settings"])
         else:
-            require_room(place, raw_bytes(layout, len(images)), keep_bits)
-            store = ActivationStore.create(
-                place,
-                model=model,
-                layout=layout,
-                images=images,
-                slab=slab,
-                attrs=attrs,
-                keep_bits=keep_bits,
-            )
+            raw = raw_bytes(settings.layout, len(settings.images))
+            require_room(place, raw, settings.keep_bits)
+            store = ActivationStore.create(place, settings)
         yield store
 
 
-def keep(
-    place: Place,
-    model: ImageARModel,
-    work: Pass,
+def capture_into(
+    place: StoreLike,
+    run: Run,
+    settings: CaptureSettings,
     *,
-    attrs: Mapping[str, Any] | None = None,
-    keep_bits: int | None = None,
     lock: Lock = "take",
+    progress: Progress | None = None,
 ) -> None:
     """Capture the images that are not in the store into it.
 
@@ -104,49 +98,40 @@ def keep(
     first creates and locks the store, and none returns before all have written their slabs.
 
     Args:
-        place: see `ActivationStore.open`.
-        model: the model to capture.
-        work: images and how they are captured.
-        attrs: see `open_for_capture`.
-        keep_bits: see `ActivationStore.create`.
-        lock: see `open_for_capture`; in the first process.
+        place: place of the store; see `ActivationStore.open`.
+        run: what is captured.
+        settings: settings of the capture, of the same images and slabs.
+        lock: what the first process does about the lock; see `open_for_capture`.
+        progress: place where a progress bar is shown; None shows nothing.
 
     Raises:
-        IncompleteCaptureError: if the batches of a slab end before its images do.
-        RankError: if another process has ended.
+        IncompleteCaptureError: the batches of a slab end before its images do.
+        RankError: another process has ended.
     """
-    name, ranks = model.adapter.variant.name, work.ranks
-    begin = partial(
-        open_for_capture,
-        place,
-        model=name,
-        layout=model.layout,
-        images=work.images,
-        slab=work.slab,
-        attrs=attrs,
-        keep_bits=keep_bits,
-    )
+    ranks = run.ranks
     if not ranks.first:
         ranks.wait()  # until the first process has laid it out
-    with begin(lock=lock if ranks.first else "wait") as store:
+    with open_for_capture(place, settings, lock=lock if ranks.first else "wait") as store:
         if ranks.first:
             ranks.wait()
-        pending = ranks.share(lambda: store.pending(name))  # before anyone writes
-        left = sum(len(work.positions(slab)) for slab in pending)
-        work.say(require_room(place, raw_bytes(model.layout, left), keep_bits))
-        with store.writing(name) as writer:
-            for captured in work.over(pending):
+        group = store[settings.model]
+        pending = ranks.broadcast(group.pending)  # before anyone writes
+        left = sum(len(run.slabs.positions(slab)) for slab in pending)
+        room = require_room(place, raw_bytes(settings.layout, left), settings.keep_bits)
+        print_above(progress, room)
+        with group.writing() as writer:
+            for captured in show_batches(run, pending, progress):
                 writer.write(captured.batch)
         ranks.wait()
 
 
-def require_room(place: Place, raw: int, keep_bits: int | None = None) -> str:
-    """Refuse to begin what the disk cannot hold; a store that is no local folder is not asked.
+def require_room(place: StoreLike, raw: int, keep_bits: int | None = None) -> str:
+    """Refuse to begin what the disk cannot hold; only a store in a local folder is asked.
 
     Args:
-        place: of the store.
-        raw: bytes of the activations to be written, uncompressed.
-        keep_bits: of the mantissa.
+        place: place of the store.
+        raw: number of bytes of the activations to be written, uncompressed.
+        keep_bits: number of mantissa bits to keep.
 
     Returns:
         what is needed and what is free, in words.
@@ -172,7 +157,7 @@ def require_room(place: Place, raw: int, keep_bits: int | None = None) -> str:
 
 
 @contextmanager
-def _alone(place: Place, name: str, lock: Lock) -> Iterator[None]:
+def _alone(place: StoreLike, name: str, lock: Lock) -> Iterator[None]:
     local = local_folder(place)
     if local is None or lock == "wait":
         yield
@@ -183,9 +168,9 @@ def _alone(place: Place, name: str, lock: Lock) -> Iterator[None]:
         yield
 
 
-def _resumed(place: Place, name: str, settings: Mapping[str, Any]) -> ActivationStore:
+def _resumed(place: StoreLike, name: str, settings: Mapping[str, Any]) -> ActivationStore:
     store = ActivationStore.open(place, "r+")
-    group = store.group(name)
+    group = store[name]
     require_same(group.attributes.get("capture_settings", {}), settings, place=store.name)
     store.verify(name)
     blocks, scales, neurons, _ = group.shape
@@ -195,7 +180,7 @@ def _resumed(place: Place, name: str, settings: Mapping[str, Any]) -> Activation
     return store
 
 
-def _wait_for(place: Place, name: str) -> None:
+def _wait_for(place: StoreLike, name: str) -> None:
     until = time.monotonic() + _WAIT_SECONDS
     while not holds(place, name):
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""ShardCodec: the bytes of one shard, as zarr's sharding codec stores them, coded in one go."""
+"""The bytes of one shard, as zarr's sharding codec stores them, coded in one go; rounding."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numcodecs import blosc
 
-from iarmem_plugin.store.format import chunks_and_shards
-from iarmem_plugin.store.objects import Pieces
+from iarmem_plugin.store.format import MANTISSA_BITS, chunks_and_shards
+from iarmem_plugin.store.objects import ByteRanges
 
 DAMAGE = (ValueError, RuntimeError)  # what checksums and codecs raise, zarr's too
 _ABSENT = 2**64 - 1  # offset and size, in the index, of a chunk that is not there
@@ -26,11 +26,12 @@ class ShardCodec:
     Each chunk is compressed (blosc lz4, level 5, bitshuffle) and followed by its CRC-32C; offset
     and size of each chunk, and their CRC-32C, are at the end.
 
+    Shapes follow from the numbers of neurons, scales and images in a slab: `chunks_and_shards`.
+
     Reference: Zarr version 3, codec ``sharding_indexed`` version 1.0.
     """
 
     def __init__(self, neurons: int, scales: int, slab: int) -> None:
-        """Know the shapes; see `chunks_and_shards`."""
         chunk, shard = chunks_and_shards(neurons, scales, slab)
         self._chunk = chunk[3:]  # dims (neuron, image)
         self._grid = (scales, shard[3] // chunk[3], slab // chunk[4])  # chunks along each dim
@@ -52,14 +53,14 @@ class ShardCodec:
 
     def decode(
         self,
-        data: Pieces,
+        data: ByteRanges,
         values: Float32[np.ndarray, "scale neuron image"],
     ) -> None:
         """Write a shard's values into an array; NaN where it holds none.
 
         Raises:
-            ValueError: if a checksum does not fit.
-            RuntimeError: if a chunk is of another size.
+            ValueError: a checksum does not fit.
+            RuntimeError: a chunk is of another size.
         """
         index = self._index(data)
         whole = np.empty(self._chunk, np.float32)
@@ -91,10 +92,35 @@ class ShardCodec:
         whole[: part.shape[0], : part.shape[1]] = part
         return whole
 
-    def _index(self, data: Pieces) -> np.ndarray:
+    def _index(self, data: ByteRanges) -> np.ndarray:
         size = 16 * int(np.prod(self._grid))
         table = _checked(data[-size - _CRC :])
         return table.copy().view("<u8").reshape(*self._grid, 2)
+
+
+def round_mantissa(values: np.ndarray, keep_bits: int | None) -> np.ndarray:
+    """Round to the nearest value with few mantissa bits, ties to even.
+
+    Args:
+        values: float32 values of any shape, finite.
+        keep_bits: number of the 23 mantissa bits to keep; 13 halve the disk and move UnitMem by
+            3e-5 at most. None changes nothing and copies nothing.
+
+    Returns:
+        float32, within 2**-(keep_bits + 1) of the given ones, relatively.
+
+    >>> round_mantissa(np.array([1.0, 1.3, -1.3], np.float32), 2)
+    array([ 1.  ,  1.25, -1.25], dtype=float32)
+    """
+    if keep_bits is None or keep_bits == MANTISSA_BITS:
+        return values
+    dropped = MANTISSA_BITS - keep_bits
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = (bits >> np.uint32(dropped)) & np.uint32(1)  # 1 where a tie is to be rounded up
+    rounded += np.uint32((1 << (dropped - 1)) - 1)
+    rounded += bits
+    rounded &= np.uint32(0xFFFFFFFF ^ ((1 << dropped) - 1))
+    return rounded.view(np.float32)
 
 
 def _append(data: np.ndarray, begin: int, content: bytes) -> int:

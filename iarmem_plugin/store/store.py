@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Bool, UInt8
-from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, StoreLike, StorePath
+from jaxtyping import Bool
 
 from iarmem_plugin import plugins
-from iarmem_plugin.data.images import Images
+from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.errors import CorruptStoreError, IncompleteCaptureError, InputError
 from iarmem_plugin.files import fsync
 from iarmem_plugin.interfaces import Metric
-from iarmem_plugin.interfaces.layout import ModelLayout
-from iarmem_plugin.store.digests import digests
-from iarmem_plugin.store.format import ARRAYS, FORMAT, FORMAT_VERSION, group_attributes, group_name
+from iarmem_plugin.store.format import (
+    ARRAYS,
+    FORMAT,
+    FORMAT_VERSION,
+    create_activation,
+    create_coordinates,
+    group_attributes,
+    group_name,
+)
 from iarmem_plugin.store.group import ModelGroup
-from iarmem_plugin.store.integrity import model_groups, naming, require_model, require_store
-from iarmem_plugin.store.layout import create_activation, create_coordinates
-from iarmem_plugin.store.objects import FilePieces, Pieces, refuse_fused_pipeline
+from iarmem_plugin.store.integrity import (
+    digests,
+    model_groups,
+    reading_or_corrupt,
+    require_model,
+    require_store,
+)
+from iarmem_plugin.store.objects import StoreLike, open_objects, refuse_fused_pipeline
 from iarmem_plugin.store.reading import (
     CheckedArray,
-    slabs,
+    read_slabs,
     stacked,
     with_checked,
     with_small_loaded,
 )
 from iarmem_plugin.store.writer import SlabWriter
 
-Place = StoreLike
-_SETTLED_AFTER = 10  # seconds, at the longest
 Partial = Literal["error", "drop", "keep"]
 
 
@@ -52,77 +54,77 @@ class ActivationStore:
     all of them are on disk.
     """
 
-    def __init__(self, place: Place, mode: Literal["r", "r+"] = "r") -> None:
+    def __init__(self, place: StoreLike, mode: Literal["r", "r+"] = "r") -> None:
         """Open a store; see `open`."""
         if mode not in ("r", "r+"):  # "w" would delete what is there
             raise InputError(f"mode {mode!r} was given; expected 'r' to read or 'r+' to write")
         self.mode = mode
-        require_store(_ZarrObjects(_as_store(place, read_only=True)))
-        self._store = _as_store(place, read_only=mode == "r")
-        self._objects = _ZarrObjects(self._store)
+        require_store(open_objects(place, read_only=True))
+        self._objects = open_objects(place, read_only=mode == "r")
         self.name = self._objects.name
+        self._groups: dict[str, ModelGroup] = {}
 
     @classmethod
-    def open(cls, place: Place, mode: Literal["r", "r+"] = "r") -> ActivationStore:
+    def open(cls, place: StoreLike, mode: Literal["r", "r+"] = "r") -> ActivationStore:
         """Open a store to read (``"r"``) or to write (``"r+"``).
 
         Args:
-            place: a path, a URL of fsspec such as ``memory://x.zarr``, or any store of zarr.
-            mode: what for.
+            place: path, URL of fsspec such as ``memory://x.zarr``, or any store of zarr.
+            mode: what it is opened for.
 
         Raises:
-            StoreNotFoundError: if there is nothing at the path.
-            NotAStoreError: if it holds something else.
-            StoreVersionError: if a newer release wrote it.
+            StoreNotFoundError: there is nothing at the path.
+            NotAStoreError: it holds something else.
+            StoreVersionError: a newer release wrote it.
         """
         return cls(place, mode)
 
     @classmethod
-    def create(
-        cls,
-        place: Place,
-        *,
-        model: str,
-        layout: ModelLayout,
-        images: Images,
-        slab: int = 256,
-        attrs: Mapping[str, Any] | None = None,
-        keep_bits: int | None = None,
-    ) -> ActivationStore:
+    def create(cls, place: StoreLike, settings: CaptureSettings) -> ActivationStore:
         """Lay out an empty store for one model, or add a model to an existing store.
 
         Args:
-            place: by custom ``<name>.zarr``; see `open`.
-            model: the model's name.
-            layout: its blocks, scales and neurons.
-            images: the images to be captured, in order.
-            slab: images committed together, K.
-            attrs: what else is known, of JSON types: ``checkpoint_sha256``, ``adapter``,
-                ``adapter_version``, and ``provenance``, a mapping.
-            keep_bits: round activations to so many of the 23 mantissa bits; 13 halve the disk.
+            place: path, by custom ``<name>.zarr``, or another place; see `open`.
+            settings: settings of the capture: the model, its layout, the images to be captured in
+                order, images in a slab, and what else is known.
 
         Raises:
-            InputError: if the store holds the model already, or an attribute is not JSON.
-            NotAStoreError: if the path holds something else.
+            InputError: the store holds the model already, or a setting is not a JSON value.
+            NotAStoreError: the path holds something else.
         """
         refuse_fused_pipeline()
-        attributes = group_attributes(model, layout, images, slab, attrs or {}, keep_bits)
-        objects, name = _ZarrObjects(_as_store(place, read_only=True)), group_name(model)
+        attributes, name = group_attributes(settings), group_name(settings.model)
+        objects = open_objects(place, read_only=False)
         if holds(place, name):
             raise InputError(
                 f"{objects.name} holds activations of {name!r} already; name a new store"
             )
-        store = _as_store(place, read_only=False)
         if objects.is_empty():
             version: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
-            zarr.open_group(store, mode="a", attributes=version)  # another model may be begun now
-        group = zarr.open_group(store, path=name, mode="w", attributes=attributes)
-        create_activation(group, layout, len(images), slab)
-        create_coordinates(group, name, layout, images, slab)
+            # mode "a": another model may be begun now
+            zarr.open_group(objects.zarr, mode="a", attributes=version)
+        group = zarr.open_group(objects.zarr, path=name, mode="w", attributes=attributes)
+        create_activation(group, settings.layout, len(settings.images), settings.slab)
+        create_coordinates(group, name, settings.layout, settings.images, settings.slab)
         _flush(objects.local, name)
         group.attrs.update({**digests(objects, name), "layout_ready": True})
         _flush(objects.local, name)
         return cls(place, "r+")
+
+    def __getitem__(self, model: str | None) -> ModelGroup:
+        """Return one model's arrays, whose metadata are checked when it is first asked for.
+
+        Args:
+            model: name of the model; None where the store holds one.
+
+        Raises:
+            UnknownModelError: the store does not hold the model.
+            CorruptStoreError: naming the array that is missing or unreadable.
+        """
+        name = self._named(model)
+        if name not in self._groups:
+            self._groups[name] = self._opened(model)
+        return self._groups[name]
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -139,17 +141,17 @@ class ActivationStore:
         """Return one model's activations and coordinates; nothing is read until it is used.
 
         Args:
-            model: may be left out where the store holds one.
+            model: name of the model; may be left out where the store holds one.
             partial: what to do if images are not captured: refuse, leave them out, or show NaN.
 
         Raises:
-            UnknownModelError: if the store does not hold the model.
-            IncompleteCaptureError: if images are missing and partial is ``"error"``.
-            CorruptStoreError: if part of the model is missing or unreadable; if that is found
+            UnknownModelError: the store does not hold the model.
+            IncompleteCaptureError: images are missing and partial is ``"error"``.
+            CorruptStoreError: part of the model is missing or unreadable; if that is found
                 only when values are read, then from there.
         """
         _require_one_of(get_args(Partial), partial)
-        group = self.group(model)
+        group = self._opened(model)
         captured = group.captured()
         if partial == "error" and not captured.all():
             done = len(group.slabs) - len(group.pending())
@@ -160,8 +162,10 @@ class ActivationStore:
             )
         if partial != "keep":
             group.verify()
-        with naming(f"{group.name} in {self.name}"):
-            data = xr.open_zarr(self._store, group=group.name, consolidated=False, chunks=None)
+        with reading_or_corrupt(f"{group.name} in {self.name}"):
+            data = xr.open_zarr(
+                self._objects.zarr, group=group.name, consolidated=False, chunks=None
+            )
             data = with_small_loaded(data[list(ARRAYS)])
         data = with_checked(data, CheckedArray(group, captured))
         return data.isel(image=np.flatnonzero(captured)) if partial == "drop" else data
@@ -176,22 +180,23 @@ class ActivationStore:
         """Yield the activations as `capture` does, a slab at a time.
 
         Args:
-            model: may be left out where the store holds one.
-            block: read one block alone; a slab is then one request and 1/blocks of the memory.
+            model: name of the model; may be left out where the store holds one.
+            block: number of the only block to read; a slab is then one request, and takes
+                1/blocks of the memory.
             partial: ``"error"`` or ``"drop"``; see `dataset`.
 
         Yields:
             float32, dims (block, scale, neuron, image); coordinates ``image`` and ``label``.
 
         Raises:
-            IncompleteCaptureError: if not all images are captured.
-            CorruptStoreError: if data are missing or damaged; the message names block and images.
+            IncompleteCaptureError: not all images are captured.
+            CorruptStoreError: data are missing or damaged; the message names block and images.
         """
         _require_one_of(("error", "drop"), partial)
         data = self.dataset(model, partial)
         if block is not None and block not in range(data.sizes["block"]):
             raise InputError(f"there is no block {block}; there are 0 to {data.sizes['block'] - 1}")
-        yield from slabs(data, block)
+        yield from read_slabs(data, block)
 
     def score(
         self, metric: str | Callable[[], Metric] = "unitmem", model: str | None = None
@@ -202,21 +207,21 @@ class ActivationStore:
         together: each request is one whole shard. Others read a slab of all blocks at a time.
 
         Args:
-            metric: a name, or what makes a fresh instance, such as the class.
-            model: may be left out where the store holds one.
+            metric: name of a metric, or what makes a fresh instance, such as its class.
+            model: name of the model; may be left out where the store holds one.
 
         Returns:
             as `Metric.compute`.
 
         Raises:
-            IncompleteCaptureError: if not all images are captured.
-            CorruptStoreError: if data are missing or damaged.
+            IncompleteCaptureError: not all images are captured.
+            CorruptStoreError: data are missing or damaged.
         """
         make = plugins.find("metric", metric) if isinstance(metric, str) else metric
         data = self.dataset(model)
         if not make().blockwise:
-            return _score(make(), slabs(data))
-        blocks = [_score(make(), slabs(data, block)) for block in range(data.sizes["block"])]
+            return _score(make(), read_slabs(data))
+        blocks = [_score(make(), read_slabs(data, block)) for block in range(data.sizes["block"])]
         return xr.concat(
             blocks,
             dim="block",
@@ -239,7 +244,7 @@ class ActivationStore:
         one of them does not have is NaN.
 
         Args:
-            models: names; all by default.
+            models: names of the models; all by default.
             select: what to take of each, as for xarray's ``sel``, such as
                 ``{"block": 3, "neuron": [5, 9]}``.
             partial: see `dataset`.
@@ -248,7 +253,7 @@ class ActivationStore:
             dims (model, ...); coordinates that differ between models have the dim ``model``, too.
 
         Raises:
-            InputError: if the selection is not small, or a model does not have it.
+            InputError: the selection is not small, or a model does not have it.
         """
         names = self.models if models is None else tuple(models)
         if not names:
@@ -257,90 +262,59 @@ class ActivationStore:
 
     def captured(self, model: str | None = None) -> Bool[np.ndarray, " image"]:
         """Return which images are captured."""
-        return self.group(model).captured()
+        return self[model].captured()
 
     def pending(self, model: str | None = None) -> list[int]:
         """Return the numbers of the slabs that are not captured."""
-        return self.group(model).pending()
+        return self[model].pending()
 
     def images_of(self, model: str | None, slab: int) -> range:
-        """Return the positions of a slab's images in the list of images.
-
-        Raises:
-            InputError: if there is no such slab.
-        """
-        return self.group(model).images_of(slab)
+        """Return the positions of a slab's images; see `ModelGroup.images_of`."""
+        return self[model].images_of(slab)
 
     def writing(self, model: str) -> SlabWriter:
-        """Return a context manager that gathers captured batches into slabs and writes them.
-
-        It writes in one background thread; an error there is raised by the next call.
-        """
-        group = self._writable(model)
-        return SlabWriter(
-            group.put,
-            images=group.coordinate("image"),
-            shape=group.shape[:3],
-            slab=group.slab_size,
-        )
+        """Return what gathers captured batches into slabs; see `ModelGroup.writing`."""
+        return self[model].writing()
 
     def put(self, model: str, slab: int, activations: np.ndarray) -> None:
-        """Write one slab: its data first, then, once they are on disk, its marker.
-
-        Args:
-            model: the model's name.
-            slab: number of the slab, from 0.
-            activations: float32, dims (model=1, block, scale, neuron, image).
-
-        Raises:
-            InputError: if shape or dtype do not fit, or the store was opened to read.
-            NonFiniteActivationError: naming block, scale and image. Nothing is written then.
-            DiskFullError: in the middle of the slab, which is then not marked.
-        """
-        self._writable(model).put(slab, activations)
+        """Write one slab; see `ModelGroup.put`."""
+        self[model].put(slab, activations)
 
     def invalidate(self, model: str, slab: int) -> None:
-        """Mark a slab as not captured, and delete its data; resuming captures it again.
-
-        Raises:
-            InputError: if there is no such slab, or the store was opened to read.
-        """
-        self._writable(model).invalidate(slab)
+        """Mark a slab as not captured, and delete its data; see `ModelGroup.invalidate`."""
+        self[model].invalidate(slab)
 
     def verify(self, model: str | None = None, *, deep: bool = False) -> None:
-        """Check that every shard of every captured slab is there.
+        """Check the metadata, and that every shard of every captured slab is there.
 
         Args:
-            model: may be left out where the store holds one.
-            deep: read everything, so that the checksums speak.
+            model: name of the model; may be left out where the store holds one.
+            deep: whether to read everything, so that the checksums speak.
 
         Raises:
             CorruptStoreError: naming the first block and images that are missing or damaged.
         """
-        self.group(model).verify(deep=deep)
+        self._opened(model).verify(deep=deep)
 
-    def group(self, model: str | None = None) -> ModelGroup:
-        """Return one model's arrays, once their metadata are as expected.
-
-        Raises:
-            UnknownModelError: if the store does not hold the model.
-            CorruptStoreError: naming the array that is missing or unreadable.
-        """
-        refuse_fused_pipeline()
+    def _named(self, model: str | None) -> str:
+        """Return the name of a model's group; "" if none was named, and there is not just one."""
+        if model is not None:
+            return group_name(model)
         names = self.models
-        only = names[0] if len(names) == 1 else ""
-        name = only if model is None else group_name(model)
+        return names[0] if len(names) == 1 else ""
+
+    def _opened(self, model: str | None) -> ModelGroup:
+        """Return one model's arrays, whose metadata are checked now."""
+        refuse_fused_pipeline()
+        name = self._named(model)
         require_model(self._objects, model, name)
         try:
-            arrays = zarr.open_group(self._store, path=name, mode=self.mode, use_consolidated=False)
+            arrays = zarr.open_group(
+                self._objects.zarr, path=name, mode=self.mode, use_consolidated=False
+            )
             return ModelGroup(arrays, self._objects, name)
         except (ValueError, KeyError, TypeError) as error:  # an unknown dtype or codec
             raise CorruptStoreError(f"{name} in {self.name} cannot be opened: {error}") from error
-
-    def _writable(self, model: str) -> ModelGroup:
-        if self.mode != "r+":
-            raise InputError(f"{self.name} was opened to read; open it with mode='r+'")
-        return self.group(model)
 
 
 def _require_one_of(choices: Sequence[str], given: str) -> None:
@@ -354,18 +328,13 @@ def _score(metric: Metric, batches: Iterable[xr.DataArray]) -> xr.DataArray:
     return metric.compute()
 
 
-def local_folder(place: Place) -> Path | None:
-    """Return the folder of a store, if it is one on this machine."""
-    return _ZarrObjects(_as_store(place, read_only=True)).local
-
-
-def holds(place: Place, name: str) -> bool:
+def holds(place: StoreLike, name: str) -> bool:
     """Tell whether there is a store with a model's group, laid out or damaged.
 
     Raises:
-        NotAStoreError: if there is something else.
+        NotAStoreError: there is something else.
     """
-    objects = _ZarrObjects(_as_store(place, read_only=True))
+    objects = open_objects(place, read_only=True)
     if objects.is_empty():
         return False
     require_store(objects)
@@ -378,109 +347,3 @@ def _flush(store: Path | None, group: str) -> None:
         inside = sorted((store / group).rglob("*"), reverse=True)
         for path in [*inside, store / group, store / "zarr.json", store, store.absolute().parent]:
             fsync(path)
-
-
-class _ZarrObjects:
-    """A zarr store's bytes; see `Objects`."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.local = self._store.root if isinstance(self._store, LocalStore) else None
-        self.name = str(self.local or self._store)
-
-    def get(self, key: str) -> bytes | None:
-        if self.local is not None:  # zarr makes no difference between a folder and nothing
-            file = self.local / key
-            return file.read_bytes() if file.is_file() else None
-        buffer = sync(self._store.get(key, default_buffer_prototype()))
-        return None if buffer is None else buffer.to_bytes()
-
-    @contextmanager
-    def opened(self, keys: list[str]) -> Iterator[list[Pieces | None]]:
-        if self.local is None:
-            yield [None if one is None else one.as_numpy_array() for one in sync(self._got(keys))]
-            return
-        with ExitStack() as stack:
-            paths = [self.local / key for key in keys]
-            yield [
-                FilePieces(stack.enter_context(FileIO(path))) if path.is_file() else None
-                for path in paths
-            ]
-
-    async def _got(self, keys: list[str]) -> list[Any]:
-        prototype = default_buffer_prototype()
-        return await asyncio.gather(*(self._store.get(key, prototype) for key in keys))
-
-    def set_large(self, key: str, data: UInt8[np.ndarray, " byte"]) -> None:
-        kept = data if self.local is not None else data.copy()  # a store in memory keeps it
-        sync(self._store.set(key, default_buffer_prototype().buffer.from_array_like(kept)))
-
-    def settle(self) -> None:
-        async def wait() -> None:
-            if others := asyncio.all_tasks() - {asyncio.current_task()}:
-                await asyncio.wait(others, timeout=_SETTLED_AFTER)
-
-        sync(wait())
-
-    def sizes(self, keys: list[str]) -> list[int]:
-        if self.local is not None:  # a folder has a size, too
-            files = [self.local / key for key in keys]
-            return [file.stat().st_size if file.is_file() else 0 for file in files]
-
-        async def size(key: str) -> int:
-            try:
-                return await self._store.getsize(key)
-            except FileNotFoundError:
-                return 0
-
-        async def all_sizes() -> list[int]:
-            return await asyncio.gather(*(size(key) for key in keys))
-
-        return sync(all_sizes())
-
-    def delete(self, keys: list[str]) -> None:
-        for key in keys:
-            sync(self._store.delete(key))
-
-    def children(self, node: str = "") -> list[str]:
-        if self.local is not None:
-            folder = self.local / node
-            names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        else:
-            names = sync(self._listed(node))
-        return [name for name in names if not name.endswith(".partial")]
-
-    async def _listed(self, node: str) -> list[str]:
-        return [key async for key in self._store.list_dir(node)]
-
-    def is_empty(self) -> bool:
-        is_file = self.local is not None and self.local.is_file()
-        return not is_file and not self.children()
-
-
-def _from_url(url: str, *, read_only: bool) -> Store:
-    try:
-        return FsspecStore.from_url(url, read_only=read_only)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"the store at {url} cannot be opened: {error}") from error
-
-
-def _as_store(place: Place, *, read_only: bool) -> Store:
-    if isinstance(place, Store):
-        return place
-    if isinstance(place, str) and "://" in place:
-        kind, _, path = place.partition("://")
-        if kind not in ("file", "local"):
-            return _from_url(place, read_only=read_only)
-        place = Path(path)
-    if isinstance(place, str | Path):
-        if not Path(place).name:
-            raise InputError(f"{str(place)!r} is no name for a store; name one, such as x.zarr")
-        return LocalStore(Path(place), read_only=read_only)
-    if isinstance(place, dict):
-        return MemoryStore(place, read_only=read_only)
-    if isinstance(place, StorePath) and not place.path:
-        return place.store
-    if hasattr(place, "fs"):  # fsspec's mapping of keys to bytes
-        return FsspecStore.from_mapper(place, read_only=read_only)
-    raise InputError(f"{place} is no place for a store; give a path, a URL or a store of zarr")

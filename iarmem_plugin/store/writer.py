@@ -1,8 +1,12 @@
-"""SlabWriter: gathers captured batches into slabs, since less than a slab is never written."""
+"""SlabWriter: gathers captured batches into slabs, and writes them while the model goes on.
+
+Less than a slab is never written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -10,22 +14,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float32, Int64
 
+from iarmem_plugin.activations.slabs import Slabs
 from iarmem_plugin.errors import IncompleteCaptureError, InputError
-from iarmem_plugin.store.slab_thread import SlabThread
-
-
-def deal(slabs: Sequence[int], *, rank: int, world: int) -> list[int]:
-    """Return one process's share of the slabs: every ``world``-th, beginning with its ``rank``.
-
-    Raises:
-        InputError: unless 0 <= rank < world.
-
-    >>> deal([0, 3, 4, 7, 9], rank=1, world=2)
-    [3, 7]
-    """
-    if not 0 <= rank < world:
-        raise InputError(f"rank {rank} of {world} was given; ranks are 0 to {world - 1}")
-    return list(slabs[rank::world])
 
 
 @dataclass(slots=True)
@@ -53,12 +43,13 @@ class SlabWriter:
         """Start empty.
 
         Args:
-            put: writes a slab, given its number and its activations.
+            put: what writes a slab, given its number and its activations.
             images: global ids in the store's order.
             shape: numbers of blocks, scales and neurons.
-            slab: images in a slab.
+            slab: number of images in a slab.
         """
-        self._shape, self._size, self._thread = shape, slab, SlabThread(put)
+        self._shape, self._slabs = shape, Slabs(len(images), slab)
+        self._thread = SlabThread(put)
         self._positions = {int(image): position for position, image in enumerate(images)}
         self._open: dict[int, _Slab] = {}
 
@@ -75,7 +66,7 @@ class SlabWriter:
         """Wait for what is being written; after an exception, drop a slab that is half full.
 
         Raises:
-            IncompleteCaptureError: if images of a slab are missing.
+            IncompleteCaptureError: images of a slab are missing.
             DiskFullError: there is no room for a slab.
         """
         try:
@@ -98,7 +89,7 @@ class SlabWriter:
         """Take a batch of finished images, dims (block, scale, neuron, image).
 
         Raises:
-            InputError: if the neurons or the dtype do not fit the store, or an image is not in
+            InputError: the neurons or the dtype do not fit the store, or an image is not in
                 it or comes twice.
         """
         batch = activations.transpose("block", "scale", "neuron", "image")
@@ -108,10 +99,11 @@ class SlabWriter:
                 f"given; the store holds float32 with {self._shape}"
             )
         places = np.array([self._place(int(image)) for image in batch["image"].to_numpy()])
-        for number in dict.fromkeys((places // self._size).tolist()):
-            inside = np.flatnonzero(places // self._size == number)
-            part = batch.isel(image=_run(inside)).to_numpy()
-            self._fill(number, places[inside] % self._size, part)
+        numbers = np.array([self._slabs.of(int(place)) for place in places])
+        for number in dict.fromkeys(numbers.tolist()):
+            inside = np.flatnonzero(numbers == number)
+            part = batch.isel(image=_simple(inside)).to_numpy()
+            self._fill(number, places[inside] - self._slabs.bounds(number)[0], part)
 
     def _place(self, image: int) -> int:
         if image not in self._positions:
@@ -124,18 +116,46 @@ class SlabWriter:
         slab = self._open[number]
         if slab.filled[places].any() or len(np.unique(places)) != len(places):
             raise InputError("an image was given twice; write each image once")
-        slab.activations[0][..., _run(places)] = values
+        slab.activations[0][..., _simple(places)] = values
         slab.filled[places] = True
         if slab.filled.all():
             del self._open[number]
             self.put(number, slab.activations)
 
     def _empty(self, number: int) -> _Slab:
-        images = min(self._size, len(self._positions) - number * self._size)
+        images = len(self._slabs.positions(number))
         return _Slab(np.empty((1, *self._shape, images), np.float32), np.zeros(images, bool))
 
 
-def _run(places: Int64[np.ndarray, " image"]) -> slice | np.ndarray:
+class SlabThread:
+    """One background thread that writes one slab at a time; the next one waits for it.
+
+    ``put`` writes a slab, given its number and its activations.
+    With the slab that is being filled, two are in memory.
+    An error of the thread is raised by the next call, and no slab is written after it.
+    """
+
+    def __init__(self, put: Callable[[int, np.ndarray], None]) -> None:
+        self._put = put
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="iarmem-store")
+        self._running: Future[None] | None = None
+
+    def put(self, slab: int, activations: np.ndarray) -> None:
+        """Hand over a slab, once the one before is on disk; do not change it afterwards."""
+        self.flush()
+        self._running = self._threads.submit(self._put, slab, activations)
+
+    def flush(self) -> None:
+        """Wait until all that was handed over is on disk."""
+        if self._running is not None:
+            self._running.result()
+
+    def close(self) -> None:
+        """Wait for the thread, and end it; its errors were raised by `flush` or are dropped."""
+        self._threads.shutdown(wait=True)
+
+
+def _simple(places: Int64[np.ndarray, " image"]) -> slice | np.ndarray:
     """Return an equal index, a slice where one will do: that copies five times as fast."""
     if (np.diff(places) == 1).all():
         return slice(int(places[0]), int(places[-1]) + 1)

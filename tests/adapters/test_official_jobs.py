@@ -29,6 +29,7 @@ from iarmem_plugin import (
     plugins,
     wrap,
 )
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 
 SIDES = (1, 2, 4)
@@ -67,7 +68,7 @@ def pictures() -> Images:
 
 
 def scored(model: ImageARModel, pictures: Images) -> xr.Dataset:
-    return localize(model, pictures, views=1, batch_size=2)
+    return localize(model, pictures, options=CaptureOptions(views=1, batch_size=2))
 
 
 def test_localizing_gives_the_scores_of_ours(

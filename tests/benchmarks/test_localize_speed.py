@@ -22,14 +22,15 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.activations.capture import capture
-from iarmem_plugin.activations.run import Pass
+from iarmem_plugin.activations.run import Run
+from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.store.resume import keep
-from iarmem_plugin.store.slab_thread import SlabThread
+from iarmem_plugin.store import capture_into
+from iarmem_plugin.store.writer import SlabThread
 
 PATCH_NUMS = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 D16 = (VARConfig(16, 1024, 16, PATCH_NUMS), VQVAEConfig(PATCH_NUMS))
@@ -92,7 +93,8 @@ def test_localize_against_tokenizing_and_the_plain_forward(
 
     def subject() -> None:
         model = ImageARModel(adapter)
-        localize(model, images, views=2, batch_size=2, augmentation=views)
+        options = CaptureOptions(views=2, batch_size=2, augmentation=views)
+        localize(model, images, options=options)
         model.unwrap()
 
     reference()  # first calls are slow
@@ -116,7 +118,8 @@ def test_capture_into_a_store_against_the_writer_stubbed_out(
 
     def subject(number: int, put: Callable[..., None]) -> None:
         monkeypatch.setattr(SlabThread, "put", put)
-        keep(tmp_path / f"{number}.zarr", model, Pass(images, run, slab=2))
+        settings = CaptureSettings("var", model.layout, images, slab=2)
+        capture_into(tmp_path / f"{number}.zarr", Run(images, run, slab=2), settings)
 
     def nothing(self: SlabThread, slab: int, activations: np.ndarray) -> None:
         return None

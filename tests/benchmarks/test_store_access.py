@@ -47,9 +47,8 @@ def test_opening_a_store_of_many_models(full: bool, tmp_path: Path) -> None:
     counts = (1, 10, 50) if full else (1, 2)
     for count in counts:
         for number in range(count):
-            ActivationStore.create(
-                tmp_path / f"{count}.zarr", model=f"m{number}", layout=LAYOUT, images=pictures(3)
-            )
+            settings = iarmem.CaptureSettings(f"m{number}", LAYOUT, pictures(3))
+            ActivationStore.create(tmp_path / f"{count}.zarr", settings)
 
     def opened(count: int) -> xr.Dataset:
         return ActivationStore.open(tmp_path / f"{count}.zarr").dataset("m0", partial="keep")
@@ -63,9 +62,8 @@ def test_opening_a_store_of_many_models(full: bool, tmp_path: Path) -> None:
 def test_reducing_with_dask(full: bool, tmp_path: Path) -> None:
     count = 40 * 128 if full else 8
     slab = 128 if full else 4
-    store = ActivationStore.create(
-        tmp_path / "x.zarr", model="m", layout=LAYOUT, images=pictures(count), slab=slab
-    )
+    settings = iarmem.CaptureSettings("m", LAYOUT, pictures(count), slab)
+    store = ActivationStore.create(tmp_path / "x.zarr", settings)
     values = np.random.default_rng(0).random((1, 2, 4, 512, slab), np.float32)
     for number in range(count // slab):
         store.put("m", number, values + np.float32(number))
@@ -86,9 +84,10 @@ def test_what_fewer_bits_cost_and_save(full: bool, tmp_path: Path) -> None:
     found = {}
     for bits in (None, 13, 10):
         place = tmp_path / f"{bits}.zarr"
-        iarmem.localize(model, images, views=2, store=place, keep_bits=bits)
+        kept = iarmem.StoreOptions(place, keep_bits=bits)
+        iarmem.localize(model, images, options=iarmem.CaptureOptions(views=2), store=kept)
         store = ActivationStore.open(place)
-        found[bits] = store.score(), store.group().stored_bytes()
+        found[bits] = store.score(), store[None].stored_bytes()
     whole, raw = found[None][0], store.activation.nbytes
     for bits, (scores, size) in found.items():
         off = abs(scores - whole).max(["block", "neuron"]).to_numpy()

@@ -21,10 +21,11 @@ import xarray as xr
 import zarr
 
 from iarmem_metrics.unitmem import UnitMem
+from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
-from iarmem_plugin.store.reading import slabs
-from iarmem_plugin.store.store import ActivationStore
+from iarmem_plugin.store import ActivationStore
+from iarmem_plugin.store.reading import read_slabs
 
 SHAPES = {"d16": (4, 10, 4096, 256), "d30": (2, 10, 7680, 256)}  # blocks, scales, neurons, images
 TINY = (2, 2, 64, 8)
@@ -52,9 +53,8 @@ def make(folder: Path, shape: tuple[int, int, int, int]) -> tuple[ActivationStor
     pictures = Images.from_arrays(
         np.zeros((SLABS * images, 1, 1, 3), np.uint8), np.zeros(SLABS * images, int)
     )
-    store = ActivationStore.create(
-        folder / "x.zarr", model="m", layout=layout, images=pictures, slab=images
-    )
+    settings = CaptureSettings("m", layout, pictures, slab=images)
+    store = ActivationStore.create(folder / "x.zarr", settings)
     random = np.random.default_rng(0)
     level = random.random((1, blocks, scales, neurons, 1), np.float32)
     return store, level * (0.5 + random.random((1, blocks, scales, neurons, images), np.float32))
@@ -166,7 +166,7 @@ def test_reducing_a_store(
     def from_store() -> None:
         data = store.dataset()
         for block in range(shape[0]):
-            for batch in slabs(data, block):
+            for batch in read_slabs(data, block):
                 reduce("store", batch.to_numpy()[0])
 
     tasks = {"np.load": from_files, "plain zarr": from_zarr, "the store": from_store}

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.testing.tiny import CLASSES, PIXELS, TinyAdapter
-
-_builders = spec_from_file_location(
-    "store_builders", Path(__file__).parent / "store" / "store_builders.py"
-)
-assert _builders is not None
-assert _builders.loader is not None
-sys.modules["store_builders"] = module_from_spec(_builders)  # tests are no package
-_builders.loader.exec_module(sys.modules["store_builders"])
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_place
+from iarmem_plugin.files import check_writable
 from iarmem_plugin.jobs.scores import check_scores_folder
 from iarmem_plugin.report.report import check_output_folder
 
 
-@pytest.mark.parametrize("check", [check_place, check_scores_folder, check_output_folder])
+@pytest.mark.parametrize("check", [check_writable, check_scores_folder, check_output_folder])
 def test_a_folder_below_a_file_is_refused(tmp_path: Path, check: object) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"file is a file"):
@@ -24,11 +24,11 @@ def test_a_folder_that_may_not_be_written_to_is_refused(
 ) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # the superuser may write anywhere
     with pytest.raises(InputError, match="may not be written to"):
-        check_place(tmp_path / "out")
+        check_writable(tmp_path / "out")
 
 
 def test_a_new_folder_in_a_new_folder_is_fine(tmp_path: Path) -> None:
-    check_place(tmp_path / "new" / "out")
+    check_writable(tmp_path / "new" / "out")
     assert not (tmp_path / "new").exists()
 
 

@@ -43,10 +43,14 @@ PROVENANCE = {  # made up: no model, no machine
     "seed": 7,
     "augmentation": {"name": "shift", "crop": 256, "ratio": 1.125},
 }
+OF_PROVENANCE = (
+    *("tokenizer_sha256", "dtype", "torch_threads"),
+    *("views", "batch_size", "seed", "augmentation"),
+)
 KNOWN = {
     "checkpoint_sha256": "ab" * 32,
-    "adapter": "var",
     "adapter_version": "tiny 1.0",
+    **{name: PROVENANCE[name] for name in OF_PROVENANCE},
     "provenance": PROVENANCE,
 }
 
@@ -82,9 +86,8 @@ def fill(
     place: Path, model: str, count: int, neurons: int, scales: int, slab: int, **more: Any
 ) -> iarmem.ActivationStore:
     pictures = images(count)
-    store = iarmem.ActivationStore.create(
-        place, model=model, layout=layout(neurons, scales), images=pictures, slab=slab, **more
-    )
+    settings = iarmem.CaptureSettings(model, layout(neurons, scales), pictures, slab, **more)
+    store = iarmem.ActivationStore.create(place, settings)
     with store.writing(model) as writer:
         for batch in batches(activations(count, neurons, scales), pictures, 5):
             writer.write(batch)
@@ -95,7 +98,7 @@ def fill(
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of three models: as it comes, rounded and lacking a slab, and of two tiles."""
     path = tmp_path_factory.mktemp("stores") / "x.zarr"
-    fill(path, "Tiny", 21, 20, 3, 8, attrs=KNOWN)
+    fill(path, "Tiny", 21, 20, 3, 8, **KNOWN)
     fill(path, "rounded", 21, 20, 3, 8, keep_bits=13).invalidate("rounded", 1)
     fill(path, "tiles", 130, 520, 1, 128)
     return path
@@ -118,9 +121,8 @@ def test_a_stores_files_are_byte_by_byte_what_they_were(place: Path) -> None:
 
 def test_a_stores_files_do_not_depend_on_how_they_are_batched(place: Path, tmp_path: Path) -> None:
     pictures, values = images(21), activations(21, 20, 3)
-    store = iarmem.ActivationStore.create(
-        tmp_path, model="Tiny", layout=layout(20, 3), images=pictures, slab=8, attrs=KNOWN
-    )
+    settings = iarmem.CaptureSettings("Tiny", layout(20, 3), pictures, 8, **KNOWN)
+    store = iarmem.ActivationStore.create(tmp_path, settings)
     for slab in store.pending("Tiny"):
         part = values[..., slab * 8 : slab * 8 + 8]
         store.put("Tiny", slab, np.ascontiguousarray(part)[None])
@@ -158,7 +160,8 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> tuple[xr.Dataset, Path
     organism = model.adapter.variant.organism
     assert organism is not None
     pictures = organism().pictures.subset(np.arange(0, 1200, 50))
-    return iarmem.localize(model, pictures, views=2, seed=3, slab=16, store=place), place
+    options = iarmem.CaptureOptions(views=2, seed=3, slab=16)
+    return iarmem.localize(model, pictures, options=options, store=place), place
 
 
 def test_scores_of_the_organism_are_what_they_were(captured: tuple[xr.Dataset, Path]) -> None:

@@ -17,6 +17,8 @@ from iarmem_plugin import (
     Arm,
     Augmentation,
     Candidates,
+    CaptureOptions,
+    CaptureSettings,
     CustomViews,
     ExtractionOptions,
     Highest,
@@ -36,6 +38,7 @@ from iarmem_plugin import (
     ScaleWeightsAndBiases,
     Selector,
     Similarity,
+    StoreOptions,
     TenCrops,
     Views,
     Zero,
@@ -44,7 +47,7 @@ from iarmem_plugin import (
     extract,
     hookimpl,
     intervene,
-    joined,
+    join_processes,
     load,
     load_scores,
     localize,
@@ -63,7 +66,9 @@ version: str = iarmem.__version__
 def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -> Report:
     model: ImageARModel = load("var-d16", weights, tokenizer, device="cuda", dtype="bfloat16")
     images: Images = Images.from_folder(pictures, num_classes=1000)
-    scores: xr.Dataset = localize(model, images, metric="unitmem", views=10, batch_size=8)
+    options = CaptureOptions(views=10, batch_size=8)
+    kept = StoreOptions(out / "x.zarr", keep_bits=13, lock="break")
+    scores: xr.Dataset = localize(model, images, metric="unitmem", options=options, store=kept)
     candidates = Candidates(images, scores["score"].values)
     arms = [
         Arm("highest", Highest(), ScaleWeights(factor=0.5), fraction=0.1),
@@ -71,9 +76,9 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
         Arm("random", Random(), Zero(), fraction=0.1, seed=1, role="control"),
     ]
     closeness: Similarity = similarity()
-    options = ExtractionOptions(prefix_tokens=30, batch_size=8)
+    extraction = ExtractionOptions(prefix_tokens=30, batch_size=8)
     report: Report = mitigate(
-        model, scores, candidates, arms, similarity=closeness, options=options
+        model, scores, candidates, arms, similarity=closeness, options=extraction
     )
     report.save(out)
     return report
@@ -114,6 +119,13 @@ def open_store(path: Path) -> ActivationStore:
         return ActivationStore.open(path)
     except IarmemError as error:
         raise SystemExit(str(error)) from error
+
+
+def lay_out_a_store(model: ImageARModel, images: Images, place: Path) -> list[int]:
+    settings = CaptureSettings("mine", model.layout, images, slab=128, seed=3)
+    store = ActivationStore.create(place, settings)
+    fingerprint: str = settings.fingerprint
+    return store[f"mine {fingerprint}"].pending() + store.pending("mine")
 
 
 def score_store(store: ActivationStore, metric: Metric) -> xr.DataArray:
@@ -157,7 +169,7 @@ def part_of_a_list(listed: Path, pictures: Path) -> Images:
 
 
 def score_by_several_on_every_gpu(model: ImageARModel, images: Images, out: Path) -> None:
-    with joined("cuda") as ranks:
+    with join_processes("cuda") as ranks:
         alone: bool = ranks == Ranks()
         scores: dict[str, xr.Dataset] = localize(
             model, images, metric=["unitmem", "random"], checkpoints=out / "progress", ranks=ranks

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 from iarmem_plugin.activations.capture import capture
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
@@ -115,7 +116,7 @@ def test_scores_and_store_carry_the_names_and_positions(
 ) -> None:
     banded = model.with_scales([Scale("first", (0, 1, 2)), Scale("corner", (5, 20))])
     path = tmp_path / "bands.zarr"
-    scores = localize(banded, pictures, views=2, store=path)
+    scores = localize(banded, pictures, options=CaptureOptions(views=2), store=path)
     assert scores["scale_name"].values.tolist() == ["first", "corner"]
     assert json.loads(scores.attrs["provenance"])["scales"] == {"first": "0-2", "corner": "5,20"}
     data = ActivationStore.open(path).dataset()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
 from iarmem_plugin.activations.capture import capture, mean_over_views
-from iarmem_plugin.activations.settings import captured_with
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -156,18 +152,3 @@ def test_labels_outside_the_classes_are_refused(model: ImageARModel) -> None:
     pixels = torch.rand(1, 2, 3, 8, 8)
     with pytest.raises(InputError, match="classes 0 to 4"):
         mean_over_views(model, pixels, torch.tensor([5]))
-
-
-def test_a_captures_settings_name_the_adapters_version(
-    adapter: TinyAdapter, pictures: Images
-) -> None:
-    attributes = captured_with(model_provenance(ImageARModel(adapter)))
-    assert attributes["adapter_version"] == f"iarmem {version('iarmem')}"
-
-
-@pytest.mark.parametrize(("device", "threads"), [("cpu", True), ("cuda:0", False)])
-def test_the_number_of_threads_is_a_setting_on_the_cpu_alone(
-    adapter: TinyAdapter, device: str, threads: bool
-) -> None:
-    provenance = model_provenance(ImageARModel(adapter)) | {"device": device}
-    assert ("torch_threads" in captured_with(provenance)["provenance"]) is threads

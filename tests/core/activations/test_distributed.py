@@ -16,7 +16,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from iarmem_plugin.activations.distributed import Ranks, joined
+from iarmem_plugin.activations.distributed import Ranks, join_processes
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.scores import load_scores
 from iarmem_plugin.store.store import ActivationStore
@@ -179,9 +179,13 @@ def test_a_damaged_picture_ends_all_processes_before_its_slab_is_committed(folde
 
 def test_a_process_alone_shares_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cuda") as ranks:
+    with join_processes("cuda") as ranks:
         assert ranks == Ranks()
-        assert (ranks.share(lambda: 3), ranks.gather(4), ranks.device("cuda")) == (3, [4], "cuda")
+        assert (ranks.broadcast(lambda: 3), ranks.gather(4), ranks.device("cuda")) == (
+            3,
+            [4],
+            "cuda",
+        )
         ranks.wait()
 
 
@@ -198,5 +202,5 @@ def test_processes_that_would_share_a_gpu_are_refused(
 ) -> None:
     for name, value in (("RANK", "90"), ("LOCAL_RANK", "90"), ("WORLD_SIZE", "91")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=message), joined(device):
+    with pytest.raises(InputError, match=message), join_processes(device):
         pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
-from iarmem_plugin.activations.run import Pass, pace
+from iarmem_plugin.activations.run import Run, pace
+from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import (
@@ -29,12 +30,14 @@ from iarmem_plugin.errors import (
     InputError,
 )
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.scores import begin_scores, load_scores, save_scores
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.testing.tiny import TinyAdapter
 
-LOCALIZE = import_module("iarmem_plugin.jobs.localize")  # that name is the function's, too
+CAPTURE = "iarmem_plugin.jobs.localize.capture"
+TWO_VIEWS = CaptureOptions(views=2)
 METRICS = ("unitmem", "mean-activation", "random")
 EXACT = {"maximum", "top_image", "images"}
 
@@ -104,6 +107,13 @@ def test_states_merge_to_the_same_in_any_split_order_and_nesting(
     assert_same_state(parts[0], whole.state())
 
 
+def checkpoints(folder: Path, **settings: Any) -> Checkpoints:
+    """Return the checkpoints of a made-up capture."""
+    layout = ModelLayout("var", 1, 1, (Scale("0", (0,)),), "{block}.a", "{block}.b", "{block}.c")
+    images = Images.from_arrays(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, int))
+    return Checkpoints(folder, CaptureSettings("made up", layout, images, **settings), METRICS)
+
+
 class KilledError(Exception):
     """What ends a run in these tests."""
 
@@ -135,15 +145,17 @@ def test_a_run_that_was_ended_goes_on_after_its_last_slab_to_the_same_scores(
     monkeypatch: pytest.MonkeyPatch,
     batches: int,
 ) -> None:
-    options: dict[str, Any] = {"views": 2, "batch_size": 2, "slab": 3, "metric": METRICS}
+    options: dict[str, Any] = {"options": CaptureOptions(2, 2, slab=3), "metric": METRICS}
     whole = localize(model, pictures, **options)
     there = options | {"checkpoints": tmp_path / "progress"}
-    monkeypatch.setattr("iarmem_plugin.activations.streaming._SHARE", 1)  # save after every slab
-    monkeypatch.setattr(LOCALIZE, "capture", killed_after(batches, capture))
+    monkeypatch.setattr(
+        "iarmem_plugin.activations.streaming._RUN_PER_SAVING", 1
+    )  # save after every slab
+    monkeypatch.setattr(CAPTURE, killed_after(batches, capture))
     with pytest.raises(KilledError):
         localize(model, pictures, **there)
     asked: list[int] = []
-    monkeypatch.setattr(LOCALIZE, "capture", counted(asked, capture))
+    monkeypatch.setattr(CAPTURE, counted(asked, capture))
     resumed = localize(model, pictures, **there)
     assert asked == list(range(batches // 2 * 3, 7))  # slabs have two batches each
     for name in METRICS:  # of one process, sums are in one order: bit for bit
@@ -153,10 +165,10 @@ def test_a_run_that_was_ended_goes_on_after_its_last_slab_to_the_same_scores(
 def test_what_was_captured_whole_is_scored_without_a_capture(
     model: ImageARModel, pictures: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options: dict[str, Any] = {"views": 2, "batch_size": 2, "checkpoints": tmp_path / "progress"}
+    options: dict[str, Any] = {"options": TWO_VIEWS, "checkpoints": tmp_path / "progress"}
     whole = localize(model, pictures, **options)
     asked: list[int] = []
-    monkeypatch.setattr(LOCALIZE, "capture", counted(asked, capture))
+    monkeypatch.setattr(CAPTURE, counted(asked, capture))
     xr.testing.assert_equal(localize(model, pictures, **options), whole)
     assert asked == []
 
@@ -167,7 +179,7 @@ def test_what_was_captured_whole_is_scored_without_a_capture(
         ({"seed": 1}, "seed: 0 there, 1 given"),
         ({"slab": 4}, "slab: 3 there, 4 given"),
         ({"batch_size": 3}, "batch_size: 2 there, 3 given"),
-        ({"metric": "random"}, 'metrics: .*"unitmem".* there, .*"random".* given'),
+        ({}, 'metrics: .*"unitmem".* there, .*"random".* given'),
     ],
 )
 def test_a_run_does_not_go_on_with_other_settings_and_names_them(
@@ -177,23 +189,23 @@ def test_a_run_does_not_go_on_with_other_settings_and_names_them(
     changes: dict[str, Any],
     field: str,
 ) -> None:
-    options: dict[str, Any] = {"views": 2, "batch_size": 2, "slab": 3}
-    options["checkpoints"] = tmp_path / "progress"
-    localize(model, pictures, **options)
+    options, progress = CaptureOptions(2, 2, slab=3), tmp_path / "progress"
+    localize(model, pictures, options=options, checkpoints=progress)
+    changed, metric = replace(options, **changes), "unitmem" if changes else "random"
     with pytest.raises(FingerprintMismatchError, match=f"{field}.*--restart"):
-        localize(model, pictures, **(options | changes))
+        localize(model, pictures, metric=metric, options=changed, checkpoints=progress)
 
 
 def test_what_more_processes_have_left_is_merged_by_one(
     model: ImageARModel, pictures: Images, tmp_path: Path
 ) -> None:
     run = partial(capture, model, views=2, batch_size=2)
-    whole, work = fresh(), Pass(pictures, run, slab=2)
+    whole, work = fresh(), Run(pictures, run, slab=2)
     stream(work, whole)
-    saved = Checkpoints(tmp_path, {"seed": 0})
+    saved = checkpoints(tmp_path, seed=0)
     for rank, slabs in ((0, [0]), (2, [2, 3])):  # 1 of the three was killed before its first slab
         share = fresh()
-        for batch in run(pictures, slabs=[work.positions(slab) for slab in slabs]):
+        for batch in run(pictures, slabs=[work.slabs.positions(slab) for slab in slabs]):
             for metric in share.values():
                 metric.update(batch)
         saved.save(rank, slabs, {name: metric.state() for name, metric in share.items()})
@@ -210,18 +222,18 @@ def test_a_pass_that_ends_too_early_is_no_result(model: ImageARModel, pictures: 
         return run(images, slabs=slabs[:-1])
 
     with pytest.raises(IncompleteCaptureError, match="2 of 3 slabs"):
-        stream(Pass(pictures, short, slab=3), fresh())
+        stream(Run(pictures, short, slab=3), fresh())
 
 
 def test_a_checkpoint_that_cannot_be_read_is_named_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "rank-0.nc").write_bytes(b"half a file")
     with pytest.raises(InputError, match=r"rank-0\.nc cannot be read.*--restart"):
-        Checkpoints(tmp_path, {}).slabs()
+        checkpoints(tmp_path).slabs()
 
 
 def test_a_checkpoint_that_was_cut_short_is_none(tmp_path: Path) -> None:
     (tmp_path / "rank-0.nc.partial").write_bytes(b"half a file")
-    assert Checkpoints(tmp_path, {}).slabs() == {}
+    assert checkpoints(tmp_path).slabs() == {}
 
 
 def test_a_full_disk_keeps_the_checkpoint_that_is_there(
@@ -230,24 +242,26 @@ def test_a_full_disk_keeps_the_checkpoint_that_is_there(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    checkpoints = Checkpoints(tmp_path, {"seed": 0})
-    checkpoints.save(0, [1], {})
+    saved = checkpoints(tmp_path, seed=0)
+    saved.save(0, [1], {})
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskFullError, match=r"the disk is full: .* make room"):
-        checkpoints.save(0, [1, 2], {})
-    assert checkpoints.slabs() == {0: [1]}
+        saved.save(0, [1, 2], {})
+    assert saved.slabs() == {0: [1]}
 
 
 def test_several_metrics_share_one_pass_and_each_is_as_if_alone(
     model: ImageARModel, pictures: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(LOCALIZE, "capture", counted(asked, capture))
-    together = localize(model, pictures, metric=list(METRICS), views=2)
+    monkeypatch.setattr(CAPTURE, counted(asked, capture))
+    together = localize(model, pictures, options=TWO_VIEWS, metric=list(METRICS))
     assert asked == list(range(7))
     assert list(together) == list(METRICS)
     for name in METRICS:
-        xr.testing.assert_identical(together[name], localize(model, pictures, metric=name, views=2))
+        xr.testing.assert_identical(
+            together[name], localize(model, pictures, options=TWO_VIEWS, metric=name)
+        )
 
 
 @pytest.mark.parametrize("names", [(), ("unitmem", "unitmem")])
@@ -262,7 +276,7 @@ def test_scores_of_several_metrics_are_files_of_their_own(
     model: ImageARModel, pictures: Images, tmp_path: Path
 ) -> None:
     progress = tmp_path / "progress"
-    scores = localize(model, pictures, metric=METRICS, views=2, checkpoints=progress)
+    scores = localize(model, pictures, options=TWO_VIEWS, metric=METRICS, checkpoints=progress)
     assert [file.name for file in progress.iterdir()] == ["rank-0.nc"]
     save_scores(scores, tmp_path)
     assert progress.exists()  # of another run, for all that is known here
@@ -274,9 +288,9 @@ def test_scores_of_several_metrics_are_files_of_their_own(
 
 
 def test_what_an_unfinished_run_left_is_discarded_on_request_alone(tmp_path: Path) -> None:
-    Checkpoints(tmp_path / "progress", {}).save(0, [1], {})
+    checkpoints(tmp_path / "progress").save(0, [1], {})
     begin_scores(tmp_path)
-    assert Checkpoints(tmp_path / "progress", {}).slabs() == {0: [1]}
+    assert checkpoints(tmp_path / "progress").slabs() == {0: [1]}
     begin_scores(tmp_path, restart=True)
     assert not (tmp_path / "progress").exists()
 
@@ -293,7 +307,7 @@ def test_the_size_of_batches_that_memory_allowed_is_written_down(
 
     monkeypatch.setattr(ImageARModel, "read_neurons", small)
     with pytest.warns(RuntimeWarning, match="going on with 2"):
-        scores = localize(model, pictures, views=2, batch_size=5)
+        scores = localize(model, pictures, options=CaptureOptions(views=2, batch_size=5))
     provenance = json.loads(scores.attrs["provenance"])
     assert (provenance["batch_size"], provenance["batch_size_used"]) == (5, 2)
 
@@ -305,7 +319,7 @@ def test_hours_to_go_follow_from_the_rate() -> None:
 
 def test_a_flipped_bit_of_a_checkpoint_is_never_gone_on_with(tmp_path: Path) -> None:
     values = xr.Dataset({"total": ("neuron", np.arange(50.0))})
-    Checkpoints(tmp_path, {}).save(0, [1], {"one": values})
+    checkpoints(tmp_path).save(0, [1], {"one": values})
     file = tmp_path / "rank-0.nc"
     whole = file.read_bytes()
     for position in np.random.default_rng(0).integers(0, len(whole), 40):
@@ -313,9 +327,9 @@ def test_a_flipped_bit_of_a_checkpoint_is_never_gone_on_with(tmp_path: Path) -> 
         data[position] ^= 1 << int(position) % 8
         file.write_bytes(data)
         with pytest.raises(InputError, match=r"cannot be read \(its checksum does not fit\)"):
-            Checkpoints(tmp_path, {}).load(0)
+            checkpoints(tmp_path).load(0)
     file.write_bytes(whole)
-    assert Checkpoints(tmp_path, {}).load(0)["one"].equals(values)
+    assert checkpoints(tmp_path).load(0)["one"].equals(values)
 
 
 def test_a_finished_run_has_saved_all_of_its_slabs(
@@ -330,9 +344,11 @@ def test_a_finished_run_has_saved_all_of_its_slabs(
 
     monkeypatch.setattr(Checkpoints, "save", noting)
     monkeypatch.setattr(
-        "iarmem_plugin.activations.streaming._SHARE", 1e9
+        "iarmem_plugin.activations.streaming._RUN_PER_SAVING", 1e9
     )  # none but the first and the last
-    localize(model, pictures, views=2, slab=2, checkpoints=tmp_path / "progress")
+    localize(
+        model, pictures, options=CaptureOptions(views=2, slab=2), checkpoints=tmp_path / "progress"
+    )
     assert saved == [[0], [0, 1, 2, 3]]
 
 
@@ -341,7 +357,7 @@ def test_a_finished_run_has_saved_all_of_its_slabs(
 def test_damaged_scores_are_one_plain_error(
     model: ImageARModel, pictures: Images, tmp_path: Path
 ) -> None:
-    scores = localize(model, pictures, views=2)
+    scores = localize(model, pictures, options=TWO_VIEWS)
     file = save_scores(scores, tmp_path) / "scores.nc"
     assert load_scores(tmp_path).equals(scores)
     whole = file.read_bytes()

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import store_builders as made
 import xarray as xr
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.cli.store import app
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import IarmemError, StoreLockedError
-from iarmem_plugin.store.export import top_images
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.store import ActivationStore, top_images
 from iarmem_plugin.store.lock import WriteLock
-from iarmem_plugin.store.store import ActivationStore
 
 
 def store(*arguments: object) -> Result:
@@ -32,10 +33,32 @@ def iarmem(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def pictures(count: int) -> Images:
+    pixels = np.zeros((count + 3, 4, 4, 3), np.uint8)
+    names = [f"n{number:02d}/{number}.png" for number in range(count + 3)]
+    whole = Images.from_arrays(pixels, np.arange(count + 3) % 5, names=names)
+    return whole.subset(range(3, count + 3))  # ids 3, 4, ...: not the positions
+
+
+def activations(count: int, neurons: int) -> np.ndarray:
+    """Return values of two blocks and three scales, dims (block, scale, neuron, image)."""
+    return np.random.default_rng(0).random((2, 3, neurons, count), np.float32)
+
+
+def fill(path: Path, *, count: int = 21, slab: int = 8, neurons: int = 20) -> Path:
+    """Make a whole store of the model "tiny"."""
+    spans = tuple(Scale(str(number), (number,)) for number in range(3))
+    layout = ModelLayout("var", 2, neurons, spans, "{block}.a", "{block}.b", "{block}.c")
+    settings = CaptureSettings("tiny", layout, pictures(count), slab)
+    group, values = ActivationStore.create(path, settings)["tiny"], activations(count, neurons)
+    for number in group.slabs:
+        group.put(number, np.ascontiguousarray(values[None, ..., group.images_of(number)]))
+    return path
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    made.fill(tmp_path / "x.zarr")
-    return tmp_path / "x.zarr"
+    return fill(tmp_path / "x.zarr")
 
 
 def test_info_says_what_is_inside_and_what_is_missing(path: Path) -> None:
@@ -86,7 +109,7 @@ def test_a_slice_is_written_with_its_coordinates(path: Path, tmp_path: Path, kin
     out = tmp_path / f"slice.{kind}"
     done = store("slice", path, "--block", 1, "--scale", 2, "--neuron", 17, "--out", out)
     assert done.exit_code == 0, done.stderr
-    expected = made.make_scores(21, made.make_layout())[:, 1, 2, 17]
+    expected = activations(21, 20)[1, 2, 17]
     if kind == "nc":
         with xr.open_dataarray(out, engine="h5netcdf") as found:
             assert np.array_equal(expected, found.squeeze())
@@ -117,7 +140,7 @@ def test_a_slice_that_cannot_be_is_refused(
 
 def test_the_images_that_activate_a_neuron_most_become_a_sheet(path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    for name in made.make_images(21).paths:
+    for name in pictures(21).paths:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), "red").save(folder / name)
     place = ("--block", 1, "--scale", 2, "--neuron", 17)
@@ -128,11 +151,11 @@ def test_the_images_that_activate_a_neuron_most_become_a_sheet(path: Path, tmp_p
         assert picture.width > picture.height > 100
         reds = (np.asarray(picture.convert("RGB")) == (255, 0, 0)).all(-1)
     assert reds.any()
-    best = int(made.make_scores(21, made.make_layout())[:, 1, 2, 17].argmax())
-    (folder / made.make_images(21).paths[best]).unlink()
+    best = int(activations(21, 20)[1, 2, 17].argmax())
+    (folder / pictures(21).paths[best]).unlink()
     done = store("top", path, *place, "--images", folder, "--out", out)
     assert isinstance(done.exception, IarmemError)
-    assert f"has no picture '{made.make_images(21).paths[best]}'" in str(done.exception)
+    assert f"has no picture '{pictures(21).paths[best]}'" in str(done.exception)
 
 
 def test_what_is_no_store_is_one_plain_line(tmp_path: Path) -> None:
@@ -198,7 +221,7 @@ def test_verify_reads_coordinates_and_says_which_is_damaged(path: Path) -> None:
 
 
 def test_a_damaged_shard_is_one_plain_line_also_where_a_part_of_it_is_read(tmp_path: Path) -> None:
-    made.fill(tmp_path / "x.zarr", count=300, slab=256, neurons=2000)
+    fill(tmp_path / "x.zarr", count=300, slab=256, neurons=2000)
     shard = tmp_path / "x.zarr/tiny/activation/c/0/1/0/0/0"
     data = bytearray(shard.read_bytes())
     data[1000] ^= 1

@@ -15,6 +15,7 @@ import xarray as xr
 from PIL import Image
 
 from iarmem_plugin.activations.capture import capture
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images, open_images
 from iarmem_plugin.errors import InputError
@@ -48,11 +49,11 @@ def test_the_slab_of_a_damaged_picture_is_not_committed_and_the_run_resumes_when
 ) -> None:
     images, place = open_images(folder / "images"), folder / "x.zarr"
     with pytest.raises(InputError, match=r"picture '1/3.png' cannot be read"):
-        localize(model, images, views=2, batch_size=2, store=place)
+        localize(model, images, options=CaptureOptions(views=2, batch_size=2), store=place)
     assert ActivationStore.open(place).pending(model.adapter.variant.name) == [0]
     (folder / "images" / "1" / "3.png").write_bytes((folder / "whole.png").read_bytes())
-    resumed = localize(model, images, views=2, batch_size=2, store=place)
-    at_once = localize(model, images, views=2, batch_size=2)
+    resumed = localize(model, images, options=CaptureOptions(views=2, batch_size=2), store=place)
+    at_once = localize(model, images, options=CaptureOptions(views=2, batch_size=2))
     np.testing.assert_array_equal(resumed["score"], at_once["score"])
 
 
@@ -60,7 +61,7 @@ def test_skipped_pictures_are_in_no_slab_and_named_in_the_store(
     model: ImageARModel, folder: Path
 ) -> None:
     images = open_images(folder / "images").verify("skip")
-    localize(model, images, views=2, store=folder / "x.zarr")
+    localize(model, images, options=CaptureOptions(views=2), store=folder / "x.zarr")
     dataset = ActivationStore.open(folder / "x.zarr").dataset()
     assert dataset["image"].values.tolist() == [0, 1, 2, 4, 5]
     assert dataset.attrs["provenance"]["skipped_images"] == ["1/3.png"]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.capture import capture
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import (
     InputError,
@@ -25,6 +26,8 @@ from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.store import ActivationStore
 from iarmem_plugin.testing.tiny import TinyAdapter
 
+TWO_VIEWS = CaptureOptions(views=2)
+
 
 @pytest.fixture
 def model(adapter: TinyAdapter) -> ImageARModel:
@@ -32,7 +35,7 @@ def model(adapter: TinyAdapter) -> ImageARModel:
 
 
 def test_scores_equal_the_definition_of_unitmem(model: ImageARModel, pictures: Images) -> None:
-    scores = localize(model, pictures, views=3, batch_size=2)
+    scores = localize(model, pictures, options=CaptureOptions(views=3, batch_size=2))
     activations = xr.concat(list(capture(model, pictures, views=3, batch_size=2)), "image")
     values = activations.transpose("image", "block", "scale", "neuron").values.astype(np.float64)
     ordered = np.sort(values, axis=0)
@@ -49,7 +52,9 @@ def test_a_metric_gives_the_same_from_a_store_as_from_capture(
     model: ImageARModel, pictures: Images, tmp_path: Path, metric: str
 ) -> None:
     path = tmp_path / "activations.zarr"
-    streamed = localize(model, pictures, metric=metric, views=2, batch_size=3, store=path)
+    streamed = localize(
+        model, pictures, options=CaptureOptions(views=2, batch_size=3), metric=metric, store=path
+    )
     stored = plugins.find("metric", metric)()
     for batch in ActivationStore.open(path).batches():
         stored.update(batch)
@@ -59,14 +64,16 @@ def test_a_metric_gives_the_same_from_a_store_as_from_capture(
 
 def test_activations_are_kept_at_a_url(model: ImageARModel, pictures: Images) -> None:
     place = "memory://iarmem-localize/x.zarr"
-    scores = localize(model, pictures, views=1, store=place)
+    scores = localize(model, pictures, options=CaptureOptions(views=1), store=place)
     stored = ActivationStore.open(place).score("unitmem")
     np.testing.assert_allclose(stored, scores["score"], rtol=1e-6)  # float64 as float32
     assert not Path("memory:").exists()
 
 
 def test_provenance_says_how_scores_were_made(model: ImageARModel, pictures: Images) -> None:
-    provenance = json.loads(localize(model, pictures, views=2, seed=5).attrs["provenance"])
+    provenance = json.loads(
+        localize(model, pictures, options=CaptureOptions(views=2, seed=5)).attrs["provenance"]
+    )
     assert provenance["seed"] == 5
     assert provenance["views"] == 2
     assert provenance["images"] == 7
@@ -76,7 +83,7 @@ def test_provenance_says_how_scores_were_made(model: ImageARModel, pictures: Ima
 
 
 def test_saved_scores_come_back(model: ImageARModel, pictures: Images, tmp_path: Path) -> None:
-    scores = localize(model, pictures, views=2)
+    scores = localize(model, pictures, options=TWO_VIEWS)
     save_scores(scores, tmp_path / "out")
     xr.testing.assert_equal(load_scores(tmp_path / "out"), scores)
     xr.testing.assert_equal(load_scores(tmp_path / "out" / "scores.nc"), scores)
@@ -87,7 +94,7 @@ def test_saved_scores_come_back(model: ImageARModel, pictures: Images, tmp_path:
 def test_scores_do_not_overwrite_a_folder_that_is_not_ours(
     model: ImageARModel, pictures: Images, tmp_path: Path
 ) -> None:
-    scores = localize(model, pictures, views=2)
+    scores = localize(model, pictures, options=TWO_VIEWS)
     (tmp_path / "thesis.txt").write_text("three years of work")
     with pytest.raises(InputError, match=r"thesis\.txt"):
         save_scores(scores, tmp_path)
@@ -100,7 +107,7 @@ def test_scores_do_not_overwrite_those_of_a_report(
     (tmp_path / "scores.nc").write_text("a report's")
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(InputError, match=r"report\.json"):
-        save_scores(localize(model, pictures, views=2), tmp_path)
+        save_scores(localize(model, pictures, options=TWO_VIEWS), tmp_path)
     assert (tmp_path / "scores.nc").read_text() == "a report's"
 
 
@@ -128,7 +135,7 @@ def test_nan_activations_are_refused_by_place(
 ) -> None:
     adapter.network.blocks[1].ffn.fc1.bias.data[17] = float("nan")
     with pytest.raises(NonFiniteActivationError, match="block 1"):
-        localize(model, pictures, views=2)
+        localize(model, pictures, options=TWO_VIEWS)
 
 
 def test_a_dead_neuron_is_marked_by_the_metric(
@@ -137,7 +144,7 @@ def test_a_dead_neuron_is_marked_by_the_metric(
     adapter.network.blocks[1].ffn.fc1.weight.data[17] = 0
     adapter.network.blocks[1].ffn.fc1.bias.data[17] = 0
     for metric, valid in (("unitmem", False), ("random", True)):
-        scores = localize(model, pictures, metric=metric, views=2)
+        scores = localize(model, pictures, options=TWO_VIEWS, metric=metric)
         assert bool(scores["valid"].sel(block=1, neuron=17).any()) is valid
 
 
@@ -145,7 +152,7 @@ def test_a_store_says_how_it_was_made(
     model: ImageARModel, pictures: Images, tmp_path: Path
 ) -> None:
     path = tmp_path / "activations.zarr"
-    scores = localize(model, pictures, views=2, store=path)
+    scores = localize(model, pictures, options=TWO_VIEWS, store=path)
     attributes = ActivationStore.open(path).dataset().attrs
     made = json.loads(scores.attrs["provenance"])
     assert attributes["checkpoint_sha256"] == made["weights_sha256"]
@@ -162,14 +169,14 @@ def test_a_metric_that_does_not_say_what_is_valid_is_named(
             return super().compute().drop_vars("valid")
 
     with pytest.raises(PluginError, match=r"'forgetful'.*'valid'"):
-        localize(model, pictures, metric=Forgetful(), views=2)
+        localize(model, pictures, options=TWO_VIEWS, metric=Forgetful())
 
 
 @pytest.mark.parametrize("lost", ["metric", "provenance", "valid", "scale_name"])
 def test_scores_that_lack_a_part_are_refused_by_its_name(
     model: ImageARModel, pictures: Images, tmp_path: Path, lost: str
 ) -> None:
-    scores = localize(model, pictures, views=2).drop_vars(lost, errors="ignore")
+    scores = localize(model, pictures, options=TWO_VIEWS).drop_vars(lost, errors="ignore")
     scores.attrs.pop(lost, None)
     scores.to_netcdf(tmp_path / "scores.nc", engine="h5netcdf")
     with pytest.raises(InputError, match=lost):
@@ -179,7 +186,7 @@ def test_scores_that_lack_a_part_are_refused_by_its_name(
 def test_scores_survive_pictures_that_cannot_be_drawn(
     model: ImageARModel, pictures: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = localize(model, pictures, views=2)
+    scores = localize(model, pictures, options=TWO_VIEWS)
     monkeypatch.setattr("iarmem_plugin.report.figures.png", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_scores(scores, tmp_path)
@@ -188,5 +195,5 @@ def test_scores_survive_pictures_that_cannot_be_drawn(
 
 def test_skipped_pictures_are_in_the_provenance(model: ImageARModel, pictures: Images) -> None:
     partial = replace(pictures, skipped=("broken.png",))
-    provenance = json.loads(localize(model, partial, views=2).attrs["provenance"])
+    provenance = json.loads(localize(model, partial, options=TWO_VIEWS).attrs["provenance"])
     assert provenance["skipped_images"] == ["broken.png"]

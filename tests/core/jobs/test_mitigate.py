@@ -193,7 +193,7 @@ def test_scores_of_bands_choose_neurons_of_the_model(
     model: ImageARModel, pictures: Images, candidates: Candidates
 ) -> None:
     banded = model.with_scales([model.layout.band("last two", [20, 21])])
-    report = run(model, localize(banded, pictures, views=2), candidates)
+    report = run(model, localize(banded, pictures, options=CaptureOptions(views=2)), candidates)
     assert report.provenance["scores"]["scales"] == {"last two": "19-20"}
 
 

@@ -21,7 +21,7 @@ from distributed import Client, LocalCluster
 from zarr.core.buffer import Buffer
 
 from iarmem_metrics.unitmem import UnitMem
-from iarmem_plugin import plugins, score_on_cluster
+from iarmem_plugin import CaptureSettings, plugins, score_on_cluster
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import (
     CorruptStoreError,
@@ -47,7 +47,7 @@ def make_store(
     layout = ModelLayout("var", blocks, neurons, spans, "{block}.1", "{block}.a", "{block}.2")
     pixels = np.zeros((count + 5, 4, 4, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(count + 5) % 3).subset(range(5, count + 5))
-    store = ActivationStore.create(path, model="tiny", layout=layout, images=images, slab=slab)
+    store = ActivationStore.create(path, CaptureSettings("tiny", layout, images, slab))
     for number in range(-(-count // slab) if slabs is None else slabs):
         part = values[None, ..., number * slab : (number + 1) * slab]
         store.put("tiny", number, np.ascontiguousarray(part))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import store_builders as made
 import xarray as xr
 import zarr
 
@@ -23,15 +22,15 @@ from iarmem_plugin.errors import (
     StoreError,
     StoreNotFoundError,
 )
-from iarmem_plugin.store.digests import digests
 from iarmem_plugin.store.format import ARRAYS
+from iarmem_plugin.store.integrity import digests
 from iarmem_plugin.store.store import ActivationStore
 
 Damage = Callable[[Path], object]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, made: Any) -> Path:
     made.fill(tmp_path / "x.zarr")
     return tmp_path / "x.zarr"
 
@@ -86,7 +85,7 @@ def test_a_shard_that_vanishes_after_opening_is_an_error(path: Path) -> None:
 def test_all_that_is_damaged_is_listed(path: Path) -> None:
     (path / "tiny/activation/c/0/1/0/0/1").unlink()
     flip(path / "tiny/activation/c/0/0/0/0/2")
-    group = ActivationStore.open(path).group()
+    group = ActivationStore.open(path)["tiny"]
     assert [(d.slab, d.block, d.images) for d in group.damages(deep=False)] == [(1, 1, (8, 15))]
     deep = [(d.slab, d.block, d.images) for d in group.damages(deep=True)]
     assert deep == [(1, 1, (8, 15)), (2, 0, (16, 20))]
@@ -179,7 +178,7 @@ def test_changed_metadata_are_refused_by_the_name_of_their_file(
 
 def test_metadata_that_are_a_list_are_named(path: Path) -> None:
     (path / "tiny/label/zarr.json").write_text("[]")
-    with pytest.raises(CorruptStoreError, match=r"tiny/label/zarr.json is no JSON object"):
+    with pytest.raises(CorruptStoreError, match=r"tiny/label/zarr.json is not a JSON object"):
         ActivationStore.open(path).dataset()
 
 
@@ -251,11 +250,10 @@ def test_a_flipped_bit_in_a_coordinate_is_no_number(path: Path, array: str, plac
         ActivationStore.open(path).dataset()
 
 
-def test_coordinates_that_are_all_zero_are_there(tmp_path: Path) -> None:
-    layout, images = made.make_layout(neurons=1, scales=1, blocks=1), made.make_images(1)
-    path = tmp_path / "zero.zarr"
-    store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=1)
-    store.put("m", 0, made.as_slab(made.make_scores(1, layout)))
+def test_coordinates_that_are_all_zero_are_there(tmp_path: Path, made: Any) -> None:
+    path, tiny = tmp_path / "zero.zarr", {"neurons": 1, "scales": 1, "blocks": 1}
+    store = made.create(path, 1, "m", slab=1, **tiny)
+    store.put("m", 0, made.as_slab(made.scores(1, made.layout(**tiny))))
     store.verify(deep=True)
     (path / "m/neuron/c/0").unlink()
     with pytest.raises(CorruptStoreError, match="the values of 'neuron' of m"):
@@ -320,7 +318,7 @@ def test_a_flipped_bit_in_data_is_a_named_error(path: Path, name: str) -> None:
     assert flipped_outcomes(path, path / name, bits) == {"CorruptStoreError": 12}
 
 
-def test_every_file_of_a_store_is_among_those_whose_bits_are_flipped(path: Path) -> None:
+def test_every_file_of_a_store_is_among_those_whose_bits_are_flipped(path: Path, made: Any) -> None:
     assert set(made.contents(path)) == {
         *(f"{node}zarr.json" for node in NODES),
         *(SHARDS + MARKERS + VALUES),

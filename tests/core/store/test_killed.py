@@ -7,15 +7,21 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
-import store_builders as made
 
 from iarmem_plugin.errors import StoreLockedError
 from iarmem_plugin.store.store import ActivationStore
 
-SCRIPT = Path(made.__file__)
+SCRIPT = Path(__file__).with_name("writer_process.py")
+_spec = spec_from_file_location("writer_process", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+process = module_from_spec(_spec)
+_spec.loader.exec_module(process)
 
 
 def start(path: Path, rank: int, world: int, barrier: Path) -> subprocess.Popen[str]:
@@ -35,12 +41,12 @@ def kill_one(path: Path, barrier: Path, world: int, seconds: float, rng: random.
             victim.stdout.readline()
         time.sleep(rng.uniform(0, seconds))
     finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            killed += process.wait() == -9
-            assert process.stdout is not None
-            process.stdout.close()
+        for one in processes:
+            one.kill()
+        for one in processes:
+            killed += one.wait() == -9
+            assert one.stdout is not None
+            one.stdout.close()
     return killed
 
 
@@ -54,13 +60,13 @@ def partly_written(path: Path, since: float) -> list[int]:
     return sorted(fresh & set(store.pending("tiny")))
 
 
-def run(folder: Path, worlds: list[int], seed: int) -> str:
+def run(folder: Path, worlds: list[int], seed: int, made: Any) -> str:
     """Kill as often as there are worlds, finish, compare; return a summary."""
     whole, path, rng = folder / "whole.zarr", folder / "killed.zarr", random.Random(seed)
-    with made.open_killed(whole, "break"):
+    with process.begin(whole, "break"):
         pass  # laying out takes longer than a slab
     begun = time.monotonic()
-    made.write_pending(whole)
+    process.write_pending(whole)
     seconds = (time.monotonic() - begun) / 12  # of a slab
     kills = hits = litter = 0
     for number, world in enumerate(worlds):
@@ -73,7 +79,7 @@ def run(folder: Path, worlds: list[int], seed: int) -> str:
             ActivationStore.open(path).verify(deep=True)
             assert made.contents(whole) == made.contents(path)
             shutil.rmtree(path)
-    made.write_pending(path)
+    process.write_pending(path)
     assert made.contents(whole) == made.contents(path)
     assert 2 * hits >= len(worlds), f"only {hits} of {len(worlds)} kills were in mid-slab"
     return (
@@ -83,16 +89,16 @@ def run(folder: Path, worlds: list[int], seed: int) -> str:
     )
 
 
-def test_three_kills_leave_a_store_that_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    print(run(tmp_path, [1, 2, 1], seed=0))
+def test_three_kills_leave_a_store_that_resumes_to_the_same_bits(tmp_path: Path, made: Any) -> None:
+    print(run(tmp_path, [1, 2, 1], 0, made))
 
 
 @pytest.mark.slow
 def test_many_kills_leave_a_store_that_resumes_to_the_same_bits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, made: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = random.Random(1)
-    summary = run(tmp_path, [rng.randint(1, 3) for _ in range(24)], seed=2)
+    summary = run(tmp_path, [rng.randint(1, 3) for _ in range(24)], 2, made)
     with capsys.disabled():
         print(f"\n{summary}")
 
@@ -103,7 +109,7 @@ def test_the_lock_of_a_killed_capture_is_reported_and_broken_only_on_request(
     path, barrier = tmp_path / "x.zarr", tmp_path / "barrier"
     assert kill_one(path, barrier, 1, 0, random.Random(0)) == 1
     with pytest.raises(StoreLockedError, match=r"was left by process \d+ on .*, which is gone"):
-        made.open_killed(path, "take").__enter__()
-    with made.open_killed(path, "break") as store:
+        process.begin(path, "take").__enter__()
+    with process.begin(path, "break") as store:
         assert store.pending("tiny")
     assert not path.with_name("x.zarr.tiny.lock").exists()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import store_builders as made
 import zarr
 from jaxtyping import TypeCheckError
 
@@ -27,33 +28,12 @@ from iarmem_plugin.errors import (
 )
 from iarmem_plugin.store import store as store_module
 from iarmem_plugin.store.lock import WriteLock
-from iarmem_plugin.store.resume import open_for_capture
+from iarmem_plugin.store.objects import FolderObjects
 from iarmem_plugin.store.store import ActivationStore
 
 
-def begin(place: Any, **changes: Any) -> Any:
-    """Begin or resume a capture of 21 images in slabs of 8."""
-    settings: dict[str, Any] = {
-        "model": "tiny",
-        "layout": made.make_layout(),
-        "images": made.make_images(21),
-        "slab": 8,
-    }
-    return open_for_capture(place, **(settings | changes))
-
-
-def slab(number: int) -> np.ndarray:
-    scores = made.make_scores(21, made.make_layout())
-    return made.as_slab(scores[number * 8 : number * 8 + 8])
-
-
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "x.zarr"
-
-
-@pytest.fixture
-def begun(path: Path) -> ActivationStore:
+def begun(path: Path, begin: Any) -> ActivationStore:
     with begin(path) as store:
         return store
 
@@ -77,7 +57,7 @@ def flushed(monkeypatch: pytest.MonkeyPatch, path: Path) -> list[tuple[Path, boo
 
 
 def test_a_slab_and_its_folders_are_on_disk_before_it_is_marked(
-    begun: ActivationStore, path: Path, flushed: list[tuple[Path, bool]]
+    begun: ActivationStore, path: Path, flushed: list[tuple[Path, bool]], made: Any, slab: Any
 ) -> None:
     begun.put("tiny", 0, slab(0))
     before = {file for file, marked in flushed if not marked}
@@ -88,7 +68,7 @@ def test_a_slab_and_its_folders_are_on_disk_before_it_is_marked(
 
 
 def test_metadata_and_coordinates_are_on_disk_before_a_capture_begins(
-    path: Path, flushed: list[tuple[Path, bool]]
+    path: Path, flushed: list[tuple[Path, bool]], begin: Any
 ) -> None:
     with begin(path):
         pass
@@ -96,10 +76,10 @@ def test_metadata_and_coordinates_are_on_disk_before_a_capture_begins(
 
 
 def test_a_slab_that_is_written_again_and_fails_is_not_marked(
-    begun: ActivationStore, monkeypatch: pytest.MonkeyPatch
+    begun: ActivationStore, monkeypatch: pytest.MonkeyPatch, slab: Any
 ) -> None:
     begun.put("tiny", 0, slab(0))
-    write, written = store_module._ZarrObjects.set_large, []
+    write, written = FolderObjects.put, []
 
     def full(self: Any, key: str, data: np.ndarray) -> None:
         written.append(key)
@@ -107,19 +87,19 @@ def test_a_slab_that_is_written_again_and_fails_is_not_marked(
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
         write(self, key, data)
 
-    monkeypatch.setattr(store_module._ZarrObjects, "set_large", full)
+    monkeypatch.setattr(FolderObjects, "put", full)
     with pytest.raises(DiskFullError, match=r"slab 0 of 'tiny' needs about .* is not marked"):
         begun.put("tiny", 0, slab(1))
     assert begun.pending() == [0, 1, 2]
 
 
-def test_minus_infinity_is_refused(begun: ActivationStore) -> None:
+def test_minus_infinity_is_refused(begun: ActivationStore, slab: Any) -> None:
     with pytest.raises(NonFiniteActivationError, match="image number 0 is -inf"):
         begun.put("tiny", 0, slab(0) - np.float32("inf"))
 
 
 def test_a_layout_that_was_cut_short_is_no_model(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, begin: Any
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -134,68 +114,99 @@ def test_a_layout_that_was_cut_short_is_no_model(
 
 
 def test_a_model_that_another_process_begins_at_the_same_time_stays(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:
     made.fill(path)
-    monkeypatch.setattr(store_module._ZarrObjects, "is_empty", lambda _: True)  # seen before
-    layout, images = made.make_layout(), made.make_images(3)
-    ActivationStore.create(path, model="other", layout=layout, images=images)
+    monkeypatch.setattr(FolderObjects, "is_empty", lambda _: True)  # seen before
+    made.create(path, 3, "other")
     store = ActivationStore.open(path)
     assert store.models == ("other", "tiny")
     store.verify("tiny", deep=True)
 
 
+# --- one model's part of a store
+
+
+def test_metadata_are_read_when_a_model_is_first_asked_for_and_not_at_every_slab(
+    begun: ActivationStore, slab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, asked = FolderObjects.get, []
+
+    def noting(self: FolderObjects, key: str) -> bytes | None:
+        asked.append(key)
+        return read(self, key)
+
+    monkeypatch.setattr(FolderObjects, "get", noting)
+    begun.put("tiny", 0, slab(0))
+    assert "tiny/label/zarr.json" in asked
+    asked.clear()
+    begun.put("tiny", 1, slab(1))
+    assert begun["tiny"].pending() == begun.pending("tiny") == [2]
+    assert asked == []
+    begun.verify("tiny")
+    assert "tiny/label/zarr.json" in asked
+
+
+def test_a_model_of_a_store_that_was_opened_to_read_is_not_written(
+    begun: ActivationStore, slab: Any
+) -> None:
+    group = ActivationStore.open(begun.name)["tiny"]
+    for write in (group.writing, lambda: group.put(0, slab(0)), lambda: group.invalidate(0)):
+        with pytest.raises(InputError, match="was opened to read"):
+            write()
+
+
 # --- resuming
 
 
-def test_a_lost_shard_is_named_before_a_capture_goes_on(begun: ActivationStore, path: Path) -> None:
+def test_a_lost_shard_is_named_before_a_capture_goes_on(
+    begun: ActivationStore, path: Path, begin: Any, slab: Any
+) -> None:
     begun.put("tiny", 0, slab(0))
     (path / "tiny/activation/c/0/1/0/0/0").unlink()
     with pytest.raises(CorruptStoreError, match="block 1, images 0-7"), begin(path):
         pass
 
 
-SETTINGS = (
-    "tokenizer_sha256",
-    "dtype",
-    "autocast",
-    "preprocessing",
-    "augmentation",
-    "views",
-    "seed",
-    "seeds",
-    "batch_size",
-    "torch_threads",
-)
+SETTINGS: dict[str, tuple[Any, Any]] = {
+    **dict.fromkeys(("checkpoint_sha256", "adapter_version", "tokenizer_sha256"), ("a", "b")),
+    "dtype": ("float32", "bfloat16"),
+    "augmentation": ({"crop": 256}, {"crop": 224}),
+    **dict.fromkeys(("views", "seed", "batch_size", "torch_threads"), (1, 2)),
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_another_setting_of_the_capture_is_refused(path: Path, name: str) -> None:
-    with begin(path, attrs={"provenance": {name: 1}}):
+def test_another_setting_of_the_capture_is_refused(path: Path, name: str, begin: Any) -> None:
+    stored, given = SETTINGS[name]
+    with begin(path, **{name: stored}):
         pass
-    with pytest.raises(FingerprintMismatchError, match=f"{name}: 1 in the store, 2 given"):
-        with begin(path, attrs={"provenance": {name: 2}}):
+    message = f"{name}: {json.dumps(stored)} in the store, {json.dumps(given)} given"
+    with pytest.raises(FingerprintMismatchError, match=re.escape(message)):
+        with begin(path, **{name: given}):
             pass
 
 
-@pytest.mark.parametrize("name", ["checkpoint_sha256", "adapter", "adapter_version", "hook_point"])
-def test_another_model_is_refused(path: Path, name: str) -> None:
-    with begin(path, attrs={name: "a"}):
+@pytest.mark.parametrize(("name", "field"), [("adapter", "family"), ("hook_point", "activation")])
+def test_another_model_is_refused(path: Path, name: str, field: str, made: Any, begin: Any) -> None:
+    with begin(path, layout=replace(made.layout(), **{field: "a"})):
         pass
     with pytest.raises(FingerprintMismatchError, match=f'{name}: "a" in the store, "b" given'):
-        with begin(path, attrs={name: "b"}):
+        with begin(path, layout=replace(made.layout(), **{field: "b"})):
             pass
 
 
-def test_other_tokens_of_a_scale_or_other_ids_are_refused(path: Path) -> None:
+def test_other_tokens_of_a_scale_or_other_ids_are_refused(
+    path: Path, made: Any, begin: Any
+) -> None:
     with begin(path):
         pass
-    layout = made.make_layout()
+    layout = made.layout()
     last = replace(layout.scales[-1], tokens=(4, 5, 6, 7, 9))
     with pytest.raises(FingerprintMismatchError, match="scales: "):
         with begin(path, layout=replace(layout, scales=(*layout.scales[:-1], last))):
             pass
-    images = made.make_images(21)
+    images = made.images(21)
     with pytest.raises(FingerprintMismatchError, match="image_ids_sha256"):
         with begin(path, images=replace(images, ids=images.ids + 1)):
             pass
@@ -203,7 +214,7 @@ def test_other_tokens_of_a_scale_or_other_ids_are_refused(path: Path) -> None:
 
 @pytest.mark.parametrize(("done", "fits"), [(0, False), (2, True)])
 def test_room_is_asked_for_what_is_pending_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch, done: int, fits: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, done: int, fits: bool, begin: Any, slab: Any
 ) -> None:
     with begin(path) as store:
         for number in range(done):
@@ -221,7 +232,7 @@ def test_room_is_asked_for_what_is_pending_alone(
 # --- the lock
 
 
-def test_a_refused_writer_sweeps_nothing_up(path: Path) -> None:
+def test_a_refused_writer_sweeps_nothing_up(path: Path, begin: Any) -> None:
     with begin(path):
         half = path / "tiny/activation/c/0/0/0/0/0.0123.partial"
         half.parent.mkdir(parents=True)
@@ -232,7 +243,9 @@ def test_a_refused_writer_sweeps_nothing_up(path: Path) -> None:
             assert half.exists()
 
 
-def test_a_store_is_locked_by_whatever_name_it_is_reached(path: Path, tmp_path: Path) -> None:
+def test_a_store_is_locked_by_whatever_name_it_is_reached(
+    path: Path, tmp_path: Path, begin: Any
+) -> None:
     (tmp_path / "link.zarr").symlink_to(path)
     with begin(path):
         for place in (tmp_path / "link.zarr", f"file://{path}"):
@@ -291,7 +304,7 @@ REFUSED = (InputError, TypeCheckError)  # the gate's shape checks come first
 
 
 @pytest.mark.parametrize("mode", ["w", "a", "w-"])
-def test_a_mode_that_could_delete_is_refused(path: Path, mode: Any) -> None:
+def test_a_mode_that_could_delete_is_refused(path: Path, mode: Any, made: Any) -> None:
     made.fill(path)
     before = made.contents(path)
     with pytest.raises(REFUSED, match=f"'{mode}'"):
@@ -310,25 +323,25 @@ NONSENSE: dict[str, tuple[Callable[[ActivationStore], object], str]] = {
 
 @pytest.mark.parametrize(("call", "message"), NONSENSE.values(), ids=NONSENSE)
 def test_nonsense_is_refused(
-    path: Path, call: Callable[[ActivationStore], object], message: str
+    path: Path, call: Callable[[ActivationStore], object], message: str, made: Any
 ) -> None:
     store, _ = made.fill(path)
     with pytest.raises(REFUSED, match=message):
         call(store)
 
 
-def test_a_lock_that_is_not_known_is_refused(path: Path) -> None:
+def test_a_lock_that_is_not_known_is_refused(path: Path, begin: Any) -> None:
     with pytest.raises(REFUSED, match="'brake'"), begin(path, lock="brake"):
         pass
 
 
 @pytest.mark.parametrize("place", [".", "nowhere://x.zarr"])
-def test_a_place_that_is_none_is_refused(place: str) -> None:
+def test_a_place_that_is_none_is_refused(place: str, begin: Any) -> None:
     with pytest.raises(InputError), begin(place):
         pass
 
 
-def test_a_file_url_is_a_path(path: Path) -> None:
+def test_a_file_url_is_a_path(path: Path, begin: Any, slab: Any) -> None:
     with begin(f"file://{path}") as store:
         store.put("tiny", 0, slab(0))
     assert ActivationStore.open(path).pending() == [1, 2]
@@ -337,7 +350,7 @@ def test_a_file_url_is_a_path(path: Path) -> None:
 # --- what is not captured
 
 
-def test_what_is_not_marked_is_nan_though_it_is_there(path: Path) -> None:
+def test_what_is_not_marked_is_nan_though_it_is_there(path: Path, made: Any) -> None:
     store, _ = made.fill(path)
     (path / "tiny/captured/c/1").unlink()
     kept = store.dataset(partial="keep")["activation"]
@@ -346,7 +359,7 @@ def test_what_is_not_marked_is_nan_though_it_is_there(path: Path) -> None:
     assert np.isnan(kept.isel(block=0, scale=0, neuron=0, image=9))
 
 
-def test_a_chunk_that_is_missing_inside_a_shard_is_found_by_reading(path: Path) -> None:
+def test_a_chunk_that_is_missing_inside_a_shard_is_found_by_reading(path: Path, made: Any) -> None:
     store, _ = made.fill(path)
     array = zarr.open_array(path, path="tiny/activation", mode="r+")
     shard = array[:, 1:2, :, :, 8:16]
@@ -359,7 +372,7 @@ def test_a_chunk_that_is_missing_inside_a_shard_is_found_by_reading(path: Path) 
         store.score()
 
 
-def test_a_folder_in_place_of_a_file_is_none(path: Path) -> None:
+def test_a_folder_in_place_of_a_file_is_none(path: Path, made: Any) -> None:
     made.fill(path)
     (path / "tiny/label/c/0").unlink()
     (path / "tiny/label/c/0").mkdir()

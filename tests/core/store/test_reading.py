@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import store_builders as made
 import xarray as xr
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_builders import BLOCKS, SCALES
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore, WrapperStore
@@ -66,13 +64,11 @@ D30_SCALES, D30_BLOCKS, D30_IMAGES = 10, 2, 512
 
 
 @pytest.fixture(scope="module")
-def d30() -> Counting:
+def d30(made: Any) -> Counting:
     """Two blocks and two slabs of 256 images, as wide as VAR-d30, with values at random places."""
     counting = Counting(MemoryStore())
-    layout = made.make_layout(WIDTH, D30_SCALES, D30_BLOCKS)
-    store = ActivationStore.create(
-        counting, model="d30", layout=layout, images=made.make_images(D30_IMAGES)
-    )
+    shape = {"neurons": WIDTH, "scales": D30_SCALES, "blocks": D30_BLOCKS}
+    store = made.create(counting, D30_IMAGES, "d30", slab=256, **shape)
     slab = np.zeros((1, D30_BLOCKS, D30_SCALES, WIDTH, 256), np.float32)
     slab[..., ::9, ::3] = 1
     for number in range(2):
@@ -132,16 +128,16 @@ def test_streaming_a_store_costs_one_request_a_shard(d30: Counting) -> None:
     assert sum(d30.answers) == sum(int(sizes(d30, 1, j).sum()) + INDEX for j in range(2))
 
 
-def test_files_and_bytes_equal_the_formula(tmp_path: Path) -> None:
+def test_files_and_bytes_equal_the_formula(tmp_path: Path, made: Any) -> None:
     store, _ = made.fill(tmp_path / "x.zarr", count=20, slab=8)  # slabs of 8, 8 and 4
     found = (tmp_path / "x.zarr/tiny/activation/c").rglob("*")
     shards = sorted(file for file in found if file.is_file())
-    assert len(shards) == BLOCKS * 3
-    noise = SCALES * 20 * 8 * 4  # bytes of a shard; random mantissas shrink by a fifth at most
-    index = 16 * SCALES + 4
+    assert len(shards) == made.BLOCKS * 3
+    noise = made.SCALES * 20 * 8 * 4  # bytes of a shard; random mantissas shrink by a fifth at most
+    index = 16 * made.SCALES + 4
     for shard in shards[:2]:
-        assert 0.8 * noise < shard.stat().st_size <= noise + SCALES * (16 + 4) + index
-    assert store.group().stored_bytes() == sum(shard.stat().st_size for shard in shards)
+        assert 0.8 * noise < shard.stat().st_size <= noise + made.SCALES * (16 + 4) + index
+    assert store["tiny"].stored_bytes() == sum(shard.stat().st_size for shard in shards)
 
 
 # --- the same numbers
@@ -155,7 +151,7 @@ def plain_unitmem(scores: np.ndarray) -> np.ndarray:
     return (largest - rest) / total
 
 
-def test_a_store_is_scored_block_by_block_as_by_the_definition(tmp_path: Path) -> None:
+def test_a_store_is_scored_block_by_block_as_by_the_definition(tmp_path: Path, made: Any) -> None:
     store, scores = made.fill(tmp_path / "x.zarr")
     found = store.score("unitmem")
     np.testing.assert_allclose(found, plain_unitmem(scores), rtol=1e-9)
@@ -165,7 +161,7 @@ def test_a_store_is_scored_block_by_block_as_by_the_definition(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("metric", [UnitMem, RandomScore])
-def test_a_store_is_scored_as_its_batches_are(tmp_path: Path, metric: Any) -> None:
+def test_a_store_is_scored_as_its_batches_are(tmp_path: Path, metric: Any, made: Any) -> None:
     store, _ = made.fill(tmp_path / "x.zarr")
     one = metric()
     for batch in store.batches():
@@ -173,16 +169,15 @@ def test_a_store_is_scored_as_its_batches_are(tmp_path: Path, metric: Any) -> No
     xr.testing.assert_identical(store.score(metric), one.compute())
 
 
-@given(st.data())
+@given(data=st.data())
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_slab_size_order_and_number_of_ranks_give_the_whole_reduction(
-    data: st.DataObject,
+    data: st.DataObject, made: Any
 ) -> None:
     count, slab = data.draw(st.integers(2, 13)), data.draw(st.integers(1, 14))
-    layout, images = made.make_layout(5, 1), made.make_images(count)
     draw = np.random.default_rng(data.draw(st.integers(0, 99)))
-    scores = draw.choice(np.array([0, 0.5, 1, 2], "f4"), (count, BLOCKS, 1, 5))  # many ties
-    store = ActivationStore.create({}, model="m", layout=layout, images=images, slab=slab)
+    scores = draw.choice(np.array([0, 0.5, 1, 2], "f4"), (count, made.BLOCKS, 1, 5))  # many ties
+    store = made.create({}, count, "m", neurons=5, scales=1, slab=slab)
     for number in data.draw(st.permutations(store.pending())):
         at = store.images_of("m", number)
         store.put("m", number, made.as_slab(scores[at.start : at.stop]))
@@ -203,13 +198,12 @@ def test_any_slab_size_order_and_number_of_ranks_give_the_whole_reduction(
     [(513, 1, 3, 2), (20, 3, 21, 8), (20, 1, 1, 8), (7, 2, 5, 1), (1, 1, 128, 128)],
 )
 def test_stores_of_any_shape_give_back_what_was_written(
-    tmp_path: Path, neurons: int, scales: int, count: int, slab: int
+    tmp_path: Path, neurons: int, scales: int, count: int, slab: int, made: Any
 ) -> None:
-    layout, images = made.make_layout(neurons, scales), made.make_images(count)
-    scores = made.make_scores(count, layout)
-    store = ActivationStore.create(
-        tmp_path / "x.zarr", model="m", layout=layout, images=images, slab=slab
-    )
+    layout, images = made.layout(neurons, scales), made.images(count)
+    scores = made.scores(count, layout)
+    place = tmp_path / "x.zarr"
+    store = made.create(place, count, "m", neurons=neurons, scales=scales, slab=slab)
     with store.writing("m") as writer:
         for batch in made.batches(scores, images, 4):
             writer.write(batch)
@@ -226,7 +220,9 @@ def test_stores_of_any_shape_give_back_what_was_written(
         {"neuron": xr.DataArray([1, 2], dims="pair"), "image": xr.DataArray([3, 4], dims="pair")},
     ],
 )
-def test_lazy_slices_equal_slices_of_the_whole(tmp_path: Path, key: dict[str, Any]) -> None:
+def test_lazy_slices_equal_slices_of_the_whole(
+    tmp_path: Path, key: dict[str, Any], made: Any
+) -> None:
     store, scores = made.fill(tmp_path / "x.zarr")
     whole = xr.DataArray(made.as_slab(scores), dims=store.activation.dims)
     assert np.array_equal(whole.isel(key), store.activation.isel(key))
@@ -235,17 +231,16 @@ def test_lazy_slices_equal_slices_of_the_whole(tmp_path: Path, key: dict[str, An
 # --- several models
 
 
-def two_models(path: Path) -> tuple[ActivationStore, np.ndarray, np.ndarray]:
+def two_models(path: Path, made: Any) -> tuple[ActivationStore, np.ndarray, np.ndarray]:
     _, narrow = made.fill(path)
-    layout, images = made.make_layout(33, 1), made.make_images(4)
-    wide = made.make_scores(4, layout)
-    store = ActivationStore.create(path, model="wide", layout=layout, images=images)
+    wide = made.scores(4, made.layout(33, 1))
+    store = made.create(path, 4, "wide", neurons=33, scales=1)
     store.put("wide", 0, made.as_slab(wide))
     return store, narrow, wide
 
 
-def test_stacked_models_equal_each_part_and_are_nan_elsewhere(tmp_path: Path) -> None:
-    store, narrow, wide = two_models(tmp_path / "x.zarr")
+def test_stacked_models_equal_each_part_and_are_nan_elsewhere(tmp_path: Path, made: Any) -> None:
+    store, narrow, wide = two_models(tmp_path / "x.zarr", made)
     both = store.stack()
     assert dict(both.sizes) == {"model": 2, "block": 2, "scale": 3, "neuron": 33, "image": 21}
     part = both.sel(model="tiny", neuron=slice(0, 19))
@@ -255,8 +250,8 @@ def test_stacked_models_equal_each_part_and_are_nan_elsewhere(tmp_path: Path) ->
     assert np.isfinite(both).sum() == narrow.size + wide.size
 
 
-def test_a_selection_of_stacked_models_is_all_that_is_read(tmp_path: Path) -> None:
-    store, narrow, wide = two_models(tmp_path / "x.zarr")
+def test_a_selection_of_stacked_models_is_all_that_is_read(tmp_path: Path, made: Any) -> None:
+    store, narrow, wide = two_models(tmp_path / "x.zarr", made)
     both = store.stack(["wide", "tiny"], select={"block": 1, "scale": 0, "neuron": 5})
     assert list(both["model"].to_numpy()) == ["wide", "tiny"]
     assert np.array_equal(narrow[:, 1, 0, 5], both.sel(model="tiny"))
@@ -265,9 +260,8 @@ def test_a_selection_of_stacked_models_is_all_that_is_read(tmp_path: Path) -> No
         store.stack(select={"scale": 2})
 
 
-def test_stacking_more_than_a_selection_is_refused() -> None:
-    layout, images = made.make_layout(10**5, blocks=500), made.make_images(9)
-    store = ActivationStore.create({}, model="m", layout=layout, images=images)
+def test_stacking_more_than_a_selection_is_refused(made: Any) -> None:
+    store = made.create({}, 9, "m", neurons=10**5, blocks=500)
     with pytest.raises(InputError, match="5 GB are selected"):
         store.stack(partial="keep")
 
@@ -289,13 +283,14 @@ def peak_kib(path: Path) -> int:
     return int(done.stdout)
 
 
-def test_the_memory_of_a_reduction_does_not_grow_with_the_images(tmp_path: Path) -> None:
+def test_the_memory_of_a_reduction_does_not_grow_with_the_images(
+    tmp_path: Path, made: Any, slab: Any
+) -> None:
     peaks = []
     for slabs in (4, 40):
-        path, layout = tmp_path / f"{slabs}.zarr", made.make_layout(512, 4)
-        images = made.make_images(128 * slabs)
-        store = ActivationStore.create(path, model="m", layout=layout, images=images, slab=128)
-        slab = np.random.default_rng(0).random((1, BLOCKS, 4, 512, 128), np.float32)
+        path = tmp_path / f"{slabs}.zarr"
+        store = made.create(path, 128 * slabs, "m", neurons=512, scales=4, slab=128)
+        slab = np.random.default_rng(0).random((1, made.BLOCKS, 4, 512, 128), np.float32)
         for number in range(slabs):
             store.put("m", number, slab)
         peaks.append(peak_kib(path))
@@ -303,7 +298,7 @@ def test_the_memory_of_a_reduction_does_not_grow_with_the_images(tmp_path: Path)
     assert peaks[1] - peaks[0] < more / 8
 
 
-def test_a_store_may_be_read_in_several_threads_at_once(tmp_path: Path) -> None:
+def test_a_store_may_be_read_in_several_threads_at_once(tmp_path: Path, made: Any) -> None:
     store, scores = made.fill(tmp_path / "x.zarr")
     activation = store.activation
     with ThreadPoolExecutor(4) as pool:
@@ -330,7 +325,9 @@ SELECTIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("selection", SELECTIONS, ids=str)
-def test_any_selection_is_that_of_numpy(tmp_path: Path, selection: dict[str, Any]) -> None:
+def test_any_selection_is_that_of_numpy(
+    tmp_path: Path, selection: dict[str, Any], made: Any
+) -> None:
     store, scores = made.fill(tmp_path / "x.zarr")
     whole = xr.DataArray(made.as_slab(scores), dims=store.activation.dims)
     assert np.array_equal(store.activation.isel(selection), whole.isel(selection))

@@ -15,10 +15,8 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-import store_builders as made
 from hypothesis import given
 from hypothesis import strategies as st
-from store_builders import BLOCKS, NEURONS, SCALES
 from zarr.storage import MemoryStore, StorePath, WrapperStore
 
 from iarmem_plugin.errors import (
@@ -29,33 +27,9 @@ from iarmem_plugin.errors import (
     InputError,
     StoreLockedError,
 )
-from iarmem_plugin.store.mantissa import round_mantissa
-from iarmem_plugin.store.resume import open_for_capture, require_room
+from iarmem_plugin.store.resume import require_room
+from iarmem_plugin.store.shards import round_mantissa
 from iarmem_plugin.store.store import ActivationStore
-from iarmem_plugin.store.writer import deal
-
-IMAGES = 21
-
-
-def begin(place: Any, **changes: Any) -> Any:
-    """Begin or resume a capture of 21 images in slabs of 8."""
-    settings: dict[str, Any] = {
-        "model": "tiny",
-        "layout": made.make_layout(),
-        "images": made.make_images(IMAGES),
-        "slab": 8,
-    }
-    return open_for_capture(place, **(settings | changes))
-
-
-def slab(number: int) -> np.ndarray:
-    scores = made.make_scores(IMAGES, made.make_layout())
-    return made.as_slab(scores[number * 8 : number * 8 + 8])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "x.zarr"
 
 
 @pytest.fixture
@@ -65,7 +39,7 @@ def memory() -> Iterator[str]:
     fsspec.filesystem("memory").rm("/iarmem-test", recursive=True)
 
 
-def test_a_capture_resumes_where_it_was_ended(path: Path) -> None:
+def test_a_capture_resumes_where_it_was_ended(path: Path, made: Any, begin: Any, slab: Any) -> None:
     with begin(path) as store:
         assert store.pending() == [0, 1, 2]
         store.put("tiny", 1, slab(1))
@@ -74,24 +48,11 @@ def test_a_capture_resumes_where_it_was_ended(path: Path) -> None:
         assert list(store.images_of("tiny", 2)) == list(range(16, 21))
         for number in store.pending():
             store.put("tiny", number, slab(number))
-    whole = made.make_scores(IMAGES, made.make_layout())
+    whole = made.scores(21)
     assert np.array_equal(made.as_slab(whole), ActivationStore.open(path).activation)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_slabs_are_dealt_to_one_process_each(world: int) -> None:
-    pending = [0, 3, 4, 7, 9]
-    dealt = [deal(pending, rank=rank, world=world) for rank in range(world)]
-    assert sorted(slab for share in dealt for slab in share) == pending
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
-
-
-def test_a_rank_outside_the_world_is_refused() -> None:
-    with pytest.raises(InputError, match="rank 2 of 2 was given"):
-        deal([0, 1], rank=2, world=2)
-
-
-def test_writing_a_slab_again_changes_no_byte(path: Path) -> None:
+def test_writing_a_slab_again_changes_no_byte(path: Path, made: Any, begin: Any, slab: Any) -> None:
     with begin(path) as store:
         store.put("tiny", 0, slab(0))
         before = made.contents(path)
@@ -102,34 +63,34 @@ def test_writing_a_slab_again_changes_no_byte(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"attrs": {"provenance": {"seed": 1}}}, "seed: 0 in the store, 1 given"),
+        ({"seed": 1}, "seed: 0 in the store, 1 given"),
         ({"slab": 4}, "slab: 8 in the store, 4 given"),
         ({"keep_bits": 13}, "keep_bits: null in the store, 13 given"),
-        ({"layout": made.make_layout(neurons=24)}, "neurons: 20 in the store, 24 given"),
-        ({"images": made.make_images(20)}, "image_list_sha256: "),
-        ({"attrs": {"checkpoint_sha256": "ab"}}, 'checkpoint_sha256: null in the store, "ab" giv'),
+        ({"neurons": 24}, "neurons: 20 in the store, 24 given"),
+        ({"count": 20}, "image_list_sha256: "),
+        ({"checkpoint_sha256": "ab"}, 'checkpoint_sha256: null in the store, "ab" given'),
     ],
 )
 def test_other_settings_are_refused_and_named(
-    path: Path, changes: dict[str, Any], field: str
+    path: Path, changes: dict[str, Any], field: str, made: Any, begin: Any
 ) -> None:
-    attrs = {"provenance": {"seed": 0, "created_utc": "today"}}
-    with begin(path, attrs=attrs):
+    about: dict[str, Any] = {"seed": 0, "provenance": {"created_utc": "today"}}
+    with begin(path, **about):
         pass
     before = made.contents(path)
     with pytest.raises(FingerprintMismatchError, match=field):
-        begin(path, **({"attrs": attrs} | changes)).__enter__()
+        begin(path, **(about | changes)).__enter__()
     assert before == made.contents(path)
 
 
-def test_what_does_not_change_the_numbers_may_differ(path: Path) -> None:
-    with begin(path, attrs={"provenance": {"seed": 0, "device": "cpu"}}):
+def test_what_does_not_change_the_numbers_may_differ(path: Path, begin: Any) -> None:
+    with begin(path, seed=0, provenance={"device": "cpu"}):
         pass
-    with begin(path, attrs={"provenance": {"seed": 0, "device": "cuda"}}) as store:
+    with begin(path, seed=0, provenance={"device": "cuda"}) as store:
         assert store.pending() == [0, 1, 2]
 
 
-def test_a_second_writer_is_refused(path: Path) -> None:
+def test_a_second_writer_is_refused(path: Path, begin: Any) -> None:
     with begin(path):
         with pytest.raises(StoreLockedError, match=f"process {os.getpid()} on .*, since 2"):
             begin(path).__enter__()
@@ -139,7 +100,7 @@ def test_a_second_writer_is_refused(path: Path) -> None:
         pass
 
 
-def test_another_process_waits_for_the_one_that_lays_out(path: Path) -> None:
+def test_another_process_waits_for_the_one_that_lays_out(path: Path, begin: Any) -> None:
     def later() -> None:
         with begin(path):
             laid_out.set()
@@ -166,7 +127,7 @@ def leave_lock(path: Path, **owner: Any) -> None:
     [({}, "which is gone"), ({"host": "elsewhere"}, "runs on another host, if it still runs")],
 )
 def test_a_stale_lock_is_reported_and_removed_only_on_request(
-    path: Path, owner: dict[str, str], state: str
+    path: Path, owner: dict[str, str], state: str, begin: Any
 ) -> None:
     leave_lock(path, **owner)
     with pytest.raises(StoreLockedError, match=state):
@@ -175,13 +136,13 @@ def test_a_stale_lock_is_reported_and_removed_only_on_request(
         assert store.pending()
 
 
-def test_a_lock_that_was_cut_short_is_reported(path: Path) -> None:
+def test_a_lock_that_was_cut_short_is_reported(path: Path, begin: Any) -> None:
     path.with_name("x.zarr.tiny.lock").write_text("")
     with pytest.raises(StoreLockedError, match="process 0 on unknown"):
         begin(path).__enter__()
 
 
-def test_what_a_killed_writer_left_is_swept_up(path: Path) -> None:
+def test_what_a_killed_writer_left_is_swept_up(path: Path, begin: Any, slab: Any) -> None:
     with begin(path) as store:
         store.put("tiny", 0, slab(0))
     litter = path / "tiny/activation/c/0/0/0/0/1.0123.partial"
@@ -192,7 +153,7 @@ def test_what_a_killed_writer_left_is_swept_up(path: Path) -> None:
         assert not litter.exists()
 
 
-def test_a_creation_that_was_cut_short_is_begun_again(path: Path) -> None:
+def test_a_creation_that_was_cut_short_is_begun_again(path: Path, begin: Any) -> None:
     with begin(path):
         pass
     file = path / "tiny/zarr.json"
@@ -202,7 +163,7 @@ def test_a_creation_that_was_cut_short_is_begun_again(path: Path) -> None:
         assert store.pending() == [0, 1, 2]
 
 
-def test_readers_do_not_meet_the_lock(path: Path) -> None:
+def test_readers_do_not_meet_the_lock(path: Path, begin: Any, slab: Any) -> None:
     with begin(path) as store:
         store.put("tiny", 0, slab(0))
         data = ActivationStore.open(path).dataset(partial="drop")
@@ -212,7 +173,9 @@ def test_readers_do_not_meet_the_lock(path: Path) -> None:
 # --- the background thread
 
 
-def test_a_slab_is_written_in_the_background_and_is_there_afterwards(path: Path) -> None:
+def test_a_slab_is_written_in_the_background_and_is_there_afterwards(
+    path: Path, begin: Any, slab: Any
+) -> None:
     with begin(path) as store:
         with store.writing("tiny") as writer:
             for number in store.pending():
@@ -220,7 +183,9 @@ def test_a_slab_is_written_in_the_background_and_is_there_afterwards(path: Path)
         assert store.pending() == []
 
 
-def test_an_error_of_the_thread_is_raised_by_the_next_call(path: Path) -> None:
+def test_an_error_of_the_thread_is_raised_by_the_next_call(
+    path: Path, begin: Any, slab: Any
+) -> None:
     with begin(path) as store:
         writer = store.writing("tiny")
         writer.put(0, slab(0) * np.float32("nan"))
@@ -231,13 +196,15 @@ def test_an_error_of_the_thread_is_raised_by_the_next_call(path: Path) -> None:
         assert store.pending() == [0, 1, 2]
 
 
-def test_an_exception_of_the_caller_leaves_whole_slabs_alone(path: Path) -> None:
+def test_an_exception_of_the_caller_leaves_whole_slabs_alone(
+    path: Path, made: Any, begin: Any, slab: Any
+) -> None:
     with begin(path) as store:
         with pytest.raises(KeyboardInterrupt), store.writing("tiny") as writer:
             writer.put(0, slab(0))
             for batch in made.batches(
-                np.ones((3, BLOCKS, SCALES, NEURONS), "f4"),
-                made.make_images(IMAGES).subset(range(8, 11)),
+                np.ones((3, made.BLOCKS, made.SCALES, made.NEURONS), "f4"),
+                made.images(21).subset(range(8, 11)),
                 3,
             ):
                 writer.write(batch)  # part of slab 1
@@ -246,9 +213,11 @@ def test_an_exception_of_the_caller_leaves_whole_slabs_alone(path: Path) -> None
         store.verify(deep=True)
 
 
-def test_a_slab_that_is_not_filled_is_reported_and_not_written(path: Path) -> None:
-    images = made.make_images(IMAGES)
-    scores = made.make_scores(IMAGES, made.make_layout())
+def test_a_slab_that_is_not_filled_is_reported_and_not_written(
+    path: Path, made: Any, begin: Any
+) -> None:
+    images = made.images(21)
+    scores = made.scores(21)
     with begin(path) as store:
         with pytest.raises(IncompleteCaptureError, match="6 images of 1 slabs"):
             with store.writing("tiny") as writer:
@@ -275,7 +244,7 @@ def test_rounding_errs_by_less_than_half_a_step_and_once_only(value: float, bits
     assert np.array_equal(rounded, round_mantissa(rounded, bits))
 
 
-def test_a_store_may_keep_fewer_bits_and_says_so(path: Path) -> None:
+def test_a_store_may_keep_fewer_bits_and_says_so(path: Path, begin: Any, slab: Any) -> None:
     with begin(path, keep_bits=5) as store:
         store.put("tiny", 0, slab(0))
         kept = store.dataset(partial="drop")
@@ -284,7 +253,7 @@ def test_a_store_may_keep_fewer_bits_and_says_so(path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [0, 24])
-def test_bits_that_a_float_does_not_have_are_refused(path: Path, bits: int) -> None:
+def test_bits_that_a_float_does_not_have_are_refused(path: Path, bits: int, begin: Any) -> None:
     with pytest.raises(InputError, match=f"keep_bits is {bits}"):
         begin(path, keep_bits=bits).__enter__()
     assert not path.exists()
@@ -293,9 +262,11 @@ def test_bits_that_a_float_does_not_have_are_refused(path: Path, bits: int) -> N
 # --- room on the disk
 
 
-def test_a_capture_that_does_not_fit_on_the_disk_is_not_begun(path: Path) -> None:
+def test_a_capture_that_does_not_fit_on_the_disk_is_not_begun(
+    path: Path, made: Any, begin: Any
+) -> None:
     with pytest.raises(DiskFullError, match=r"need about .* GB, and .* GB are free"):
-        begin(path, layout=made.make_layout(neurons=10**14)).__enter__()
+        begin(path, neurons=10**14).__enter__()
     assert not path.exists()
 
 
@@ -320,8 +291,8 @@ class Full(WrapperStore[MemoryStore]):
         await self._store.set(key, value)
 
 
-@pytest.mark.parametrize("room", [1, made.BLOCKS])  # the second leaves none for the marker
-def test_a_disk_that_fills_up_leaves_the_slab_unmarked(room: int) -> None:
+@pytest.mark.parametrize("room", [1, 2])  # the second leaves none for the marker
+def test_a_disk_that_fills_up_leaves_the_slab_unmarked(room: int, begin: Any, slab: Any) -> None:
     Full.room = room
     with begin(Full(MemoryStore())) as store:
         with pytest.raises(OSError, match=r"slab 0 of 'tiny' needs about .* GB") as caught:
@@ -341,7 +312,7 @@ def obstore_memory() -> Any:
     return ObjectStore(Bucket())
 
 
-def roundtrip(place: Any) -> None:
+def roundtrip(place: Any, begin: Any, slab: Any) -> None:
     with begin(place) as store:
         for number in (0, 1):
             store.put("tiny", number, slab(number))
@@ -357,28 +328,28 @@ def roundtrip(place: Any) -> None:
     assert np.array_equal(slab(1), store.activation[..., 8:16])
 
 
-def test_a_store_may_lie_in_any_file_system_of_fsspec(memory: str) -> None:
-    roundtrip(memory)
+def test_a_store_may_lie_in_any_file_system_of_fsspec(memory: str, begin: Any, slab: Any) -> None:
+    roundtrip(memory, begin, slab)
 
 
-def test_a_store_may_be_any_of_zarr() -> None:
-    roundtrip(MemoryStore())
+def test_a_store_may_be_any_of_zarr(begin: Any, slab: Any) -> None:
+    roundtrip(MemoryStore(), begin, slab)
 
 
-def test_a_store_may_be_a_dictionary() -> None:
-    roundtrip({})
+def test_a_store_may_be_a_dictionary(begin: Any, slab: Any) -> None:
+    roundtrip({}, begin, slab)
 
 
-def test_a_store_may_lie_in_an_object_store() -> None:
+def test_a_store_may_lie_in_an_object_store(begin: Any, slab: Any) -> None:
     pytest.importorskip("obstore", reason="obstore is not installed: install iarmem[test]")
-    roundtrip(obstore_memory())
+    roundtrip(obstore_memory(), begin, slab)
 
 
-def test_a_store_may_be_a_mapping_of_fsspec(memory: str) -> None:
-    roundtrip(fsspec.get_mapper(memory))
+def test_a_store_may_be_a_mapping_of_fsspec(memory: str, begin: Any, slab: Any) -> None:
+    roundtrip(fsspec.get_mapper(memory), begin, slab)
 
 
-def test_what_is_no_place_is_refused() -> None:
-    with pytest.raises(InputError, match="is no place for a store"):
+def test_what_is_no_place_is_refused(begin: Any, slab: Any) -> None:
+    with pytest.raises(InputError, match="is not a place for a store"):
         ActivationStore.open(StorePath(MemoryStore(), "inside"))
-    roundtrip(StorePath(MemoryStore()))
+    roundtrip(StorePath(MemoryStore()), begin, slab)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import store_builders as made
 import zarr
 
-from iarmem_plugin.store.objects import FilePieces
+from iarmem_plugin.store.objects import FileRanges
 from iarmem_plugin.store.shards import DAMAGE, ShardCodec
 from iarmem_plugin.store.store import ActivationStore
 
@@ -23,12 +23,11 @@ def random(*shape: int) -> np.ndarray:
 
 
 @pytest.fixture(params=SHAPES, ids=str)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[ActivationStore, np.ndarray]:
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, made: Any
+) -> tuple[ActivationStore, np.ndarray]:
     neurons, images, slab = request.param
-    layout = made.make_layout(neurons)
-    store = ActivationStore.create(
-        tmp_path / "x.zarr", model="m", layout=layout, images=made.make_images(images), slab=slab
-    )
+    store = made.create(tmp_path / "x.zarr", images, "m", neurons=neurons, slab=slab)
     return store, random(1, made.BLOCKS, made.SCALES, neurons, images)
 
 
@@ -38,7 +37,7 @@ def plain(store: ActivationStore) -> zarr.Array:
 
 def test_zarr_reads_what_is_written(store: tuple[ActivationStore, np.ndarray]) -> None:
     written, values = store
-    for slab in written.group().slabs:
+    for slab in written["m"].slabs:
         images = written.images_of("m", slab)
         written.put("m", slab, np.ascontiguousarray(values[..., images.start : images.stop]))
     assert np.array_equal(plain(written)[:], values)
@@ -54,12 +53,12 @@ def test_what_zarr_writes_is_read(store: tuple[ActivationStore, np.ndarray]) -> 
     assert np.array_equal(opened.activation.isel(model=0, block=[1, 0]), values[0, [1, 0]])
 
 
-def test_a_shard_is_as_large_as_zarr_writes_it(tmp_path: Path) -> None:
+def test_a_shard_is_as_large_as_zarr_writes_it(tmp_path: Path, made: Any) -> None:
     store, _ = made.fill(tmp_path / "x.zarr", neurons=1000)
-    before = store.group().stored_bytes()
+    before = store["tiny"].stored_bytes()
     array = zarr.open_array(store.name, path="tiny/activation", mode="r+")
     array[:] = array[:]
-    assert store.group().stored_bytes() == before
+    assert store["tiny"].stored_bytes() == before
 
 
 def test_the_same_values_are_the_same_bytes() -> None:
@@ -82,18 +81,18 @@ def test_every_cut_and_every_flipped_byte_is_an_error(images: int) -> None:
             codec.decode(flipped, found)
 
 
-def test_pieces_of_a_file_are_its_bytes(tmp_path: Path) -> None:
+def test_ranges_of_a_file_are_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(range(100)))
     with FileIO(tmp_path / "file") as file:
-        pieces = FilePieces(file)
-        assert pieces.size == 100
-        assert pieces[90:].tobytes() == bytes(range(90, 100))
-        assert pieces[-3:].tobytes() == bytes(range(97, 100))
-        assert pieces[5:50].tobytes() == bytes(range(5, 50))
-        assert pieces[50:5].size == 0
+        ranges = FileRanges(file)
+        assert ranges.size == 100
+        assert ranges[90:].tobytes() == bytes(range(90, 100))
+        assert ranges[-3:].tobytes() == bytes(range(97, 100))
+        assert ranges[5:50].tobytes() == bytes(range(5, 50))
+        assert ranges[50:5].size == 0
         (tmp_path / "file").write_bytes(b"short")
         with pytest.raises(ValueError, match="became shorter"):
-            pieces[2:20]
+            ranges[2:20]
 
 
 def test_a_chunk_that_is_absent_is_nan() -> None:

@@ -1,0 +1,96 @@
+"""Stages: a folder of finished pieces of a long job, so that a killed one goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import write_whole
+from iarmem_plugin.fingerprint import canonical_json, require_same
+
+_SUFFIX = ".nc"
+_DIGEST_SIZE = hashlib.sha256().digest_size  # netCDF has no checksum of its own
+
+
+class Stages:
+    """A folder with a file for each finished piece of a job, by key.
+
+    A file is whole or absent. It is netCDF, followed by its SHA-256, and carries the settings with
+    which it was made: it is read only for a job with the same ones.
+    Nothing is touched before something is saved.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Name the folder and the settings.
+
+        Args:
+            folder: folder that holds nothing else.
+            settings: whatever changes the results.
+
+        Raises:
+            InputError: a setting is not a JSON value.
+        """
+        self.folder, self._settings = folder, settings
+        self._text = canonical_json(settings)
+
+    def finished(self) -> list[str]:
+        """Return the keys of the pieces that were saved, sorted."""
+        files = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(file.stem for file in files if file.suffix == _SUFFIX)
+
+    def load(self, key: str) -> xr.DataTree:
+        """Return a piece as it was saved.
+
+        Raises:
+            InputError: the file cannot be read.
+            FingerprintMismatchError: it was made with other settings; the message names them.
+        """
+        try:
+            tree = self._read(key)
+            settings = json.loads(tree.attrs.pop("settings"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._file(key)} cannot be read ({error}); start anew with --restart, or "
+                "delete it to do its part again"
+            ) from error
+        require_same(
+            settings,
+            self._settings,
+            place=f"the unfinished run in {self.folder}",
+            where="there",
+            cure="start anew with --restart",
+        )
+        return tree
+
+    def save(self, key: str, tree: xr.DataTree) -> None:
+        """Write a piece, or replace it, as a whole or not at all.
+
+        Args:
+            key: name of the piece; letters, digits, dots, dashes and underscores.
+            tree: its datasets; a dataset alone is ``xr.DataTree(dataset)``.
+
+        Raises:
+            DiskFullError: there is no room; what was saved before stays.
+        """
+        stamped = tree.copy()
+        stamped.attrs["settings"] = self._text
+        content = bytes(stamped.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
+        write_whole(self._file(key), content + hashlib.sha256(content).digest())
+
+    def _read(self, key: str) -> xr.DataTree:
+        data = self._file(key).read_bytes()
+        content, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its checksum does not fit")
+        with xr.open_datatree(BytesIO(content), engine="h5netcdf") as tree:
+            return tree.load()
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
