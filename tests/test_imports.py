@@ -37,6 +37,7 @@ ROOMS = (
     {"stages"},
     {"files"},
     {"fingerprint"},
+    {"progress"},
     {"typing"},
     {"errors"},
 )

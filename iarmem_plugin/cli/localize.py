@@ -56,7 +56,7 @@ class _Job:
     pictures: _Pictures
     metrics: tuple[str, ...]
     bands: Mapping[str, tuple[int, ...]]
-    capture: Mapping[str, int]
+    capture: Mapping[str, Any]
     kept: Mapping[str, Any] | None
     out: Path
 
