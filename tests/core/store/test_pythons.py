@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import store_builders as made
 import zarr
 from zarr.abc.store import RangeByteRequest
 from zarr.storage import MemoryStore
@@ -23,7 +22,7 @@ from iarmem_plugin.errors import InputError
 SCRIPT = Path(__file__).parent / "other_python.py"
 OTHER = os.environ.get("IARMEM_OTHER_PYTHON", "")
 FUSED = {"codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline"}
-mine = runpy.run_path(str(SCRIPT))
+MINE = runpy.run_path(str(SCRIPT))
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def pictures(tmp_path: Path) -> Path:
 def captured(python: str, store: Path, pictures: Path) -> dict[str, str]:
     """Capture in this process, or in another Python; see `other_python.capture`."""
     if python == sys.executable:
-        result: dict[str, str] = mine["capture"](store, pictures)
+        result: dict[str, str] = MINE["capture"](store, pictures)
         return result
     done = subprocess.run(
         [python, SCRIPT, store, pictures],
@@ -57,17 +56,17 @@ def captured(python: str, store: Path, pictures: Path) -> dict[str, str]:
     ("first", "then"), [(sys.executable, OTHER), (OTHER, sys.executable)], ids=["to", "from"]
 )
 def test_a_store_is_read_and_resumed_by_another_python(
-    tmp_path: Path, pictures: Path, first: str, then: str
+    tmp_path: Path, pictures: Path, made: Any, first: str, then: str
 ) -> None:
     path = tmp_path / "x.zarr"
     begun = captured(first, path, pictures)
-    assert begun["after"] == mine["digest"](path)
+    assert begun["after"] == MINE["digest"](path)
     whole = ActivationStore.open(path).activation.load()
-    ActivationStore.open(path, "r+").invalidate(mine["MODEL"], 1)
-    files, lacking = made.contents(path), mine["digest"](path)
+    ActivationStore.open(path, "r+").invalidate(MINE["MODEL"], 1)
+    files, lacking = made.contents(path), MINE["digest"](path)
     resumed = captured(then, path, pictures)
     assert resumed["before"] == lacking
-    assert resumed["after"] == mine["digest"](path)
+    assert resumed["after"] == MINE["digest"](path)
     now = made.contents(path)
     assert {name: now[name] for name in files if "captured" not in name} == {
         name: data for name, data in files.items() if "captured" not in name
@@ -78,7 +77,7 @@ def test_a_store_is_read_and_resumed_by_another_python(
     assert kept.identical(whole.isel(image=[0, 1, 4]))
 
 
-def test_zarrs_fused_pipeline_is_refused(tmp_path: Path) -> None:
+def test_zarrs_fused_pipeline_is_refused(tmp_path: Path, made: Any) -> None:
     store, scores = made.fill(tmp_path / "x.zarr")
     lazy = store.activation
     with zarr.config.set(FUSED):
@@ -109,9 +108,9 @@ class Torn(MemoryStore):
         return await super().get(key, prototype, byte_range)
 
 
-def test_a_request_that_fails_is_the_error_that_it_is() -> None:
+def test_a_request_that_fails_is_the_error_that_it_is(made: Any) -> None:
     place = Torn()
-    made.fill(place)  # type: ignore[arg-type]  # a store of zarr is a place, too
+    made.fill(place)
     lazy = ActivationStore.open(place).activation
     with pytest.raises(OSError, match="the connection is gone"):
         lazy.sel(block=0, scale=1).load()
