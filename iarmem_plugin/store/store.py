@@ -121,6 +121,7 @@ class ActivationStore:
             UnknownModelError: the store does not hold the model.
             CorruptStoreError: naming the array that is missing or unreadable.
         """
+        refuse_fused_pipeline()  # it may have been switched on since
         name = self._named(model)
         if name not in self._groups:
             self._groups[name] = self._opened(model)
