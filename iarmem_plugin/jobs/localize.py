@@ -164,7 +164,8 @@ def _provenance(model: ImageARModel, images: Images, options: CaptureOptions) ->
 
 
 def _augmentation(model: ImageARModel, options: CaptureOptions) -> Augmentation:
-    return options.augmentation or model.adapter.variant.views
+    given = options.augmentation
+    return model.adapter.variant.views if given is None else given
 
 
 def _capture(
