@@ -9,7 +9,7 @@ from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 
-from .variants import variants
+from .variants import ATTACK_SCALES, variants
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +51,7 @@ def own_variant(network: nn.Module, config: VARConfig, side: int) -> Variant:
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         resolution=side,
         views=Views(crop=side, resize=round(1.125 * side)),
-        prefix_tokens=config.ends[min(4, len(config.ends)) - 1],
+        prefix_tokens=config.ends[min(ATTACK_SCALES, len(config.ends)) - 1],
         num_classes=config.num_classes,
         files=(),
         source="the user's own",
