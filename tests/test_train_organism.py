@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import runpy
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,14 +15,8 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "train_organism.py"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_organism", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_organism"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def script() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="train_organism"))
 
 
 # The last PSNR in dB and the last loss that a short run must reach. Untrained: about 10 dB and
@@ -33,7 +26,7 @@ REACHED = {"var": (12.0, 4.6), "rar": (12.5, 3.5)}
 
 @pytest.mark.parametrize("family", ["var", pytest.param("rar", marks=pytest.mark.slow)])
 def test_a_short_training_learns_and_is_saved_whole(
-    script: ModuleType, tmp_path: Path, family: str
+    script: SimpleNamespace, tmp_path: Path, family: str
 ) -> None:
     with np.load(script.PICTURES, allow_pickle=False) as data:
         images, labels = data["images"][:700], data["labels"][:700]
