@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import xarray as xr
 
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.jobs.localize import localize
@@ -18,4 +19,4 @@ def model(adapter: Adapter) -> ImageARModel:
 
 @pytest.fixture
 def scores(model: ImageARModel, pictures: Images) -> xr.Dataset:
-    return localize(model, pictures, views=2)
+    return localize(model, pictures, options=CaptureOptions(views=2))

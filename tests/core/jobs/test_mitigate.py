@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
