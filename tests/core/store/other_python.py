@@ -20,7 +20,7 @@ def capture(store: Path, pictures: Path) -> dict[str, str]:
     """Begin or resume a store of 2 slabs and a half; return digests from before and after."""
     before = digest(store) if store.exists() else ""
     files = ["--images", str(pictures), "--out", f"{store}-out", "--store", str(store)]
-    app(["localize", MODEL, *files, "--views", "2", "--slab", "2", "--json"], standalone_mode=False)
+    app(["localize", MODEL, *files, "--views", "1", "--slab", "2", "--json"], standalone_mode=False)
     return {"python": sys.version, "before": before, "after": digest(store)}
 
 
