@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from iarmem_plugin.jobs.scores import load_scores
 from iarmem_plugin.store.store import ActivationStore
 
 IMAGES, SLAB = 13, 2
+SCRIPT = Path(__file__).with_name("ended_process.py")
 ENVIRONMENT = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -36,10 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(folder: Path, out: str, *options: str, world: int) -> list[str]:
+def command(
+    folder: Path,
+    out: str,
+    *options: str,
+    world: int,
+    program: Sequence[str] = ("-m", "iarmem_plugin"),
+) -> list[str]:
     ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     launch = ranks if world > 1 else []
-    job = ["-m", "iarmem_plugin", "localize", "var-organism", "--images", str(folder / "images")]
+    job = [*program, "localize", "var-organism", "--images", str(folder / "images")]
     settings = ["--views", "2", "--batch-size", "2", "--slab", str(SLAB), "--json"]
     metrics = ["--metric", "unitmem", "--metric", "mean-activation"]
     place = ["--out", str(folder / out)]
@@ -69,37 +75,32 @@ def alone(folder: Path) -> Path:
     return folder
 
 
-def ended(arguments: list[str], files: Callable[[], int], count: int, by: signal.Signals) -> int:
-    """Start a run, end all its processes once there are so many files; return its exit status."""
-    job = subprocess.Popen(
-        arguments,
+def ended(folder: Path, out: str, *options: str, world: int, at: tuple[str, ...]) -> int:
+    """Run until something is in place, see ``ended_process.py``; return the exit status."""
+    job = subprocess.run(
+        command(folder, out, *options, world=world, program=[str(SCRIPT), *at]),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        check=False,
         env=ENVIRONMENT,
         start_new_session=True,
+        timeout=600,
     )
-    try:
-        until = time.monotonic() + 500
-        while job.poll() is None and time.monotonic() < until:
-            if files() >= count:
-                break
-            time.sleep(0.005)
-    finally:
-        os.killpg(job.pid, by)
-        status = job.wait()
-    return status
+    return job.returncode
 
 
-def marked(store: Path) -> int:
-    return len(list(store.glob("var-organism/captured/c/*")))
+def marked(store: Path, count: int, by: signal.Signals) -> tuple[str, ...]:
+    """Say that a run is to be ended once a store has so many marks of captured slabs."""
+    return str(store / "var-organism"), "captured/c/*", str(count), str(by.value)
 
 
 def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits(
     alone: Path,
 ) -> None:
     store = alone / "killed.zarr"
-    arguments = command(alone, "killed", "--store", str(store), world=1)
-    assert ended(arguments, lambda: marked(store), 2, signal.SIGKILL) == -signal.SIGKILL
+    at = marked(store, 2, signal.SIGKILL)
+    status = ended(alone, "killed", "--store", str(store), world=1, at=at)
+    assert status == -signal.SIGKILL
     assert 2 <= 7 - len(ActivationStore.open(store).pending()) < 7
     done = run(alone, "killed", "--store", str(store), "--break-lock", world=2)
     assert done.returncode == 0, done.stderr
@@ -121,8 +122,8 @@ def test_three_processes_write_the_store_of_one(alone: Path) -> None:
 def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(alone: Path) -> None:
     out = alone / "streamed"
     progress = out / "progress"
-    arguments = command(alone, "streamed", world=2)
-    status = ended(arguments, lambda: len(list(progress.glob("*.nc"))), 2, signal.SIGKILL)
+    at = (str(progress), "rank-*.nc", "2", str(signal.SIGKILL.value))
+    status = ended(alone, "streamed", world=2, at=at)
     assert status == -signal.SIGKILL
     assert {file.name for file in progress.glob("*.nc")} == {"rank-0.nc", "rank-1.nc"}
     done = run(alone, "streamed", world=1)
@@ -135,8 +136,9 @@ def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(al
 
 def test_a_run_that_a_scheduler_ends_gives_its_lock_back(alone: Path) -> None:
     store = alone / "ended.zarr"
-    arguments = command(alone, "ended", "--store", str(store), world=1)
-    assert ended(arguments, lambda: marked(store), 1, signal.SIGTERM) == 128 + signal.SIGTERM
+    at = marked(store, 1, signal.SIGTERM)
+    status = ended(alone, "ended", "--store", str(store), world=1, at=at)
+    assert status == 128 + signal.SIGTERM
     assert not store.with_name("ended.zarr.var-organism.lock").exists()
     done = run(alone, "ended", "--store", str(store), world=1)
     assert done.returncode == 0, done.stderr

@@ -233,8 +233,8 @@ def test_memory_does_not_grow_with_the_number_of_slabs(tmp_path: Path) -> None:
         return largest
 
     peak(1)  # what is made once, such as caches, is made now
-    more = 36 * 2 * 512 * 128 * 4  # bytes of 36 slabs
-    assert peak(40) - peak(4) < more / 8
+    more = 12 * 2 * 512 * 128 * 4  # bytes of 12 slabs
+    assert peak(16) - peak(4) < more / 8
 
 
 def test_a_store_has_as_many_objects_as_the_page_says(tmp_path: Path) -> None:
