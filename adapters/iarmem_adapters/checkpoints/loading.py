@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iarmem_adapters.layers.undrawn import undrawn
 from iarmem_adapters.organisms import weight_files
 from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.models.hub import named_files
@@ -130,7 +131,7 @@ def _transformer(
     if asked is not None:
         released = {known: family.configs(known)[0] for known in family.variants()}
         check_sizes(config, asked, path=path, name=name, family=family.name, released=released)
-    with torch.device("meta"):
+    with undrawn():
         network = blueprint.build(config)
     load_strictly(network, state, path=path, what=name, device=device, dtype=dtype)
     return network.eval(), place
@@ -146,7 +147,7 @@ def _tokenizer(
     check_codes(found, transformer, family.shared, path=path, what=what)
     config = found if asked is None else asked
     family.adapt(state, config)
-    with torch.device("meta"):
+    with undrawn():
         tokenizer = blueprint.build(config)
     load_strictly(tokenizer, state, path=path, what=what, device=device, dtype=torch.float32)
     return tokenizer.eval(), place

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iarmem_adapters.layers.undrawn import undrawn
 from iarmem_adapters.official import (
     check_attribute,
     check_devices,
@@ -69,7 +70,7 @@ def check_transformer(network: Any) -> RARConfig:
     for index, block in enumerate(network.blocks):
         require_parts(block, BLOCK_DRIVEN, where=f"blocks.{index}")
     config = read_sizes(transformer_sizes, network, "RAR")
-    with torch.device("meta"):
+    with undrawn():
         plain = RARTransformer(config).state_dict()
     compare_entries(network, plain, "RAR")
     check_order(network)
@@ -117,7 +118,7 @@ def check_tokenizer(network: Any, config: RARConfig, tokenizer: Any) -> None:
             f"{', '.join(TOKENIZER_PARTS)} and the methods encode and decode"
         )
     sizes = read_sizes(tokenizer_sizes, tokenizer, "RAR tokenizer")
-    with torch.device("meta"):
+    with undrawn():
         plain = MaskGITVQGAN(sizes).state_dict()
     compare_entries(tokenizer, plain, "RAR's tokenizer")
     check_dtype(tokenizer, "RAR's tokenizer", "call .float() on it; other precisions change tokens")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iarmem_adapters.layers.undrawn import undrawn
 from iarmem_adapters.official import (
     check_attribute,
     check_devices,
@@ -71,10 +72,10 @@ def check_transformer(network: Any) -> VARConfig:
         require_parts(block, BLOCK_DRIVEN, where=f"blocks.{index}")
         check_attribute(block, "attn.attn_l2_norm", True, BUILDER, where=f"blocks.{index}")
     config = read_sizes(transformer_sizes, network, "VAR")
-    with torch.device("meta"):
+    with undrawn():
         plain = VARTransformer(config).state_dict()
     compare_entries(network, plain, "VAR")
-    mask = block_causal(network.lvl_1L.cpu())
+    mask = block_causal(network.lvl_1L[0].tolist())
     check_mask(network, "attn_bias_for_masking", mask, "load the released weights into it")
     check_dtype(network, "the official VAR", "call .float(), and use torch.autocast for speed")
     check_attribute(network, "patch_nums", config.patch_nums, "set it as lvl_1L says", tuple)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -83,7 +84,7 @@ class VARTransformer(nn.Module):
         self.lvl_1L: Tensor
         self.register_buffer("lvl_1L", torch.tensor([levels]))
         self.attn_bias_for_masking: Tensor
-        self.register_buffer("attn_bias_for_masking", block_causal(self.lvl_1L))
+        self.register_buffer("attn_bias_for_masking", block_causal(levels))
         self.word_embed = nn.Linear(config.code_width, width)
         self.class_emb = nn.Embedding(config.num_classes + 1, width)
         self.lvl_embed = nn.Embedding(scales, width)
@@ -163,10 +164,15 @@ class VARTransformer(nn.Module):
         return out.float()
 
 
-def block_causal(levels: Tensor) -> Tensor:
-    """Return [1, 1, token, token]: 0 where the key's scale is not later than the query's."""
-    later = levels[0, :, None] < levels[0, None, :]
-    return torch.zeros(later.shape).masked_fill(later, -math.inf)[None, None]
+def block_causal(levels: Sequence[int]) -> Float[Tensor, "1 1 token token"]:
+    """Return 0 where the key's scale is not later than the query's, and minus infinity elsewhere.
+
+    Args:
+        levels: scale of each token.
+    """
+    scale = np.asarray(levels)  # torch's comparison of meta tensors imports its compiler, for 2 s
+    later = scale[:, None] < scale[None, :]
+    return torch.tensor(np.where(later, -math.inf, 0.0).astype(np.float32))[None, None]
 
 
 def _check(config: VARConfig) -> None:
