@@ -36,6 +36,8 @@ ROOMS = (
     {"data"},
     {"stages"},
     {"files"},
+    {"untrusted"},
+    {"text"},
     {"fingerprint"},
     {"progress"},
     {"typing"},
