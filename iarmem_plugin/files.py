@@ -9,53 +9,76 @@ whole. After it, whoever reads or writes the folder next finishes what a killed 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from iarmem_plugin.disk import DISK_FULL_ERRNOS as DISK_FULL_ERRNOS
+from iarmem_plugin.disk import (
+    TEMPORARY,
+    Content,
+    locked,
+    named_errors,
+    new_name,
+    put,
+    try_to_write,
+)
+from iarmem_plugin.disk import fsync as fsync
 from iarmem_plugin.errors import DiskFullError, InputError
 from iarmem_plugin.untrusted import parse_json, read_small
 
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 JOURNAL = ".iarmem-journal"
-_TEMPORARY = re.compile(r"\.iarmem-[0-9a-f]{16}\.partial")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-_LOCK_SECONDS = 60
-
-Content = bytes | bytearray | memoryview
+_LONGEST_NAME = 255  # bytes, on every file system of today
+_YOUNG_SECONDS = 24 * 60 * 60
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a path that cannot be made, by trying it: a file is made beside it, and deleted.
+    """Refuse a path that cannot be made, by trying it: a file is made beside it, and let go.
 
     Raises:
         InputError: it is a URL, one of its parents is a file, or may not be written to, or its
-            name is too long.
+            name is too long; or it is a link that leads nowhere.
     """
     if _SCHEME.match(os.fspath(path)):
-        raise InputError(f"{path} looks like a URL, and results are written to folders; name a folder")
+        raise InputError(
+            f"{path} looks like a URL, and results are written to folders; name a folder"
+        )
     try:
-        parent = _nearest_folder(path)
-        descriptor, trial = _create(parent)
-        os.close(descriptor)
-        trial.unlink()
-        with suppress(FileNotFoundError):
-            path.lstat()  # the name may be too long
+        try_to_write(_nearest_folder(path))
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to what is not there; name another place")
+        if any(len(os.fsencode(part)) > _LONGEST_NAME for part in path.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     except InputError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a null byte
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte, links in a circle
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
             f"{path} cannot be made: it may not be written to ({reason}); name another place"
         ) from error
+
+
+def check_results(folder: Path, names: Iterable[str]) -> None:
+    """Refuse a folder into which `write_results` cannot write files of these names.
+
+    What a killed process began to write there is finished first.
+
+    Raises:
+        InputError: the folder cannot be made or written to, or a name in it is taken.
+    """
+    check_writable(folder)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder")
+    finish_writing(folder)
+    for name in names:
+        _check_name(folder, name)
 
 
 def check_file(path: Path) -> None:
@@ -112,17 +135,20 @@ def write_results(
         remove: names of files of an earlier set that go with it.
 
     Raises:
-        InputError: a name is taken by a folder, or the folder by a link that leads outside.
-        DiskFullError: there is no room; the old set is as it was.
+        InputError: the folder may not be written to, or a name is taken by a folder or a link.
+        DiskFullError: there is no room; the old set is as it was, or the new one is whole once
+            there is room.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    gone = [name for name in remove if name not in contents]
-    for name in (*contents, *gone):
-        _check_name(folder, name)
     size = sum(memoryview(content).nbytes for content in contents.values())
-    with _locked(folder), _room_for(folder, size):
-        _finish(folder)
-        _write(folder, contents, gone)
+    with named_errors(folder, size):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder) as alone:
+            _finish(folder, alone)
+            gone = [one for one in remove if one not in contents and _is_there(folder / one)]
+            for name in (*contents, *gone):
+                _check_name(folder, name)
+            _write(folder, contents, gone)
+            _finish(folder, alone)
 
 
 def finish_writing(folder: Path) -> None:
@@ -131,11 +157,11 @@ def finish_writing(folder: Path) -> None:
     Raises:
         InputError: the journal is damaged, or the folder may not be written to.
     """
-    if not os.path.lexists(folder / JOURNAL):
+    if not _is_there(folder / JOURNAL):
         return
     try:
-        with _locked(folder):
-            _finish(folder)
+        with locked(folder) as alone:
+            _finish(folder, alone)
     except OSError as error:
         raise InputError(
             f"writing {folder} was begun and not finished, and cannot be finished here "
@@ -145,107 +171,126 @@ def finish_writing(folder: Path) -> None:
 
 def is_ours(name: str) -> bool:
     """Tell whether a name in a folder is that of a journal or of a file not yet renamed."""
-    return name == JOURNAL or _TEMPORARY.fullmatch(name) is not None
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return name == JOURNAL or TEMPORARY.fullmatch(name) is not None
 
 
 def _write(folder: Path, contents: Mapping[str, Content], remove: Collection[str]) -> None:
-    made: list[Path] = []
+    """Write all contents, and name them in a journal; up to that moment nothing has happened."""
+    names = {new_name(): name for name in contents}
+    journal = new_name()
+    inside = {folder / one.partition("/")[0] for one in contents if "/" in one}
+    new = [one for one in inside if not one.exists()]
     try:
-        for name, content in contents.items():
-            made.append(_temporary(folder, content, mode_of=folder / name))
-        if len(contents) == 1 and not remove:  # one rename is all or nothing by itself
-            made[0].replace(folder / next(iter(contents)))
+        for temporary, name in names.items():
+            put(folder / temporary, contents[name], mode_of=folder / name)
+        if len(names) == 1 and not remove and not inside:  # a rename by itself is all or nothing
+            (folder / next(iter(names))).replace(folder / next(iter(contents)))
             fsync(folder)
             return
-        names = {one.name: name for one, name in zip(made, contents, strict=True)}
-        journal = json.dumps({"rename": names, "remove": list(remove)}).encode()
-        made.append(_temporary(folder, journal))
+        for one in new:
+            one.mkdir()
+        put(folder / journal, json.dumps({"rename": names, "remove": list(remove)}).encode())
         fsync(folder)
-        made[-1].replace(folder / JOURNAL)
-        made.clear()
-    finally:  # before the journal is in its place, as if nothing had happened
-        for one in made:
-            one.unlink(missing_ok=True)
-    _finish(folder)
+        (folder / journal).replace(folder / JOURNAL)
+    except BaseException:
+        _undo(folder, (*names, journal), new)
+        raise
 
 
-def _finish(folder: Path) -> None:
-    """Do what a journal says, and delete files that were written without one."""
-    if os.path.lexists(folder / JOURNAL):
+def _undo(folder: Path, temporaries: Iterable[str], new: Iterable[Path]) -> None:
+    """Leave a folder as if nothing had happened, unless the journal is in its place already."""
+    if _is_there(folder / JOURNAL):
+        return
+    for name in temporaries:
+        with suppress(OSError):
+            (folder / name).unlink()
+    for one in new:
+        with suppress(OSError):
+            one.rmdir()
+
+
+def _finish(folder: Path, alone: bool) -> None:
+    """Do what a journal says, and delete files that were written without one.
+
+    Where processes cannot be kept apart, a young file may be another's, and stays.
+    """
+    if _is_there(folder / JOURNAL):
+        rename, remove = _read_journal(folder)
         fsync(folder)
-        _follow(folder, *_read_journal(folder))
+        _follow(folder, rename, remove)
+        (folder / JOURNAL).unlink(missing_ok=True)
         fsync(folder)
-        (folder / JOURNAL).unlink()
-        fsync(folder)
-    for entry in list(os.scandir(folder)):
-        if _TEMPORARY.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False):
-            os.unlink(entry.path)
+    for name in filter(TEMPORARY.fullmatch, os.listdir(folder)):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            if alone or time.time() - (folder / name).lstat().st_mtime > _YOUNG_SECONDS:
+                (folder / name).unlink()
 
 
 def _follow(folder: Path, rename: Mapping[str, str], remove: Collection[str]) -> None:
     for temporary, name in rename.items():
-        if os.path.lexists(folder / temporary):  # else it was renamed before
+        if _is_there(folder / temporary):  # else it was renamed before
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / temporary).replace(folder / name)
     for name in remove:
         (folder / name).unlink(missing_ok=True)
+    for one in {folder, *((folder / name).parent for name in (*rename.values(), *remove))}:
+        with suppress(FileNotFoundError):
+            fsync(one)
 
 
 def _read_journal(folder: Path) -> tuple[dict[str, str], list[str]]:
     place = folder / JOURNAL
+    damaged = InputError(f"{place} is damaged; delete it, and make the results anew")
+    if place.is_symlink():
+        raise damaged
     found = parse_json(read_small(place, "the journal"), str(place))
     try:
         rename, remove = dict(found["rename"]), list(found["remove"])
-        whole = all(_TEMPORARY.fullmatch(name) for name in rename)
-        names = (*rename.values(), *remove)
+        whole = all(TEMPORARY.fullmatch(name) for name in rename)
     except (TypeError, KeyError, ValueError):
-        whole, names = False, ()
+        raise damaged from None
     if not whole:
-        raise InputError(f"{place} is damaged; delete it, and make the results anew")
-    for name in names:
+        raise damaged
+    for name in (*rename.values(), *remove):
         _check_name(folder, name)
     return rename, remove
 
 
-def _check_name(folder: Path, name: str) -> None:
+def _check_name(folder: Path, name: object) -> None:
     """Refuse what is not the name of a file in the folder, or in a real folder inside it."""
-    parts = name.split("/")
-    if not 1 <= len(parts) <= 2 or any(part in ("", ".", "..") for part in parts):
+    parts = name.split("/") if isinstance(name, str) else []
+    outside = any(part in ("", ".", "..") or not _is_name(part) for part in parts)
+    if not 1 <= len(parts) <= 2 or outside:
         raise InputError(f"{name!r} does not name a file in {folder}")
-    if (folder / name).is_dir():
-        raise InputError(f"{folder / name} is a folder, and a file is to be written there; move it")
-    if len(parts) == 2 and (folder / parts[0]).is_symlink():
-        raise InputError(f"{folder / parts[0]} is a link, and would be written through; move it")
+    place = folder.joinpath(*parts)
+    if place.is_dir():
+        raise InputError(f"{place} is a folder, where a file is to be written; move it")
+    if len(parts) == 2:
+        _check_inside(folder, place.parent)
 
 
-def _temporary(folder: Path, content: Content, mode_of: Path | None = None) -> Path:
-    descriptor, path = _create(folder)
+def _check_inside(folder: Path, inside: Path) -> None:
+    """Refuse a folder inside another into which no file of that other can be renamed."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            if mode_of is not None and mode_of.is_file():
-                os.fchmod(file.fileno(), stat.S_IMODE(mode_of.stat().st_mode))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    return path
+        found = inside.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{inside} is a file or a link, where a folder is to be written; move it")
+    if found.st_dev != folder.stat().st_dev or not os.access(inside, os.W_OK | os.X_OK):
+        raise InputError(f"{inside} is on another disk, or may not be written to; move it")
 
 
-def _create(folder: Path) -> tuple[int, Path]:
-    """Make an empty file that did not exist; links are not followed."""
-    path = folder / f".iarmem-{secrets.token_hex(8)}.partial"
-    return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o666), path
+def _is_name(part: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(part)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is anything of that name, a link that leads nowhere included."""
+    return os.path.lexists(path)
 
 
 def _nearest_folder(path: Path) -> Path:
@@ -257,46 +302,3 @@ def _nearest_folder(path: Path) -> Path:
     if parent != target and not parent.is_dir():
         raise InputError(f"{path} cannot be made, since {parent} is a file; name another place")
     return parent if parent.is_dir() else parent.parent
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of ours from writing into the folder; the lock dies with this one."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        _wait_for_lock(descriptor, folder)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for_lock(descriptor: int, folder: Path) -> None:
-    end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise InputError(
-                    f"another process has been writing into {folder} for a minute; wait for its "
-                    "end, or name another folder"
-                ) from None
-            time.sleep(0.02)
-        except OSError:  # a file system without locks
-            return
-        else:
-            return
-
-
-@contextmanager
-def _room_for(folder: Path, size: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL_ERRNOS:
-            raise
-        raise DiskFullError(
-            error.errno,
-            f"the disk is full, or a file may not be so large: {folder} needs {size / 1e6:.1f} MB; "
-            "make room, and give the same command again",
-        ) from error

@@ -36,6 +36,7 @@ ROOMS = (
     {"data"},
     {"stages"},
     {"files"},
+    {"disk"},
     {"untrusted"},
     {"text"},
     {"fingerprint"},
