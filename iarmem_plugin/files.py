@@ -75,7 +75,7 @@ def check_results(folder: Path, names: Iterable[str]) -> None:
     """
     check_writable(folder)
     if os.path.lexists(folder) and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder")
+        raise InputError(f"{folder} is a file, and is not overwritten; name a folder")
     finish_writing(folder)
     for name in names:
         _check_name(folder, name)

@@ -328,10 +328,14 @@ class Images:
         lines = (f"{path}\0{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def write_list(self, path: Path) -> None:
+    def write_list(self, path: Path | str) -> None:
         """Write the paths, each with its label after a tab: a list that `from_list` reads."""
+        write_whole(Path(path), self.as_list())
+
+    def as_list(self) -> bytes:
+        """Return what `write_list` writes."""
         lines = zip(self.paths, self.labels.tolist(), strict=True)
-        write_whole(path, "".join(f"{name}\t{label}\n" for name, label in lines).encode())
+        return "".join(f"{name}\t{label}\n" for name, label in lines).encode()
 
 
 def open_images(
