@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from iarmem_plugin.jobs.arms import (
     DEFAULTS,
     UNMODIFIED,
     Arm,
+    ArmOutcome,
     Attack,
     ExtractionOptions,
     QualityProtocol,
@@ -76,10 +77,8 @@ def mitigate(
     _check_names(arms)
     attack = make_attack(model, candidates, similarity, options, progress=progress)
     selected = [select_neurons(arm, scores, model.layout) for arm in arms]
-    provenance, run = model_provenance(model), run_arm
-    if options.checkpoints is not None:
-        shared = shared_settings(provenance, attack, quality)
-        run = FinishedArms(options.checkpoints, shared).run
+    provenance = model_provenance(model)
+    run = _runner(options, provenance, attack, quality)
     outcomes = [
         run(model, arm, neurons, attack, quality)
         for arm, neurons in _shown(list(zip(arms, selected, strict=True)), progress)
@@ -97,6 +96,17 @@ def mitigate(
         gallery=gallery(model, joined, attack.targets),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
     )
+
+
+def _runner(
+    options: ExtractionOptions,
+    provenance: Mapping[str, Any],
+    attack: Attack,
+    quality: QualityProtocol | None,
+) -> Callable[..., ArmOutcome]:
+    if options.checkpoints is None:
+        return run_arm
+    return FinishedArms(options.checkpoints, shared_settings(provenance, attack, quality)).run
 
 
 def _shown(

@@ -83,6 +83,7 @@ def check_scores_folder(folder: Path, store: Path | None = None) -> None:
     if store is not None:
         _check_apart(folder, store)
     check_results(folder, OUR_FILES)
+    check_results(folder / CHECKPOINTS, ())
     found = list(folder.iterdir()) if folder.exists() else []
     stores = [one.name for one in found if one == store or (one / "zarr.json").is_file()]
     if others := [one.name for one in found if not _may_stay(one.name, stores)]:

@@ -156,6 +156,7 @@ def check_output_folder(folder: str | Path) -> None:
     """
     path = Path(folder)
     check_results(path, FILES)
+    check_results(path / PROGRESS, ())
     if not path.exists() or read_document(path) is not None:
         return
     if not all(map(_may_stay, path.iterdir())):

@@ -26,6 +26,7 @@ from iarmem_plugin.jobs.scores import (
     save_scores,
 )
 from iarmem_plugin.report import figures
+from iarmem_plugin.report.report import check_output_folder
 
 MINE = {"scores-backup.nc": b"mine", "scores.nc.copy": b"mine"}
 
@@ -188,6 +189,11 @@ def test_a_folder_where_a_name_is_taken_is_refused(tmp_path: Path) -> None:
     (tmp_path / "heatmap.png").mkdir()
     with pytest.raises(InputError, match="move it"):
         check_scores_folder(tmp_path)
+    (tmp_path / "heatmap.png").rmdir()
+    (tmp_path / "progress").write_text("mine")
+    for check in (check_scores_folder, check_output_folder):
+        with pytest.raises(InputError, match="progress is a file"):
+            check(tmp_path)
 
 
 def test_a_journal_that_cannot_be_read_is_named_by_who_reads_scores(tmp_path: Path) -> None:
