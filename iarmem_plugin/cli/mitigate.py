@@ -92,14 +92,14 @@ class _Job:
         arms = self.edit.arms()
         similarity = create_similarity(self.attack.similarity, self.attack.sscd)
         check_output_folder(out)
-        if restart:
-            forget_arms(out / PROGRESS)
         check_files(self.model.name, self.model.weights, self.model.tokenizer)
         pictures = self._pictures()
         scores = load_scores(self.scores)
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
         quality = self._quality_protocol(model, pictures.images)
+        if restart:  # when nothing is left that could be refused
+            forget_arms(out / PROGRESS)
         size, checked = self.batch_size, self.attack.check_batching
         with console.progress_bars() as progress:
             report = mitigate(

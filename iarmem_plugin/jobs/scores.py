@@ -85,7 +85,8 @@ def check_scores_folder(folder: Path, store: Path | None = None) -> None:
     check_results(folder, OUR_FILES)
     check_results(folder / CHECKPOINTS, ())
     found = list(folder.iterdir()) if folder.exists() else []
-    stores = [one.name for one in found if one == store or (one / "zarr.json").is_file()]
+    kept = None if store is None else store.resolve()
+    stores = [one.name for one in found if (one / "zarr.json").is_file() or one.resolve() == kept]
     if others := [one.name for one in found if not _may_stay(one.name, stores)]:
         raise InputError(
             f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "

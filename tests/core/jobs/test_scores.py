@@ -140,11 +140,15 @@ def test_a_store_may_lie_in_the_folder_of_the_scores(tmp_path: Path) -> None:
     assert before <= names_in(tmp_path)
 
 
-def test_a_store_that_was_killed_before_it_was_one_may_lie_there(tmp_path: Path) -> None:
+def test_a_store_that_was_killed_before_it_was_one_may_lie_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "act.zarr").mkdir()
     with pytest.raises(InputError, match=r"other files, such as 'act\.zarr'"):
         check_scores_folder(tmp_path)
     check_scores_folder(tmp_path, tmp_path / "act.zarr")
+    monkeypatch.chdir(tmp_path.parent)
+    check_scores_folder(Path(tmp_path.name), tmp_path / "act.zarr")
 
 
 @pytest.mark.parametrize("store", [".", "scores.nc", "progress", "progress/a", "deep/a.zarr", ".."])
