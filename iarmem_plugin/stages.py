@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import write_whole
+from iarmem_plugin.files import is_ours, write_whole
 from iarmem_plugin.fingerprint import canonical_json, require_same
 
 _SUFFIX = ".nc"
@@ -27,7 +29,7 @@ class Stages:
     Nothing is touched before something is saved.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path | str, settings: Mapping[str, Any]) -> None:
         """Name the folder and the settings.
 
         Args:
@@ -37,7 +39,7 @@ class Stages:
         Raises:
             InputError: a setting is not a JSON value.
         """
-        self.folder, self._settings = folder, settings
+        self.folder, self._settings = Path(folder), settings
         self._text = canonical_json(settings)
 
     def finished(self) -> list[str]:
@@ -94,3 +96,19 @@ class Stages:
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
+
+
+def forget(folder: Path, keys: re.Pattern[str]) -> None:
+    """Delete the pieces of a job, and their folder where it holds nothing else.
+
+    Args:
+        folder: folder of a `Stages`; it may be missing.
+        keys: the keys of that job's pieces.
+    """
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        if is_ours(file.name) or (file.suffix == _SUFFIX and keys.fullmatch(file.stem)):
+            file.unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something else
+        folder.rmdir()

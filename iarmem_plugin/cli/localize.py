@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,9 +75,10 @@ class _Job:
         from iarmem_plugin.cli.inputs import load_model
         from iarmem_plugin.jobs.localize import localize
         from iarmem_plugin.jobs.scores import CHECKPOINTS, begin_scores
-        from iarmem_plugin.store import StoreOptions
+        from iarmem_plugin.store import StoreOptions, local_folder
 
-        ranks.broadcast(lambda: begin_scores(self.out, restart=restart))
+        kept = None if self.kept is None else local_folder(self.kept["place"])
+        ranks.broadcast(lambda: begin_scores(self.out, restart=restart, store=kept))
         device = ranks.device(self.model.device)
         model = load_model(self.model, device=device, bands=self.bands)
         with console.progress_bars(hidden=not ranks.first) as progress:
@@ -149,7 +148,7 @@ def localize(
 
     from iarmem_plugin.activations.distributed import join_processes
 
-    with _ends_orderly(), join_processes(device) as ranks:
+    with join_processes(device) as ranks:
         pictures, scores = job.run(ranks, restart=restart)
         if ranks.first:
             _save(pictures, scores, out, finished=store is None)
@@ -157,10 +156,9 @@ def localize(
 
 
 def _save(pictures: Images, scores: Mapping[str, xr.Dataset], out: Path, *, finished: bool) -> None:
-    from iarmem_plugin.jobs.scores import LIST_FILE, forget_progress, save_scores
+    from iarmem_plugin.jobs.scores import forget_progress, save_scores
 
-    save_scores(scores, out)
-    pictures.write_list(out / LIST_FILE)
+    save_scores(scores, out, images=pictures)
     if finished:
         forget_progress(out)
 
@@ -182,17 +180,3 @@ def _table(metric: str, by_cell: xr.DataArray) -> Table:
         values = by_cell.sel(block=block).values
         table.add_row(str(block), *(f"{value:.1f}" for value in values))
     return table
-
-
-@contextmanager
-def _ends_orderly() -> Iterator[None]:
-    """Leave every context when a scheduler or torchrun ends the process, so that locks go."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

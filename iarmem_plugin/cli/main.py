@@ -1,7 +1,7 @@
 """``iarmem`` on the command line: its commands, and how they end.
 
 Exit codes: 0 done; 1 a bug, with its traceback; 2 an argument, file, picture, model or plugin
-that cannot be used, with one plain line on standard error; 130 interrupted.
+that cannot be used, with one plain line on standard error; 130 interrupted; 143 ended by SIGTERM.
 
 Only typer and rich are imported here; a command imports what it needs when it runs.
 """
@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
 from iarmem_plugin.cli.console import warn
+from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
 from iarmem_plugin.errors import IarmemError
@@ -28,7 +29,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            with warnings.catch_warnings():  # which puts the line below back, too
+            with ends_orderly(), warnings.catch_warnings():  # which puts the line below back, too
                 warnings.showwarning = warn
                 return super().invoke(ctx)
         except IarmemError as error:

@@ -77,16 +77,17 @@ class _Job:
     quality: _Quality
     batch_size: int
 
-    def run(self, out: Path) -> Report:
-        """Open what is named, refusing what cannot be used, and mitigate."""
+    def run(self, out: Path, *, restart: bool) -> Report:
+        """Open what is named, refusing what cannot be used, and mitigate; save the report."""
         from iarmem_plugin.cli.inputs import load_model
         from iarmem_plugin.jobs.arms import ExtractionOptions
+        from iarmem_plugin.jobs.finished import forget_arms
         from iarmem_plugin.jobs.mitigate import mitigate
         from iarmem_plugin.jobs.protocol import choose_candidates
         from iarmem_plugin.jobs.scores import check_made_with, load_scores
         from iarmem_plugin.models.hub import check_files
         from iarmem_plugin.plugins.create import create_similarity
-        from iarmem_plugin.report.report import check_output_folder
+        from iarmem_plugin.report.report import PROGRESS, check_output_folder
 
         arms = self.edit.arms()
         similarity = create_similarity(self.attack.similarity, self.attack.sscd)
@@ -97,9 +98,11 @@ class _Job:
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
         quality = self._quality_protocol(model, pictures.images)
+        if restart:  # when nothing is left that could be refused
+            forget_arms(out / PROGRESS)
         size, checked = self.batch_size, self.attack.check_batching
         with console.progress_bars() as progress:
-            return mitigate(
+            report = mitigate(
                 model,
                 scores,
                 choose_candidates(
@@ -113,9 +116,14 @@ class _Job:
                 arms,
                 similarity=similarity,
                 quality=quality,
-                options=ExtractionOptions(batch_size=size, check_batching=checked),
+                options=ExtractionOptions(
+                    batch_size=size, check_batching=checked, checkpoints=out / PROGRESS
+                ),
                 progress=progress,
             )
+        report.save(out)
+        forget_arms(out / PROGRESS)
+        return report
 
     def _pictures(self) -> Pictures:
         from iarmem_plugin.jobs.protocol import Pictures
@@ -178,13 +186,17 @@ def mitigate(
     compile: opt.Compile = False,
     batch_size: opt.BatchSize = 32,
     seed: opt.Seed = 0,
+    restart: opt.RestartArms = False,
     classes: opt.Classes = None,
     image_root: opt.ImageRoot = None,
     on_bad_image: opt.BadImage = opt.OnBadImage.error,
     workers: opt.Workers = 0,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Edit the selected neurons, and report extraction and quality before and after."""
+    """Edit the selected neurons, and report extraction and quality before and after.
+
+    A run that was ended goes on after its last finished arm when the same command is given again.
+    """
     job = _Job(
         model=opt.ModelOptions(model, weights, tokenizer, device, dtype, compile),
         scores=scores,
@@ -195,7 +207,6 @@ def mitigate(
         quality=_Quality(inception, reference, generated, seed),
         batch_size=batch_size,
     )
-    report = job.run(out)
-    report.save(out)
+    report = job.run(out, restart=restart)
     console.show(report.to_dict(), report.table(), as_json=as_json)
     typer.echo(f"Report: {out / 'report.html'}", err=True)

@@ -77,6 +77,9 @@ Restart = Annotated[
     bool,
     typer.Option("--restart", help="Discard what an unfinished run without a store has left."),
 ]
+RestartArms = Annotated[
+    bool, typer.Option("--restart", help="Discard the arms that an unfinished run has finished.")
+]
 Slab = Annotated[
     int, typer.Option(min=1, help="Images that are finished together, and lost if a run is killed.")
 ]

@@ -16,7 +16,7 @@ from iarmem_plugin.data import sources, subsets
 from iarmem_plugin.data.labels import refuse_labels
 from iarmem_plugin.data.readers import UNREADABLE, Items, JoinedReader, Reader
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import write_whole
+from iarmem_plugin.files import finish_writing, write_whole
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -94,6 +94,7 @@ class Images:
         Raises:
             InputError: if a line cannot be used, or a folder's class cannot be told.
         """
+        finish_writing(Path(path).parent)  # where scores lie, too
         folder = Path(path).parent if root is None else Path(root)
         found = sources.from_list(Path(path), root=folder, num_classes=num_classes, classes=classes)
         return cls._made_from(found)
@@ -328,10 +329,14 @@ class Images:
         lines = (f"{path}\0{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    def write_list(self, path: Path) -> None:
+    def write_list(self, path: Path | str) -> None:
         """Write the paths, each with its label after a tab: a list that `from_list` reads."""
+        write_whole(Path(path), self.as_list())
+
+    def as_list(self) -> bytes:
+        """Return what `write_list` writes."""
         lines = zip(self.paths, self.labels.tolist(), strict=True)
-        write_whole(path, "".join(f"{name}\t{label}\n" for name, label in lines).encode())
+        return "".join(f"{name}\t{label}\n" for name, label in lines).encode()
 
 
 def open_images(

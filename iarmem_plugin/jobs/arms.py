@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,12 +116,16 @@ class ExtractionOptions:
             arms that follow, too.
         check_batching: how many candidates are also completed one by one by the unmodified
             model; what differs is counted under ``batching`` in the report's provenance.
+        checkpoints: folder in which finished arms are kept, so that a comparison that was ended
+            goes on after the last of them; None keeps none. It stays, so that a report which
+            cannot be saved is not lost; delete it once it is.
     """
 
     prefix_tokens: int | None = None
     backend: str = "weights"
     batch_size: int = 64
     check_batching: int = 0
+    checkpoints: Path | None = None
 
 
 DEFAULTS = ExtractionOptions()
@@ -244,7 +249,7 @@ def run_arm(
     with _edited(model, arm, neurons, attack.backend) as edited:
         extraction = attack.run(edited)
         measured = _measured(edited, quality, attack.generating)
-    return ArmOutcome(_result(arm, measured, attack.backend), extraction, neurons)
+    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons)
 
 
 def _edited(
@@ -269,7 +274,8 @@ def _measured(
     )
 
 
-def _result(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
+def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
+    """Return an arm's settings and measured quality, as the report has them."""
     if arm.intervention is None or arm.selector is None:
         return ArmResult(arm.name, None, None, None, quality, role="original")
     edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from iarmem_plugin.jobs.arms import (
     DEFAULTS,
     UNMODIFIED,
     Arm,
+    ArmOutcome,
     Attack,
     ExtractionOptions,
     QualityProtocol,
@@ -24,6 +25,7 @@ from iarmem_plugin.jobs.arms import (
     run_arm,
     select_neurons,
 )
+from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.scores import check_made_with
 from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
@@ -65,6 +67,8 @@ def mitigate(
 
     Raises:
         InputError: scores of another model, or arms of one name.
+        FingerprintMismatchError: the arms that were finished before had other settings.
+        DiskFullError: there is no room for a finished arm; those before it stay.
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
@@ -73,8 +77,10 @@ def mitigate(
     _check_names(arms)
     attack = make_attack(model, candidates, similarity, options, progress=progress)
     selected = [select_neurons(arm, scores, model.layout) for arm in arms]
+    provenance = model_provenance(model)
+    run = _runner(options, provenance, attack, quality)
     outcomes = [
-        run_arm(model, arm, neurons, attack, quality)
+        run(model, arm, neurons, attack, quality)
         for arm, neurons in _shown(list(zip(arms, selected, strict=True)), progress)
     ]
     settings = _settings(model, attack, options.check_batching)
@@ -83,13 +89,24 @@ def mitigate(
     joined = xr.concat(extractions, names, combine_attrs="override")
     return Report(
         model=model.adapter.variant.name,
-        provenance=model_provenance(model) | settings | _inputs(scores, attack, quality),
+        provenance=provenance | settings | _inputs(scores, attack, quality),
         scores=scores,
         arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
         gallery=gallery(model, joined, attack.targets),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
     )
+
+
+def _runner(
+    options: ExtractionOptions,
+    provenance: Mapping[str, Any],
+    attack: Attack,
+    quality: QualityProtocol | None,
+) -> Callable[..., ArmOutcome]:
+    if options.checkpoints is None:
+        return run_arm
+    return FinishedArms(options.checkpoints, shared_settings(provenance, attack, quality)).run
 
 
 def _shown(

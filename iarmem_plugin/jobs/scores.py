@@ -1,21 +1,24 @@
-"""Scores on disk: one file, whole or absent, and pictures of it."""
+"""Scores on disk, with pictures of them and the list of the images: all of it, or nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from iarmem_plugin.disk import Content
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_writable, write_whole
+from iarmem_plugin.files import check_results, finish_writing, is_ours, write_results
 from iarmem_plugin.fingerprint import canonical_json
+from iarmem_plugin.stages import forget
 
 if TYPE_CHECKING:
+    from iarmem_plugin.data.images import Images
     from iarmem_plugin.models.tracing import ImageARModel
 
 SCORES_FILE = "scores.nc"
@@ -23,93 +26,109 @@ DIGEST = "sha256"  # attribute; netCDF has no checksum of its own
 OF_METRICS = "scores-*.nc"
 LIST_FILE = "images.txt"
 CHECKPOINTS = "progress"
-OUR_FILES = frozenset(
-    {SCORES_FILE, LIST_FILE, CHECKPOINTS, "heatmap.png", "neurons.png", "histogram.png"}
-)
+RANK = re.compile(r"rank-\d+")
+OUR_FILES = (SCORES_FILE, LIST_FILE, "heatmap.png", "neurons.png", "histogram.png")
+DAMAGES = (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError)
+"""What h5netcdf and xarray raise at files that are damaged, or not theirs."""
 
 
-def save_scores(scores: xr.Dataset | Mapping[str, xr.Dataset], folder: Path) -> Path:
-    """Write scores to ``scores.nc`` in a folder, whole or not at all, and pictures beside it.
+def save_scores(
+    scores: xr.Dataset | Mapping[str, xr.Dataset],
+    folder: Path | str,
+    *,
+    images: Images | None = None,
+) -> Path:
+    """Write scores and pictures of them into a folder: all of it, or nothing.
 
     Of several metrics' scores, the first are in ``scores.nc``, which the pictures show, and each
-    of the others in ``scores-<metric>.nc``. What earlier runs left in the folder goes.
+    of the others in ``scores-<metric>.nc``. What earlier scores left in the folder goes.
+
+    Args:
+        scores: what `localize` returned.
+        folder: folder to write.
+        images: the images that were used; their list is written beside the scores.
 
     Returns:
         the folder.
 
     Raises:
         InputError: the folder holds other files.
+        DiskFullError: there is no room; earlier scores stay.
     """
-    from iarmem_plugin.report import figures as plots
-
+    target = Path(folder)
+    check_scores_folder(target)
     first, *others = [scores] if isinstance(scores, xr.Dataset) else scores.values()
-    check_scores_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(OF_METRICS):
-        old.unlink()
-    for one in others:
-        _write(one, folder / f"scores-{one.attrs['metric']}.nc")
-    _write(first, folder / SCORES_FILE)
-    pictures = {
-        "heatmap.png": plots.heatmap(first),
-        "neurons.png": plots.neurons_by_block(first),
-        "histogram.png": plots.histogram(first),
-    }
-    for name, figure in pictures.items():
-        write_whole(folder / name, plots.png(figure))
-    return folder
+    files = {SCORES_FILE: first} | {f"scores-{one.attrs['metric']}.nc": one for one in others}
+    contents = {name: _content(one) for name, one in files.items()}
+    if images is not None:
+        contents[LIST_FILE] = images.as_list()
+    try:
+        contents |= _pictures(first)
+    finally:  # scores are worth more than the pictures of them
+        write_results(target, contents, remove=[*OUR_FILES, *_of_metrics(target)])
+    return target
 
 
-def check_scores_folder(folder: Path) -> None:
+def check_scores_folder(folder: Path, store: Path | None = None) -> None:
     """Refuse a place where scores must not be written; call it before the expensive part.
 
+    Args:
+        folder: folder for the scores; a store of activations may lie in it.
+        store: the store that the same run writes, if it is a folder.
+
     Raises:
-        InputError: it is a file or a folder with other files, or cannot be made.
+        InputError: it is a file or a folder with other files, or cannot be made; or the store
+            would take its place, or hold it.
     """
-    check_writable(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder for the scores")
-    found = folder.iterdir() if folder.exists() else ()
-    names = {file.name.removesuffix(".partial") for file in found}  # of a killed run
-    if others := {name for name in names - OUR_FILES if not Path(name).match(OF_METRICS)}:
+    if store is not None:
+        _check_apart(folder, store)
+    check_results(folder, OUR_FILES)
+    check_results(folder / CHECKPOINTS, ())
+    found = list(folder.iterdir()) if folder.exists() else []
+    kept = None if store is None else store.resolve()
+    stores = [one.name for one in found if (one / "zarr.json").is_file() or one.resolve() == kept]
+    if others := [one.name for one in found if not _may_stay(one.name, stores)]:
         raise InputError(
             f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "
             "one that holds earlier scores"
         )
 
 
-def begin_scores(folder: Path, *, restart: bool = False) -> None:
+def begin_scores(folder: Path, *, restart: bool = False, store: Path | None = None) -> None:
     """Refuse a place where scores must not be written; on request, forget an unfinished run.
 
     Args:
         folder: folder for the scores.
         restart: discard what an unfinished run without a store has left there.
+        store: the store that the same run writes, if it is a folder.
 
     Raises:
         InputError: see `check_scores_folder`.
     """
-    check_scores_folder(folder)
+    check_scores_folder(folder, store)
     if restart:
         forget_progress(folder)
 
 
 def forget_progress(folder: Path) -> None:
     """Delete the states of a run without a store, unfinished or with its scores saved."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    forget(folder / CHECKPOINTS, RANK)
 
 
-def load_scores(path: Path) -> xr.Dataset:
+def load_scores(path: Path | str) -> xr.Dataset:
     """Read scores from a file or from the folder that `localize` wrote.
 
     Raises:
         InputError: there is no such file, or it holds no scores.
     """
-    file = path / SCORES_FILE if path.is_dir() else path
+    place = Path(path)
+    file = place / SCORES_FILE if place.is_dir() else place
+    finish_writing(file.parent)
     if not file.is_file():
         raise InputError(f"there are no scores at {file}; make some with 'iarmem localize'")
     try:
         scores = xr.load_dataset(file, engine="h5netcdf")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError) as error:
+    except DAMAGES as error:
         raise InputError(f"{file} cannot be read as netCDF: {error}") from error  # if damaged
     if (digest := scores.attrs.pop(DIGEST, None)) not in (None, _digest(scores)):
         raise InputError(f"{file} is damaged or was changed: its checksum is not {digest}")
@@ -166,9 +185,53 @@ def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
             )
 
 
-def _write(scores: xr.Dataset, file: Path) -> None:
+def _may_stay(name: str, stores: Sequence[str]) -> bool:
+    """Tell whether a file or folder beside the scores is ours: theirs, a store or its lock."""
+    beside = name in stores or any(name.startswith(f"{one}.") for one in stores)
+    ours = name in OUR_FILES or name == CHECKPOINTS or is_ours(name)
+    return ours or beside or Path(name).match(OF_METRICS)
+
+
+def _check_apart(folder: Path, store: Path) -> None:
+    out, kept = folder.resolve(), store.resolve()
+    taken = kept.parent == out and kept.name in (*OUR_FILES, CHECKPOINTS)
+    deeper = kept.is_relative_to(out) and kept.parent != out
+    if taken or deeper or out.is_relative_to(kept):
+        raise InputError(
+            f"the scores in {folder} and the store {store} would be in each other's way; name "
+            f"another place for the store, such as {folder / 'activations.zarr'}"
+        )
+
+
+def _of_metrics(folder: Path) -> list[str]:
+    """Return the names of further metrics' scores in a folder, and not of files named alike."""
+    return [
+        file.name for file in folder.glob(OF_METRICS) if file.name == f"scores-{_metric(file)}.nc"
+    ]
+
+
+def _metric(file: Path) -> str | None:
+    try:
+        with xr.open_dataset(file, engine="h5netcdf") as scores:
+            return str(scores.attrs.get("metric"))
+    except DAMAGES:
+        return None
+
+
+def _pictures(scores: xr.Dataset) -> dict[str, Content]:
+    from iarmem_plugin.report import figures as plots
+
+    drawn = {
+        "heatmap.png": plots.heatmap(scores),
+        "neurons.png": plots.neurons_by_block(scores),
+        "histogram.png": plots.histogram(scores),
+    }
+    return {name: plots.png(figure) for name, figure in drawn.items()}
+
+
+def _content(scores: xr.Dataset) -> Content:
     whole = scores.assign_attrs({DIGEST: _digest(scores)})
-    write_whole(file, whole.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
+    return bytes(whole.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
 
 
 def _digest(scores: xr.Dataset) -> str:

@@ -27,11 +27,23 @@ class _Picture(NamedTuple):
     pixels: np.ndarray
 
 
-def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    """Write a dataset, compressed.
+def netcdf(dataset: xr.Dataset) -> bytes:
+    """Return the content of a file that holds a dataset, compressed."""
+    stored = storable(dataset)
+    packed = {name: {"zlib": True} for name in stored.data_vars}
+    return bytes(stored.to_netcdf(engine="h5netcdf", encoding=packed))
 
-    netCDF attributes hold no null, truth value or mapping: those are written as JSON, and named
-    in one more attribute.
+
+def read_netcdf(path: Path) -> xr.Dataset:
+    """Read a file with the content that `netcdf` gives."""
+    return restored(xr.load_dataset(path, engine="h5netcdf"))
+
+
+def storable(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset that netCDF can hold.
+
+    netCDF attributes hold no null, truth value or mapping: those become JSON, and are named in one
+    more attribute.
     """
     # coordinates first, so that the order in the file is that of a dataset read from it
     stored = dataset.coords.to_dataset().assign(dataset.data_vars).drop_encoding()
@@ -42,13 +54,12 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
     }
     if in_json:
         stored.attrs[IN_JSON] = json.dumps(in_json)
-    packed = {name: {"zlib": True} for name in stored.data_vars}
-    stored.to_netcdf(path, engine="h5netcdf", encoding=packed)
+    return stored
 
 
-def read_netcdf(path: Path) -> xr.Dataset:
-    """Read what `write_netcdf` wrote."""
-    found = xr.load_dataset(path, engine="h5netcdf").drop_encoding()
+def restored(stored: xr.Dataset) -> xr.Dataset:
+    """Return the dataset of which `storable` made one for a file."""
+    found = stored.drop_encoding()
     in_json = json.loads(found.attrs.pop(IN_JSON, "[]"))
     found.attrs = {
         name: json.loads(value) if name in in_json else np.asarray(value).item()

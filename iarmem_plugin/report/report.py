@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_writable
+from iarmem_plugin.files import check_results, finish_writing, is_ours, write_results
 from iarmem_plugin.report.document import (
     FILE,
     SCHEMA,
@@ -28,13 +25,24 @@ from iarmem_plugin.report.document import (
 from iarmem_plugin.report.netcdf import (
     gallery_dataset,
     gallery_rows,
+    netcdf,
     read_netcdf,
-    write_netcdf,
 )
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import extraction_rows, quality_rows
 
 DATASETS = ("extraction.nc", "scores.nc", "neurons.nc", "gallery.nc")
+FIGURES = (
+    "extraction_by_group",
+    "extraction_against_quality",
+    "heatmap",
+    "neurons_by_block",
+    "histogram",
+    "selected_by_block",
+)
+FILES = (FILE, "report.html", *DATASETS, *(f"figures/{name}.png" for name in FIGURES))
+PROGRESS = "progress"
+"""Folder of the arms that an unfinished `iarmem mitigate` has finished."""
 DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 """What h5netcdf, xarray and json raise at files that are damaged, or not theirs."""
 
@@ -54,6 +62,7 @@ class Report(Results):
             InputError: where the folder does not hold a report, or a damaged one.
         """
         path = Path(folder)
+        finish_writing(path)
         document = read_document(path)
         if document is None:
             raise InputError(
@@ -77,32 +86,30 @@ class Report(Results):
     def save(self, folder: str | Path) -> Path:
         """Write the whole report as a folder, or nothing at all.
 
-        A report that is there already is replaced; files beside it that are not part of a report
-        stay.
+        A report that is there already is replaced; the folder itself, its mode, and files that are
+        not part of a report stay as they are.
 
         Returns:
-            the folder, as given.
+            the folder.
 
         Raises:
             InputError: where the folder holds something else than a report.
+            DiskFullError: there is no room; an earlier report stays.
         """
         from iarmem_plugin.report.page import figures, render
 
-        target = Path(folder).resolve()
+        target = Path(folder)
         check_output_folder(target)
         pictures = figures(self)
-        texts = {
-            FILE: json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n",
-            "report.html": render(self, pictures),
+        document = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        contents = {
+            **{f"figures/{name}.png": picture for name, picture in pictures.items()},
+            **{name: netcdf(dataset) for name, dataset in self._datasets().items()},
+            "report.html": render(self, pictures).encode(),
+            FILE: document.encode(),
         }
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            _write(draft / "new", texts, pictures, self._datasets())
-            _put_in_place(draft, target)
-        finally:
-            shutil.rmtree(draft)
-        return Path(folder)
+        write_results(target, contents, remove=FILES)
+        return target
 
     def table(self) -> Table:
         """Return counts by group and arm, and quality, to print on a terminal."""
@@ -148,16 +155,24 @@ def check_output_folder(folder: str | Path) -> None:
         InputError: where `folder` is a file, holds files but no report, or cannot be made.
     """
     path = Path(folder)
-    check_writable(path)
-    if Path.cwd().is_relative_to(path.resolve()):
-        raise InputError(f"{path} is, or holds, the current folder; name a folder inside it")
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    check_results(path, FILES)
+    check_results(path / PROGRESS, ())
+    if not path.exists() or read_document(path) is not None:
         return
-    if read_document(path) is None:
+    if not all(map(_may_stay, path.iterdir())):
         raise InputError(
             f"{path} exists and holds no {FILE} of schema {SCHEMA}, so it is not overwritten; "
             "name a new or empty folder, or one that holds an earlier report"
         )
+
+
+def _may_stay(entry: Path) -> bool:
+    """Tell whether a killed run of ours may have left this in a folder without a report."""
+    return (
+        is_ours(entry.name)
+        or (entry.name == PROGRESS and entry.is_dir())
+        or (entry.name == "figures" and not any(entry.iterdir()))
+    )
 
 
 def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,34 +187,3 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "gallery": gallery_rows(read_netcdf(gallery)) if gallery.exists() else (),
         "neurons": read_netcdf(neurons)["neurons"] if neurons.exists() else None,
     }
-
-
-def _write(
-    folder: Path,
-    texts: Mapping[str, str],
-    pictures: Mapping[str, bytes],
-    datasets: Mapping[str, xr.Dataset],
-) -> None:
-    (folder / "figures").mkdir(parents=True)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    for name, picture in pictures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(picture)
-    for name, dataset in datasets.items():
-        write_netcdf(dataset, folder / name)
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    new, old = draft / "new", draft / "old"
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    finally:  # also when interrupted: the earlier report comes back
-        if old.exists() and not target.exists():
-            old.rename(target)
-    if old.exists():
-        ours = {FILE, "report.html", "figures", *DATASETS}
-        for entry in old.iterdir():
-            if entry.name not in ours:
-                os.replace(entry, target / entry.name)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -26,3 +30,14 @@ def pictures() -> Images:
 @pytest.fixture
 def shifts() -> Views:
     return Views(crop=PIXELS, pad=1)
+
+
+@pytest.fixture(scope="session")
+def faults() -> ModuleType:
+    """Disks that die, or are full, at the n-th operation: ``faults.py``, which is no package's."""
+    spec = spec_from_file_location("faults", Path(__file__).with_name("faults.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import xarray as xr
 
 from iarmem_plugin.errors import DiskFullError, FingerprintMismatchError, InputError
-from iarmem_plugin.stages import Stages
+from iarmem_plugin.stages import Stages, forget
 
 PIECE = xr.DataTree(
     xr.Dataset({"values": ("image", np.arange(50.0))}),
@@ -43,10 +45,39 @@ def test_a_full_disk_keeps_what_was_saved(stages: Stages, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     stages.save("a", PIECE)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.write", full)
     with pytest.raises(DiskFullError, match="make room"):
         stages.save("a", xr.DataTree())
     xr.testing.assert_identical(stages.load("a"), PIECE)
+
+
+def test_killed_at_every_operation_a_piece_is_the_old_one_or_the_new_one(
+    stages: Stages, faults: ModuleType
+) -> None:
+    stages.save("a", PIECE)
+    for step in range(1, 30):
+        try:
+            with faults.faulty(step):
+                stages.save("a", xr.DataTree())
+        except faults.Death:
+            assert stages.finished() == ["a"]
+            assert stages.load("a").identical(PIECE) or stages.load("a").identical(xr.DataTree())
+        else:
+            break
+        stages.save("a", PIECE)
+        assert [file.name for file in stages.folder.iterdir()] == ["a.nc"]
+
+
+def test_a_job_forgets_its_own_pieces_alone(stages: Stages) -> None:
+    for key in ("arm-1", "rank-0"):
+        stages.save(key, PIECE)
+    (stages.folder / "thesis.nc").write_bytes(b"mine")
+    forget(stages.folder, re.compile(r"arm-\d"))
+    assert stages.finished() == ["rank-0", "thesis"]
+    (stages.folder / "thesis.nc").unlink()
+    for _ in range(2):
+        forget(stages.folder, re.compile(r"rank-\d"))
+        assert not stages.folder.exists()
 
 
 def test_a_piece_of_other_settings_is_refused_and_these_are_named(stages: Stages) -> None:

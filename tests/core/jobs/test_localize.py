@@ -183,16 +183,6 @@ def test_scores_that_lack_a_part_are_refused_by_its_name(
         load_scores(tmp_path)
 
 
-def test_scores_survive_pictures_that_cannot_be_drawn(
-    model: ImageARModel, pictures: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scores = localize(model, pictures, options=TWO_VIEWS)
-    monkeypatch.setattr("iarmem_plugin.report.figures.png", lambda _: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        save_scores(scores, tmp_path)
-    assert "score" in load_scores(tmp_path)
-
-
 def test_skipped_pictures_are_in_the_provenance(model: ImageARModel, pictures: Images) -> None:
     partial = replace(pictures, skipped=("broken.png",))
     provenance = json.loads(localize(model, partial, options=TWO_VIEWS).attrs["provenance"])

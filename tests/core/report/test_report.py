@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import DiskFullError, InputError
+from iarmem_plugin.files import JOURNAL, is_ours, write_results
 from iarmem_plugin.report import figures as plots
-from iarmem_plugin.report.report import Report, check_output_folder
+from iarmem_plugin.report import page
+from iarmem_plugin.report import report as saving
+from iarmem_plugin.report.report import FIGURES, FILES, Report, check_output_folder
 
 
 def test_arms_of_another_order_than_the_extraction_are_refused(report: Report) -> None:
@@ -70,26 +77,6 @@ def test_a_failing_file_leaves_the_earlier_report_as_it_was(
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_an_interrupted_save_leaves_the_earlier_report_as_it_was(
-    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = report.save(tmp_path / "out")
-    (out / "notes.txt").write_text("mine")
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    rename = Path.rename
-
-    def interrupted(path: Path, target: Path) -> Path:
-        if path.name == "new":
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        report.save(out)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert list(tmp_path.iterdir()) == [out]
-
-
 def test_an_earlier_report_is_replaced_and_other_files_stay(report: Report, tmp_path: Path) -> None:
     out = report.save(tmp_path / "out")
     (out / "notes.txt").write_text("mine")
@@ -138,6 +125,124 @@ def test_a_report_without_quality_pictures_and_neurons_can_be_saved(
     out = bare.save(tmp_path / "bare")
     assert "Image quality was not measured" in (out / "report.html").read_text()
     assert not (out / "figures" / "extraction_against_quality.png").exists()
+
+
+@pytest.fixture
+def drawn_once(report: Report, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a report's figures and page from its folder, since only its files matter."""
+    drawn = {file.stem: file.read_bytes() for file in (folder / "figures").iterdir()}
+    assert sorted(drawn) == sorted(FIGURES)
+    less = {name: one for name, one in drawn.items() if name != "selected_by_block"}
+    monkeypatch.setattr(page, "figures", lambda one: less if one.neurons is None else drawn)
+    monkeypatch.setattr(page, "render", lambda one, _: f"a page of {one.model}")
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+Write = Callable[[Path], None]
+
+
+def writes(one: Report) -> Write:
+    """Return what the end of `save` does, so that it can be done many times."""
+    given: list[tuple[object, ...]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            saving, "write_results", lambda *files, remove: given.append((*files, remove))
+        )
+        one.save("new")
+    ((_, contents, remove),) = given
+    return lambda folder: write_results(folder, contents, remove=remove)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+@pytest.mark.usefixtures("drawn_once")
+@pytest.mark.parametrize("error", [None, errno.ENOSPC], ids=["killed", "full"])
+def test_killed_or_full_at_any_operation_a_folder_holds_the_old_report_or_the_new_one(
+    report: Report, tmp_path: Path, faults: ModuleType, error: int | None
+) -> None:
+    old, new = writes(report), writes(replace(report, model="var-d16", neurons=None))
+    mine = {"notes.txt": b"mine", "figures/mine.png": b"mine", "scores.nc.partial": b"mine"}
+    sets, seen = [], []
+    for write in (old, new):
+        write(tmp_path / "whole")
+        sets.append({**files_of(tmp_path / "whole"), **mine})
+    for step in range(1, 200):
+        out = tmp_path / f"at{step}"
+        old(out)
+        for name, content in mine.items():
+            (out / name).write_bytes(content)
+        try:
+            with faults.faulty(step, error, lasting=True):
+                new(out)
+        except (faults.Death, DiskFullError):
+            check_output_folder(out)  # of the next run
+            found = {name: one for name, one in files_of(out).items() if not is_ours(name)}
+        else:
+            break
+        seen.append(sets.index(found))
+        new(out)
+        assert files_of(out) == sets[1]
+    assert set(seen) == {0, 1}
+    assert seen == sorted(seen)
+
+
+@pytest.mark.usefixtures("drawn_once")
+def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
+    report: Report, tmp_path: Path, faults: ModuleType
+) -> None:
+    old, new = writes(report), writes(replace(report, model="var-d16", neurons=None))
+    old(tmp_path)
+    with pytest.raises(faults.Death), faults.faulty(48):
+        new(tmp_path)
+    assert JOURNAL in os.listdir(tmp_path)
+    found = Report.load(tmp_path)
+    assert (found.model, found.neurons) == ("var-d16", None)
+    assert set(files_of(tmp_path)) == {*FILES} - {"neurons.nc", "figures/selected_by_block.png"}
+
+
+@pytest.mark.usefixtures("drawn_once")
+def test_the_folder_stays_the_one_that_it_was(report: Report, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    before = out.stat()
+    report.save(out)
+    (out / "report.html").chmod(0o640)
+    report.save(out)
+    assert (out.stat().st_ino, out.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert (out / "report.html").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.usefixtures("drawn_once")
+def test_the_current_folder_can_hold_the_report(
+    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        check_output_folder(".")
+        report.save(".")
+        assert Path("report.json").exists()  # still the current one
+
+
+@pytest.mark.parametrize("name", ["report.json", "figures/heatmap.png", "figures"])
+def test_a_folder_in_which_a_name_is_taken_is_refused(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "out" / name
+    place.parent.mkdir(parents=True)
+    if name == "figures":
+        place.write_text("mine")
+    else:
+        place.mkdir()
+    with pytest.raises(InputError, match="move it"):
+        check_output_folder(tmp_path / "out")
+
+
+def test_pictures_of_the_users_alone_are_no_report(tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    check_output_folder(tmp_path)  # a killed run may have made it
+    (tmp_path / "figures" / "heatmap.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match="not overwritten"):
+        check_output_folder(tmp_path)
 
 
 def assert_equal(found: Report, expected: Report) -> None:

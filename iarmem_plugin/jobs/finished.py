@@ -1,0 +1,141 @@
+"""Finished arms on disk, so that a comparison that was ended goes on after the last of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from iarmem_plugin.fingerprint import fingerprint
+from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.jobs.arms import (
+    Arm,
+    ArmOutcome,
+    Attack,
+    QualityProtocol,
+    result_of,
+    run_arm,
+)
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.report.document import plain
+from iarmem_plugin.report.netcdf import restored, storable
+from iarmem_plugin.stages import Stages, forget
+
+KEY = re.compile(r"arm-[0-9a-f]{16}")
+_OF_MODEL = ("model", "adapter_version", "weights_sha256", "tokenizer_sha256", "dtype")
+
+
+class FinishedArms:
+    """A folder with a file for each finished arm; an arm that is in it is not run again.
+
+    A file is known by all that makes an arm: its edit, selector, seed and neurons. So arms can be
+    added to a comparison that was ended, or taken away.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Name the folder, and what all arms share; see `shared_settings`."""
+        self._stages = Stages(folder, settings)
+
+    def run(
+        self,
+        model: ImageARModel,
+        arm: Arm,
+        neurons: xr.DataArray,
+        attack: Attack,
+        quality: QualityProtocol | None = None,
+    ) -> ArmOutcome:
+        """Return an arm's outcome, from the folder or from `run_arm`; then it is in the folder.
+
+        Raises:
+            FingerprintMismatchError: the arms there were run with other settings.
+            InputError: the arm's file cannot be read.
+            DiskFullError: there is no room; the arms that are there stay.
+        """
+        key = _key(arm, neurons, attack.backend)
+        if key in self._stages.finished():
+            return _outcome(self._stages.load(key), arm, neurons, attack)
+        outcome = run_arm(model, arm, neurons, attack, quality)
+        self._stages.save(key, _tree(outcome, attack))
+        return outcome
+
+
+def shared_settings(
+    model: Mapping[str, Any], attack: Attack, quality: QualityProtocol | None
+) -> dict[str, Any]:
+    """Return what changes the numbers of every arm, as JSON values.
+
+    Args:
+        model: what `model_provenance` says.
+        attack: what all arms share.
+        quality: how image quality is measured.
+    """
+    images, device = attack.candidates.images, str(model["device"]).partition(":")[0]
+    return {
+        **{name: model[name] for name in _OF_MODEL},
+        "device": device,
+        "torch": model["versions"]["torch"],
+        "torch_threads": model["torch_threads"] if device == "cpu" else None,
+        "candidates_sha256": images.digest,
+        "candidate_ids_sha256": _digest(images.ids),
+        "groups_sha256": _digest(attack.candidates.group, attack.candidates.role),
+        "targets_sha256": _digest(attack.targets.tokens.numpy()),
+        "reference": attack.targets.reference,
+        "similarity": plain(attack.similarity.provenance),
+        "prefix_tokens": attack.prefix_tokens,
+        "batch_size": attack.completing.size,
+        "quality": None if quality is None else _of_quality(quality),
+    }
+
+
+def forget_arms(folder: Path) -> None:
+    """Delete the finished arms in a folder, and the folder where it holds nothing else."""
+    forget(folder, KEY)
+
+
+def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
+    return {
+        "measure": plain(quality.quality.provenance),
+        "labels_sha256": _digest(quality.labels),
+        "references": {name: _digest(one) for name, one in quality.references.items()},
+        "sampling": plain(asdict(quality.sampling)),
+    }
+
+
+def _key(arm: Arm, neurons: xr.DataArray, backend: str) -> str:
+    facts = plain(asdict(result_of(arm, (), backend))) | {"neurons": _digest(neurons.to_numpy())}
+    return f"arm-{fingerprint(facts)[:16]}"
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for one in arrays:
+        text = one.dtype.kind not in "biuf"
+        content = "\0".join(map(str, one.ravel())).encode() if text else one.tobytes()
+        digest.update(f"{one.shape} {'text' if text else one.dtype} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
+    measured = [
+        {"label": one.label, "value": None if one.value is None else float(one.value), "n": one.n}
+        for one in outcome.result.quality
+    ]
+    sizes = {"completing": attack.completing.size, "generating": attack.generating.size}
+    root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
+    return xr.DataTree(root, children={"extraction": xr.DataTree(storable(outcome.extraction))})
+
+
+def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack) -> ArmOutcome:
+    sizes = json.loads(tree.attrs["batches"])
+    attack.completing.size = min(attack.completing.size, sizes["completing"])
+    attack.generating.size = min(attack.generating.size, sizes["generating"])
+    quality = tuple(QualityValue(**one) for one in json.loads(tree.attrs["quality"]))
+    extraction = restored(tree["extraction"].to_dataset())
+    return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons)

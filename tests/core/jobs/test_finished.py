@@ -1,0 +1,157 @@
+"""A comparison that was ended goes on after its last finished arm, to the same report."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import DiskFullError, FingerprintMismatchError, InputError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.similarity import TokenAgreement
+from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.jobs import finished
+from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, run_arm
+from iarmem_plugin.jobs.finished import forget_arms
+from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
+from iarmem_plugin.neurons.selectors import Highest, Random
+from iarmem_plugin.report.netcdf import netcdf
+from iarmem_plugin.report.report import Report
+
+ARMS = (
+    Arm("highest", Highest(), Zero(), 1.0),
+    Arm("random 1", Random(), ScaleWeights(0.5), 0.25, seed=3, role="control"),
+)
+OPTIONS = ExtractionOptions(prefix_tokens=1, batch_size=4)
+Run = Callable[..., Report]
+
+
+class Averages(nn.Module):
+    """Features that need no training: mean colours of a picture's quarters."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1)
+
+
+@pytest.fixture
+def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
+    """Compare the arms, or others, with the finished ones in a folder."""
+    measure = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    noise = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    references = {"noise": measure.features([noise])}
+    labels, sampling = np.arange(12) % 5, Sampling(greedy=False, seed=1)
+    quality = QualityProtocol(measure, references, labels, sampling)
+    candidates = Candidates(pictures, np.array(["canary x2"] * 4 + ["held-out"] * 3))
+
+    def compare(folder: Path | None, arms: tuple[Arm, ...] = ARMS, **settings: object) -> Report:
+        options = replace(OPTIONS, checkpoints=folder, **settings)  # type: ignore[arg-type]  # each test's
+        similarity = TokenAgreement(0.5)
+        return mitigate(
+            model, scores, candidates, arms, similarity=similarity, quality=quality, options=options
+        )
+
+    return compare
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the arms that are run; the third one is interrupted the first time."""
+    names: list[str] = []
+
+    def once(model: ImageARModel, arm: Arm, *rest: object) -> object:
+        names.append(arm.name)
+        if len(names) == 3:
+            raise KeyboardInterrupt
+        return run_arm(model, arm, *rest)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr(finished, "run_arm", once)
+    return names
+
+
+def content(report: Report) -> tuple[object, ...]:
+    """Return all numbers of a report, bit by bit."""
+    neurons = None if report.neurons is None else report.neurons.to_numpy().tobytes()
+    return report.to_dict(), netcdf(report.extraction), netcdf(report.scores), neurons
+
+
+def test_a_run_that_was_ended_goes_on_to_the_report_of_an_unbroken_one(
+    run: Run, begun: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "progress")
+    resumed = run(tmp_path / "progress")
+    assert begun == ["original", "highest", "random 1", "random 1"]
+    assert content(resumed) == content(run(None))
+    assert content(run(tmp_path / "progress")) == content(resumed)  # nothing is run again
+    assert len(begun) == 4
+    forget_arms(tmp_path / "progress")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arms_can_be_added_to_a_run_that_was_ended(
+    run: Run, begun: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    more = (*ARMS, replace(ARMS[0], name="half", fraction=0.5))
+    assert [arm.name for arm in run(tmp_path, more).arms][-1] == "half"
+    assert begun[3:] == ["random 1", "half"]
+
+
+def test_an_arm_whose_edit_was_changed_is_run_again(run: Run, tmp_path: Path) -> None:
+    run(tmp_path, ARMS[:1])
+    changed = replace(ARMS[0], intervention=ScaleWeights(0.5))
+    assert content(run(tmp_path, (changed,))) == content(run(None, (changed,)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"prefix_tokens": 5}, "prefix_tokens"), ({"batch_size": 3}, "batch")]
+)
+def test_arms_that_were_run_with_other_settings_are_refused_and_these_are_named(
+    run: Run, tmp_path: Path, settings: dict[str, object], named: str
+) -> None:
+    run(tmp_path, ())
+    with pytest.raises(FingerprintMismatchError, match=rf"{named}.*--restart"):
+        run(tmp_path, (), **settings)
+
+
+def test_a_damaged_arm_is_named_with_the_cure(run: Run, tmp_path: Path) -> None:
+    run(tmp_path, ())
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"arm-.*cannot be read.*--restart"):
+        run(tmp_path, ())
+
+
+def test_a_disk_that_fills_up_keeps_the_arms_before(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = os.write, []
+
+    def full(*given: object) -> int:
+        count.append(1)
+        if len(count) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*given)  # type: ignore[arg-type]  # as they came
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(DiskFullError, match="make room"):
+            run(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    before = kept.read_bytes()
+    run(tmp_path)
+    assert kept.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3
