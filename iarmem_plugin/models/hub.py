@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from pathlib import Path
 from typing import Any
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import FetchError, InputError
 from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.text import shown
 
 Files = tuple[Path, Path]
 MODEL_COLUMNS = (
@@ -146,7 +148,7 @@ def check_files(
         InputError: a file is not there, or one that a hosted model needs is not named.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
-    first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
+    first, second = (None if path is None else weight_file(path) for path in (weights, tokenizer))
     if variant is None or variant.repositories:
         named_files(name, variant, first, second)
     return first, second
@@ -175,11 +177,24 @@ def _row(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _file(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        problem = "is a folder" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
-    return Path(path)
+def weight_file(path: str | Path) -> Path:
+    """Return the path of a weight file, once it is known that there is a file to be read.
+
+    Raises:
+        InputError: there is none, it is a folder, a device or a pipe, or may not be read, or its
+            name is none that a file can have.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = "no such file" if isinstance(error, FileNotFoundError) else f"{reason}"
+    else:
+        if stat.S_ISREG(mode) and os.access(path, os.R_OK):
+            return Path(path)
+        problem = "is a folder" if stat.S_ISDIR(mode) else "is not a file"
+        problem = "may not be read" if stat.S_ISREG(mode) else problem
+    raise InputError(f"{problem}: {shown(path)!r}; name a weight file on this machine")
 
 
 def _advice(variant: Variant | None) -> str:

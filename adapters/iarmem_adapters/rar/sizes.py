@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iarmem_adapters.checkpoints.files import State
+from iarmem_adapters.checkpoints.states import State
 from iarmem_adapters.checkpoints.identify import Signature
 from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from iarmem_adapters.checkpoints.files import State
+from iarmem_adapters.checkpoints.states import State
 from iarmem_adapters.checkpoints.loading import Blueprint, Family
 from iarmem_adapters.organisms import recorded_sizes
 

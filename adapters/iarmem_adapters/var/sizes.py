@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from iarmem_adapters.checkpoints.files import State
+from iarmem_adapters.checkpoints.states import State
 from iarmem_adapters.checkpoints.identify import Signature
 from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
 
