@@ -65,6 +65,8 @@ class Variant:
         num_classes: number of classes; labels are 0 to num_classes - 1.
         files: names of the weight and the tokenizer file.
         repositories: repository of each file on the Hugging Face hub, where they are there.
+        sha256: SHA-256 of each file as it was released, ``""`` where it is not known; empty where
+            none is.
         source: place where the files are hosted; nothing is fetched from it unasked.
         licence: licence of the weights, or ``"not checked"``.
         organism: function that loads the bundled experiment, where the variant is an organism.
@@ -82,6 +84,7 @@ class Variant:
     num_classes: int = 1000
     files: tuple[str, ...] = ()
     repositories: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
     source: str = ""
     licence: str = "not checked"
     organism: Callable[[], Organism] | None = None

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from iarmem_plugin import plugins
-from iarmem_plugin.errors import FetchError, InputError
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.models.downloads import download
 from iarmem_plugin.text import shown
 
 Files = tuple[Path, Path]
@@ -63,8 +65,9 @@ def file_cells(row: dict[str, Any]) -> tuple[str, ...]:
 def fetch(name: str, folder: Path | None = None) -> Files:
     """Download a model's weights and its tokenizer from the Hugging Face hub.
 
-    A file that is there already is not downloaded again. The hub's own settings apply, such as
-    ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT``.
+    A file that is there already is not downloaded again, and never overwritten. Each file is
+    compared with the digest that the release or the hub gives it. The hub's own settings apply,
+    such as ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT``.
 
     Args:
         name: name of the model, as listed by ``iarmem models``.
@@ -75,8 +78,8 @@ def fetch(name: str, folder: Path | None = None) -> Files:
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
-        InputError: the model is not hosted on the hub, or the folder is a file.
-        FetchError: a file could not be downloaded.
+        InputError: the model is not hosted on the hub, or the folder is a file or cannot be made.
+        FetchError: a file could not be downloaded, or is not the one that was released.
     """
     variant = plugins.find_variant(name)[1]
     if variant.organism is not None:
@@ -85,8 +88,11 @@ def fetch(name: str, folder: Path | None = None) -> Files:
         raise InputError(f"{name} is not on the Hugging Face hub; its files: {variant.source}")
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the downloads")
-    pairs = zip(variant.repositories, variant.files, strict=True)
-    transformer, tokenizer = (_download(*pair, folder) for pair in pairs)
+    if folder is not None:
+        check_writable(folder)
+    known = variant.sha256 or ("", "")
+    sources = zip(variant.repositories, variant.files, known, strict=True)
+    transformer, tokenizer = (download(*source, folder) for source in sources)
     return transformer, tokenizer
 
 
@@ -207,46 +213,3 @@ def _advice(variant: Variant | None) -> str:
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
     return f"download {hosted}, and name them"
-
-
-def _download(repository: str, file: str, folder: Path | None) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repository, file, local_dir=folder))
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported
-        raise FetchError(_failure(repository, file, error)) from error
-
-
-def _failure(repository: str, file: str, error: Exception) -> str:
-    from huggingface_hub import errors
-
-    local = isinstance(error, errors.LocalEntryNotFoundError)  # hides why the hub was not used
-    cause = error.__cause__ if local else error
-    if isinstance(cause, errors.HfHubHTTPError):
-        reason = _reason(cause.response.status_code)
-        return f"cannot fetch {file} from {repository}: {reason}"
-    if local:
-        return (
-            f"cannot fetch {file}: the hub {_endpoint()} cannot be reached; look at the "
-            "connection, at HF_ENDPOINT and at HF_HUB_OFFLINE, and run the same command again"
-        )
-    return (
-        f"the download of {file} from {repository} broke off ({' '.join(str(error).split())}); "
-        "run the same command again: it goes on where it stopped"
-    )
-
-
-def _reason(code: int) -> str:
-    if code in (401, 403):
-        return (
-            f"the hub refuses it (HTTP {code}): it may be private, gated or gone; accept its terms "
-            "on its page and set HF_TOKEN, or download it yourself and name it"
-        )
-    if code == 404:
-        return "there is no such file (HTTP 404); download it by hand and name it"
-    return f"the hub answers HTTP {code}; run the same command again later"
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
