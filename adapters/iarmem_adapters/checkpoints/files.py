@@ -9,6 +9,7 @@ import struct
 import sys
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from mmap import MAP_PRIVATE
@@ -27,6 +28,7 @@ from iarmem_plugin.errors import WeightsError
 from iarmem_plugin.models.hub import weight_file
 from iarmem_plugin.text import shown
 
+from .checksums import check_sums
 from .index import check_not_a_shard, is_index, read_shards, shard_paths
 from .states import Held, State, find_states
 
@@ -82,18 +84,24 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def file_facts(path: Path, place: str = "") -> dict[str, str | int]:
-    """Return what identifies a file whose weights were taken.
+    """Return what identifies a file whose weights were taken, once it is known to be undamaged.
 
-    A progress bar is shown on a terminal while a large file is read.
+    The checksums inside of it are compared on the way, beside the reading. A progress bar is shown on a terminal while a large file is read.
 
     Returns:
         ``name`` (without its folder), ``sha256``, length in ``bytes`` and, where the weights lie
         deeper in the file, their ``place``. An index is one with its files: the hash is over the
         index and then over them in the order of their names, the length is that of all.
+
+    Raises:
+        WeightsError: something in a file does not fit its checksum.
     """
     digest, size = hashlib.sha256(), 0
     for part in (path, *shard_paths(path)):
-        _hash_into(digest, part)
+        with ThreadPoolExecutor(1) as beside:
+            checked = beside.submit(check_sums, part)
+            _hash_into(digest, part)
+            checked.result()
         size += part.stat().st_size
     facts: dict[str, str | int] = {"name": path.name, "sha256": digest.hexdigest(), "bytes": size}
     return facts | {"place": place} if place else facts
