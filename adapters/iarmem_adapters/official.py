@@ -126,14 +126,11 @@ def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str)
     advice = derived_advice(found) or (
         "; hand over the original, since a model derived from it needs an adapter of its own"
     )
-    if missing or unknown:
-        raise InputError(
-            f"this object is not quite {what}: it {differing_names(missing, unknown, WORDS)}{advice}"
-        )
-    if differing:
-        raise InputError(
-            f"this object is not quite {what}: it has other sizes: {listed(differing)}{advice}"
-        )
+    problem = differing_names(missing, unknown, WORDS)
+    if differing and not problem:
+        problem = f"has other sizes: {listed(differing)}"
+    if problem:
+        raise InputError(f"this object is not quite {what}: it {problem}{advice}")
 
 
 def check_attribute(

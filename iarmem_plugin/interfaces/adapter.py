@@ -113,6 +113,8 @@ class Adapter(ABC):
         recognises: what `matches` looks for, in a few words, for the refusal of other objects.
         module_aliases: second names under which a trace finds modules, by their own name, such as
             ``{"ffn": "mlp"}``.
+        decoding: how `decode` makes a picture of tokens, in a few words, where a family has more
+            than one way.
         fused_advice: how to build the model without fused kernels, in a few words, for the refusal
             of a model that has some.
         variant: facts about this model.
@@ -127,6 +129,7 @@ class Adapter(ABC):
     infers_sizes: ClassVar[bool] = False
     recognises: ClassVar[str] = ""
     module_aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    decoding: ClassVar[str] = ""
     fused_advice: ClassVar[str] = ""
     variant: Variant
     layout: ModelLayout

@@ -113,8 +113,9 @@ def _failure(repository: str, file: str, error: Exception) -> str:
         return f"cannot fetch {file} from {repository}: {reason}"
     if local:
         return _unreachable(file)
+    reason = shown(" ".join(str(error).split()), 120)
     return (
-        f"the download of {file} from {repository} broke off ({shown(' '.join(str(error).split()), 120)}); "
+        f"the download of {file} from {repository} broke off ({reason}); "
         "run the same command again: it goes on where it stopped"
     )
 

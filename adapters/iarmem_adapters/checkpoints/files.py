@@ -86,7 +86,8 @@ def read_weights(path: Path) -> WeightFile:
 def file_facts(path: Path, place: str = "") -> dict[str, str | int]:
     """Return what identifies a file whose weights were taken, once it is known to be undamaged.
 
-    The checksums inside of it are compared on the way, beside the reading. A progress bar is shown on a terminal while a large file is read.
+    The checksums inside of it are compared on the way, beside the reading. A progress bar is
+    shown on a terminal while a large file is read.
 
     Returns:
         ``name`` (without its folder), ``sha256``, length in ``bytes`` and, where the weights lie

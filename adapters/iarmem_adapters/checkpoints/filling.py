@@ -89,7 +89,9 @@ def check_entries(expected: State, state: State, path: Path, what: str) -> None:
 
 
 def differing_names(
-    missing: Sequence[str], unknown: Sequence[str], words: tuple[str, str] = ("lacks", "has unknown")
+    missing: Sequence[str],
+    unknown: Sequence[str],
+    words: tuple[str, str] = ("lacks", "has unknown"),
 ) -> str:
     """Name the entries that are missing and those that are unknown, both where there are both."""
     most = 3 if missing and unknown else 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 
 from iarmem_plugin import plugins
@@ -86,10 +86,15 @@ def _saving(path: Path, found: Sequence[Held]) -> str:
         read = f"safetensors.torch.load_file({str(path)!r})"
     part = read + "".join(f"[{key!r}]" for key in one.keys)
     if any(one.keys == other.keys for other in found if other is not one):
-        start = commonprefix(list(one.names.values()))
+        start = _common_start(one.names.values())
         part = f"{{k: v for k, v in {part}.items() if k.startswith({start!r})}}"
     label = re.sub(r"[^\w-]+", "-", one.place).strip("-")
     return f", such as by torch.save({part}, {f'{path.stem}-{label}.pth'!r})"
+
+
+def _common_start(names: Collection[str]) -> str:
+    pairs = zip(min(names), max(names), strict=False)
+    return "".join(sign for sign, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def installed_signatures() -> Iterator[Signature]:

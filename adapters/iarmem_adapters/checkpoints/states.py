@@ -110,9 +110,7 @@ def _held(value: object, keys: Keys) -> Held | None:
     if not isinstance(value, dict):
         return None
     tensors = {
-        key: one
-        for key, one in value.items()
-        if isinstance(key, str) and isinstance(one, Tensor)
+        key: one for key, one in value.items() if isinstance(key, str) and isinstance(one, Tensor)
     }
     if not tensors:
         return None
