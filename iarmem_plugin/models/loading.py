@@ -13,7 +13,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.finite import check_finite
 from iarmem_plugin.models.hub import check_files
-from iarmem_plugin.models.parts import derived_advice, known_part
+from iarmem_plugin.models.parts import as_code, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -137,8 +137,14 @@ def _check_tensors(model: nn.Module, what: str) -> None:
 
 
 def _check_not_compiled(model: nn.Module) -> None:
-    """Refuse modules that are compiled in place; torch.compile's wrapper is simply taken off."""
+    """Refuse parts that are compiled; torch.compile's wrapper of the whole is simply taken off."""
     for name, module in model.named_modules():
+        if "_orig_mod" in module._modules:
+            part = f"model{as_code(name)}"
+            raise InputError(
+                f"the model's part {name!r} was compiled by torch.compile: its activations could "
+                f"not be read; take it out, {part} = {part}._orig_mod, as every other such part"
+            )
         if module._compiled_call_impl is not None:
             raise InputError(
                 f"the model's part {name or 'root'!r} was compiled by its method compile(): its "

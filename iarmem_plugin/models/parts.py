@@ -44,9 +44,14 @@ def known_part(model: object, matches: Callable[[nn.Module], bool]) -> str | Non
     """
     for path, part in _parts(model):
         if matches(part):
-            steps = path.split(".")
-            return "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps)
+            return as_code(path)
     return None
+
+
+def as_code(path: str) -> str:
+    """Return what reaches a module of a dotted name, such as ``".blocks[0].attn"``."""
+    steps = path.split(".")
+    return "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps)
 
 
 def _parts(model: object) -> Iterator[tuple[str, nn.Module]]:

@@ -127,7 +127,19 @@ def test_adapters_that_were_not_merged_are_told(var: Any, rar: Any, vqgan: Any) 
 
 
 def test_a_checkpointing_wrapper_is_taken_off(rar: Any, vqgan: Any) -> None:
+    rar.blocks[1] = checkpoint_wrapper(rar.blocks[1])
     assert wrap(checkpoint_wrapper(rar), vqgan).adapter.network is rar
+
+
+def test_parts_that_were_compiled_are_refused_with_the_code_that_takes_them_out(
+    var: Any, rar: Any, vqgan: Any
+) -> None:
+    for model, tokenizer in ((var, None), (rar, vqgan)):
+        model.blocks[1] = compiled(model.blocks[1])
+        told = refusal(model, tokenizer)
+        assert "the model's part 'blocks.1' was compiled by torch.compile" in told
+        exec(told.split("take it out, ")[1].split(", as")[0], {"model": model})  # noqa: S102  # as a user
+        assert wrap(model, tokenizer).adapter.network is model
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
