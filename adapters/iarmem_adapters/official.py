@@ -11,7 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iarmem_adapters.checkpoints.filling import differing_names, listed
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.models.parts import derived_advice
+
+WORDS = ("lacks the weights", "has the unknown weights")
 
 
 @contextmanager
@@ -92,7 +96,10 @@ def read_sizes(read: Callable[[dict[str, Tensor]], Sizes], model: nn.Module, wha
     try:
         return read(dict(model.state_dict()))
     except KeyError as error:
-        raise InputError(f"this object is not a {what}: it lacks the weight {error}") from error
+        advice = derived_advice(model.state_dict())
+        raise InputError(
+            f"this object is not a {what}: it lacks the weight {error}{advice}"
+        ) from error
     except (IndexError, ValueError) as error:
         raise InputError(f"this object is not a {what}: {error}") from error
 
@@ -114,17 +121,16 @@ def compare_entries(model: nn.Module, expected: Mapping[str, Tensor], what: str)
         for key in expected
         if key in found and found[key].shape != expected[key].shape
     ]
-    for problem, keys in (
-        ("lacks the weights", [key for key in expected if key not in found]),
-        ("has the unknown weights", [key for key in found if key not in expected]),
-        ("has other sizes:", differing),
-    ):
-        if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise InputError(
-                f"this object is not quite {what}: it {problem} {', '.join(keys[:5])}{more}; hand "
-                "over the original, since a model derived from it needs an adapter of its own"
-            )
+    missing = [key for key in expected if key not in found]
+    unknown = [key for key in found if key not in expected]
+    advice = derived_advice(found) or (
+        "; hand over the original, since a model derived from it needs an adapter of its own"
+    )
+    problem = differing_names(missing, unknown, WORDS)
+    if differing and not problem:
+        problem = f"has other sizes: {listed(differing)}"
+    if problem:
+        raise InputError(f"this object is not quite {what}: it {problem}{advice}")
 
 
 def check_attribute(

@@ -65,6 +65,8 @@ class Variant:
         num_classes: number of classes; labels are 0 to num_classes - 1.
         files: names of the weight and the tokenizer file.
         repositories: repository of each file on the Hugging Face hub, where they are there.
+        sha256: SHA-256 of each file as it was released, ``""`` where it is not known; empty where
+            none is.
         source: place where the files are hosted; nothing is fetched from it unasked.
         licence: licence of the weights, or ``"not checked"``.
         organism: function that loads the bundled experiment, where the variant is an organism.
@@ -82,6 +84,7 @@ class Variant:
     num_classes: int = 1000
     files: tuple[str, ...] = ()
     repositories: tuple[str, ...] = ()
+    sha256: tuple[str, ...] = ()
     source: str = ""
     licence: str = "not checked"
     organism: Callable[[], Organism] | None = None
@@ -110,6 +113,8 @@ class Adapter(ABC):
         recognises: what `matches` looks for, in a few words, for the refusal of other objects.
         module_aliases: second names under which a trace finds modules, by their own name, such as
             ``{"ffn": "mlp"}``.
+        decoding: how `decode` makes a picture of tokens, in a few words, where a family has more
+            than one way.
         fused_advice: how to build the model without fused kernels, in a few words, for the refusal
             of a model that has some.
         variant: facts about this model.
@@ -124,6 +129,7 @@ class Adapter(ABC):
     infers_sizes: ClassVar[bool] = False
     recognises: ClassVar[str] = ""
     module_aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    decoding: ClassVar[str] = ""
     fused_advice: ClassVar[str] = ""
     variant: Variant
     layout: ModelLayout

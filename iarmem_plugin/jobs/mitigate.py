@@ -124,6 +124,8 @@ def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, An
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
     }
+    if model.adapter.decoding:
+        settings["decoding"] = model.adapter.decoding
     if checked:
         differences = check_batching(
             model,

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from pathlib import Path
 from typing import Any
 
 from iarmem_plugin import plugins
-from iarmem_plugin.errors import FetchError, InputError
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.models.downloads import download
+from iarmem_plugin.text import shown
 
 Files = tuple[Path, Path]
 MODEL_COLUMNS = (
@@ -61,8 +65,9 @@ def file_cells(row: dict[str, Any]) -> tuple[str, ...]:
 def fetch(name: str, folder: Path | None = None) -> Files:
     """Download a model's weights and its tokenizer from the Hugging Face hub.
 
-    A file that is there already is not downloaded again. The hub's own settings apply, such as
-    ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT``.
+    A file that is there already is not downloaded again, and never overwritten. Each file is
+    compared with the digest that the release or the hub gives it. The hub's own settings apply,
+    such as ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT``.
 
     Args:
         name: name of the model, as listed by ``iarmem models``.
@@ -73,8 +78,8 @@ def fetch(name: str, folder: Path | None = None) -> Files:
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
-        InputError: the model is not hosted on the hub, or the folder is a file.
-        FetchError: a file could not be downloaded.
+        InputError: the model is not hosted on the hub, or the folder is a file or cannot be made.
+        FetchError: a file could not be downloaded, or is not the one that was released.
     """
     variant = plugins.find_variant(name)[1]
     if variant.organism is not None:
@@ -83,8 +88,11 @@ def fetch(name: str, folder: Path | None = None) -> Files:
         raise InputError(f"{name} is not on the Hugging Face hub; its files: {variant.source}")
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the downloads")
-    pairs = zip(variant.repositories, variant.files, strict=True)
-    transformer, tokenizer = (_download(*pair, folder) for pair in pairs)
+    if folder is not None:
+        check_writable(folder)
+    known = variant.sha256 or ("", "")
+    sources = zip(variant.repositories, variant.files, known, strict=True)
+    transformer, tokenizer = (download(*source, folder) for source in sources)
     return transformer, tokenizer
 
 
@@ -146,7 +154,7 @@ def check_files(
         InputError: a file is not there, or one that a hosted model needs is not named.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
-    first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
+    first, second = (None if path is None else weight_file(path) for path in (weights, tokenizer))
     if variant is None or variant.repositories:
         named_files(name, variant, first, second)
     return first, second
@@ -175,11 +183,24 @@ def _row(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _file(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        problem = "is a folder" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
-    return Path(path)
+def weight_file(path: str | Path) -> Path:
+    """Return the path of a weight file, once it is known that there is a file to be read.
+
+    Raises:
+        InputError: there is none, it is a folder, a device or a pipe, or may not be read, or its
+            name is none that a file can have.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        problem = "no such file" if isinstance(error, FileNotFoundError) else f"{reason}"
+    else:
+        if stat.S_ISREG(mode) and os.access(path, os.R_OK):
+            return Path(path)
+        problem = "is a folder" if stat.S_ISDIR(mode) else "is not a file"
+        problem = "may not be read" if stat.S_ISREG(mode) else problem
+    raise InputError(f"{problem}: {shown(path)!r}; name a weight file on this machine")
 
 
 def _advice(variant: Variant | None) -> str:
@@ -192,46 +213,3 @@ def _advice(variant: Variant | None) -> str:
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
     return f"download {hosted}, and name them"
-
-
-def _download(repository: str, file: str, folder: Path | None) -> Path:
-    from huggingface_hub import errors, hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repository, file, local_dir=folder))
-    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported
-        raise FetchError(_failure(repository, file, error)) from error
-
-
-def _failure(repository: str, file: str, error: Exception) -> str:
-    from huggingface_hub import errors
-
-    local = isinstance(error, errors.LocalEntryNotFoundError)  # hides why the hub was not used
-    cause = error.__cause__ if local else error
-    if isinstance(cause, errors.HfHubHTTPError):
-        reason = _reason(cause.response.status_code)
-        return f"cannot fetch {file} from {repository}: {reason}"
-    if local:
-        return (
-            f"cannot fetch {file}: the hub {_endpoint()} cannot be reached; look at the "
-            "connection, at HF_ENDPOINT and at HF_HUB_OFFLINE, and run the same command again"
-        )
-    return (
-        f"the download of {file} from {repository} broke off ({' '.join(str(error).split())}); "
-        "run the same command again: it goes on where it stopped"
-    )
-
-
-def _reason(code: int) -> str:
-    if code in (401, 403):
-        return (
-            f"the hub refuses it (HTTP {code}): it may be private, gated or gone; accept its terms "
-            "on its page and set HF_TOKEN, or download it yourself and name it"
-        )
-    if code == 404:
-        return "there is no such file (HTTP 404); download it by hand and name it"
-    return f"the hub answers HTTP {code}; run the same command again later"
-
-
-def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")

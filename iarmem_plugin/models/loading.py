@@ -10,7 +10,10 @@ from torch import nn
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Adapter
+from iarmem_plugin.models.finite import check_finite
 from iarmem_plugin.models.hub import check_files
+from iarmem_plugin.models.parts import as_code, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -73,14 +76,17 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
 
     Raises:
         InputError: no installed adapter recognises the object, or something in it would give
-            wrong numbers; the message says what was found and what to do.
+            wrong numbers, such as NaN; the message says what was found and what to do.
     """
     network = unwrapped(model, "the model")
     _check_not_compiled(network)
     other = None if tokenizer is None else unwrapped(tokenizer, "the tokenizer")
-    for name in plugins.names("adapter"):
-        if (adapter := plugins.find("adapter", name)).matches(network):
-            return ImageARModel(adapter.from_model(network, other))
+    for adapter in _adapters():
+        if adapter.matches(network):
+            found = adapter.from_model(network, other)
+            check_finite(found.network, "the model")
+            check_finite(found.tokenizer, "the tokenizer")
+            return ImageARModel(found)
     raise InputError(_unknown(network))
 
 
@@ -98,7 +104,10 @@ def unwrapped(model: object, what: str) -> nn.Module:
     while (inner := _inside(inside)) is not inside:
         inside = inner
     if not isinstance(inside, nn.Module):
-        raise InputError(f"{what} is of type {type(inside).__name__}, expected a torch.nn.Module")
+        kind = type(inside).__name__
+        raise InputError(
+            f"{what} is of type {kind}, expected a torch.nn.Module{_held_inside(inside)}"
+        )
     _check_tensors(inside, what)
     return inside
 
@@ -107,8 +116,9 @@ def _inside(model: object) -> object:
     model = without_nnsight(model)
     if not isinstance(model, nn.Module):
         return model
-    if "_orig_mod" in model._modules:  # torch.compile
-        return model._modules["_orig_mod"]
+    for wrapper in ("_orig_mod", "_checkpoint_wrapped_module"):  # torch.compile, checkpointing
+        if wrapper in model._modules:
+            return model._modules[wrapper]
     if list(model._modules) == ["module"]:  # data parallel, or a wrapper that passes calls on
         return model._modules["module"]
     return model
@@ -127,8 +137,14 @@ def _check_tensors(model: nn.Module, what: str) -> None:
 
 
 def _check_not_compiled(model: nn.Module) -> None:
-    """Refuse modules that are compiled in place; torch.compile's wrapper is simply taken off."""
+    """Refuse parts that are compiled; torch.compile's wrapper of the whole is simply taken off."""
     for name, module in model.named_modules():
+        if "_orig_mod" in module._modules:
+            part = f"model{as_code(name)}"
+            raise InputError(
+                f"the model's part {name!r} was compiled by torch.compile: its activations could "
+                f"not be read; take it out, {part} = {part}._orig_mod, as every other such part"
+            )
         if module._compiled_call_impl is not None:
             raise InputError(
                 f"the model's part {name or 'root'!r} was compiled by its method compile(): its "
@@ -151,13 +167,34 @@ def _unusable(weight: nn.Parameter) -> str:
 
 
 def _unknown(model: nn.Module) -> str:
-    adapters = [plugins.find("adapter", name) for name in plugins.names("adapter")]
-    looked = [f"{one.name}: {one.recognises or 'its own classes'}" for one in adapters]
+    kind = type(model).__name__
+    inside = _held_inside(model)
+    if inside:
+        return f"this {kind} is not itself a model that an installed adapter recognises{inside}"
+    looked = [f"{one.name}: {one.recognises or 'its own classes'}" for one in _adapters()]
     parts = ", ".join(list(model._modules)[:8]) or "none"
     return (
-        f"no installed adapter recognises this {type(model).__name__} (its parts: {parts}); "
+        f"no installed adapter recognises this {kind} (its parts: {parts}){_advice(model)}; "
         f"the adapters look for: {'; '.join(looked) or 'none are installed'}"
     )
+
+
+def _held_inside(model: object) -> str:
+    """Say which attribute of an object, such as a pipeline, holds a model that is known."""
+    known = known_part(model, lambda part: any(one.matches(part) for one in _adapters()))
+    if known is None:
+        return ""
+    part = f"model{known}"
+    advice = _advice(model) if isinstance(model, nn.Module) else ""
+    return f"; it holds one: hand over {part}, and its tokenizer where it has one{advice}"
+
+
+def _advice(model: nn.Module) -> str:
+    return derived_advice(name for name, _ in model.named_parameters())
+
+
+def _adapters() -> list[type[Adapter]]:
+    return [plugins.find("adapter", name) for name in plugins.names("adapter")]
 
 
 def _check_device(device: str) -> None:

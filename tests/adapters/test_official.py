@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from nnsight import NNsight
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from iarmem_adapters.official import check_devices
 from iarmem_adapters.rar.tokenizer import MaskGITVQGANConfig
@@ -88,6 +89,80 @@ def test_an_unknown_object_is_told_what_adapters_look_for() -> None:
     assert "no installed adapter recognises this Sequential (its parts: 0)" in message
     assert "rar: cls_token, target_aware_pos_embed" in message
     assert "var: pos_start, lvl_1L" in message
+
+
+class Attack(nn.Module):
+    """Such as an attack's code puts around a model."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+
+def test_a_wrapper_of_an_attack_is_told_which_attribute_to_hand_over(
+    var: Any, rar: Any, vqgan: Any
+) -> None:
+    for network, tokenizer in ((var, None), (rar, vqgan)):
+        for wrapper in (Attack(network), SimpleNamespace(generator=network)):
+            told = refusal(wrapper, tokenizer)
+            assert "hand over model.generator, and its tokenizer" in told
+            model: Any = wrapper
+            assert wrap(model.generator, tokenizer).adapter.network is network
+    told = refusal(SimpleNamespace(runs=[1], inner=[], net=Attack(PassesOn(var))))
+    assert "hand over model.net.generator.module" in told
+
+
+def with_adapters(model: Any) -> None:
+    """Stands for what a LoRA library makes of a layer."""
+    part = model.blocks[1].attn.proj
+    layers = {"base_layer": part, "lora_A": nn.ModuleDict({"default": nn.Linear(16, 2)})}
+    model.blocks[1].attn.proj = nn.ModuleDict(layers)
+
+
+def test_adapters_that_were_not_merged_are_told(var: Any, rar: Any, vqgan: Any) -> None:
+    for network, tokenizer in ((var, None), (rar, vqgan)):
+        with_adapters(network)
+        for model in (network, Attack(network), nn.Sequential(Attack(network))):
+            assert "merge the adapters first" in refusal(model, tokenizer)
+
+
+def test_a_checkpointing_wrapper_is_taken_off(rar: Any, vqgan: Any) -> None:
+    rar.blocks[1] = checkpoint_wrapper(rar.blocks[1])
+    assert wrap(checkpoint_wrapper(rar), vqgan).adapter.network is rar
+
+
+def test_parts_that_were_compiled_are_refused_with_the_code_that_takes_them_out(
+    var: Any, rar: Any, vqgan: Any
+) -> None:
+    for model, tokenizer in ((var, None), (rar, vqgan)):
+        model.blocks[1] = compiled(model.blocks[1])
+        told = refusal(model, tokenizer)
+        assert "the model's part 'blocks.1' was compiled by torch.compile" in told
+        exec(told.split("take it out, ")[1].split(", as")[0], {"model": model})  # noqa: S102  # as a user
+        assert wrap(model, tokenizer).adapter.network is model
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("path", ["blocks.1.attn.proj.bias", "head.weight", "lm_head.weight"])
+def test_weights_that_are_not_finite_are_refused(
+    var: Any, rar: Any, vqgan: Any, path: str, value: float
+) -> None:
+    for network, tokenizer in ((var, None), (rar, vqgan)):
+        weights = dict(network.named_parameters())
+        if path in weights:
+            with torch.no_grad():
+                weights[path].view(-1)[3] = value
+            assert f"the model cannot be used: its weight {path!r} holds NaN" in refusal(
+                network, tokenizer
+            )
+
+
+def test_a_tokenizer_that_is_not_finite_is_refused(var: Any, rar: Any, vqgan: Any) -> None:
+    for network, held, given in ((var, var.vae_proxy[0], None), (rar, vqgan, vqgan)):
+        with torch.no_grad():
+            held.quantize.embedding.weight[0, 0] = torch.nan
+        told = refusal(network, given)
+        assert "the tokenizer cannot be used: its weight 'quantize.embedding.weight' holds" in told
 
 
 @pytest.mark.parametrize("given", [{"trainer": {}}, "var_d16.pth", None])
@@ -328,6 +403,14 @@ def test_an_mlp_that_goes_round_its_modules_in_another_way_is_noticed(var: Any) 
     tokens = model.tokenize(torch.zeros(1, 3, *side(model)))
     with pytest.raises(BypassedNeuronsError, match="fused_if_available=False"):
         model.read_neurons(model.adapter.teacher_forced(tokens, torch.tensor([0])))
+
+
+def test_the_page_promises_what_is_tested(request: pytest.FixtureRequest) -> None:
+    page = (request.config.rootpath / "docs" / "own-models.md").read_text()
+    assert "activations and logits within 3e-5" in page
+    for family in ("var", "rar"):
+        tests = request.config.rootpath / "tests" / "adapters" / family / "test_official.py"
+        assert "CLOSE = 3e-5  #" in tests.read_text()
 
 
 def test_every_refusal_is_an_error_of_ours_and_a_value_error() -> None:

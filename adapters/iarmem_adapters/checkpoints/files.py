@@ -9,7 +9,7 @@ import struct
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from mmap import MAP_PRIVATE
@@ -19,14 +19,20 @@ from typing import cast
 import rich.progress
 import torch
 from rich.console import Console
+from rich.markup import escape
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 from torch.serialization import set_default_mmap_options
 
-from iarmem_plugin.errors import InputError, WeightsError
+from iarmem_plugin.errors import WeightsError
+from iarmem_plugin.models.hub import weight_file
+from iarmem_plugin.text import shown
 
-State = dict[str, Tensor]
+from .checksums import check_sums
+from .index import check_not_a_shard, is_index, read_shards, shard_paths
+from .states import Held, State, find_states
+
+__all__ = ["State", "WeightFile", "file_facts", "read_weights"]
 
 _AGAIN = "fetch it again"
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6
@@ -43,7 +49,6 @@ _DAMAGED = (  # what the unpickler and the two readers raise on damaged bytes
     ValueError,
     struct.error,
 )
-_WRAPPERS = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before each name
 _SLOW_BYTES = 2**31  # more than two seconds of hashing
 
 
@@ -53,60 +58,79 @@ class WeightFile:
 
     Attributes:
         path: place of the file.
-        states: tensors of each dictionary in the file, by its place: ``""`` is the file
-            itself, ``"trainer.var_wo_ddp"`` lies two levels inside.
+        states: each dictionary of tensors in the file.
     """
 
     path: Path
-    states: dict[str, State]
+    states: list[Held]
 
 
 def read_weights(path: Path) -> WeightFile:
     """Read a ``.pth``, ``.bin`` or ``.safetensors`` file, whatever its name, by its content.
 
-    Tensors of a zip archive (as ``torch.save`` writes it) and of a safetensors file are mapped,
-    privately: they take no memory of their own until they are written to, and what is written
-    never reaches the file. A file of ``torch.save`` before 1.6 is read into memory whole.
+    The index of a model in several files, such as ``model.safetensors.index.json``, is read with
+    all of them. Tensors of a zip archive (as ``torch.save`` writes it) and of a safetensors file
+    are mapped, privately: they take no memory of their own until they are written to, and what is
+    written never reaches the file. A file of ``torch.save`` before 1.6 is read into memory whole.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or an index is not JSON.
         WeightsError: the file holds something else; nothing in it was executed.
     """
-    if not path.is_file():
-        problem = "is a folder: name the file in it" if path.is_dir() else "does not exist"
-        raise InputError(f"the weight file {path} {problem}")
-    _check_start(path)
-    try:
-        content = _read(path)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(_refusal(path, str(error))) from error
-    except _DAMAGED as error:
-        raise WeightsError(_damage(path, error)) from error
-    return WeightFile(path, dict(_states(content, "")))
+    path = weight_file(path)
+    check_not_a_shard(path)
+    content = read_shards(path, _read_one) if is_index(path) else _read_one(path)
+    return WeightFile(path, find_states(content, path))
 
 
 def file_facts(path: Path, place: str = "") -> dict[str, str | int]:
-    """Return what identifies a file whose weights were taken.
+    """Return what identifies a file whose weights were taken, once it is known to be undamaged.
 
-    A progress bar is shown on a terminal while a large file is read.
+    The checksums inside of it are compared on the way, beside the reading. A progress bar is
+    shown on a terminal while a large file is read.
 
     Returns:
         ``name`` (without its folder), ``sha256``, length in ``bytes`` and, where the weights lie
-        deeper in the file, their ``place``.
+        deeper in the file, their ``place``. An index is one with its files: the hash is over the
+        index and then over them in the order of their names, the length is that of all.
+
+    Raises:
+        WeightsError: something in a file does not fit its checksum.
     """
-    size = path.stat().st_size
-    quiet = size < _SLOW_BYTES or not sys.stderr.isatty()
+    digest, size = hashlib.sha256(), 0
+    for part in (path, *shard_paths(path)):
+        with ThreadPoolExecutor(1) as beside:
+            checked = beside.submit(check_sums, part)
+            _hash_into(digest, part)
+            checked.result()
+        size += part.stat().st_size
+    facts: dict[str, str | int] = {"name": path.name, "sha256": digest.hexdigest(), "bytes": size}
+    return facts | {"place": place} if place else facts
+
+
+def _hash_into(digest: hashlib._Hash, path: Path) -> None:
+    quiet = path.stat().st_size < _SLOW_BYTES or not sys.stderr.isatty()
     with rich.progress.open(
         path,
         "rb",
-        description=f"Reading {path.name}",
+        description=f"Reading {escape(shown(path.name))}",
         console=Console(stderr=True),
         transient=True,
         disable=quiet,
     ) as file:
-        digest = hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()
-    facts: dict[str, str | int] = {"name": path.name, "sha256": digest, "bytes": size}
-    return facts | {"place": place} if place else facts
+        hashlib.file_digest(cast(BufferedReader, file), lambda: digest)
+
+
+def _read_one(path: Path) -> object:
+    try:
+        _check_start(path)
+        return _read(path)
+    except WeightsError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_refusal(path, str(error))) from error
+    except _DAMAGED as error:
+        raise WeightsError(_damage(path, error)) from error
 
 
 def _read(path: Path) -> object:
@@ -169,7 +193,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _refusal(path: Path, message: str) -> str:
     named = re.search(r"GLOBAL (\S+)", message)
-    what = f" ({named[1]})" if named else ""
+    what = f" ({shown(named[1], 80)})" if named else ""
     return (
         f"{path} is not a readable weight file: it holds objects other than tensors{what}, which "
         "are never run; if you trust the file, load it yourself and save its state dict alone "
@@ -178,24 +202,7 @@ def _refusal(path: Path, message: str) -> str:
 
 
 def _damage(path: Path, error: Exception) -> str:
-    reason = str(error).partition("\n")[0][:200] or type(error).__name__
+    reason = shown(str(error).partition("\n")[0], 120) or type(error).__name__
     if "TorchScript" in reason:
         return f"{path} is not a weight file: it is a TorchScript program, which is never run here"
     return f"{path} cannot be read, as if its download had broken off: {_AGAIN} ({reason})"
-
-
-def _states(content: object, place: str) -> Iterator[tuple[str, State]]:
-    """Yield the tensors of each nested dictionary that has any, out of a wrapper's names."""
-    if not isinstance(content, dict):
-        return
-    named = {key: value for key, value in content.items() if isinstance(key, str)}
-    for wrapper in _WRAPPERS:
-        if named and all(key.startswith(wrapper) for key in named):
-            inside = {key.removeprefix(wrapper): value for key, value in named.items()}
-            yield from _states(inside, f"{place}.{wrapper}".strip("."))
-            return
-    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
-    if tensors:
-        yield place, tensors
-    for key, value in named.items():
-        yield from _states(value, f"{place}.{key}" if place else key)

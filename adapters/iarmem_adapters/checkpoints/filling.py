@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import WeightsError
+from iarmem_plugin.models.finite import is_finite
+from iarmem_plugin.models.parts import derived_advice
+from iarmem_plugin.text import shown
 
-from .files import State
+from .states import State
+
+_DAMAGED = "the file is damaged, or its training went wrong"
 
 
 def load_strictly(
@@ -38,11 +44,18 @@ def load_strictly(
         WeightsError: the entries do not fit.
     """
     check_entries(module.state_dict(), state, path, what)
+    buffers = {name for name, _ in module.named_buffers()}
     ready: State = {}
     for key in list(state):
-        tensor = state.pop(key)
-        precision = dtype if tensor.is_floating_point() else tensor.dtype
-        ready[key] = tensor.to(device, precision).contiguous()
+        given = state.pop(key)
+        precision = dtype if given.is_floating_point() else given.dtype
+        ready[key] = given.to(device, precision).contiguous()
+        if not is_finite(ready[key], mask=key in buffers):
+            small = is_finite(given, mask=key in buffers)
+            raise WeightsError(
+                f"{path} cannot be used as {what}: {shown(key, 80)} holds NaN or infinity"
+                + (f" in {precision}: load it as float32 or bfloat16" if small else f": {_DAMAGED}")
+            )
     module.load_state_dict(ready, strict=True, assign=True)
 
 
@@ -50,7 +63,7 @@ def check_entries(expected: State, state: State, path: Path, what: str) -> None:
     """Compare names, shapes and types of entries.
 
     Raises:
-        WeightsError: the first five that differ are named.
+        WeightsError: the first that differ are named, up to five of those missing or unknown.
     """
     both = [key for key in expected if key in state]
     shapes = [
@@ -60,16 +73,36 @@ def check_entries(expected: State, state: State, path: Path, what: str) -> None:
     ]
     types = [f"{key} ({state[key].dtype})" for key in both if _other(state[key], expected[key])]
     absent = [key for key in both if state[key].is_meta or state[key].layout != torch.strided]
+    unknown = [key for key in state if key not in expected]
+    missing = [key for key in expected if key not in state]
+    if missing or unknown:
+        raise WeightsError(
+            f"{path} is not {what}: it {differing_names(missing, unknown)}{derived_advice(unknown)}"
+        )
     for problem, keys in (
-        ("lacks", [key for key in expected if key not in state]),
-        ("has unknown", [key for key in state if key not in expected]),
         ("has other sizes:", shapes),
         ("has numbers of another type, as if it were quantised:", types),
         ("has no plain numbers, being sparse or without values, in", absent),
     ):
         if keys:
-            more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
-            raise WeightsError(f"{path} is not {what}: it {problem} {', '.join(keys[:5])}{more}")
+            raise WeightsError(f"{path} is not {what}: it {problem} {listed(keys)}")
+
+
+def differing_names(
+    missing: Sequence[str],
+    unknown: Sequence[str],
+    words: tuple[str, str] = ("lacks", "has unknown"),
+) -> str:
+    """Name the entries that are missing and those that are unknown, both where there are both."""
+    most = 3 if missing and unknown else 5
+    found = zip(words, (missing, unknown), strict=True)
+    return " and ".join(f"{word} {listed(names, most)}" for word, names in found if names)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name, 70) for name in names[:most]) + more
 
 
 def _other(given: Tensor, expected: Tensor) -> bool:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import WeightsError
+from iarmem_plugin.models.parts import derived_advice
+from iarmem_plugin.text import shown
 
-from .files import State, WeightFile
+from .files import WeightFile
+from .filling import listed
+from .index import is_index
+from .states import Held, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +41,60 @@ class Signature:
 def select(file: WeightFile, signature: Signature) -> tuple[str, State]:
     """Return the place and the tensors of the one network of a signature that a file holds.
 
+    A network that is a part of a larger module is found under whatever name it has there, such as
+    Lightning's ``model.``.
+
     Raises:
         WeightsError: the file holds none, or several; the message says what it holds instead.
     """
-    found = [(place, state) for place, state in file.states.items() if signature.fits(state)]
+    found = [one for held in file.states for one in _networks(held, signature)]
     if not found:
         raise WeightsError(
             f"{file.path} holds no {signature.name}: {_describe_instead(file, signature)}"
         )
     if len(found) > 1:
-        places = [place for place, _ in found]
-        keys = "".join(f"[{key!r}]" for key in places[0].split("."))
+        places = ", ".join(shown(one.place or "the outermost", 40) for one in found[:4])
         raise WeightsError(
-            f"{file.path} holds {len(found)} of a {signature.name}, at {', '.join(places)}: save "
-            "the one to use as a file of its own, such as by torch.save(torch.load("
-            f"{file.path.name!r}, weights_only=True){keys}, 'weights.pth')"
+            f"{file.path} holds {len(found)} of a {signature.name}, at {places}: save the one to "
+            f"use as a file of its own{_saving(file.path, found)}"
         )
-    return found[0]
+    return found[0].place, found[0].state
+
+
+def _networks(held: Held, signature: Signature) -> Iterator[Held]:
+    """Yield the parts of a dictionary that are networks of a signature, whatever lies beside."""
+    prefixes = {
+        name[: len(name) - len(key)]
+        for name in held.state
+        for key in signature.keys
+        if name == key or name.endswith(f".{key}")
+    }
+    for prefix in sorted(prefixes):
+        inside = held.below(prefix)
+        if signature.fits(inside.state):
+            yield inside
+
+
+def _saving(path: Path, found: Sequence[Held]) -> str:
+    """Return code that saves one of several networks as a file of its own."""
+    inner = [one for one in found if one.place]
+    if not inner or is_index(path):
+        return ""
+    one = inner[0]
+    read = f"torch.load({str(path)!r}, weights_only=True)"
+    if path.suffix == ".safetensors":
+        read = f"safetensors.torch.load_file({str(path)!r})"
+    part = read + "".join(f"[{key!r}]" for key in one.keys)
+    if any(one.keys == other.keys for other in found if other is not one):
+        start = _common_start(one.names.values())
+        part = f"{{k: v for k, v in {part}.items() if k.startswith({start!r})}}"
+    label = re.sub(r"[^\w-]+", "-", one.place).strip("-")
+    return f", such as by torch.save({part}, {f'{path.stem}-{label}.pth'!r})"
+
+
+def _common_start(names: Collection[str]) -> str:
+    pairs = zip(min(names), max(names), strict=False)
+    return "".join(sign for sign, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def installed_signatures() -> Iterator[Signature]:
@@ -62,15 +107,14 @@ def installed_signatures() -> Iterator[Signature]:
 
 def _describe_instead(file: WeightFile, wanted: Signature) -> str:
     for given in installed_signatures():
-        if any(given.fits(state) for state in file.states.values()):
+        if any(one for held in file.states for one in _networks(held, given)):
             return f"these are the weights of a {given.name}; {_cure(wanted, given)}"
-    keys = sorted({key for state in file.states.values() for key in state})
+    keys = sorted({key for held in file.states for key in held.state})
     if not keys:
         return "it holds no tensors at all"
-    more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
     return (
         f"it has none of the entries that tell one ({', '.join(wanted.keys[:3])}), but "
-        f"{', '.join(keys[:5])}{more}"
+        f"{listed(keys)}{derived_advice(keys)}"
     )
 
 

@@ -16,10 +16,11 @@ from iarmem_adapters.organisms import weight_files
 from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.models.hub import named_files
 
-from .files import State, file_facts, read_weights
+from .files import file_facts, read_weights
 from .filling import load_strictly
 from .identify import Signature, select
 from .sizes import check_codes, check_sizes, infer
+from .states import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from iarmem_plugin.errors import WeightsError
+from iarmem_plugin.models.parts import derived_advice
 
-from .files import State
+from .filling import listed
+from .states import State
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -27,11 +30,20 @@ def infer(read: Callable[[State], Sizes], state: State, path: Path, what: str) -
     try:
         return read(state)
     except KeyError as error:
-        raise WeightsError(f"{path} is not {what}: it lacks {error.args[0]}") from error
+        raise WeightsError(f"{path} is not {what}: {_lacking(error.args[0], state)}") from error
     except IndexError as error:
         raise WeightsError(f"{path} is not {what}: an entry has too few dimensions") from error
     except ValueError as error:
         raise WeightsError(f"{path} is not {what}: {error}") from error
+
+
+def _lacking(key: str, state: State) -> str:
+    """Name an entry that is missing, and those that may be it under another name."""
+    last = key.rpartition(".")[2]
+    named_so = [name for name in state if name.rpartition(".")[2] == last]
+    alike = get_close_matches(key, named_so, n=3, cutoff=0.8)
+    other = f", but has {listed(alike)}" if alike else ""
+    return f"it lacks {key}{other}{derived_advice(state)}"
 
 
 def autoencoder_sizes(state: State) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from iarmem_adapters.checkpoints.files import State
 from iarmem_adapters.checkpoints.identify import Signature
 from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
+from iarmem_adapters.checkpoints.states import State
 
 from .tokenizer import MaskGITVQGANConfig
 from .transformer import SPARE_POSITIONS, RARConfig

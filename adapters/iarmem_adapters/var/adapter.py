@@ -23,6 +23,7 @@ class VARAdapter(ClassConditionalAdapter):
     """
 
     name: ClassVar[str] = "var"
+    decoding: ClassVar[str] = "the last scale's feature map alone, as VAR's own sampler does"
     recognises: ClassVar[str] = (
         "pos_start, lvl_1L, word_embed, class_emb, head_nm and blocks with ffn.fc1 (VAR)"
     )

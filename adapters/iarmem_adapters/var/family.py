@@ -54,5 +54,6 @@ def own_variant(network: nn.Module, config: VARConfig, side: int) -> Variant:
         prefix_tokens=config.ends[min(ATTACK_SCALES, len(config.ends)) - 1],
         num_classes=config.num_classes,
         files=(),
+        sha256=(),
         source="the user's own",
     )

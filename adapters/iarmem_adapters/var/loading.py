@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from iarmem_adapters.checkpoints.files import State
 from iarmem_adapters.checkpoints.loading import Blueprint, Family
+from iarmem_adapters.checkpoints.states import State
 from iarmem_adapters.organisms import recorded_sizes
 
 from .sizes import TOKENIZER, TRANSFORMER, tokenizer_sizes, transformer_sizes

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from iarmem_adapters.checkpoints.files import State
 from iarmem_adapters.checkpoints.identify import Signature
 from iarmem_adapters.checkpoints.sizes import autoencoder_sizes, numbered
+from iarmem_adapters.checkpoints.states import State
 
 from .tokenizer import VQVAEConfig
 from .transformer import VARConfig

@@ -12,6 +12,8 @@ from iarmem_plugin.interfaces import Sampling, Variant
 
 ORGANISM = "var-organism"
 REPOSITORY = "FoundationVision/var"
+TOKENIZER_SHA256 = "7c3ec27ae28a3f87055e83211ea8cc8558bd1985d7b51742d074fb4c2fcf186c"
+"""As the hub's own pointer to the file says, and as others who use it have found."""
 PATCH_NUMS_256 = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 PATCH_NUMS_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 PUBLISHED = Sampling(guidance=1.5, top_k=900, top_p=0.96, greedy=False)
@@ -66,6 +68,7 @@ def _released(name: str, sizes: Sizes) -> Variant:
         prefix_tokens=sum(n * n for n in sizes.patch_nums[:ATTACK_SCALES]),
         files=(f"{name.replace('-', '_')}.pth", "vae_ch160v4096z32.pth"),
         repositories=(REPOSITORY, REPOSITORY),
+        sha256=("", TOKENIZER_SHA256),
         source=f"{REPOSITORY} on the Hugging Face hub",
     )
 

@@ -78,3 +78,62 @@ def test_entries_without_plain_numbers_are_refused(
     for odd in (states[0][key].to_sparse(), states[0][key].to("meta")):
         torch.save(states[0] | {key: odd}, files[0])
         assert f"being sparse or without values, in {key}" in family.refusal()
+
+
+def test_what_is_missing_and_what_is_unknown_is_shown_together(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State]
+) -> None:
+    other = {key.replace("1.attn.", "1.attention."): one for key, one in states[0].items()}
+    torch.save(other, files[0])
+    for name in (family.released[0], family.name):
+        told = family.refusal(name=name)
+        assert "it lacks blocks.1.attn." in told
+        assert " and has unknown blocks.1.attention." in told
+        assert len(told) <= 400
+
+
+def test_an_entry_under_another_name_is_shown_beside_the_one_that_is_missing(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State]
+) -> None:
+    torch.save({key.replace("0.", "0.wrapped."): one for key, one in states[0].items()}, files[0])
+    told = family.refusal()
+    assert "it lacks blocks.0." in told
+    assert ", but has " in told
+    assert "blocks.0.wrapped." in told
+
+
+def test_weights_beside_unmerged_adapters_are_told(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State]
+) -> None:
+    key = next(key for key in states[0] if key.endswith("0.attn.proj.weight"))
+    stem = key.removesuffix(".weight")
+    lora = {f"{stem}.lora_{one}.default.weight": torch.zeros(1) for one in "AB"}
+    base = {f"{stem}.base_layer.weight": states[0][key]}
+    rest = {name: one for name, one in states[0].items() if name != key}
+    whole = {f"base_model.model.{name}": one for name, one in (rest | base | lora).items()}
+    for given in (whole, rest | base | lora, lora):
+        torch.save(given, files[0])
+        assert "merge the adapters first" in family.refusal()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State], value: float
+) -> None:
+    head = {"var": "head.bias", "rar": "lm_head.bias"}[family.name]
+    for state, path, key in zip(states, files, (head, "decoder.conv_in.bias"), strict=True):
+        good, spoilt = path.read_bytes(), state[key].clone()
+        spoilt[-1] = value
+        torch.save(state | {key: spoilt}, path)
+        assert f"{key} holds NaN or infinity: the file is damaged" in family.refusal()
+        path.write_bytes(good)
+
+
+def test_weights_that_do_not_fit_the_precision_are_refused(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State]
+) -> None:
+    key = next(key for key in states[0] if key.endswith("0.attn.proj.weight"))
+    torch.save(states[0] | {key: states[0][key] + 1e6}, files[0])
+    told = family.refusal(dtype=torch.float16)
+    assert f"{key} holds NaN or infinity in torch.float16: load it as float32 or bfloat16" in told
+    family.load(dtype=torch.bfloat16)

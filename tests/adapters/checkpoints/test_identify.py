@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from iarmem_adapters.checkpoints import identify
@@ -55,6 +57,48 @@ def test_several_copies_of_the_weights_are_not_chosen_among(
     told = family.refusal()
     assert f"holds 2 of a {family.name.upper()} transformer, at model, ema: save the one" in told
     assert "torch.load('weights.pth', weights_only=True)['model']" in told
+
+
+def code_in(message: str) -> str:
+    return message[message.index("torch.save(") :]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": state, "ema": state},
+        lambda state: {"model": prefixed(state, "module."), "ema": prefixed(state, "module.")},
+        lambda state: {"a.b": {"c'd": state}, "e": [state]},
+        lambda state: state | {"ema": state},
+        lambda state: prefixed(state, "model.") | prefixed(state, "model_ema."),
+    ],
+)
+def test_the_code_in_the_message_makes_a_file_that_loads(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State], wrap: Any
+) -> None:
+    Path("deep").mkdir()
+    path = Path("deep/it's.pth")
+    torch.save(wrap(states[0]), path)
+    told = family.refusal(path)
+    assert len(told) <= 400
+    before = {one: one.read_bytes() for one in Path().rglob("*.pth")}
+    exec(code_in(told), {"torch": torch})  # noqa: S102  # as a user would
+    assert all(one.read_bytes() == content for one, content in before.items())
+    (made,) = (one for one in Path().rglob("*.pth") if one not in before)
+    assert family.equal(family.load(made).network, states[0])
+
+
+def test_the_code_for_a_safetensors_file_works_too(
+    family: Any, files: tuple[Path, Path], states: tuple[State, State]
+) -> None:
+    save_file(prefixed(states[0], "a.") | prefixed(states[0], "b."), "two.safetensors")
+    told = family.refusal(Path("two.safetensors"))
+    exec(code_in(told), {"torch": torch, "safetensors": safetensors})  # noqa: S102  # see above
+    assert family.equal(family.load(Path("two-a.pth")).network, states[0])
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": one.clone() for name, one in state.items()}
 
 
 def test_the_files_of_any_installed_family_are_recognised(

@@ -31,7 +31,8 @@ SETTINGS = [
     Sampling(guidance=4.0, guidance_power=2.0, temperature=1.2, greedy=False, seed=5),
     Sampling(greedy=False, seed=(3, 1, 4)),
 ]
-CLOSE = 1e-5  # the official attention adds a mask, ours is told that it is causal: rounding differs
+# The official attention adds a mask, ours is told that it is causal: rounding differs.
+CLOSE = 3e-5  # as docs/own-models.md says
 LABELS = torch.tensor([0, 4, 1])
 
 

@@ -29,7 +29,8 @@ SETTINGS = [
     Sampling(guidance=2.0),
     Sampling(guidance=1.5, temperature=1.2, top_k=20, top_p=0.9, greedy=False, seed=5),
 ]
-CLOSE = 1e-5  # the official attention has a mask, ours goes scale by scale: rounding differs
+# The official attention has a mask, ours goes scale by scale: rounding differs.
+CLOSE = 3e-5  # as docs/own-models.md says
 
 
 def config(**sizes: Any) -> VARConfig:

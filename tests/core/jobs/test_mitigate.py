@@ -72,6 +72,17 @@ def test_the_unmodified_model_is_the_first_arm(
     assert report.arms[2].selector["seed"] == 3
 
 
+def test_the_provenance_says_how_tokens_were_decoded_where_there_are_several_ways(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    candidates: Candidates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "decoding" not in run(model, scores, candidates).provenance
+    monkeypatch.setattr(type(model.adapter), "decoding", "all scales")
+    assert run(model, scores, candidates).provenance["decoding"] == "all scales"
+
+
 @pytest.mark.parametrize("backend", ["trace", "weights"])
 def test_ablating_everything_changes_the_completions(
     model: ImageARModel, scores: xr.Dataset, candidates: Candidates, backend: str

@@ -14,10 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
-from iarmem_plugin import load
-from iarmem_plugin.errors import InputError
+from iarmem_plugin import load, plugins
+from iarmem_plugin.errors import FetchError, InputError
 from iarmem_plugin.models.hub import fetch, known_models
 
 CONTENT = {
@@ -26,6 +28,7 @@ CONTENT = {
     "/yucornetto/RAR/resolve/main/rar_b.bin": b"another transformer" * 99,
     "/fun-research/TiTok/resolve/main/maskgit-vqgan-imagenet-f16-256.bin": b"another" * 9,
 }
+TOKENIZER = "maskgit-vqgan-imagenet-f16-256.bin"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -37,6 +40,8 @@ class Hub:
     home: Path
     status: int = 200
     breaks: bool = False
+    digests: bool = True
+    other_bytes: bool = False
     asked: list[str] = field(default_factory=list)
 
     def iarmem(self, *arguments: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +84,7 @@ class Answers(BaseHTTPRequestHandler):
         body = content if status == 200 and content is not None else b""
         self.send_response(status)
         if status == 200:
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+            self.send_header("ETag", f'"{self.digest(body)}"')
             self.send_header("X-Repo-Commit", COMMIT)
         else:
             codes = {401: "GatedRepo", 404: "EntryNotFound"}
@@ -88,9 +93,14 @@ class Answers(BaseHTTPRequestHandler):
         if self.hub.breaks:
             self.send_header("Connection", "close")
         self.end_headers()
+        if self.hub.other_bytes:
+            body = body.swapcase()
         if whole:
             self.wfile.write(body[:100] if self.hub.breaks else body)
         self.close_connection = self.hub.breaks
+
+    def digest(self, body: bytes) -> str:
+        return hashlib.sha256(body).hexdigest() if self.hub.digests else "some-mirrors-own"
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""
@@ -108,6 +118,22 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     server.server_close()
 
 
+@pytest.fixture
+def here(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The same hub for this process, with a cache of its own."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.home))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    huggingface_hub.close_session()
+    return hub
+
+
 def assert_plain_error(done: subprocess.CompletedProcess[str], *expected: str) -> None:
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     line = done.stderr.splitlines()[-1]
@@ -119,13 +145,13 @@ def test_both_files_come_into_a_folder_and_the_next_command_is_shown(
     hub: Hub, tmp_path: Path
 ) -> None:
     folder = tmp_path / "my weights"
-    done = hub.iarmem("fetch", "var-d16", "--out", folder)
+    done = hub.iarmem("fetch", "rar-b", "--out", folder)
     assert done.returncode == 0, done.stderr
     *paths, then = done.stdout.splitlines()
-    assert paths == [str(folder / "var_d16.pth"), str(folder / "vae_ch160v4096z32.pth")]
-    assert [Path(path).read_bytes() for path in paths] == list(CONTENT.values())[:2]
+    assert paths == [str(folder / "rar_b.bin"), str(folder / TOKENIZER)]
+    assert [Path(path).read_bytes() for path in paths] == list(CONTENT.values())[2:]
     options = f"--weights '{paths[0]}' --tokenizer '{paths[1]}'"
-    assert f"iarmem localize var-d16 {options} --images FOLDER --out FOLDER" in then
+    assert f"iarmem localize rar-b {options} --images FOLDER --out FOLDER" in then
 
 
 def test_files_of_two_repositories_come_into_the_cache_and_are_known_from_then_on(
@@ -158,14 +184,98 @@ def test_nothing_is_fetched_that_was_not_asked_for(hub: Hub, tmp_path: Path) -> 
     assert hub.asked == []
 
 
-def test_a_broken_download_is_no_file(hub: Hub, tmp_path: Path) -> None:
-    hub.breaks = True
-    done = hub.iarmem("fetch", "var-d16", "--out", tmp_path / "w")
-    assert_plain_error(done, "the download of var_d16.pth", "run the same command again")
-    assert not (tmp_path / "w" / "var_d16.pth").exists()
-    hub.breaks = False
-    assert hub.iarmem("fetch", "var-d16", "--out", tmp_path / "w").returncode == 0
-    assert (tmp_path / "w" / "var_d16.pth").read_bytes() == b"the transformer" * 999
+def refusal(name: str = "rar-b", folder: Path | None = None) -> str:
+    with pytest.raises(FetchError) as caught:
+        fetch(name, folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 400
+    return str(caught.value)
+
+
+def test_a_broken_download_is_no_file(here: Hub, tmp_path: Path) -> None:
+    here.breaks = True
+    told = refusal(folder=tmp_path / "w")
+    assert "the download of rar_b.bin" in told
+    assert "run the same command again" in told
+    assert not (tmp_path / "w" / "rar_b.bin").exists()
+    here.breaks = False
+    assert fetch("rar-b", tmp_path / "w")[0].read_bytes() == b"another transformer" * 99
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_other_bytes_than_the_hubs_digest_says_are_thrown_away(
+    here: Hub, tmp_path: Path, cached: bool
+) -> None:
+    here.other_bytes = True
+    folder = None if cached else tmp_path / "w"
+    assert "rar_b.bin came from yucornetto/RAR with other bytes than its digest" in refusal(
+        folder=folder
+    )
+    assert [row["paths"] for row in known_models() if row["name"] == "rar-b"] == [[]]
+    here.other_bytes = False
+    weights, _ = fetch("rar-b", folder)
+    assert weights.read_bytes() == b"another transformer" * 99
+
+
+def test_a_release_that_is_known_is_compared_with_its_own_digest(here: Hub, tmp_path: Path) -> None:
+    told = refusal("var-d16", tmp_path)  # whose tokenizer's is known
+    pinned = plugins.find_variant("var-d16")[1].sha256[1]
+    assert "vae_ch160v4096z32.pth came from FoundationVision/var with other bytes" in told
+    assert pinned[:16] in told
+    assert not (tmp_path / "vae_ch160v4096z32.pth").exists()
+    assert (tmp_path / "var_d16.pth").exists()
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_users_own_file_of_that_name_is_never_overwritten(
+    here: Hub, tmp_path: Path, digests: bool
+) -> None:
+    own = tmp_path / "rar_b.bin"
+    own.write_bytes(b"my own")
+    here.digests = digests
+    if digests:
+        assert "rar_b.bin is there already, and is not rar_b.bin from" in refusal(folder=tmp_path)
+    else:  # a mirror that says nothing which could be compared
+        assert fetch("rar-b", tmp_path)[0] == own
+    assert own.read_bytes() == b"my own"
+    assert "rar_b.bin" not in here.asked
+
+
+def test_a_file_of_the_hub_that_came_another_way_is_taken(here: Hub, tmp_path: Path) -> None:
+    own = tmp_path / "rar_b.bin"
+    own.write_bytes(b"another transformer" * 99)
+    assert fetch("rar-b", tmp_path)[0] == own
+    assert here.asked == [TOKENIZER]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_file_that_was_damaged_since_is_named_and_left(
+    here: Hub, tmp_path: Path, cached: bool
+) -> None:
+    folder = None if cached else tmp_path / "w"
+    path, _ = fetch("rar-b", folder)
+    path.write_bytes(b"damaged")
+    told = refusal(folder=folder)
+    assert f"{path}" in told
+    assert "was left" in told
+    assert path.read_bytes() == b"damaged"
+
+
+def test_what_is_there_needs_no_network(
+    here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = fetch("rar-b", tmp_path / "w")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch("rar-b", tmp_path / "w") == files
+    (tmp_path / "rar_b.bin").write_bytes(b"my own")
+    assert "the hub" in refusal(folder=tmp_path)
+    assert "look at the connection" in refusal(folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_download(here: Hub) -> None:
+    with pytest.raises(InputError, match="looks like a URL"):
+        fetch("rar-b", Path("s3://bucket/weights"))
+    assert here.asked == []
 
 
 @pytest.mark.parametrize(
@@ -180,15 +290,16 @@ def test_a_broken_download_is_no_file(hub: Hub, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_refusal_of_the_hub_is_told(hub: Hub, status: int, told: str) -> None:
-    hub.status = status
-    done = hub.iarmem("fetch", "var-d16")
-    assert_plain_error(done, "cannot fetch var_d16.pth from FoundationVision/var", told)
+def test_a_refusal_of_the_hub_is_told(here: Hub, status: int, told: str) -> None:
+    here.status = status
+    found = refusal("var-d16")
+    assert "cannot fetch var_d16.pth from FoundationVision/var" in found
+    assert told in found
 
 
-def test_a_file_that_is_not_hosted_any_more_is_told(hub: Hub) -> None:
-    done = hub.iarmem("fetch", "var-d20")
-    assert_plain_error(done, "cannot fetch var_d20.pth", "there is no such file (HTTP 404)")
+def test_a_file_that_is_not_hosted_any_more_is_told(here: Hub) -> None:
+    assert "cannot fetch var_d20.pth" in (told := refusal("var-d20"))
+    assert "there is no such file (HTTP 404)" in told
 
 
 @pytest.mark.parametrize(
@@ -198,6 +309,22 @@ def test_a_file_that_is_not_hosted_any_more_is_told(hub: Hub) -> None:
 def test_no_network_is_told(hub: Hub, offline: str) -> None:
     done = hub.iarmem("fetch", "var-d16", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE=offline)
     assert_plain_error(done, "cannot fetch var_d16.pth: the hub", "look at the connection")
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/dev/zero", "is not a file: '/dev/zero'"),
+        ("x" * 300, "File name too long: 'xxx"),
+        ("a\0b", "null byte: 'a"),
+        ("nothing\x1b[31m.pth", r"no such file: 'nothing\x1b[31m.pth'"),
+    ],
+)
+def test_what_is_no_weight_file_is_refused_in_one_line(path: str, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load("rar-b", path, path)
+    assert told in str(caught.value).replace("\\\\", "\\")
+    assert len(str(caught.value)) <= 400
 
 
 def test_what_cannot_be_fetched_is_refused(tmp_path: Path) -> None:
