@@ -91,5 +91,9 @@ class LockError(StoreError, OSError):
     """The lock of a store cannot be written, as on a file system that is read-only."""
 
 
+class StoreAccessError(StoreError, OSError):
+    """The store's place cannot be read or written, as when a disk or a network fails."""
+
+
 class DiskFullError(StoreError, OSError):
     """The disk has no room for what is to be written; what was committed is kept."""

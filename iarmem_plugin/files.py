@@ -169,6 +169,13 @@ def finish_writing(folder: Path) -> None:
         ) from error
 
 
+def clean(folder: Path) -> None:
+    """Finish what a killed process began to write into a folder, and delete what it left behind."""
+    if any(is_ours(name) for name in os.listdir(folder)):
+        with _locked(folder):
+            _finish(folder)
+
+
 def is_ours(name: str) -> bool:
     """Tell whether a name in a folder is that of a journal or of a file not yet renamed."""
     return name == JOURNAL or TEMPORARY.fullmatch(name) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,9 +12,11 @@ from typing import Any
 
 import xarray as xr
 
-from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import is_ours, write_whole
+from iarmem_plugin.errors import IarmemError, InputError
+from iarmem_plugin.files import check_writable, is_ours, write_whole
 from iarmem_plugin.fingerprint import canonical_json, require_same
+from iarmem_plugin.text import shown
+from iarmem_plugin.untrusted import parse_json, read_small
 
 _SUFFIX = ".nc"
 _DIGEST_SIZE = hashlib.sha256().digest_size  # netCDF has no checksum of its own
@@ -56,12 +57,9 @@ class Stages:
         """
         try:
             tree = self._read(key)
-            settings = json.loads(tree.attrs.pop("settings"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self._file(key)} cannot be read ({error}); start anew with --restart, or "
-                "delete it to do its part again"
-            ) from error
+            settings = dict(parse_json(tree.attrs.pop("settings"), "the settings"))
+        except Exception as error:
+            raise self.unreadable(key, error) from error
         require_same(
             settings,
             self._settings,
@@ -70,6 +68,23 @@ class Stages:
             cure="start anew with --restart",
         )
         return tree
+
+    def unreadable(self, key: str, reason: object) -> InputError:
+        """Return the error of a piece that cannot be used, with the cure."""
+        return InputError(
+            f"{shown(self._file(key))} cannot be read ({shown(reason) or reason!r}); start anew "
+            "with --restart, or delete it to do its part again"
+        )
+
+    def check(self) -> None:
+        """Refuse a folder in which nothing can be saved; call it before the work.
+
+        Raises:
+            InputError: it is a link or a file, or may not be written to.
+        """
+        if self.folder.is_symlink() or (self.folder.exists() and not self.folder.is_dir()):
+            raise InputError(f"{shown(self.folder)} is a file or a link; move it away")
+        check_writable(self.folder)
 
     def save(self, key: str, tree: xr.DataTree) -> None:
         """Write a piece, or replace it, as a whole or not at all.
@@ -80,18 +95,31 @@ class Stages:
 
         Raises:
             DiskFullError: there is no room; what was saved before stays.
+            InputError: the folder cannot be written any more.
         """
         stamped = tree.copy()
         stamped.attrs["settings"] = self._text
         content = bytes(stamped.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
-        write_whole(self._file(key), content + hashlib.sha256(content).digest())
+        try:
+            write_whole(self._file(key), content + hashlib.sha256(content).digest())
+        except OSError as error:
+            if isinstance(error, IarmemError):
+                raise
+            raise InputError(
+                f"{shown(self._file(key))} cannot be written ({error.strerror}); see that you may "
+                "write there, and give the same command again"
+            ) from error
 
     def _read(self, key: str) -> xr.DataTree:
-        data = self._file(key).read_bytes()
+        file = self._file(key)
+        data = read_small(file, "the file", limit=file.stat().st_size)
         content, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
         if hashlib.sha256(content).digest() != digest:
             raise ValueError("its checksum does not fit")
         with xr.open_datatree(BytesIO(content), engine="h5netcdf") as tree:
+            promised = sum(node.dataset.nbytes for node in tree.subtree)
+            if promised > len(content):  # nothing is compressed here
+                raise ValueError(f"it promises {promised / 1e6:.0f} MB")
             return tree.load()
 
     def _file(self, key: str) -> Path:

@@ -37,10 +37,12 @@ def stream(
 
     Raises:
         FingerprintMismatchError: what is to be gone on with was captured with other settings.
-        InputError: a checkpoint cannot be read.
+        InputError: a checkpoint cannot be read, or none can be written.
         IncompleteCaptureError: the run ended before all images were captured.
     """
     ranks = run.ranks
+    if checkpoints is not None:
+        checkpoints.check()
     before = {} if checkpoints is None else ranks.broadcast(checkpoints.slabs)
     finished = {slab for slabs in before.values() for slab in slabs}
     mine = _Share(ranks.rank, before.get(ranks.rank, []), metrics, checkpoints)
@@ -59,7 +61,7 @@ def stream(
             merge(metrics, states)
     if ranks.first and checkpoints is not None:
         for rank in left:
-            merge(metrics, checkpoints.load(rank))
+            checkpoints.merge_into(metrics, rank)
 
 
 def merge(metrics: Mapping[str, Metric], states: Mapping[str, xr.Dataset]) -> None:
@@ -82,7 +84,7 @@ class _Share:
         self._rank, self._metrics, self._checkpoints = rank, metrics, checkpoints
         self._saved, self._next = len(self.slabs), 0.0
         if checkpoints is not None and slabs:
-            merge(metrics, checkpoints.load(rank))
+            checkpoints.merge_into(metrics, rank)
 
     def states(self) -> dict[str, xr.Dataset]:
         return {key: metric.state() for key, metric in self._metrics.items()}

@@ -5,7 +5,6 @@ A command imports what it needs when it runs.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from rich.progress import track
 from iarmem_plugin.cli import console
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import CorruptStoreError, InputError
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from iarmem_plugin.store.store import ActivationStore
@@ -91,12 +91,12 @@ def invalidate(
     model: Model = None,
 ) -> None:
     """Mark slabs as not captured and delete their data; resuming captures them again."""
-    from iarmem_plugin.store import ActivationStore, local_folder
-    from iarmem_plugin.store.lock import WriteLock
+    from iarmem_plugin.store import ActivationStore
+    from iarmem_plugin.store.resume import write_alone
 
     store = ActivationStore.open(place, "r+")
-    name, local = store[model].name, local_folder(place)
-    with nullcontext() if local is None else WriteLock(local, name):
+    name = store[model].name
+    with write_alone(place, name):
         for number in slab:
             store.invalidate(name, number)
     typer.echo(f"{name}: slabs {store.pending(name)} are to be captured", err=True)
@@ -130,11 +130,12 @@ def top(
     place: Place,
     block: Annotated[int, typer.Option(help="Block of the neuron.")],
     neuron: Annotated[int, typer.Option(help="The neuron.")],
-    images: Annotated[Path, typer.Option(help="Folder or .npz file that was captured.")],
+    images: Annotated[Path, typer.Option(help="Folder, .npz or .txt that was captured.")],
     out: Annotated[Path, typer.Option("--out", help="Picture to write: .png.")],
     scale: Annotated[int, typer.Option(help="Scale, from 0.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 20,
     model: Model = None,
+    image_root: opt.ImageRoot = None,
 ) -> None:
     """Draw the images that activate a neuron most as a sheet of pictures."""
     from iarmem_plugin.files import check_file, write_whole
@@ -150,9 +151,12 @@ def top(
     activation = read_slice(ActivationStore.open(place), place_of, model=model)
     best = top_images(activation.isel(block=0, scale=0, neuron=0), count)
     paths = [str(path) for path in best["image_path"].to_numpy()]
-    captions = [f"{value:.4f}\n{path}" for value, path in zip(best.to_numpy(), paths, strict=True)]
-    title = f"block {block}, scale {best['scale_name'].item()}, neuron {neuron}"
-    sheet = contact_sheet(find_pictures(images, paths), captions, title=title)
+    captions = [
+        f"{value:.4f}\n{shown(path, 26)}"
+        for value, path in zip(best.to_numpy(), paths, strict=True)
+    ]
+    title = f"block {block}, scale {shown(best['scale_name'].item(), 40)}, neuron {neuron}"
+    sheet = contact_sheet(find_pictures(images, paths, root=image_root), captions, title=title)
     write_whole(out, png(sheet))
     typer.echo(f"{out}: {len(paths)} images", err=True)
 

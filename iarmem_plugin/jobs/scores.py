@@ -15,6 +15,7 @@ from iarmem_plugin.disk import Content
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_results, finish_writing, is_ours, write_results
 from iarmem_plugin.fingerprint import canonical_json
+from iarmem_plugin.neurons.selectors import by_number, check_valid
 from iarmem_plugin.stages import forget
 
 if TYPE_CHECKING:
@@ -143,14 +144,18 @@ def check_scores(scores: xr.Dataset) -> None:
     """Refuse what `localize` did not make and what lacks a part of it.
 
     Raises:
-        InputError: the message names what is missing.
+        InputError: the message names what is missing or wrong.
     """
     if "score" not in scores or set(scores["score"].dims) != {"block", "scale", "neuron"}:
         raise InputError("there is no variable 'score' with dims block, scale, neuron")
+    if scores["score"].dtype.kind not in "fiu":
+        raise InputError(f"the scores are {scores['score'].dtype}; expected real numbers")
     missing = [name for name in ("valid", "scale_name") if name not in scores.coords]
     missing += [name for name in ("metric", "provenance") if name not in scores.attrs]
     if missing:
         raise InputError(f"the scores lack {', '.join(missing)}; make them with 'iarmem localize'")
+    check_valid(scores)
+    by_number(scores)
     try:
         provenance = json.loads(scores.attrs["provenance"])
     except (TypeError, ValueError) as error:

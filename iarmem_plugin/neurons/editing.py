@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Intervention, ModelLayout, NeuronWeights
+from iarmem_plugin.neurons.selectors import by_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ def chosen_neurons(
         device: device of the model.
 
     Raises:
-        InputError: the neurons are of another model.
+        InputError: the neurons are of another model, or one of them comes twice.
     """
     expected = {"block": layout.num_blocks, "neuron": layout.neurons_per_block}
     if dict(neurons.sizes) != expected:
         raise InputError(f"got neurons of sizes {dict(neurons.sizes)}, the model has {expected}")
-    selected = neurons.transpose("block", "neuron").values.astype(bool)
+    selected = by_number(neurons).transpose("block", "neuron").values.astype(bool)
     blocks = np.flatnonzero(selected.any(axis=1)).tolist()
     found = {block: torch.from_numpy(np.flatnonzero(selected[block])) for block in blocks}
     return {block: index.to(device) for block, index in found.items()}

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,6 +20,8 @@ from iarmem_plugin.plugins.hookspecs import hookimpl
 POOLS = ("model", "block")
 JOINS = ("mean", "sum", "max")
 NEURONS = ("block", "neuron")
+
+Scores = TypeVar("Scores", xr.Dataset, xr.DataArray)
 
 
 def select(
@@ -121,8 +124,10 @@ class _Pooled(Selector):
             raise InputError(
                 f"the scores have no {self.by!r}; they have {sorted(map(str, scores))}"
             )
-        score = self._used(scores[self.by])
+        check_valid(scores, self.by)
+        score = self._used(by_number(scores[self.by]))
         valid = score["valid"] if "valid" in score.coords else xr.ones_like(score, bool)
+        valid = valid.broadcast_like(score)
         score = score.where(valid, 0).drop_vars(["valid", "top_image"], errors="ignore")
         if not np.isfinite(score.to_numpy()).all():
             raise InputError(f"{self.by!r} is not finite for some valid neurons; score them again")
@@ -172,6 +177,51 @@ class Random(_Pooled):
         self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
     ) -> Int[np.ndarray, " neuron"]:
         return random.permutation(values.size)
+
+
+def by_number(scores: Scores) -> Scores:
+    """Return scores or selections with their blocks and neurons in the order of their numbers.
+
+    Args:
+        scores: anything with the dims (block, neuron); what has no such coordinates is in order.
+
+    Raises:
+        InputError: a number is no whole number, or comes twice.
+    """
+    for dim in NEURONS:
+        if dim not in scores.coords or dim not in scores.dims:
+            continue
+        numbers = scores[dim].to_numpy()
+        if numbers.dtype.kind not in "iu" or (numbers < 0).any():
+            raise InputError(
+                f"the numbers of {dim}s are not whole numbers from 0; score them again"
+            )
+        found, counts = np.unique(numbers, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(
+                f"{dim} {found[counts > 1][0]} is there {counts.max()} times; give each once"
+            )
+        if (found != numbers).any():
+            scores = scores.sortby(dim)
+    return scores
+
+
+def check_valid(scores: xr.Dataset, by: str = "score") -> None:
+    """Refuse a coordinate ``valid`` that does not say of each score whether it is one.
+
+    Args:
+        scores: scores that may have the coordinate.
+        by: name of the variable that it is about.
+
+    Raises:
+        InputError: it is not of truth values, or has other dims.
+    """
+    valid, dims = scores.coords.get("valid"), scores[by].dims
+    if valid is not None and not (valid.dtype == bool and set(valid.dims) <= set(dims)):
+        raise InputError(
+            f"the coordinate 'valid' is {valid.dtype} with dims {valid.dims}; expected bool with "
+            f"dims {dims}"
+        )
 
 
 def check_fraction(fraction: float) -> None:

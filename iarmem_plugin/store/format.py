@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from iarmem_plugin.activations.settings import REDUCTION, CaptureSettings
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import CorruptStoreError, InputError
 from iarmem_plugin.fingerprint import canonical_json
 from iarmem_plugin.interfaces.layout import ModelLayout
 
@@ -26,8 +27,19 @@ ARRAYS: dict[str, tuple[str, ...]] = {
     "label": ("image",),
     "scale_size": ("scale",),
 }
+DTYPES = {
+    "activation": "float32",
+    "captured": "bool",
+    "block": "int64",
+    "scale": "int64",
+    "neuron": "int32",
+    "image": "int64",
+    "label": "int32",
+    "scale_size": "int32",
+}  # the others are text
 MANTISSA_BITS = 23  # of a float32
 _COMPRESSED = 0.85  # of the raw bytes, as measured on float32 activations with all 23 bits
+_LARGEST_CHUNK = 2**31  # bytes that blosc takes
 _SMALL = [  # a flipped bit in a label is an error, too
     {"name": "zstd", "configuration": {"level": 0, "checksum": False}},
     {"name": "crc32c"},
@@ -114,6 +126,47 @@ def group_name(model: str) -> str:
     if not name.strip(".-_"):
         raise InputError(f"a model cannot be called {model!r}; use letters and digits")
     return name
+
+
+def require_layout(group: Any) -> None:
+    """Refuse a zarr group whose arrays or attributes are not as `create_activation` lays them out.
+
+    Digests alone do not tell, since whoever spoils metadata can make these anew.
+
+    Raises:
+        CorruptStoreError: naming the first that differs.
+    """
+    attributes, activation = dict(group.attrs), group["activation"]
+    _require(group, "attributes", _sound_attributes(attributes))
+    _require(group, "activation", len(activation.shape) == 5 and min(activation.shape) > 0)
+    sizes, slab = dict(zip(DIMS, activation.shape, strict=True)), attributes["slab"]
+    chunks, shards = chunks_and_shards(sizes["neuron"], sizes["scale"], slab)
+    for name, dims in ARRAYS.items():
+        array, shape = group[name], tuple(sizes[dim] for dim in dims)
+        expected = {"activation": (chunks, shards), "captured": ((slab,), None)}
+        sound = array.shape == shape and array.metadata.dimension_names == dims
+        sound &= (array.chunks, array.shards) == expected.get(name, (shape, None))
+        sound &= array.dtype == np.dtype(DTYPES.get(name, np.dtypes.StringDType()))
+        _require(group, name, sound)
+    _require(group, "captured", not group["captured"].fill_value)  # what is not marked is not there
+    _require(group, "activation", bool(np.isnan(activation.fill_value)) and sizes["model"] == 1)
+    _require(group, "activation", 4 * math.prod(chunks) <= _LARGEST_CHUNK)
+
+
+def _sound_attributes(attributes: Mapping[str, Any]) -> bool:
+    slab, bits = attributes.get("slab"), attributes.get("keep_bits")
+    whole = isinstance(attributes.get("capture_settings"), dict)
+    whole &= isinstance(attributes.get("capture_fingerprint"), str)
+    whole &= type(slab) is int and slab > 0
+    return whole and (bits is None or (type(bits) is int and 1 <= bits <= MANTISSA_BITS))
+
+
+def _require(group: Any, what: str, sound: bool) -> None:
+    if not sound:
+        raise CorruptStoreError(
+            f"{what!r} of {group.name.strip('/')} is not as iarmem lays it out: it was damaged or "
+            "changed; put it back from a copy, or capture into a new store"
+        )
 
 
 def create_activation(group: Any, layout: ModelLayout, images: int, slab: int) -> None:

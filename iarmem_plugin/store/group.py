@@ -12,10 +12,10 @@ from jaxtyping import Bool
 
 from iarmem_plugin.activations.slabs import Slabs
 from iarmem_plugin.errors import CorruptStoreError, DiskFullError, InputError
-from iarmem_plugin.files import DISK_FULL_ERRNOS, fsync
+from iarmem_plugin.files import fsync
 from iarmem_plugin.store.format import ARRAYS, stored_share
 from iarmem_plugin.store.integrity import Damage, check_slab, reading_or_corrupt
-from iarmem_plugin.store.objects import ObjectStore, drain
+from iarmem_plugin.store.objects import ObjectStore, drain, reached
 from iarmem_plugin.store.shards import DAMAGE, ShardCodec, round_mantissa
 from iarmem_plugin.store.writer import SlabWriter
 
@@ -48,6 +48,14 @@ class ModelGroup:
         self.slabs = Slabs(images, int(self.attributes["slab"]))
         self._codec = ShardCodec(neurons, scales, self.slabs.size)
         self._flushed: set[Path] = set()  # folders whose entry in their parent is on disk
+
+    def __repr__(self) -> str:
+        """Name the group and its sizes."""
+        blocks, scales, neurons, images = self.shape
+        return (
+            f"ModelGroup({self.name!r}): {blocks} blocks, {scales} scales, {neurons} neurons, "
+            f"{images} images in {len(self.slabs)} slabs"
+        )
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -115,26 +123,25 @@ class ModelGroup:
             InputError: shape or dtype do not fit, or the store was opened to read.
             NonFiniteActivationError: naming block, scale and image. Nothing is written then.
             DiskFullError: in the middle of the slab, which is then not marked.
+            StoreAccessError: the disk or the network fails; it is not marked either.
         """
         self._require_writable()
         blocks, scales, neurons, _ = self.shape
         images, shards = self.images_of(slab), self._shards(slab)
         check_slab(activations, (1, blocks, scales, neurons, len(images)), images.start)
-        marker, place = self._arrays["captured"], self._slice(slab)
+        place, bits = self._slice(slab), self.attributes.get("keep_bits")
         try:
-            if marker[place].any():  # else a half new slab would count as captured
-                marker[place] = False
-            for block in range(blocks):  # one shard each
-                values = round_mantissa(
-                    activations[:, block : block + 1], self.attributes.get("keep_bits")
-                )
-                self._objects.put(shards[block], self._codec.encode(values[0, 0]))
-            self._flush(shards)
-            marker[place] = True  # exactly one chunk; last of all
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
-                raise
-            share = stored_share(self.attributes.get("keep_bits"))
+            with reached(self._objects.name):
+                marker = self._arrays["captured"]
+                if marker[place].any():  # else a half new slab would count as captured
+                    marker[place] = False
+                for block in range(blocks):  # one shard each
+                    values = round_mantissa(activations[:, block : block + 1], bits)
+                    self._objects.put(shards[block], self._codec.encode(values[0, 0]))
+                self._flush(shards)
+                marker[place] = True  # exactly one chunk; last of all
+        except DiskFullError as error:
+            share = stored_share(bits)
             need = activations.nbytes * share / 1e9
             raise DiskFullError(
                 errno.ENOSPC,
@@ -181,6 +188,9 @@ class ModelGroup:
         except ExceptionGroup as several:  # zarr 3.3 and later ask for several chunks at once
             drain()
             raise several.exceptions[0] from several
+        except OSError as error:
+            with reached(self._objects.name):
+                raise error
 
     def invalidate(self, slab: int) -> None:
         """Mark a slab as not captured, and delete its data; resuming captures it again.
@@ -190,8 +200,11 @@ class ModelGroup:
         """
         self._require_writable()
         images = self.images_of(slab)
-        self._arrays["captured"][images.start : images.stop] = False
-        self._objects.delete(self._shards(slab))
+        shards = self._shards(slab)
+        self._objects.sizes(shards)  # refuses links before anything is changed
+        with reached(self._objects.name):
+            self._arrays["captured"][images.start : images.stop] = False
+            self._objects.delete(shards)
 
     def damages(self, *, deep: bool) -> Iterator[Damage]:
         """Yield every shard of captured slabs that is missing or, if deep, damaged.

@@ -17,6 +17,7 @@ from iarmem_plugin.errors import (
     InputError,
     NonFiniteActivationError,
     NotAStoreError,
+    StoreAccessError,
     StoreNotFoundError,
     StoreVersionError,
     UnknownModelError,
@@ -24,8 +25,10 @@ from iarmem_plugin.errors import (
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.store.format import ARRAYS, DIMS, FORMAT, FORMAT_VERSION, Shape
 from iarmem_plugin.store.objects import ObjectStore, attributes_of, read_node
+from iarmem_plugin.text import shown
 
 _OF_ARRAYS, _OF_GROUP = "metadata_sha256", "attributes_sha256"  # attributes of a group
+_COMPRESSION, _ROOM = 2_000, 2**20  # bytes of values a stored byte, and some for small arrays
 _LAZY = ("activation", "captured")  # a missing part of these is no damage by itself
 
 
@@ -108,12 +111,27 @@ def require_model(objects: ObjectStore, model: str | None, name: str) -> None:
         given = "no model was named" if model is None else f"there is no {name!r}"
         raise UnknownModelError(f"{given} in {objects.name}; it holds {', '.join(names) or 'none'}")
     require_digests(objects, name)
+
+
+def require_values(objects: ObjectStore, name: str, arrays: Any) -> None:
+    """Refuse a group whose small arrays have no values, or more than their bytes can hold.
+
+    Args:
+        objects: bytes of the store.
+        name: name of the group.
+        arrays: the group, as zarr opens it.
+
+    Raises:
+        CorruptStoreError: naming the array.
+    """
     small = [array for array in ARRAYS if array not in _LAZY]
     for array, size in zip(small, objects.sizes([f"{name}/{a}/c/0" for a in small]), strict=True):
-        if size == 0:  # zarr would read zeros
+        promised = arrays[array].size * 8 > _ROOM + _COMPRESSION * size  # else memory is asked for
+        if size == 0 or promised:  # zarr would read zeros
             raise CorruptStoreError(
-                f"the values of {array!r} of {name} in {objects.name} are lost; put them back from "
-                "a copy, or capture into a new store"
+                f"the values of {array!r} of {name} in {objects.name} are "
+                f"{'not as many as promised' if size else 'lost'}; put them back from a copy, or "
+                "capture into a new store"
             )
 
 
@@ -162,19 +180,44 @@ def require_digests(objects: ObjectStore, group: str) -> None:
     )
 
 
+def require_only_ours(objects: ObjectStore, group: str) -> None:
+    """Refuse a group's place where something else lies, which laying it out would delete.
+
+    Raises:
+        InputError: naming it.
+    """
+    local = None if objects.local is None else objects.local / group
+    taken = local is not None and local.exists() and not local.is_dir()
+    others = [] if taken else sorted({*objects.children(group)} - {"zarr.json", *ARRAYS})
+    if taken or others:
+        what = f"{group}/{others[0]}" if others else group
+        raise InputError(
+            f"{shown(what)} in {objects.name} is no part of a capture, and would be deleted; move "
+            "it to another place"
+        )
+
+
 @contextmanager
 def reading_or_corrupt(what: str) -> Iterator[None]:
     """Say what cannot be read, in place of what zarr and its codecs say.
 
     Raises:
         CorruptStoreError: beginning with what it is.
+        StoreAccessError: its place cannot be read.
     """
     try:
         yield
     except IarmemError:
         raise
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise CorruptStoreError(f"{what} cannot be read: {error}") from error
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):  # as zarr says that metadata are not there
+            raise CorruptStoreError(f"{what} cannot be read: {shown(error)}") from error
+        reason = shown(error.strerror or error)
+        raise StoreAccessError(
+            f"{what} cannot be read: {reason}; see that you may use it"
+        ) from error
+    except Exception as error:  # of zarr and every codec
+        raise CorruptStoreError(f"{what} cannot be read: {shown(error)}") from error
 
 
 def check_slab(activations: np.ndarray, shape: Shape, first: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -14,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from iarmem_plugin.activations.run import Run, show_batches
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.errors import DiskFullError, InputError, StoreLockedError
+from iarmem_plugin.files import clean
 from iarmem_plugin.fingerprint import require_same
 from iarmem_plugin.progress import print_above
 from iarmem_plugin.store.format import group_attributes, group_name, raw_bytes, stored_share
 from iarmem_plugin.store.lock import WriteLock
-from iarmem_plugin.store.objects import StoreLike, local_folder
+from iarmem_plugin.store.places import StoreLike, local_folder
 from iarmem_plugin.store.store import ActivationStore, holds
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 Lock = Literal["take", "break", "wait"]
 _WAIT_SECONDS = 600
+_LITTER = re.compile(r".+\.[0-9a-f]{32}\.partial")  # as zarr names what it has not yet renamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def open_for_capture(
     if lock not in get_args(Lock):
         raise InputError(f"lock={lock!r} was given; expected one of {', '.join(get_args(Lock))}")
     name, attributes = group_name(settings.model), group_attributes(settings)
-    with _alone(place, name, lock):
+    with write_alone(place, name, lock):
         if lock == "wait":
             _wait_for(place, name)
         if holds(place, name):
@@ -157,15 +161,34 @@ def require_room(place: StoreLike, raw: int, keep_bits: int | None = None) -> st
 
 
 @contextmanager
-def _alone(place: StoreLike, name: str, lock: Lock) -> Iterator[None]:
+def write_alone(place: StoreLike, name: str, lock: Lock = "take") -> Iterator[None]:
+    """Hold the lock of a model's group; what a killed writer left in the store is deleted.
+
+    Args:
+        place: place of the store.
+        name: name of the group.
+        lock: see `open_for_capture`.
+
+    Raises:
+        StoreLockedError: another capture writes, or was killed.
+    """
     local = local_folder(place)
     if local is None or lock == "wait":
         yield
         return
     with WriteLock(local, name, break_stale=lock == "break"):
-        for litter in (local / name).rglob("*.partial"):  # of a writer that was killed
-            litter.unlink()
+        if local.is_dir():
+            _sweep(local, name)
         yield
+
+
+def _sweep(local: Path, name: str) -> None:
+    """Delete what was not renamed yet, at the root and in one group; no link is followed."""
+    clean(local)
+    inside = [] if (local / name).is_symlink() else os.walk(local / name)
+    for folder, _, names in (("", [], os.listdir(local)), *inside):
+        for litter in filter(_LITTER.fullmatch, names):
+            (local / folder / litter).unlink(missing_ok=True)
 
 
 def _resumed(place: StoreLike, name: str, settings: Mapping[str, Any]) -> ActivationStore:

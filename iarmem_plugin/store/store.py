@@ -10,11 +10,17 @@ import numpy as np
 import xarray as xr
 import zarr
 from jaxtyping import Bool
+from zarr.storage import MemoryStore
 
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.settings import CaptureSettings
-from iarmem_plugin.errors import CorruptStoreError, IncompleteCaptureError, InputError
-from iarmem_plugin.files import fsync
+from iarmem_plugin.errors import (
+    CorruptStoreError,
+    IarmemError,
+    IncompleteCaptureError,
+    InputError,
+)
+from iarmem_plugin.files import fsync, write_whole
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.store.format import (
     ARRAYS,
@@ -24,6 +30,7 @@ from iarmem_plugin.store.format import (
     create_coordinates,
     group_attributes,
     group_name,
+    require_layout,
 )
 from iarmem_plugin.store.group import ModelGroup
 from iarmem_plugin.store.integrity import (
@@ -31,9 +38,12 @@ from iarmem_plugin.store.integrity import (
     model_groups,
     reading_or_corrupt,
     require_model,
+    require_only_ours,
     require_store,
+    require_values,
 )
-from iarmem_plugin.store.objects import StoreLike, open_objects, refuse_fused_pipeline
+from iarmem_plugin.store.objects import ObjectStore, reached, refuse_fused_pipeline
+from iarmem_plugin.store.places import StoreLike, open_objects
 from iarmem_plugin.store.reading import (
     CheckedArray,
     read_slabs,
@@ -42,6 +52,7 @@ from iarmem_plugin.store.reading import (
     with_small_loaded,
 )
 from iarmem_plugin.store.writer import SlabWriter
+from iarmem_plugin.text import shown
 
 Partial = Literal["error", "drop", "keep"]
 
@@ -99,17 +110,25 @@ class ActivationStore:
             raise InputError(
                 f"{objects.name} holds activations of {name!r} already; name a new store"
             )
-        if objects.is_empty():
-            version: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
-            # mode "a": another model may be begun now
-            zarr.open_group(objects.zarr, mode="a", attributes=version)
-        group = zarr.open_group(objects.zarr, path=name, mode="w", attributes=attributes)
-        create_activation(group, settings.layout, len(settings.images), settings.slab)
-        create_coordinates(group, name, settings.layout, settings.images, settings.slab)
-        _flush(objects.local, name)
-        group.attrs.update({**digests(objects, name), "layout_ready": True})
-        _flush(objects.local, name)
+        require_only_ours(objects, name)
+        with reached(objects.name):
+            if objects.is_empty():
+                _create_root(objects)
+            group = zarr.open_group(objects.zarr, path=name, mode="w", attributes=attributes)
+            create_activation(group, settings.layout, len(settings.images), settings.slab)
+            create_coordinates(group, name, settings.layout, settings.images, settings.slab)
+            _flush(objects.local, name)
+            group.attrs.update({**digests(objects, name), "layout_ready": True})
+            _flush(objects.local, name)
         return cls(place, "r+")
+
+    def __repr__(self) -> str:
+        """Name the place, and the models in it."""
+        try:
+            models = ", ".join(self.models) or "no models"
+        except IarmemError as error:
+            models = shown(error)
+        return f"ActivationStore({self.name!r}, mode={self.mode!r}): {models}"
 
     def __getitem__(self, model: str | None) -> ModelGroup:
         """Return one model's arrays, whose metadata are checked when it is first asked for.
@@ -313,9 +332,15 @@ class ActivationStore:
             arrays = zarr.open_group(
                 self._objects.zarr, path=name, mode=self.mode, use_consolidated=False
             )
+            require_layout(arrays)
+            require_values(self._objects, name, arrays)
             return ModelGroup(arrays, self._objects, name)
-        except (ValueError, KeyError, TypeError) as error:  # an unknown dtype or codec
-            raise CorruptStoreError(f"{name} in {self.name} cannot be opened: {error}") from error
+        except IarmemError:
+            raise
+        except Exception as error:  # of an unknown dtype or codec, or a spoilt one
+            raise CorruptStoreError(
+                f"{name} in {self.name} cannot be opened: {shown(error)}"
+            ) from error
 
 
 def _require_one_of(choices: Sequence[str], given: str) -> None:
@@ -340,6 +365,16 @@ def holds(place: StoreLike, name: str) -> bool:
         return False
     require_store(objects)
     return name in model_groups(objects)
+
+
+def _create_root(objects: ObjectStore) -> None:
+    version: dict[str, Any] = {"format": FORMAT, "format_version": FORMAT_VERSION}
+    if objects.local is None:  # mode "a": another model may be begun now
+        zarr.open_group(objects.zarr, mode="a", attributes=version)
+        return
+    made: dict[str, Any] = {}
+    zarr.open_group(MemoryStore(made), mode="w", attributes=version)
+    write_whole(objects.local / "zarr.json", made["zarr.json"].to_bytes())
 
 
 def _flush(store: Path | None, group: str) -> None:

@@ -107,11 +107,13 @@ def test_states_merge_to_the_same_in_any_split_order_and_nesting(
     assert_same_state(parts[0], whole.state())
 
 
-def checkpoints(folder: Path, **settings: Any) -> Checkpoints:
-    """Return the checkpoints of a made-up capture."""
-    layout = ModelLayout("var", 1, 1, (Scale("0", (0,)),), "{block}.a", "{block}.b", "{block}.c")
-    images = Images.from_arrays(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, int))
-    return Checkpoints(folder, CaptureSettings("made up", layout, images, **settings), METRICS)
+def checkpoints(folder: Path, metrics: tuple[str, ...] = METRICS, **changes: Any) -> Checkpoints:
+    """Return the checkpoints of a made-up capture of three slabs."""
+    paths = ("{block}.a", "{block}.b", "{block}.c")
+    layout = ModelLayout("var", 1, 50, (Scale("0", (0,)),), *paths)
+    images = Images.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, int))
+    given: dict[str, Any] = {"layout": layout, "images": images, "slab": 1} | changes
+    return Checkpoints(folder, CaptureSettings("made up", **given), metrics)
 
 
 class KilledError(Exception):
@@ -202,7 +204,7 @@ def test_what_more_processes_have_left_is_merged_by_one(
     run = partial(capture, model, views=2, batch_size=2)
     whole, work = fresh(), Run(pictures, run, slab=2)
     stream(work, whole)
-    saved = checkpoints(tmp_path, seed=0)
+    saved = checkpoints(tmp_path, images=pictures, layout=model.layout, slab=2)
     for rank, slabs in ((0, [0]), (2, [2, 3])):  # 1 of the three was killed before its first slab
         share = fresh()
         for batch in run(pictures, slabs=[work.slabs.positions(slab) for slab in slabs]):
@@ -319,7 +321,7 @@ def test_hours_to_go_follow_from_the_rate() -> None:
 
 def test_a_flipped_bit_of_a_checkpoint_is_never_gone_on_with(tmp_path: Path) -> None:
     values = xr.Dataset({"total": ("neuron", np.arange(50.0))})
-    checkpoints(tmp_path).save(0, [1], {"one": values})
+    checkpoints(tmp_path, ("one",)).save(0, [1], {"one": values})
     file = tmp_path / "rank-0.nc"
     whole = file.read_bytes()
     for position in np.random.default_rng(0).integers(0, len(whole), 40):
@@ -327,9 +329,9 @@ def test_a_flipped_bit_of_a_checkpoint_is_never_gone_on_with(tmp_path: Path) -> 
         data[position] ^= 1 << int(position) % 8
         file.write_bytes(data)
         with pytest.raises(InputError, match=r"cannot be read \(its checksum does not fit\)"):
-            checkpoints(tmp_path).load(0)
+            checkpoints(tmp_path, ("one",)).load(0)
     file.write_bytes(whole)
-    assert checkpoints(tmp_path).load(0)["one"].equals(values)
+    assert checkpoints(tmp_path, ("one",)).load(0)["one"].equals(values)
 
 
 def test_a_finished_run_has_saved_all_of_its_slabs(

@@ -158,6 +158,26 @@ def test_the_images_that_activate_a_neuron_most_become_a_sheet(path: Path, tmp_p
     assert f"has no picture '{pictures(21).paths[best]}'" in str(done.exception)
 
 
+def test_a_sheet_is_drawn_from_the_list_of_a_capture(path: Path, tmp_path: Path) -> None:
+    folder, listed = tmp_path / "pictures", tmp_path / "scores" / "images.txt"
+    listed.parent.mkdir()
+    listed.write_text("".join(f"{name}\t0\n" for name in pictures(21).paths))
+    for name in pictures(21).paths:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 8)).save(folder / name)
+    place = ("--block", 1, "--neuron", 17, "--images", listed, "--out", tmp_path / "sheet.png")
+    done = store("top", path, *place, "--image-root", folder)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_invalidating_leaves_no_litter_and_needs_the_lock(path: Path) -> None:
+    litter = path / f"zarr.{'0' * 32}.partial"
+    litter.touch()
+    assert store("invalidate", path, "--slab", 0).exit_code == 0
+    assert not litter.exists()
+
+
 def test_what_is_no_store_is_one_plain_line(tmp_path: Path) -> None:
     done = iarmem("info", tmp_path)
     assert done.returncode == 2

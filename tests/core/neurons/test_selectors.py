@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,38 @@ def test_unusable_scores_are_refused() -> None:
 def test_parameters_are_reported(selector: type[Highest]) -> None:
     chosen: Selector = selector(pool="block", scales=("1", "2"))
     assert chosen.parameters == {"pool": "block", "scales": "1, 2", "by": "score"}
+
+
+# --- by number, whatever the order
+
+
+@SELECTORS
+def test_neurons_are_selected_by_their_numbers_in_whatever_order(selector: type[Selector]) -> None:
+    scores = scored(np.random.default_rng(0).random((3, 2, 8)))
+    expected = selector().select(scores, fraction=0.3, seed=1)
+    turned = scores.isel(neuron=slice(None, None, -1), block=[2, 0, 1])
+    found = selector().select(turned, fraction=0.3, seed=1)
+    assert picked(found) == picked(expected)
+    assert found["neuron"].to_numpy().tolist() == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"neuron": [0, 1, 1, 2]}, "neuron 1 is there 2 times"),
+        ({"block": [0, 0]}, "block 0 is there 2 times"),
+        ({"neuron": [0.0, 1.5, 2, 3]}, "not whole numbers"),
+        ({"neuron": ["a", "b", "c", "d"]}, "not whole numbers"),
+        ({"neuron": [-1, 0, 1, 2]}, "not whole numbers"),
+        ({"valid": (DIMS, np.ones((2, 1, 4)))}, "'valid' is float64"),
+    ],
+)
+def test_numbers_and_marks_that_cannot_be_are_refused(change: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        select(scored(np.zeros((2, 1, 4))).assign_coords(change), fraction=0.5)
+
+
+def test_marks_of_fewer_dims_count_for_all_scores() -> None:
+    scores = scored([[[1, 2, 3, 4]], [[5, 6, 7, 8]]])
+    fewer = scores.assign_coords(valid=("neuron", np.array([True, True, True, False])))
+    assert picked(select(fewer, fraction=0.25)) == [(1, 1), (1, 2)]

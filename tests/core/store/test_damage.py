@@ -126,7 +126,7 @@ def test_an_array_without_its_metadata_is_named(path: Path, array: str) -> None:
 def test_metadata_that_are_cut_are_named_with_the_place_of_the_cut(path: Path, node: str) -> None:
     file = path / f"{node}zarr.json"
     file.write_text(file.read_text()[:100])
-    with pytest.raises(CorruptStoreError, match=rf"{node}zarr.json is not JSON \(cut at byte"):
+    with pytest.raises(CorruptStoreError, match=rf"{node}zarr.json is not JSON: .*char \d+"):
         ActivationStore.open(path).dataset("tiny")
 
 

@@ -28,7 +28,7 @@ from iarmem_plugin.errors import (
 )
 from iarmem_plugin.store import store as store_module
 from iarmem_plugin.store.lock import WriteLock
-from iarmem_plugin.store.objects import FolderObjects
+from iarmem_plugin.store.places import FolderObjects
 from iarmem_plugin.store.store import ActivationStore
 
 

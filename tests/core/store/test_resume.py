@@ -145,12 +145,36 @@ def test_a_lock_that_was_cut_short_is_reported(path: Path, begin: Any) -> None:
 def test_what_a_killed_writer_left_is_swept_up(path: Path, begin: Any, slab: Any) -> None:
     with begin(path) as store:
         store.put("tiny", 0, slab(0))
-    litter = path / "tiny/activation/c/0/0/0/0/1.0123.partial"
+    litter = path / f"tiny/activation/c/0/0/0/0/1.{'0' * 32}.partial"
     litter.write_bytes(b"half a shard")
     ActivationStore.open(path).verify()  # it harms no reader
     assert ActivationStore.open(path).pending() == [1, 2]
     with begin(path):
         assert not litter.exists()
+
+
+@pytest.mark.parametrize("node", ["", "tiny", "tiny/label/c", "tiny/captured/c"])
+def test_what_a_kill_left_is_swept_up_wherever_it_lies(path: Path, begin: Any, node: str) -> None:
+    with begin(path):
+        pass
+    ours = path / node / f"zarr.{'0a' * 16}.partial"
+    users = path / node / "mine.partial"
+    for file in (ours, users):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"{")
+    with begin(path):
+        assert not ours.exists()
+        assert users.exists()
+
+
+def test_a_kill_while_the_root_is_written_leaves_nothing_behind(path: Path, begin: Any) -> None:
+    path.mkdir()
+    names = (f".iarmem-{'0a' * 8}.partial", f"zarr.{'0a' * 16}.partial")
+    for name in names:
+        (path / name).write_bytes(b"{")
+    with begin(path) as store:
+        assert store.models == ("tiny",)
+    assert sorted(one.name for one in path.iterdir()) == ["tiny", "zarr.json"]
 
 
 def test_a_creation_that_was_cut_short_is_begun_again(path: Path, begin: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from iarmem_plugin.store.objects import FileRanges
+from iarmem_plugin.store.places import FileRanges
 from iarmem_plugin.store.shards import DAMAGE, ShardCodec
 from iarmem_plugin.store.store import ActivationStore
 

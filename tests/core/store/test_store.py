@@ -332,7 +332,7 @@ def test_lost_or_cut_metadata_are_named(path: Path, made: Any) -> None:
     store, _ = made.fill(path)
     file = path / "tiny/label/zarr.json"
     file.write_text(file.read_text()[:50])
-    with pytest.raises(CorruptStoreError, match=r"label/zarr.json is not JSON \(cut at byte"):
+    with pytest.raises(CorruptStoreError, match=r"label/zarr.json is not JSON: .*char 50"):
         store.dataset()
     file.unlink()
     with pytest.raises(CorruptStoreError, match="has no 'label'"):
