@@ -40,6 +40,7 @@ ROOMS = (
     {"text"},
     {"fingerprint"},
     {"progress"},
+    {"borrowing"},
     {"typing"},
     {"errors"},
 )
