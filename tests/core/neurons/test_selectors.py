@@ -167,3 +167,8 @@ def test_unusable_scores_are_refused() -> None:
 def test_parameters_are_reported(selector: type[Highest]) -> None:
     chosen: Selector = selector(pool="block", scales=("1", "2"))
     assert chosen.parameters == {"pool": "block", "scales": "1, 2", "by": "score"}
+
+
+def test_selectors_are_shown_as_they_are_made() -> None:
+    assert repr(Highest()) == "Highest(pool='model', scales='mean', by='score')"
+    assert repr(Random(pool="block")) == "Random(pool='block', scales='mean', by='score')"
