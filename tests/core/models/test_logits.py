@@ -26,7 +26,7 @@ def test_a_value_that_is_not_finite_is_found_with_image_and_position(
     value: float, sampling: Sampling
 ) -> None:
     watch = LogitsWatch(sampling, 5)
-    with pytest.raises(NonFiniteLogitsError, match="1 of 3 .* from token position 8 on") as found:
+    with pytest.raises(NonFiniteLogitsError, match=r"1 of 3 .* from token position 8 on") as found:
         for logits in steps(2, 1, value):
             watch.see(logits)
         watch.check()

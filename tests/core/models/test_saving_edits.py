@@ -36,7 +36,9 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("backend", ["trace", "weights"])
-@pytest.mark.parametrize("change", [ScaleWeightsAndBiases(0.5), HalveOutgoing()], ids=["incoming", "outgoing"])
+@pytest.mark.parametrize(
+    "change", [ScaleWeightsAndBiases(0.5), HalveOutgoing()], ids=["incoming", "outgoing"]
+)
 def test_what_is_saved_computes_as_the_edited_model_does(
     model: ImageARModel,
     tokens: torch.Tensor,

@@ -42,9 +42,7 @@ class Interrupting(TorchDispatchMode):
         super().__init__()
         self.numbers, self.error, self.count = set(numbers), error, 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.overloadpacket in (torch.ops.aten.index_put_, torch.ops.aten._index_put_impl_):
             self.count += 1
             if self.count in self.numbers:
@@ -202,9 +200,7 @@ def test_an_intervention_that_returns_what_is_no_weight_is_refused(
         name = "odd"
 
         def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            return NeuronWeights(
-                returned(neurons.fc1_weight), neurons.fc1_bias, neurons.fc2_weight
-            )
+            return NeuronWeights(returned(neurons.fc1_weight), neurons.fc1_bias, neurons.fc2_weight)
 
     before, model = weights(adapter), ImageARModel(adapter)
     with pytest.raises(InputError, match=said):
