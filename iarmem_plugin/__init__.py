@@ -141,7 +141,9 @@ if not TYPE_CHECKING:  # type checkers know the names above, and no others
         module = next((one for one, names in _SOURCES.items() if name in names), None)
         if module is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(module), name)
+        borrowing = import_module("iarmem_plugin.borrowing")
+        with borrowing.generators_kept():  # some libraries draw when they are imported
+            value = globals()[name] = getattr(import_module(module), name)
         return value
 
     def __dir__() -> list[str]:

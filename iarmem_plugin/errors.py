@@ -28,7 +28,7 @@ class FetchError(IarmemError, OSError):
 
 
 class BypassedNeuronsError(IarmemError, RuntimeError):
-    """The model computes its MLP without calling ``fc1``, so its neurons cannot be read."""
+    """A trace cannot reach the model's neurons, as where a fused MLP never calls ``fc1``."""
 
 
 class NonFiniteActivationError(IarmemError, ArithmeticError):
@@ -37,6 +37,23 @@ class NonFiniteActivationError(IarmemError, ArithmeticError):
 
 class NonFiniteSimilarityError(IarmemError, ArithmeticError):
     """NaN or infinity among similarities or logits; the message names the images."""
+
+
+class NonFiniteLogitsError(NonFiniteSimilarityError):
+    """NaN or infinity among logits.
+
+    Attributes:
+        rows: numbers of the images within their batch.
+        position: first token position, from 0, at which an image has such logits.
+    """
+
+    def __init__(self, message: str, rows: tuple[int, ...], position: int) -> None:
+        super().__init__(message, rows, position)
+        self.rows, self.position = rows, position
+
+    def __str__(self) -> str:
+        """Return the message alone."""
+        return str(self.args[0])
 
 
 class WorkerError(IarmemError, RuntimeError):

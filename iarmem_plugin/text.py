@@ -6,6 +6,8 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.text import Text
 
 LONGEST_LINE = 400
@@ -48,6 +50,21 @@ def rich_text(text: object, limit: int = 200) -> Text:
     from rich.text import Text
 
     return Text(shown(text, limit))
+
+
+def as_call(thing: object, parameters: Mapping[str, object]) -> str:
+    """Return how a thing of that class and those parameters could be made, for a `repr`.
+
+    Args:
+        thing: instance whose class is named.
+        parameters: its parameters by name.
+
+    Example:
+        >>> as_call(Exception(), {"factor": 0.5})
+        'Exception(factor=0.5)'
+    """
+    given = ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+    return f"{type(thing).__name__}({shown(given, LONGEST_LINE)})"
 
 
 def _visible(sign: str) -> str:

@@ -41,6 +41,7 @@ ROOMS = (
     {"text"},
     {"fingerprint"},
     {"progress"},
+    {"borrowing"},
     {"typing"},
     {"errors"},
 )

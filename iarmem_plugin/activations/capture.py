@@ -1,7 +1,7 @@
 """Capture: the mean over the augmented views of what each view's trace gives, batch by batch.
 
 Absolute value and mean over a scale's tokens are taken inside the trace: `scale_means` in
-``models/tracing.py``.
+``models/reduction.py``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
+from iarmem_plugin.errors import InputError, NonFiniteLogitsError, NonFiniteSimilarityError
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.models.logits import check_logits
 
 Role = Literal["canary", "member", "held-out", "candidate"]
 """What is known of a group: how often its pictures stood in the training set, if at all."""
@@ -57,7 +58,7 @@ class Completes(Protocol):
         """Predict each token from the true earlier ones and the label, unguided."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Candidates:
     """Images that may be memorized.
 
@@ -92,6 +93,12 @@ class Candidates:
                     f"the role of group {name!r} is given as {role!r}; expected a group of the "
                     f"candidates, and one of {', '.join(get_args(Role))}"
                 )
+
+    def __repr__(self) -> str:
+        """Return the number of candidates by group."""
+        names, counts = np.unique(self.group, return_counts=True)
+        groups = ", ".join(f"{one} {name!s}" for name, one in zip(names, counts, strict=True))
+        return f"Candidates({groups or 'none'})"
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -150,7 +157,7 @@ def rank_candidates(
 
     Raises:
         InputError: with impossible positions or numbers.
-        NonFiniteSimilarityError: where the model's logits are not finite.
+        NonFiniteLogitsError: where the model's logits are not finite.
 
     Reference:
         Kowalczuk et al. 2025, arXiv 2502.02514 (stage 1: identification of candidates).
@@ -164,6 +171,8 @@ def rank_candidates(
         chosen = _ranked(model.layout, tokens.shape[1]) if given is None else given
         _check_positions(chosen, tokens.shape[1])
         logits = model.logits(tokens, true_labels(images, rows, model))
+        with images_named(images.paths[rows]):
+            check_logits(logits)
         return _scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy()
 
     with model.borrowed():
@@ -221,6 +230,42 @@ def _check_positions(positions: tuple[int, ...], tokens: int) -> None:
         raise InputError(
             f"positions {positions[:5]}... do not fit images of {tokens} tokens; "
             f"give some from 0 to {tokens - 1}"
+        )
+
+
+@contextmanager
+def images_named(names: Sequence[str]) -> Iterator[None]:
+    """Name the first image whose logits are not finite.
+
+    Args:
+        names: names of the images of one batch.
+
+    Raises:
+        NonFiniteLogitsError: as inside, with the name.
+    """
+    try:
+        yield
+    except NonFiniteLogitsError as error:
+        raise NonFiniteLogitsError(
+            f"{error}; the first of them is {names[error.rows[0]]!r}", error.rows, error.position
+        ) from error
+
+
+def check_pixels(pixels: Float[Tensor, "image 3 height width"], names: Sequence[str]) -> None:
+    """Refuse decoded images with values that are not finite.
+
+    Args:
+        pixels: what the tokenizer returned.
+        names: names of the images.
+
+    Raises:
+        NonFiniteSimilarityError: naming the first such image.
+    """
+    broken = (~pixels.flatten(1).sum(1, dtype=torch.float32).isfinite()).nonzero().flatten()
+    if len(broken):
+        raise NonFiniteSimilarityError(
+            f"the tokenizer decoded {len(broken)} of {len(pixels)} images to values that are not "
+            f"finite, first {names[int(broken[0])]!r}; check the tokenizer's weights"
         )
 
 

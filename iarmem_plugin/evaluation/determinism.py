@@ -16,9 +16,10 @@ from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import Candidates, Completes, true_labels
+from iarmem_plugin.evaluation.candidates import Candidates, Completes, images_named, true_labels
 from iarmem_plugin.evaluation.extraction import GREEDY, make_targets
 from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.models.logits import check_logits
 
 NEAR = 1e-3
 """The gap between the two best logits below which a choice is a near tie."""
@@ -140,7 +141,8 @@ def _completed(
 ) -> Int[Tensor, "image token"]:
     def complete(rows: slice) -> Tensor:
         labels = true_labels(candidates.images, rows, model)
-        return model.complete(prefix[rows].to(model.device), labels, GREEDY).cpu()
+        with images_named(candidates.images.paths[rows]):
+            return model.complete(prefix[rows].to(model.device), labels, GREEDY).cpu()
 
     with model.borrowed():
         return torch.cat(list(Batching(size).over(len(candidates), complete)))
@@ -154,6 +156,8 @@ def _gaps(
     def gaps(rows: slice) -> Tensor:
         labels = true_labels(candidates.images, rows, model)
         logits = model.logits(tokens[rows].to(model.device), labels)
+        with images_named(candidates.images.paths[rows]):
+            check_logits(logits)
         return top_gaps(logits[:, : tokens.shape[1]]).cpu()
 
     with model.borrowed():

@@ -31,6 +31,8 @@ from iarmem_plugin.evaluation.candidates import (
     Completes,
     centre_views,
     check_finite,
+    check_pixels,
+    images_named,
     rank_candidates,
     true_labels,
 )
@@ -52,7 +54,7 @@ __all__ = [
 GREEDY = Sampling()  # the attack's: the likeliest token, no guidance
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Targets:
     """What completions are compared with, on the CPU.
 
@@ -66,6 +68,11 @@ class Targets:
     tokens: Int[Tensor, "candidate token"]
     images: Float[Tensor, "candidate 3 height width"]
     reference: Literal["reconstruction", "original"]
+
+    def __repr__(self) -> str:
+        """Return numbers in place of values."""
+        count, tokens = self.tokens.shape
+        return f"Targets({count} of {tokens} tokens, {self.reference!r})"
 
 
 def make_targets(
@@ -89,12 +96,14 @@ def make_targets(
 
     Raises:
         InputError: without candidates.
+        NonFiniteSimilarityError: where a decoded image is not finite.
     """
 
     def read(rows: slice) -> tuple[Tensor, Tensor]:
         originals = centre_views(candidates.images, views, rows).to(model.device)
         batch = model.tokenize(originals)
         image = model.decode(batch) if reference == "reconstruction" else originals
+        check_pixels(image, candidates.images.paths[rows])
         return batch.cpu(), image.float().cpu()
 
     with model.borrowed():
@@ -136,8 +145,9 @@ def extract(
         all settings; the batch size is the one that fitted.
 
     Raises:
-        InputError: where targets or prefix do not fit.
-        NonFiniteSimilarityError: where a similarity is NaN or infinite.
+        InputError: where targets or prefix do not fit, or the measure returns something else than
+            a number an image.
+        NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
     _check_attack(candidates, targets, prefix_tokens)
     batching = Batching.of(batch_size)
@@ -148,8 +158,17 @@ def extract(
         )
         labels = true_labels(candidates.images, rows, model)
         prefix = target.tokens[:, :prefix_tokens]
-        tokens = model.complete(prefix, labels, seeded(sampling, rows))
-        closeness = similarity.compare(Completion(model.decode(tokens), tokens), target)
+        names = candidates.images.paths[rows]
+        with images_named(names):
+            tokens = model.complete(prefix, labels, seeded(sampling, rows))
+        images = model.decode(tokens)
+        check_pixels(images, names)
+        closeness = similarity.compare(Completion(images, tokens), target)
+        if closeness.shape != labels.shape:
+            raise InputError(
+                f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
+                f"{len(labels)} images; expected one number for each"
+            )
         return closeness.float().cpu().numpy(), tokens.cpu().numpy()
 
     with model.borrowed():

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import check_pixels, images_named
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.models.batching import Batching
 
@@ -44,13 +45,17 @@ def generate(
 
     Raises:
         InputError: without labels.
+        NonFiniteSimilarityError: where a logit or a decoded image is NaN or infinite.
     """
 
     def drawn(rows: slice) -> Tensor:
         batch = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
         nothing = batch.new_empty(len(batch), 0)
-        with model.borrowed():
-            return model.decode(model.complete(nothing, batch, seeded(sampling, rows)))
+        names = [f"generated image {n} of class {labels[n]}" for n in range(rows.start, rows.stop)]
+        with model.borrowed(), images_named(names):
+            images = model.decode(model.complete(nothing, batch, seeded(sampling, rows)))
+        check_pixels(images, names)
+        return images
 
     yield from Batching.of(batch_size).over(
         len(labels), drawn, progress=progress, description="generating"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
+from iarmem_plugin.borrowing import generators_kept, uninterrupted
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.interfaces import Quality, QualityValue
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 KID_SUBSETS = 100
 KID_SEED = 2020  # torch-fidelity's own default
 FID_LAYER = "2048"
-UINT8_RULE = "times 255, truncated"
+UINT8_RULE = "times 255, rounded"
 _UNLOADABLE = (  # what torch.load raises on files that it did not write
     RuntimeError,
     ValueError,
@@ -45,9 +46,10 @@ _UNLOADABLE = (  # what torch.load raises on files that it did not write
 class TorchFidelity(Quality):
     """FID and KID between generated and reference images, in features the user names.
 
-    Images in [0, 1] become 8 bit by multiplying by 255 and truncating, as VAR's and RAR's samplers
-    do. Features are computed in our own loop: torch-fidelity's cache, which knows neither the
-    images nor the weights, is never used. FID is biased upwards for few images, so never compare
+    Images in [0, 1] become 8 bit by multiplying by 255 and rounding, so that 8-bit pictures come
+    back as they were in every precision; VAR's and RAR's samplers truncate. Features are computed
+    in our own loop: torch-fidelity's cache, which knows neither the images nor the weights, is
+    never used. FID is biased upwards for few images, so never compare
     values of different n; KID is not.
 
     Args:
@@ -86,6 +88,10 @@ class TorchFidelity(Quality):
             extractor = _load_inception(extractor, device)
         self._extractor = _checked_module(extractor)
         self._batching = Batching(sys.maxsize)  # as many images as it is given, while they fit
+
+    def __repr__(self) -> str:
+        """Return what labels say of it."""
+        return f"TorchFidelity({self.extractor_name!r}, kid_subset_size={self.kid_subset_size})"
 
     @property
     def provenance(self) -> Mapping[str, str | int | None]:
@@ -142,7 +148,14 @@ class TorchFidelity(Quality):
             rows = [part for batch in images for part in self._parts(batch, device)]
         if not rows:
             raise InputError("no images were given; image quality needs at least two on each side")
-        return np.concatenate(rows)
+        features = np.concatenate(rows)
+        broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if broken.size:
+            raise InputError(
+                f"{self.extractor_name} returned values that are not finite for {broken.size} of "
+                f"{len(features)} images, first for number {broken[0]}; check its weights"
+            )
+        return features
 
     def compare(
         self,
@@ -207,10 +220,9 @@ class TorchFidelity(Quality):
                 f"{self.extractor_name} does not return features [image, feature]; "
                 "give a module that maps uint8 images to one row each"
             )
-        if len(features) != len(batch) or not features.isfinite().all():
+        if len(features) != len(batch):
             raise InputError(
-                f"{self.extractor_name} returned {len(features)} rows for {len(batch)} images, "
-                "or values that are not finite; check its weights"
+                f"{self.extractor_name} returned {len(features)} rows for {len(batch)} images"
             )
         return features.double().cpu().numpy()
 
@@ -218,7 +230,7 @@ class TorchFidelity(Quality):
 def to_uint8(
     images: Float[Tensor, "image 3 height width"],
 ) -> UInt8[Tensor, "image 3 height width"]:
-    """Turn RGB images in [0, 1] into 8 bit: times 255, truncated.
+    """Turn RGB images in [0, 1] into 8 bit: times 255, rounded.
 
     Raises:
         InputError: for values outside [0, 1] or not finite.
@@ -230,7 +242,7 @@ def to_uint8(
             f"images have values from {images.min():g} to {images.max():g}; "
             "image quality needs RGB in [0, 1]"
         )
-    return (images.float() * 255).to(torch.uint8)
+    return (images.float() * 255).round().to(torch.uint8)
 
 
 def frechet_distance(
@@ -284,12 +296,15 @@ def _borrowed(module: nn.Module) -> Iterator[torch.device]:
 
     modes = [(part, part.training) for part in module.modules()]
     first = next(iter([*module.parameters(), *module.buffers()]), None)
-    module.eval()
-    try:
-        yield torch.device("cpu") if first is None else first.device
-    finally:
-        for part, training in modes:
-            part.training = training
+    device = torch.device("cpu") if first is None else first.device
+    with generators_kept(device):
+        try:
+            module.eval()
+            yield device
+        finally:
+            with uninterrupted():
+                for part, training in modes:
+                    part.training = training
 
 
 def _checked_module(extractor: Callable[[Any], Any]) -> nn.Module:
@@ -312,6 +327,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@generators_kept()  # its layers draw weights before those of the file come
 def _load_inception(path: Path, device: str) -> nn.Module:
     """Load Inception from weights that were read without running code from the file.
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ class Adapter(ABC):
     network: nn.Module
     tokenizer: nn.Module
     files: Mapping[str, Mapping[str, str | int]] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        """Return the class and the model's name."""
+        variant = getattr(self, "variant", None)
+        return as_call(self, {} if variant is None else {"variant": variant.name})
 
     @classmethod
     @abstractmethod

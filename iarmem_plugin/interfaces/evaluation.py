@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
+from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
 
@@ -56,6 +57,10 @@ class Similarity(ABC):
     threshold: float
     threshold_source: str
 
+    def __repr__(self) -> str:
+        """Return class and provenance."""
+        return as_call(self, self.provenance)
+
     @property
     def provenance(self) -> Mapping[str, str | float]:
         """Return everything beside the images that the values depend on."""
@@ -85,6 +90,10 @@ class Quality(ABC):
 
     name: ClassVar[str]
     minimum: int
+
+    def __repr__(self) -> str:
+        """Return class and provenance."""
+        return as_call(self, self.provenance)
 
     @property
     @abstractmethod

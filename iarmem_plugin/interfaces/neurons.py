@@ -10,6 +10,7 @@ from typing import ClassVar
 import xarray as xr
 from jaxtyping import Float
 
+from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
 
@@ -39,6 +40,10 @@ class Metric(ABC):
 
     name: ClassVar[str]
     blockwise: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        """Return the class and the metric's name."""
+        return as_call(self, {"name": self.name})
 
     @abstractmethod
     def update(self, activations: xr.DataArray) -> None:
@@ -80,6 +85,10 @@ class Intervention(ABC):
 
     name: ClassVar[str]
 
+    def __repr__(self) -> str:
+        """Return class and parameters."""
+        return as_call(self, self.parameters)
+
     @property
     @abstractmethod
     def parameters(self) -> Mapping[str, float]:
@@ -98,6 +107,10 @@ class Selector(ABC):
     """
 
     name: ClassVar[str]
+
+    def __repr__(self) -> str:
+        """Return class and parameters."""
+        return as_call(self, self.parameters)
 
     @property
     @abstractmethod

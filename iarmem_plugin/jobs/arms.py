@@ -74,7 +74,7 @@ class Arm:
 UNMODIFIED = Arm(ORIGINAL, role="original")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class QualityProtocol:
     """How image quality is measured, the same in every arm.
 
@@ -92,6 +92,12 @@ class QualityProtocol:
     references: Mapping[str, Float[np.ndarray, "reference feature"]]
     labels: Int[np.ndarray, " image"]
     sampling: Sampling
+
+    def __repr__(self) -> str:
+        """Return numbers of images in place of their features."""
+        sizes = {"generated": len(self.labels)}
+        sizes |= {name: len(features) for name, features in self.references.items()}
+        return f"QualityProtocol({self.quality!r}, images={sizes}, {self.sampling})"
 
     def __post_init__(self) -> None:
         """Check the numbers of images."""
@@ -166,7 +172,7 @@ class Attack:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ArmOutcome:
     """What came out of one arm.
 
@@ -179,6 +185,11 @@ class ArmOutcome:
     result: ArmResult
     extraction: xr.Dataset
     neurons: xr.DataArray
+
+    def __repr__(self) -> str:
+        """Return the arm with what was counted."""
+        extracted, edited = int(self.extraction["extracted"].sum()), int(self.neurons.sum())
+        return f"ArmOutcome({self.result.name!r}, extracted={extracted}, neurons={edited})"
 
 
 def make_attack(

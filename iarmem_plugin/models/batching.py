@@ -40,6 +40,10 @@ class Batching:
             raise InputError(f"the batch size must be 1 or more, got {size}")
         self.size = size
 
+    def __repr__(self) -> str:
+        """Return the size."""
+        return f"Batching({self.size})"
+
     @classmethod
     def of(cls, size: int | Batching) -> Batching:
         """Return the batching itself, or a new one of this size."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from iarmem_plugin import plugins
+from iarmem_plugin.borrowing import generators_kept
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.finite import check_finite
@@ -20,6 +21,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
+@generators_kept()
 def load(
     name: str,
     weights: str | Path | None = None,
@@ -62,6 +64,7 @@ def load(
     return ImageARModel(loaded)
 
 
+@generators_kept()
 def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     """Trace a model object that you already hold.
 

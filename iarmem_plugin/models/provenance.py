@@ -16,8 +16,11 @@ from iarmem_plugin.models.tracing import ImageARModel
 LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
 
 
-def weights_sha256(*modules: nn.Module) -> str:
-    """Return a hash over all tensors of modules: names, types, shapes and bytes."""
+def weights_sha256(*modules: nn.Module | ImageARModel) -> str:
+    """Return a hash over all tensors of modules: names, types, shapes and bytes.
+
+    Edits of a wrapped model count, however they are made.
+    """
     digest = hashlib.sha256()
     for module in modules:
         for key, tensor in module.state_dict().items():
@@ -41,7 +44,7 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
         "model": adapter.variant.name,
         "family": adapter.variant.family,
         "adapter_version": _version(type(adapter)),
-        "weights_sha256": weights_sha256(adapter.network),
+        "weights_sha256": weights_sha256(model),
         "tokenizer_sha256": weights_sha256(adapter.tokenizer),
         "files": {role: dict(facts) for role, facts in adapter.files.items()},
         "dtype": str(parameter.dtype).removeprefix("torch."),

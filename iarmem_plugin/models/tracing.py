@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -15,9 +15,9 @@ from nnsight import NNsight
 from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from iarmem_plugin.errors import BypassedNeuronsError, InputError, WeightsError
+from iarmem_plugin.borrowing import generators_kept, uninterrupted
+from iarmem_plugin.errors import BypassedNeuronsError, InputError
 from iarmem_plugin.interfaces import (
     Adapter,
     ForwardInputs,
@@ -26,9 +26,16 @@ from iarmem_plugin.interfaces import (
     Sampling,
     Scale,
 )
-from iarmem_plugin.neurons.editing import Change, EditableWeights, WeightEdits, chosen_neurons
+from iarmem_plugin.models.reduction import scale_means
+from iarmem_plugin.models.shadows import Shadows, block_path
+from iarmem_plugin.models.trace_edits import TraceEdit, Watch, edited_entries
+from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits, chosen_neurons
 
-_SHADOWS = ("forward", "__nnsight__")  # what nnsight puts into a module's __dict__
+_WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
+    "load_state_dict": "would change the weights under its edit",
+    "save_pretrained": "would save the weights without its edit",
+    "push_to_hub": "would publish the weights without its edit",
+}
 
 
 class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
@@ -39,7 +46,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
     with `intervene` always takes effect.
 
     Wrapping shadows ``forward`` of the network's modules and changes nothing else; `unwrap`
-    takes that back.
+    takes that back when no other wrapper of the network is left.
 
     Args:
         adapter: adapter whose network is wrapped.
@@ -50,14 +57,13 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     def __init__(self, adapter: Adapter) -> None:
         network = adapter.network
-        _check_paths(network, adapter.layout)
-        fresh = [module for module in network.modules() if _SHADOWS[1] not in module.__dict__]
-        self._before = [(module, module.__dict__.get("forward")) for module in fresh]
+        self._shadows = Shadows(network, adapter.layout)
         super().__init__(network, rename=dict(adapter.module_aliases))
+        self._shadows.put_on()
         self._adapter = adapter
         self._layout = adapter.layout
-        self._overlay: tuple[dict[int, Change], ...] = ()  # edits that the trace makes
-        self._weight_edits = WeightEdits(EditableWeights(network, adapter.layout))
+        self._overlay: tuple[TraceEdit, ...] = ()
+        self._weight_edits = WeightEdits.of(EditableWeights(network, adapter.layout))
 
     @property
     def adapter(self) -> Adapter:
@@ -115,7 +121,10 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         run = partial(self._adapter.complete, sampling=sampling)
         if self.interleaver.interleaving:  # called as the function that a trace runs
             return run(prefix, labels)
-        return cast(Tensor, self.interleave(run, prefix, labels))
+        watch = self._watch()
+        tokens = cast(Tensor, self.interleave(run, prefix, labels))
+        self._check_edits(watch, visited=tokens.shape[1] > prefix.shape[1])
+        return tokens
 
     def logits(
         self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
@@ -161,14 +170,37 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             kept.append(self.neurons())
             raise _AllRead
 
+        watch = self._watch()
         try:
             with self._adapter.prepared():
                 _trace(self, inputs, body)
         except OutOfOrderError as error:
-            raise _bypassed(self._adapter, self.layout.activation, 0) from error
+            raise _unreached(self, self.layout.activation, 0) from error
         except _AllRead:
-            pass
+            self._check_edits(watch, visited=True)
         return kept[0]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the network's state dict, of this model as it computes: with its edits.
+
+        Entries that are edited are copies, so they stay as they are when the edit is over.
+
+        Args:
+            args: what the network's own ``state_dict`` takes.
+            kwargs: the same by name.
+
+        Raises:
+            InputError: the edit is made by the trace, and its weights have no entry of their own.
+        """
+        self._weight_edits.settle()
+        state: dict[str, Any] = self._adapter.network.state_dict(*args, **kwargs)
+        return state | edited_entries(
+            state,
+            self._layout,
+            self._overlay,
+            copied=self._weight_edits.blocks,
+            prefix=kwargs.get("prefix", ""),
+        )
 
     @contextmanager
     def borrowed(self) -> Iterator[ImageARModel]:
@@ -176,28 +208,50 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
         Modes and the random number generators come back as they were, exception or not.
         """
+        self._weight_edits.settle()
         parts = (self._adapter.network, self._adapter.tokenizer)
         modes = [(module, module.training) for part in parts for module in part.modules()]
-        device = self.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            for part in parts:
-                part.eval()
+        with generators_kept(self.device), torch.no_grad():
             try:
+                for part in parts:
+                    part.eval()
                 with self._adapter.prepared():
                     yield self
             finally:
-                for module, training in modes:
-                    module.training = training
+                with uninterrupted():
+                    for module, training in modes:
+                        module.training = training
 
     def unwrap(self) -> nn.Module:
-        """Take nnsight's shadows off the network and return it; the model is then of no use."""
-        for module, forward in self._before:
-            for name in _SHADOWS:
-                module.__dict__.pop(name, None)
-            if forward is not None:
-                module.__dict__["forward"] = forward
-        self._before = []
+        """Take nnsight's shadows off the network and return it; the model is then of no use.
+
+        They stay where another wrapper of the network still needs them.
+        """
+        self._shadows.take_off(self.interleaver)
         return self._adapter.network
+
+    def interleave(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a function of the network with the edits of this model; see nnsight.
+
+        Raises:
+            BypassedNeuronsError: something keeps the edits from taking effect.
+        """
+        self._weight_edits.settle()
+        if self._overlay and (found := self._shadows.obstacle(self.interleaver)):
+            raise BypassedNeuronsError(f"an edit of this model cannot act: {found}")
+        return super().interleave(fn, *args, **kwargs)
+
+    def _watch(self) -> Watch:
+        counts, fc1 = self.interleaver.counts, self._layout.fc1
+        return Watch(
+            self._overlay,
+            lambda block: counts.get(f"{self._module_at(fc1, block).path}.input", 0),
+        )
+
+    def _check_edits(self, watch: Watch, *, visited: bool) -> None:
+        missed = watch.missed(visited=visited)
+        if missed is not None:
+            raise _unreached(self, self._layout.fc1, missed)
 
     def _module_at(self, path: str, block: int) -> Any:
         return self.get(path.format(block=block))
@@ -206,37 +260,23 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Run ``forward``, with the edits of this model; nnsight's own call would skip them."""
         if self.interleaver.interleaving or hook:
             return super().__call__(*args, hook=hook, **kwargs)
-        return self.interleave("__call__", *args, **kwargs)
+        watch = self._watch()
+        output = self.interleave("__call__", *args, **kwargs)
+        self._check_edits(watch, visited=True)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the network has of that name, but for what would leave edits out."""
+        if name in _WITHOUT_EDITS and self.__dict__.get("_overlay"):
+            raise InputError(
+                f"{name} of a model that the trace edits {_WITHOUT_EDITS[name]}: save its "
+                "state_dict(), or edit with backend='weights'"
+            )
+        return super().__getattr__(name)
 
 
 class _AllRead(Exception):  # noqa: N818  # not an error: it ends the pass
     """Ends a pass after the last neuron."""
-
-
-def scale_means(
-    activation: Float[Tensor, "image token neuron"], scales: tuple[Scale, ...]
-) -> Float[Tensor, "image scale neuron"]:
-    """Return the mean of |activation| over each scale's tokens, in float32.
-
-    Args:
-        activation: output of one block's activation module.
-        scales: scales that the tokens belong to.
-
-    Raises:
-        InputError: a scale reaches beyond the tokens.
-    """
-    means = []
-    for scale in scales:
-        first, last = scale.tokens[0], scale.tokens[-1]
-        if last >= activation.shape[1]:
-            raise InputError(
-                f"scale {scale.name!r} has the positions {scale.spans}, "
-                f"the model's are 0 to {activation.shape[1] - 1}"
-            )
-        adjacent = last - first + 1 == len(scale.tokens)
-        part = activation[:, first : last + 1] if adjacent else activation[:, list(scale.tokens)]
-        means.append(part.abs().mean(dim=1, dtype=torch.float32))
-    return torch.stack(means, dim=1)
 
 
 def without_nnsight(model: object) -> object:
@@ -285,12 +325,14 @@ def intervene(
         raise InputError(f"no backend named {backend!r}; there are: trace, weights")
     chosen = chosen_neurons(model.layout, neurons, model.device)
     if backend == "trace":
+        model._weight_edits.settle()
         weights = EditableWeights(model._adapter.network, model.layout)
+        earlier = [edit.changes for edit in model._overlay]
         changes = {
-            block: weights.change(block, index, intervention, model._overlay)
+            block: weights.change(block, index, intervention, earlier)
             for block, index in chosen.items()
         }
-        yield _edited(model, changes)
+        yield _edited(model, TraceEdit(changes))
         return
     if model._overlay:
         raise InputError("this model is edited through the trace; edit it further with 'trace'")
@@ -298,49 +340,35 @@ def intervene(
         yield model
 
 
-def _edited(model: ImageARModel, changes: dict[int, Change]) -> ImageARModel:
-    if not changes:
+def _edited(model: ImageARModel, edit: TraceEdit) -> ImageARModel:
+    if not edit.changes:
         return model
-    copied = cast(ImageARModel, _store_edit(model, changes))
-    copied._overlay = (*model._overlay, changes)
+    copied = cast(ImageARModel, _store_edit(model, edit))
+    copied._overlay = (*model._overlay, edit)
     return copied
 
 
-def _edit_block(model: ImageARModel, block: int, change: Change) -> None:
-    """Recompute the selected neurons of one visit, inside a trace."""
-    fc1 = model._module_at(model.layout.fc1, block)
-    rows = F.linear(fc1.input, change.after.fc1_weight, change.after.fc1_bias)
-    fc1.output = fc1.output.index_copy(-1, change.index, rows)
-    if change.added is not None:
-        fc2 = model._module_at(model.layout.fc2, block)
-        read = fc2.input.index_select(-1, change.index)
-        fc2.output = fc2.output + F.linear(read, change.added)
-
-
-def _edit_visits(tracer: Any, model: ImageARModel, changes: Mapping[int, Change]) -> None:
+def _edit_visits(tracer: Any, model: ImageARModel, edit: TraceEdit) -> None:
     """Edit every visit of the blocks, however many there are; a full prefix has none."""
-    inside = None
+    layout, inside = model.layout, None
     try:
         for _visit in tracer.iter[:]:
-            for block in sorted(changes):
-                _ = model._module_at(_block_path(model.layout), block).input  # waits for the visit
+            for block in sorted(edit.changes):
+                _ = model._module_at(block_path(layout), block).input  # waits for the visit
                 inside = block
-                _edit_block(model, block, changes[block])
+                fc1, fc2 = (model._module_at(path, block) for path in (layout.fc1, layout.fc2))
+                edit.act(fc1, fc2, block)
                 inside = None
     except OutOfOrderError as error:
         if inside is not None:  # the block ran without its fc1: the edit had no effect
-            raise _bypassed(model._adapter, model.layout.fc1, inside) from error
-
-
-def _block_path(layout: ModelLayout) -> str:
-    return layout.fc1.partition("{block}")[0] + "{block}"
+            raise _unreached(model, layout.fc1, inside) from error
 
 
 def _store_edit(
-    model: ImageARModel, changes: Mapping[int, Change]
+    model: ImageARModel, edit: TraceEdit
 ) -> Any:  # pragma: no cover  # lines in a traced block escape coverage
     with model.edit() as (tracer, edited):
-        _edit_visits(tracer, model, changes)
+        _edit_visits(tracer, model, edit)
     return edited
 
 
@@ -351,23 +379,12 @@ def _trace(
         body()
 
 
-def _bypassed(adapter: Adapter, path: str, block: int) -> BypassedNeuronsError:
-    advice = f" ({adapter.fused_advice})" if adapter.fused_advice else ""
+def _unreached(model: ImageARModel, path: str, block: int) -> BypassedNeuronsError:
+    if found := model._shadows.obstacle(model.interleaver):
+        return BypassedNeuronsError(f"neurons can be neither read nor edited: {found}")
+    advice = f" ({model._adapter.fused_advice})" if model._adapter.fused_advice else ""
     return BypassedNeuronsError(
         f"the model never called {path.format(block=block)!r}: a fused MLP computes it without the "
         "module, so its neurons can be neither read nor edited; build the model without fused "
         f"kernels{advice}"
     )
-
-
-def _check_paths(network: nn.Module, layout: ModelLayout) -> None:
-    for block in range(layout.num_blocks):
-        for path in (layout.fc1, layout.activation, layout.fc2):
-            name = path.format(block=block)
-            try:
-                module = network.get_submodule(name)
-            except AttributeError as error:
-                message = f"the model has no module {name!r}, which holds neurons"
-                raise WeightsError(message) from error
-            if next((p for p in module.parameters() if p.is_meta), None) is not None:
-                raise WeightsError(f"{name!r} has no weights yet (meta device); load them first")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iarmem_plugin.borrowing import uninterrupted
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Intervention, ModelLayout, NeuronWeights
 from iarmem_plugin.neurons.selectors import by_number
@@ -57,6 +60,23 @@ def chosen_neurons(
     return {block: index.to(device) for block, index in found.items()}
 
 
+class Place(NamedTuple):
+    """The parameters that hold one block's neurons."""
+
+    fc1_weight: nn.Parameter
+    fc1_bias: nn.Parameter
+    fc2_weight: nn.Parameter
+
+    @torch.no_grad()
+    def write(self, index: Int[Tensor, " neuron"], weights: NeuronWeights) -> None:
+        """Replace the weights of some neurons in place, wherever the parameters lie by now."""
+        index = index.to(self.fc1_weight.device)
+        self.fc1_weight[index] = weights.fc1_weight.to(self.fc1_weight)
+        self.fc1_bias[index] = weights.fc1_bias.to(self.fc1_bias)
+        self.fc2_weight[:, index] = weights.fc2_weight.to(self.fc2_weight)
+        torch.clear_autocast_cache()  # which holds casts of the weights as they were
+
+
 @dataclass(frozen=True, slots=True)
 class EditableWeights:
     """Reads and writes the weights of selected neurons of a network.
@@ -78,13 +98,15 @@ class EditableWeights:
             fc2_weight=fc2.weight.detach()[:, index],
         )
 
-    @torch.no_grad()
-    def write(self, block: int, index: Int[Tensor, " neuron"], weights: NeuronWeights) -> None:
-        """Replace the weights in place."""
-        fc1 = self._linear(self.layout.fc1, block)
-        fc1.weight[index] = weights.fc1_weight
-        fc1.bias[index] = weights.fc1_bias
-        self._linear(self.layout.fc2, block).weight[:, index] = weights.fc2_weight
+    def place(self, block: int) -> Place:
+        """Return the parameters that hold a block's neurons.
+
+        Raises:
+            InputError: a weight is computed anew at every pass, so writing it would change nothing.
+        """
+        fc1, fc2 = self.layout.fc1, self.layout.fc2
+        entries = ((fc1, "weight"), (fc1, "bias"), (fc2, "weight"))
+        return Place(*(self._parameter(block, *entry) for entry in entries))
 
     def change(
         self,
@@ -100,14 +122,27 @@ class EditableWeights:
             index: numbers of the selected neurons, ascending.
             intervention: change to their weights.
             earlier: edits that the trace makes, by block, in their order.
+
+        Raises:
+            InputError: the intervention returned other shapes, or values that are not finite.
         """
         before = self.read(block, index)
         for changes in earlier:
             if block in changes:
                 before = _overlaid(before, index, changes[block], self.layout.neurons_per_block)
-        after = intervention.edit(before)
+        after = _checked(intervention, before, intervention.edit(before))
         added = after.fc2_weight - before.fc2_weight
         return Change(index, before, after, added if bool(added.any()) else None)
+
+    def _parameter(self, block: int, path: str, name: str) -> nn.Parameter:
+        parameter = self._linear(path, block)._parameters.get(name)
+        if parameter is None:
+            raise InputError(
+                f"'{path.format(block=block)}.{name}' is no parameter of its own (a "
+                "parametrization, or none at all), so an edit of it would have no effect: edit "
+                "with backend='trace', or remove the parametrization"
+            )
+        return parameter
 
     def _linear(self, path: str, block: int) -> nn.Linear:
         return cast(nn.Linear, self.network.get_submodule(path.format(block=block)))
@@ -115,15 +150,31 @@ class EditableWeights:
 
 @dataclass(eq=False, slots=True)
 class _Edit:
-    """One edit in place, as it was asked for and as it was made."""
+    """One edit in place, as it was asked for and as far as it was made.
+
+    Attributes:
+        chosen: numbers of the selected neurons, by block.
+        intervention: change to their weights.
+        changes: what it may have written, and where; known before anything is written.
+        made: whether all of it is written.
+        left: whether its time is over.
+    """
 
     chosen: Mapping[int, Tensor]
     intervention: Intervention
-    changes: dict[int, Change] = field(default_factory=dict)
+    changes: list[tuple[Place, Change]] = field(default_factory=list)
+    made: bool = False
+    left: bool = False
+
+
+_OF_NETWORKS: WeakValueDictionary[int, WeightEdits] = WeakValueDictionary()
 
 
 class WeightEdits:
     """The edits that a network's weights bear at the moment, in the order they were made.
+
+    Whatever interrupts the writing of weights, what is left to do is known, and `settle` does it:
+    at once, at the next use of the model, and when Python ends.
 
     Args:
         weights: access to the network's weights.
@@ -132,6 +183,20 @@ class WeightEdits:
     def __init__(self, weights: EditableWeights) -> None:
         self._weights = weights
         self._edits: list[_Edit] = []
+        weakref.finalize(self, _put_back, self._edits)
+
+    @classmethod
+    def of(cls, weights: EditableWeights) -> WeightEdits:
+        """Return the edits of a network, the same for everyone who wraps it."""
+        known = _OF_NETWORKS.get(id(weights.network))
+        if known is None:
+            known = _OF_NETWORKS[id(weights.network)] = cls(weights)
+        return known
+
+    @property
+    def blocks(self) -> set[int]:
+        """Return the numbers of the blocks that are edited."""
+        return {block for edit in self._edits for block in edit.chosen}
 
     @contextmanager
     def made(self, chosen: Mapping[int, Tensor], intervention: Intervention) -> Iterator[None]:
@@ -140,29 +205,67 @@ class WeightEdits:
         Args:
             chosen: numbers of the selected neurons of each block that has any.
             intervention: change to their weights.
+
+        Raises:
+            InputError: a weight is computed anew at every pass.
         """
         edit = _Edit(chosen, intervention)
         try:
-            self._apply(edit)
+            self._edits.append(edit)
+            self.settle()
             yield
         finally:
-            later = self._edits[self._edits.index(edit) + 1 :]
-            for one in (*reversed(later), edit):
-                self._take_back(one)
-            for one in later:
-                self._apply(one)
+            edit.left = True
+            try:
+                self.settle()
+            except BaseException:
+                self.settle()  # an interruption is passed on when nothing is left half done
+                raise
 
-    def _apply(self, edit: _Edit) -> None:
-        self._edits.append(edit)
-        for block, index in edit.chosen.items():
-            change = self._weights.change(block, index, edit.intervention)
-            edit.changes[block] = change
-            self._weights.write(block, index, change.after)
+    def settle(self) -> None:
+        """Put back the edits that were left, and make those that are not made, in their order."""
+        pending = (n for n, edit in enumerate(self._edits) if edit.left or not edit.made)
+        first = next(pending, None)
+        if first is None:
+            return
+        with uninterrupted():
+            _put_back(self._edits, first)
+            self._edits[:] = [edit for edit in self._edits if not edit.left]
+            for edit in self._edits[first:]:
+                self._make(edit)
 
-    def _take_back(self, edit: _Edit) -> None:
-        self._edits.remove(edit)
-        for block, change in edit.changes.items():
-            self._weights.write(block, change.index, change.before)
+    def _make(self, edit: _Edit) -> None:
+        edit.changes = [
+            (self._weights.place(block), self._weights.change(block, index, edit.intervention))
+            for block, index in edit.chosen.items()
+        ]
+        for place, change in edit.changes:
+            place.write(change.index, change.after)
+        edit.made = True
+
+
+def _put_back(edits: list[_Edit], first: int = 0) -> None:
+    """Write what was there before some edits; begun again, it comes to the same."""
+    for edit in reversed(edits[first:]):
+        edit.made = False
+        for place, change in reversed(edit.changes):
+            place.write(change.index, change.before)
+        edit.changes = []
+
+
+def _checked(
+    intervention: Intervention, before: NeuronWeights, after: NeuronWeights
+) -> NeuronWeights:
+    for name in ("fc1_weight", "fc1_bias", "fc2_weight"):
+        given, edited = getattr(before, name), getattr(after, name)
+        if edited.shape != given.shape:
+            found = f"{name} of shape {tuple(edited.shape)}, expected {tuple(given.shape)}"
+        elif not edited.isfinite().all():
+            found = f"{name} with values that are not finite"
+        else:
+            continue
+        raise InputError(f"the intervention {intervention.name!r} returned {found}")
+    return after
 
 
 def _overlaid(weights: NeuronWeights, index: Tensor, change: Change, neurons: int) -> NeuronWeights:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from iarmem_plugin.errors import NonFiniteLogitsError
 from iarmem_plugin.interfaces import Adapter, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 
@@ -101,6 +104,25 @@ class AdapterTests:
             expected = model.complete(empty, labels, together)[-1:]
             assert torch.equal(model.complete(empty[-1:], labels[-1:], alone), expected)
 
+    @pytest.mark.parametrize("greedy", [True, False])
+    def test_logits_that_are_not_finite_choose_no_token(
+        self, adapter: Adapter, tokens: Tensor, labels: Tensor, greedy: bool
+    ) -> None:
+        """The likeliest of NaN is some token, too: the image would count as not extracted."""
+        layout = adapter.layout
+        fc2 = adapter.network.get_submodule(layout.fc2.format(block=layout.num_blocks - 1))
+        weight = fc2.get_parameter("weight")
+        before = weight.detach().clone()
+        sampling = Sampling(greedy=greedy, seed=tuple(range(self.images)))
+        with torch.no_grad():
+            weight.fill_(torch.nan)
+        try:
+            with wrapped(adapter) as model, model.borrowed(), pytest.raises(NonFiniteLogitsError):
+                model.complete(tokens[:, :0], labels, sampling)
+        finally:
+            with torch.no_grad():
+                weight.copy_(before)
+
     @pytest.mark.parametrize("call", ["capture", "complete", "decode"])
     @pytest.mark.parametrize("training", [True, False])
     def test_the_model_comes_back_as_it_was(
@@ -182,6 +204,7 @@ def hooked(network: nn.Module, path: str, hook: Callable[..., Tensor]) -> Iterat
 def snapshot(adapter: Adapter) -> dict[str, Any]:
     """Return everything about the model that must not change, by name."""
     found: dict[str, Any] = {"random state": torch.get_rng_state()}
+    found |= {"Python's": random.getstate(), "numpy's": str(np.random.get_state())}
     for part, root in (("network", adapter.network), ("tokenizer", adapter.tokenizer)):
         tensors = [*root.named_parameters(), *root.named_buffers()]
         found |= {f"{part} {name}": tensor.detach().clone() for name, tensor in tensors}

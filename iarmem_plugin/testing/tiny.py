@@ -15,6 +15,7 @@ from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.models.logits import LogitsWatch
 from iarmem_plugin.testing.tiny_model import (
     CLASSES,
     DEPTH,
@@ -153,16 +154,19 @@ class TinyAdapter(Adapter):
 
         Raises:
             InputError: a label outside the classes, or a prefix that ends inside a scale.
+            NonFiniteLogitsError: tokens would be chosen from logits that are not finite.
         """
         _check_labels(labels)
         if prefix.shape[1] not in ENDS:
             raise InputError(f"a prefix of {prefix.shape[1]} tokens, expected one of {ENDS}")
-        generators = _generators(sampling, labels)
-        tokens = prefix
+        generators, tokens = _generators(sampling, labels), prefix
+        watch = LogitsWatch(sampling, prefix.shape[1], at_once=not sampling.greedy)
         with torch.no_grad():
             for scale in range(ENDS.index(prefix.shape[1]), len(SIDES)):
                 logits = self._scale_logits(tokens, labels, scale, sampling.guidance)
+                watch.see(logits)
                 tokens = torch.cat((tokens, _chosen(logits, sampling, generators)), 1)
+        watch.check()
         return tokens
 
     @property

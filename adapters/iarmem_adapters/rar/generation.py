@@ -11,6 +11,7 @@ from torch import Tensor
 from iarmem_adapters.sampling import Draws, check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.models.logits import LogitsWatch
 
 from .attention import KeyValueCache
 from .transformer import RARTransformer, expand_rows
@@ -46,6 +47,7 @@ def complete(
 
     Raises:
         InputError: the prefix is longer than an image, or the sampling settings are out of range.
+        NonFiniteLogitsError: tokens would be chosen from logits that are not finite.
 
     Reference: arXiv 2411.00776; guidance as in its released code.
     """
@@ -56,7 +58,9 @@ def complete(
     tokens[:, :known] = prefix
     if known < total:
         with torch.no_grad():
-            _Run(transformer, labels, sampling).fill(tokens, known)
+            run = _Run(transformer, labels, sampling, known)
+            run.fill(tokens, known)
+            run.watch.check()
     return tokens
 
 
@@ -78,10 +82,15 @@ class _Run:
     """The state of one completion: caches, what does not change, the random generator."""
 
     def __init__(
-        self, transformer: RARTransformer, labels: Int[Tensor, " image"], sampling: Sampling
+        self,
+        transformer: RARTransformer,
+        labels: Int[Tensor, " image"],
+        sampling: Sampling,
+        known: int,
     ) -> None:
         config, device = transformer.config, labels.device
         self.transformer, self.sampling = transformer, sampling
+        self.watch = LogitsWatch(sampling, known)
         self.guided = sampling.guidance != 0
         self.generator = published_generator(sampling, labels)
         self.weights = guidance_weights(
@@ -139,6 +148,7 @@ class _Run:
         logits = self.transformer.logits(x, head)
         if self.guided:
             logits = guided(logits, self.weights[token], as_sum=True)
+        self.watch.see(logits)
         return choose(logits, self.sampling, self.generator)[:, 0]
 
 

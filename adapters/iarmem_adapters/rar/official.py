@@ -15,6 +15,7 @@ from iarmem_adapters.class_conditional import Driver
 from iarmem_adapters.official import attributes_set, evaluating, generators_kept
 from iarmem_adapters.sampling import check_sampling, choose, guided
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
+from iarmem_plugin.models.logits import LogitsWatch
 
 from .generation import check_prefix, guidance_weights, published_generator
 from .official_checks import check_order, check_tokenizer, check_transformer, is_official
@@ -91,6 +92,7 @@ class OfficialRARDriver(Driver):
 
         Raises:
             InputError: a prefix longer than an image, or sampling settings out of range.
+            NonFiniteLogitsError: tokens would be chosen from logits that are not finite.
         """
         check_sampling(sampling)
         check_prefix(prefix, self.num_tokens)
@@ -102,6 +104,7 @@ class OfficialRARDriver(Driver):
     def _fill(self, tokens: Tensor, labels: Tensor, sampling: Sampling) -> Tensor:
         guide, total = sampling.guidance != 0, self.num_tokens
         generator = published_generator(sampling, labels)
+        watch = LogitsWatch(sampling, tokens.shape[1])
         weights = guidance_weights(total, sampling.guidance, sampling.guidance_power)
         weights = weights.to(labels.device)
         condition = self._condition(labels)
@@ -113,7 +116,9 @@ class OfficialRARDriver(Driver):
             logits = self.network.forward_fn(rows, condition, is_sampling=True)[:, -1:].float()
             if guide:
                 logits = guided(logits, weights[token], as_sum=True)
+            watch.see(logits)
             tokens = torch.cat((tokens, choose(logits, sampling, generator)), dim=1)
+        watch.check()
         return tokens
 
     def _condition(self, labels: Tensor) -> Tensor:

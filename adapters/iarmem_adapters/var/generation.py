@@ -9,6 +9,7 @@ from torch import Tensor
 from iarmem_adapters.sampling import check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.models.logits import LogitsWatch
 
 from .attention import KeyValueCache
 from .tokenizer import MultiScaleVQVAE
@@ -41,6 +42,7 @@ def complete(
     Raises:
         InputError: the prefix does not end where a scale ends, the two parts have different
             scales, or the sampling settings are out of range.
+        NonFiniteLogitsError: tokens would be chosen from logits that are not finite.
 
     Reference: arXiv 2404.02905, figure 4; guidance as in its section 5.1.
     """
@@ -50,6 +52,7 @@ def complete(
         run = _Run(transformer, tokenizer, labels, sampling)
         run.read(prefix, known)
         chosen = [run.step(scale) for scale in range(known, len(transformer.config.patch_nums))]
+        run.watch.check()
         return torch.cat((prefix, *chosen), dim=1)
 
 
@@ -79,6 +82,7 @@ class _Run:
 
     def read(self, prefix: Int[Tensor, "image prefix"], known: int) -> None:
         """Fill the caches from the tokens of the first `known` scales, in one pass."""
+        self.watch = LogitsWatch(self.sampling, prefix.shape[1])
         inputs = []
         for scale in range(known):
             inputs.append(self.next)
@@ -92,6 +96,7 @@ class _Run:
         logits = self.transformer.logits(seen, self.condition)
         if self.guided:
             logits = guided(logits, guidance_weight(self.sampling, scale, len(self.starts) - 1))
+        self.watch.see(logits)
         tokens = choose(logits, self.sampling, self.generator)
         if scale < len(self.starts) - 2:
             self._take(tokens, scale)

@@ -17,6 +17,7 @@ from iarmem_adapters.official import attributes_set, evaluating, generators_kept
 from iarmem_adapters.sampling import check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
+from iarmem_plugin.models.logits import LogitsWatch
 
 from .generation import guidance_weight, known_scales
 from .official_checks import check_tokenizer, check_transformer, is_official
@@ -107,6 +108,7 @@ class OfficialVARDriver(Driver):
         Raises:
             InputError: a prefix that does not end where a scale ends, or sampling settings out
                 of range.
+            NonFiniteLogitsError: tokens would be chosen from logits that are not finite.
         """
         check_sampling(sampling)
         known = known_scales(prefix.shape[1], (0, *self.config.ends))
@@ -164,12 +166,14 @@ class _Run:
         fhat = codes.new_zeros(len(prefix), codes.shape[1], sides[-1], sides[-1])
         x = self.condition.unsqueeze(1) + self.network.pos_start
         chosen = []
+        self.watch = LogitsWatch(self.sampling, prefix.shape[1])
         for scale, (begin, end) in enumerate(itertools.pairwise(ends)):
             seen = self._blocks(x + self.positions[:, begin:end])
             given = prefix[:, begin:end]
             chosen.append(given if given.shape[1] else self._choose(seen, scale))
             if end < ends[-1]:
                 fhat, x = self._next(fhat, chosen[-1], scale)
+        self.watch.check()
         return torch.cat(chosen, dim=1)
 
     def _blocks(self, x: Tensor) -> Tensor:
@@ -182,6 +186,7 @@ class _Run:
         if self.guided:
             scales = len(self.quantizer.v_patch_nums)
             logits = guided(logits, guidance_weight(self.sampling, scale, scales))
+        self.watch.see(logits)
         return choose(logits, self.sampling, self.generator)
 
     def _next(self, fhat: Tensor, tokens: Tensor, scale: int) -> tuple[Tensor, Tensor]:

@@ -449,5 +449,5 @@ def test_at_least_one_image_of_each_class_is_kept():
 
 
 def test_a_model_whose_logits_are_not_finite_is_an_error():
-    with pytest.raises(NonFiniteSimilarityError, match="log-probability"):
+    with pytest.raises(NonFiniteSimilarityError, match="the logits of 1 of 1"):
         ranked(with_hits(1), [0], Parrot({}, sure=float("nan")))

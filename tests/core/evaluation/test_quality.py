@@ -209,9 +209,26 @@ def test_the_extractors_mode_comes_back_after_an_error(quality):
     assert extractor.training
 
 
-def test_eight_bits_are_cut_off_not_rounded():
-    values = torch.tensor([0.0, 0.9999, 1.0, 1.999 / 255]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
-    assert to_uint8(values)[:, 0, 0, 0].tolist() == [0, 254, 255, 1]
+def test_eight_bits_are_rounded():
+    values = torch.tensor([0.0, 0.9999, 1.0, 1.4 / 255]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
+    assert to_uint8(values)[:, 0, 0, 0].tolist() == [0, 255, 255, 1]
+
+
+class Levels(nn.Module):
+    """Returns the first value of each image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, 0, :1].float()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
+)
+def test_every_level_of_eight_bits_comes_back_in_every_precision(dtype):
+    levels = torch.arange(256)
+    images = (levels.double() / 255).to(dtype).view(256, 1, 1, 1).expand(256, 3, 2, 2)
+    found = TorchFidelity(Levels(), "levels").features([images])
+    assert found[:, 0].tolist() == levels.tolist()
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.5, float("nan")])
@@ -253,6 +270,32 @@ def test_features_that_are_not_finite_are_refused():
         TorchFidelity(extractor, "broken").features([pictures(3, seed=0)])
 
 
+class AllButBlack(nn.Module):
+    """Returns NaN for black images, and draws at random."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch.rand(3), np.random.random()
+        values = images.flatten(1).float()[:, :2]
+        return torch.where(values.any(dim=1, keepdim=True), values, torch.nan)
+
+
+def test_the_first_image_whose_features_are_not_finite_is_named():
+    batches = [pictures(3, seed=0), torch.cat((pictures(1, seed=1), torch.zeros(1, 3, 8, 8)))]
+    with pytest.raises(InputError, match="for 1 of 5 images, first for number 4"):
+        TorchFidelity(AllButBlack(), "not black").features(batches)
+
+
+def test_an_extractor_that_draws_leaves_every_generator_as_it_was():
+    state, drawn = torch.get_rng_state(), str(np.random.get_state())
+    TorchFidelity(AllButBlack(), "not black").features([pictures(3, seed=0)])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert str(np.random.get_state()) == drawn
+
+
+def test_a_measure_is_shown_as_text(quality):
+    assert repr(quality) == "TorchFidelity('small classifier', kid_subset_size=20)"
+
+
 def test_an_extractor_must_be_a_module():
     with pytest.raises(InputError, match=r"torch\.nn\.Module"):
         TorchFidelity(lambda images: images, "function")
@@ -260,7 +303,7 @@ def test_an_extractor_must_be_a_module():
 
 def test_provenance_names_tool_and_settings(quality):
     assert quality.provenance["tool"].startswith("torch-fidelity 0.")
-    assert quality.provenance["uint8_rule"] == "times 255, truncated"
+    assert quality.provenance["uint8_rule"] == "times 255, rounded"
     assert quality.provenance["kid_seed"] == 2020
 
 

@@ -76,3 +76,19 @@ def test_an_arm_run_alone_gives_what_it_gives_after_others(
         mine = report.extraction.isel(arm=place).drop_vars("arm")
         xr.testing.assert_equal(outcome.extraction, mine)
         assert int(outcome.neurons.sum()) == (0, 192)[place]
+
+
+def test_arms_and_protocols_are_shown_as_text(model: ImageARModel, pictures: Images) -> None:
+    arm = Arm("cut", Highest(), Zero(), fraction=0.2)
+    assert "selector=Highest(pool='model'" in repr(arm)
+    assert "intervention=Zero()" in repr(arm)
+    candidates = Candidates(pictures, np.full(len(pictures), "member"))
+    attack = make_attack(model, candidates, TokenAgreement())
+    assert "candidates=Candidates(7 member), targets=Targets(7 of 21 tokens" in repr(attack)
+    assert "completing=Batching(64)" in repr(attack)
+    measure = TorchFidelity(Averages(), "averages", kid_subset_size=2)
+    protocol = QualityProtocol(measure, {"real": np.zeros((9, 4))}, np.zeros(3, int), Sampling())
+    assert "images={'generated': 3, 'real': 9}" in repr(protocol)
+    for shown in map(repr, (arm, attack, protocol, model.adapter)):
+        assert " at 0x" not in shown
+        assert len(shown) < 1000

@@ -217,3 +217,7 @@ def test_features_are_the_same_in_the_batches_that_fit() -> None:
 class _Floats(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels.float()
+
+
+def test_a_batching_is_shown_with_its_size() -> None:
+    assert repr(Batching(32)) == "Batching(32)"

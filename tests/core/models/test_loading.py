@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from iarmem_plugin import load
+from iarmem_plugin import load, plugins, wrap
 from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 
 def test_an_unknown_model_lists_the_models() -> None:
@@ -33,3 +37,32 @@ def test_a_precision_that_no_model_has_is_refused(dtype: Any) -> None:
 def test_a_device_that_torch_does_not_have_is_named() -> None:
     with pytest.raises(InputError, match="cannot use device 'warp'"):
         load("var-organism", device="warp")
+
+
+class DrawingAdapter(TinyAdapter):
+    """Draws from every generator, as libraries do that are imported on the way."""
+
+    @classmethod
+    def from_model(cls, model: nn.Module, tokenizer: nn.Module | None) -> TinyAdapter:
+        random.random(), np.random.random(), torch.rand(3)
+        return super().from_model(model, tokenizer)
+
+    @classmethod
+    def load(cls, variant: str, **given: Any) -> TinyAdapter:
+        random.random(), np.random.random(), torch.rand(3)
+        return super().load(variant, **given)
+
+
+@pytest.mark.parametrize("call", ["wrap", "load"])
+def test_every_random_generator_stays_as_it_was(
+    adapter: TinyAdapter, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(plugins, "names", lambda kind: ["drawing"])
+    monkeypatch.setattr(plugins, "find", lambda kind, name: DrawingAdapter)
+    monkeypatch.setattr(plugins, "families", lambda: {"tiny": DrawingAdapter})
+    monkeypatch.setattr("iarmem_plugin.models.loading.check_files", lambda *_: (None, None))
+    before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+    model = wrap(adapter.network, adapter.tokenizer) if call == "wrap" else load("tiny")
+    after = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+    assert after == before
+    model.unwrap()

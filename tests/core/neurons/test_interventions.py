@@ -57,3 +57,16 @@ def test_parameters_name_the_factor_where_there_is_one() -> None:
 def test_a_factor_that_is_no_number_is_refused(factor: float) -> None:
     with pytest.raises(InputError, match="finite number"):
         ScaleWeights(factor)
+
+
+def test_interventions_are_shown_as_they_are_made() -> None:
+    made = [ScaleWeights(0.25), ScaleWeightsAndBiases(), ZeroWeights(), Zero()]
+    shown = ["ScaleWeights(factor=0.25)", "ScaleWeightsAndBiases(factor=0.5)"]
+    assert list(map(repr, made)) == [*shown, "ZeroWeights()", "Zero()"]
+
+
+def test_parameters_of_a_plugins_class_are_shown_on_one_line() -> None:
+    class Odd(ScaleWeights):
+        parameters = {"factor": 2.0, "note": "a\n\x1b[31m"}  # noqa: RUF012  # as plugins write it
+
+    assert repr(Odd()) == "Odd(factor=2.0, note='a\\n\\x1b[31m')"

@@ -203,3 +203,8 @@ def test_marks_of_fewer_dims_count_for_all_scores() -> None:
     scores = scored([[[1, 2, 3, 4]], [[5, 6, 7, 8]]])
     fewer = scores.assign_coords(valid=("neuron", np.array([True, True, True, False])))
     assert picked(select(fewer, fraction=0.25)) == [(1, 1), (1, 2)]
+
+
+def test_selectors_are_shown_as_they_are_made() -> None:
+    assert repr(Highest()) == "Highest(pool='model', scales='mean', by='score')"
+    assert repr(Random(pool="block")) == "Random(pool='block', scales='mean', by='score')"

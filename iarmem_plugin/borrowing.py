@@ -1,0 +1,68 @@
+"""What is borrowed goes back: random generators as they were, and never half of anything."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_HELD = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def generators_kept(device: torch.device | None = None) -> Iterator[None]:
+    """Put random number generators back, exception or not: Python's, numpy's and torch's.
+
+    A library that is not loaded yet has no generator that anybody could have seeded.
+
+    Args:
+        device: device whose generator is put back, too, beside the CPU's.
+    """
+    state, numpy, torch = random.getstate(), sys.modules.get("numpy"), sys.modules.get("torch")
+    drawn = numpy and numpy.random.get_state()
+    on_cpu = torch and torch.get_rng_state()
+    on_gpu = torch and device and device.type == "cuda" and torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if numpy:
+            numpy.random.set_state(drawn)
+        if torch:
+            torch.set_rng_state(on_cpu)
+        if torch and isinstance(on_gpu, torch.Tensor):
+            torch.cuda.set_rng_state(on_gpu, device)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block is done; they then act as they would have.
+
+    Python delivers signals to its main thread alone, so elsewhere there is nothing to do.
+    """
+    handlers = {number: signal.getsignal(number) for number in _HELD}
+    if threading.current_thread() is not threading.main_thread() or None in handlers.values():
+        yield  # a handler that Python does not know cannot be put back
+        return
+    arrived: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        arrived.append(number)
+
+    try:
+        for number in _HELD:
+            signal.signal(number, note)
+        yield
+    finally:
+        for held, handler in handlers.items():
+            signal.signal(held, handler)
+        for one in dict.fromkeys(arrived):
+            signal.raise_signal(one)

@@ -1,0 +1,73 @@
+"""What is borrowed goes back: generators, and no interruption half way."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from iarmem_plugin.borrowing import generators_kept, uninterrupted
+
+
+def drawn() -> tuple[float, float, float]:
+    return random.random(), float(np.random.random()), float(torch.rand(()))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_generator_comes_back(fails: bool) -> None:
+    with generators_kept():
+        expected = drawn()
+    try:
+        with generators_kept(torch.device("cpu")):
+            drawn()
+            if fails:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    with generators_kept():
+        assert drawn() == expected
+
+
+def test_ctrl_c_waits_until_the_block_is_done() -> None:
+    done = False
+    with pytest.raises(KeyboardInterrupt):
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            done = True
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_users_is_called_afterwards_and_put_back() -> None:
+    called: list[int] = []
+
+    def own(number: int, _: object) -> None:
+        called.append(number)
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGTERM)
+            assert called == []
+        assert called == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_outside_the_main_thread_there_is_nothing_to_hold() -> None:
+    done: list[bool] = []
+
+    def work() -> None:
+        with uninterrupted():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
