@@ -37,9 +37,10 @@ ROOMS = (
     {"stages"},
     {"files"},
     {"untrusted"},
+    {"table"},
+    {"progress"},
     {"text"},
     {"fingerprint"},
-    {"progress"},
     {"typing"},
     {"errors"},
 )

@@ -13,6 +13,7 @@ import xarray as xr
 from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
+from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report.results import block_sums
 
@@ -121,7 +122,7 @@ def test_scores_without_any_valid_neuron_are_drawn() -> None:
 
 def test_points_lie_at_the_share_extracted() -> None:
     counts = make_counts(ARMS, ["canary x64", "held-out"])
-    axes = plots.extraction_by_group(counts, COLUMNS).axes[0]
+    axes = arm_figures.extraction_by_group(counts, COLUMNS).axes[0]
     drawn = [
         container.lines[0].get_ydata()
         for container in axes.containers
@@ -132,7 +133,7 @@ def test_points_lie_at_the_share_extracted() -> None:
 
 def test_whiskers_end_at_the_interval() -> None:
     counts = make_counts(ARMS, ["canary x64"])
-    axes = plots.extraction_by_group(counts, COLUMNS).axes[0]
+    axes = arm_figures.extraction_by_group(counts, COLUMNS).axes[0]
     last = [item for item in axes.containers if isinstance(item, ErrorbarContainer)][-1]
     np.testing.assert_allclose(last.lines[2][0].get_segments()[0][:, 1], [0.05, 0.25])
 
@@ -141,7 +142,7 @@ def test_quality_is_drawn_on_one_panel_a_label_and_skips_what_is_missing() -> No
     counts = make_counts(ARMS, ["all"]).isel(group=0)
     values = np.array([[1.0, 9.0], [2.0, np.nan], [3.0, 7.0], [4.0, 6.0]])
     quality = xr.DataArray(values, {"arm": ARMS, "label": ["FID (a)", "KID (b)"]})
-    panels = plots.extraction_against_quality(counts, quality, COLUMNS).axes
+    panels = arm_figures.extraction_against_quality(counts, quality, COLUMNS).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["FID (a)", "KID (b)"]
     random = panels[0].containers[2].lines[0]
     np.testing.assert_allclose(random.get_xdata(), [3.0, 4.0])
@@ -153,7 +154,7 @@ def test_the_share_of_edited_neurons_is_drawn_by_arm_and_block() -> None:
         np.zeros((1, 2, 4), dtype=bool), {"arm": ["a"]}, ("arm", "block", "neuron")
     )
     neurons[0, 1, 0] = True
-    drawn = plots.selected_by_block(neurons.assign_coords(block=[0, 1])).axes[0].images[0]
+    drawn = arm_figures.selected_by_block(neurons.assign_coords(block=[0, 1])).axes[0].images[0]
     np.testing.assert_array_equal(drawn.get_array(), [[0.0, 0.25]])
 
 
@@ -167,10 +168,10 @@ def test_names_from_data_are_never_read_as_mathematics() -> None:
     neurons = xr.DataArray(
         np.ones((2, 3, 4), dtype=bool), {"arm": arms, "block": range(3)}, ("arm", "block", "neuron")
     )
-    plots.png(plots.extraction_by_group(counts, columns))
-    plots.png(plots.extraction_against_quality(counts.isel(group=0), quality, columns))
+    plots.png(arm_figures.extraction_by_group(counts, columns))
+    plots.png(arm_figures.extraction_against_quality(counts.isel(group=0), quality, columns))
     plots.png(plots.heatmap(scores))
-    plots.png(plots.selected_by_block(neurons))
+    plots.png(arm_figures.selected_by_block(neurons))
 
 
 def test_a_picture_is_png_on_white_and_the_same_each_time() -> None:
