@@ -23,7 +23,7 @@ def contact_sheet(
     """Draw pictures in rows of five, in their order."""
     rows = -(-len(pictures) // COLUMNS)
     figure = new_figure(2.2 * COLUMNS, 2.6 * rows + 0.5)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for place in range(rows * COLUMNS):
         axes = figure.add_subplot(rows, COLUMNS, place + 1)
         axes.axis("off")

@@ -43,7 +43,7 @@ def heatmap(scores: xr.Dataset) -> Figure:
     names = _scale_names(scores)
     lean: dict[str, Any] = {"rotation": 40, "ha": "right"} if max(map(len, names)) > 10 else {}
     axes.set_xticks(range(scales), names, parse_math=False, **lean)
-    axes.set_yticks(*spread_ticks(total["block"].values))
+    axes.set_yticks(*spread_ticks(total["block"].values), parse_math=False)
     axes.set_xlabel("scale")
     axes.set_ylabel("block")
     axes.spines[:].set_visible(False)
@@ -80,10 +80,12 @@ def neurons_by_block(scores: xr.Dataset, scales: Sequence[int] | None = None) ->
             interpolation="nearest", extent=extent,
         )  # fmt: skip
         axes.set_title(f"scale {names[scale]}", loc="left", parse_math=False)
-        axes.set_yticks(*spread_ticks(score["block"].values, at_most=6))
+        axes.set_yticks(*spread_ticks(score["block"].values, at_most=6), parse_math=False)
         axes.set_ylabel("block")
         axes.spines[:].set_visible(False)
-    panels[-1].set_xlabel("neuron" if width == 1 else f"neuron (each column: highest of {width})")
+    panels[-1].set_xlabel(
+        "neuron" if width == 1 else f"neuron (each column: highest of {width})", parse_math=False
+    )
     bar = figure.colorbar(image, ax=list(panels), aspect=30)
     bar.set_label(_metric(scores), parse_math=False)
     bar.outline.set_visible(False)
