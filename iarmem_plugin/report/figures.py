@@ -6,6 +6,7 @@ No global state is touched, and no text is read as mathematics: names come from 
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,10 +39,13 @@ def heatmap(scores: xr.Dataset) -> Figure:
     """
     total = block_sums(scores)
     blocks, scales = total.sizes["block"], total.sizes["scale"]
-    figure, axes = one_plot(min(16.0, max(3.6, 1.9 + 0.72 * scales)), max(2.4, 1.1 + 0.34 * blocks))
-    image = axes.imshow(total.values, aspect="auto", origin="lower", cmap="viridis")
     names = _scale_names(scores)
-    lean: dict[str, Any] = {"rotation": 40, "ha": "right"} if max(map(len, names)) > 10 else {}
+    longest = max(map(len, names))
+    lean: dict[str, Any] = {"rotation": 40, "ha": "right"} if longest > 10 else {}
+    room = 0.07 * longest if lean else 0.0  # for the names
+    width, height = min(16.0, max(3.6, 1.9 + 0.72 * scales)), max(2.4, 1.1 + 0.34 * blocks)
+    figure, axes = one_plot(width + room, height + room)
+    image = axes.imshow(total.values, aspect="auto", origin="lower", cmap="viridis")
     axes.set_xticks(range(scales), names, parse_math=False, **lean)
     axes.set_yticks(*spread_ticks(total["block"].values), parse_math=False)
     axes.set_xlabel("scale")
@@ -50,7 +54,8 @@ def heatmap(scores: xr.Dataset) -> Figure:
     if blocks * scales <= 240:
         write_cells(axes, total)
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label(f"sum of {_metric(scores)} over neurons", parse_math=False)
+    what = textwrap.fill(f"sum of {_metric(scores)} over neurons", 32)
+    bar.set_label(what, parse_math=False)
     bar.outline.set_visible(False)
     return figure
 

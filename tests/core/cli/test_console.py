@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 from io import BytesIO, TextIOWrapper
+from types import SimpleNamespace
 
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from iarmem_plugin import plugins
 from iarmem_plugin.cli import console
+from iarmem_plugin.cli import store as store_commands
+from iarmem_plugin.cli.localize import _table
 from iarmem_plugin.cli.main import app
 from iarmem_plugin.progress import progress_bar
+from iarmem_plugin.store.store import ActivationStore
 
 LOG = logging.getLogger("iarmem_plugin.progress")
 HOSTILE = "needs more: pip install 'acme[cuda]' (see [/docs/extras])\x1b[31m\u202e"
@@ -89,3 +94,21 @@ def test_completion_names_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {"_IARMEM_COMPLETE": "complete_bash", "COMP_WORDS": "iarmem lo", "COMP_CWORD": "1"}
     done = CliRunner().invoke(app, [], prog_name="iarmem", env=asked)
     assert done.stdout.split() == ["localize"]
+
+
+def test_the_name_of_a_band_or_a_metric_is_text_in_the_table() -> None:
+    values = xr.DataArray([[12.5]], {"block": [0], "scale": [0]}, ("block", "scale"))
+    table = _table("[/m]", values.assign_coords(scale_name=("scale", ["[/a]\x1b[31m"])))
+    assert "[/m], summed" in str(table)
+    assert r"[/a]\x1b[31m" in str(table)
+
+
+def test_the_name_of_a_store_is_text_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = dict.fromkeys(store_commands.COLUMNS, 1) | {"model": "[/m]"}
+    row |= {"pending_slabs": [], "damages": []}
+    opened = SimpleNamespace(name="q[/x]", models=["m"])
+    monkeypatch.setattr(ActivationStore, "open", lambda *_: opened)
+    monkeypatch.setattr(store_commands, "_summary", lambda *_: row)
+    done = CliRunner().invoke(app, ["store", "info", "q[/x]"])
+    assert "q[/x]" in done.stdout
+    assert "[/m]" in done.stdout
