@@ -7,7 +7,7 @@ from io import StringIO
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions
 from rich.jupyter import JupyterMixin
 from rich.table import Table
 from rich.text import Text
@@ -63,7 +63,7 @@ class TextTable(JupyterMixin):
 
     __repr__ = __str__
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table | Text]:
         """Show it in as many parts as the width asks for."""
         parts = list(self._parts(options.max_width))
         for part in parts:

@@ -38,7 +38,7 @@ DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeE
 """What h5netcdf, xarray and json raise at files that are damaged, or not theirs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report(Results):
     """Results that can be written, read again and shown; see `Results` for what they hold."""
 

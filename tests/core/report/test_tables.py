@@ -97,3 +97,10 @@ def test_an_arm_named_as_sets_are_is_kept(report: Report) -> None:
     arms = list(report.arms)
     arms[1] = replace(arms[1], name="random (3 sets)")
     assert [len(names) for names in columns(tuple(arms)).values()] == [1, 1, 1, 3]
+
+
+def test_a_report_says_in_a_line_what_it_is(report: Report) -> None:
+    assert repr(report) == (
+        "<Report of var-organism: 59 candidates, 6 arms: original, highest, lowest, random 1, "
+        "random 2, random 3>"
+    )
