@@ -98,7 +98,7 @@ def extraction_against_quality(
     names = [one_line(name, NAME) for name in columns]
     if len(columns) > SIDE_BY_SIDE:
         names = [f"{number} {name}" for number, name in enumerate(names, start=1)]
-    add_legend(figure, handles, names, fontsize=10 if len(columns) <= SIDE_BY_SIDE else 8)
+    add_legend(figure, handles, names, fontsize=10.0 if len(columns) <= SIDE_BY_SIDE else 8.0)
     return figure
 
 

@@ -146,7 +146,7 @@ def png(figure: Figure) -> bytes:
 
 
 def add_legend(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, fontsize: float = 10
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, fontsize: float = 10.0
 ) -> None:
     """Write a legend above everything, in as many columns as fit; the figure grows with it."""
     given = [f" {label}" if label.startswith("_") else label for label in labels]  # else left out
