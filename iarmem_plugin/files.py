@@ -172,8 +172,8 @@ def finish_writing(folder: Path) -> None:
 def clean(folder: Path) -> None:
     """Finish what a killed process began to write into a folder, and delete what it left behind."""
     if any(is_ours(name) for name in os.listdir(folder)):
-        with _locked(folder):
-            _finish(folder)
+        with locked(folder) as alone:
+            _finish(folder, alone)
 
 
 def is_ours(name: str) -> bool:

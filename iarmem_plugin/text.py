@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 LONGEST_LINE = 400
-_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, direction, surrogates, separators
+_HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, direction, half signs, breaks
+_JOINERS = "\u200c\u200d"  # which Persian words and emoji are spelt with
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"  # letters drawn as nothing
 
 
 def shown(text: object, limit: int = 200) -> str:
     """Return a text as it can be shown on one line, whoever wrote it.
 
-    Signs that move the cursor, colour the terminal or turn the direction of writing are written
-    as their escapes (``\\x1b``, ``\\u202e``); of a long text the middle is left out.
+    Signs that move the cursor, colour the terminal, turn the direction of writing or cannot be
+    seen are written as their escapes (``\\x1b``, ``\\u202e``); of a long text the middle is left
+    out.
 
     Args:
         text: any object; its `str` is shown.
@@ -28,16 +31,19 @@ def shown(text: object, limit: int = 200) -> str:
         >>> shown("a\\x1b[31m.png")
         'a\\\\x1b[31m.png'
     """
-    whole = "".join(map(_visible, str(text)))
+    given = _text(text)
+    if len(given) > 2 * limit:  # what lies between is left out below
+        given = given[:limit] + given[-limit:]
+    whole = "".join(map(_visible, given))
     if len(whole) <= limit:
         return whole
     kept = (limit - 1) // 2
     return f"{whole[: limit - 1 - kept]}…{whole[len(whole) - kept :]}"
 
 
-def one_line(message: object) -> str:
+def one_line(message: object, limit: int = LONGEST_LINE) -> str:
     """Return a message as one line of at most 400 signs, for a terminal or a log."""
-    return shown(" ".join(str(message).split()), LONGEST_LINE)
+    return shown(" ".join(_text(message).split()), limit)
 
 
 def rich_text(text: object, limit: int = 200) -> Text:
@@ -67,7 +73,14 @@ def as_call(thing: object, parameters: Mapping[str, object]) -> str:
     return f"{type(thing).__name__}({shown(given, LONGEST_LINE)})"
 
 
+def _text(text: object) -> str:
+    try:
+        return str(text)
+    except Exception as error:  # noqa: BLE001  # a stranger's error may not even say what it is
+        return f"{type(text).__name__}, which raised {type(error).__name__} when it was to be shown"
+
+
 def _visible(sign: str) -> str:
-    if unicodedata.category(sign) not in _HIDDEN or sign == "\u200d":
+    if sign in _JOINERS or (unicodedata.category(sign) not in _HIDDEN and sign not in _BLANKS):
         return sign
     return sign.encode("unicode_escape").decode("ascii")

@@ -1,10 +1,16 @@
-"""What the commands print: tables or JSON on stdout; bars and warnings on stderr."""
+"""What the commands print: tables or JSON on stdout; lines, bars, warnings and logs on stderr."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -13,14 +19,29 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
+    ProgressColumn,
+    Task,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.text import Text
+
+from iarmem_plugin.table import TextTable
+from iarmem_plugin.text import LONGEST_LINE, one_line
+
+LOGGER = logging.getLogger("iarmem_plugin")
 
 
-def show(result: Mapping[str, Any], table: Table | Group, *, as_json: bool) -> None:
+class LogLevel(StrEnum):
+    """The least important lines of the log that are shown."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+def show(result: Mapping[str, Any], table: TextTable | Group, *, as_json: bool) -> None:
     """Print a result as one line of JSON, or its table."""
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
@@ -28,33 +49,73 @@ def show(result: Mapping[str, Any], table: Table | Group, *, as_json: bool) -> N
         Console().print(table)
 
 
-def make_table(title: str, *columns: str) -> Table:
-    """Return an empty table, as wide as its title, whose cells are folded where need be."""
-    table = Table(title=title, title_justify="left", min_width=len(title))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def say(line: object, *, err: bool = True, limit: int = LONGEST_LINE) -> None:
+    """Print one line of text, whoever wrote parts of it, on stderr or stdout."""
+    typer.echo(one_line(line, limit), err=err)
 
 
 def warn(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning in one plain line; it can stand in for `warnings.showwarning`."""
-    typer.echo(f"Warning: {message}", err=True)
+    say(f"Warning: {message}")
 
 
 @contextmanager
-def progress_bars(*, hidden: bool = False) -> Iterator[Progress]:
-    """Give where progress bars are shown, or not shown if they are to be hidden."""
+def terminal(level: LogLevel | None = None) -> Iterator[None]:
+    """Show the log on stderr, and print any sign on stdout, be it by its escape.
+
+    Args:
+        level: what is shown of the log; by default warnings where bars are seen, and else
+            information, too. Of several processes, only the first tells more than warnings.
+    """
+    chosen = level or (LogLevel.warning if bars_are_seen() else LogLevel.info)
+    if os.environ.get("RANK", "0") != "0" and chosen in (LogLevel.debug, LogLevel.info):
+        chosen = LogLevel.warning
+    lines, before, strict = _Lines(), LOGGER.level, getattr(sys.stdout, "errors", None)
+    LOGGER.addHandler(lines)
+    LOGGER.setLevel(chosen.upper())
+    _print_signs(by="backslashreplace")
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(lines)
+        LOGGER.setLevel(before)
+        _print_signs(by=strict)
+
+
+@contextmanager
+def progress_bars(*, hidden: bool = False) -> Iterator[Progress | None]:
+    """Give where progress bars are shown, be it as lines of the log; None if they are hidden."""
     columns = (
-        TextColumn("{task.description}"),
+        _Description(),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
-        yield progress
+    with Progress(*columns, console=Console(stderr=True), disable=not bars_are_seen()) as progress:
+        yield None if hidden else progress
 
 
 def bars_are_seen() -> bool:
     """Tell whether stderr is a terminal."""
     return Console(stderr=True).is_terminal
+
+
+class _Description(ProgressColumn):
+    """What a bar is about, as `progress_bar` escaped it."""
+
+    def render(self, task: Task) -> Text:
+        return Text.from_markup(task.description, emoji=False)
+
+
+class _Lines(logging.Handler):
+    """Each entry of the log as a line with the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{time.strftime('%H:%M:%S')} {record.getMessage()}")
+
+
+def _print_signs(*, by: str | None) -> None:
+    """Set what stdout does with signs that its encoding lacks."""
+    if by is not None and isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors=by)

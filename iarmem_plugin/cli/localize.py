@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from iarmem_plugin.cli import console
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.table import TextTable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -172,11 +171,12 @@ def _show(scores: Mapping[str, xr.Dataset], out: Path, *, as_json: bool) -> None
         console.show(result, _table(name, cells), as_json=as_json)
 
 
-def _table(metric: str, by_cell: xr.DataArray) -> Table:
+def _table(metric: str, by_cell: xr.DataArray) -> TextTable:
     names = [str(name) for name in by_cell.coords["scale_name"].values]
     title = f"{metric}, summed over the neurons of each block and scale"
-    table = console.make_table(title, "block", *names)
-    for block in by_cell.coords["block"].values:
-        values = by_cell.sel(block=block).values
-        table.add_row(str(block), *(f"{value:.1f}" for value in values))
-    return table
+    blocks = by_cell.transpose("block", "scale")
+    rows = [
+        (str(block), *(f"{value:.1f}" for value in values))
+        for block, values in zip(by_cell.coords["block"].values, blocks.values, strict=True)
+    ]
+    return TextTable(title, ("block", *names), rows, numbers=names)

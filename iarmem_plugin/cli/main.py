@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
-from iarmem_plugin.cli.console import warn
+from iarmem_plugin.cli.console import LogLevel, say, terminal, warn
 from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
@@ -33,7 +33,7 @@ class Commands(TyperGroup):
                 warnings.showwarning = warn
                 return super().invoke(ctx)
         except IarmemError as error:
-            typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            say(f"Error: {error}")
             raise typer.Exit(2) from error
 
 
@@ -41,7 +41,6 @@ app = typer.Typer(
     cls=Commands,
     help="Find where an image autoregressive model memorized its training images, and reduce it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command()(models.demo)
@@ -55,16 +54,26 @@ app.add_typer(store.app, name="store")
 
 def _version(asked: bool) -> bool:
     if asked:
-        typer.echo(f"iarmem {metadata.version('iarmem')}")
+        say(f"iarmem {metadata.version('iarmem')}", err=False)
         raise typer.Exit
     return asked
 
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_version, help="Show the version."),
     ] = False,
+    log_level: Annotated[
+        LogLevel | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="Least important lines of the log: debug, info, warning or error; without a "
+            "terminal info, else warning.",
+        ),
+    ] = None,
 ) -> None:
     """Find where an image autoregressive model memorized its training images, and reduce it."""
+    context.with_resource(terminal(log_level))

@@ -209,4 +209,4 @@ def mitigate(
     )
     report = job.run(out, restart=restart)
     console.show(report.to_dict(), report.table(), as_json=as_json)
-    typer.echo(f"Report: {out / 'report.html'}", err=True)
+    console.say(f"Report: {out / 'report.html'}")

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Group
 
 from iarmem_plugin.cli import console
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.table import TextTable
+
+WHOLE = 4000  # signs of a line that is to be copied
 
 
 def demo(
@@ -34,15 +36,14 @@ def demo(
     console.show(report.to_dict(), report.table(), as_json=as_json)
     cost = report.provenance["cost"]
     parts = ", ".join(f"{part} {spent:.0f}" for part, spent in cost["cpu_seconds_of"].items())
-    typer.echo(
+    console.say(
         f"{time.process_time():.0f} CPU-seconds, imports and writing included ({parts}), "
-        f"{time.monotonic() - started:.0f} s in all, {cost['peak_memory_mib']} MiB of memory",
-        err=True,
+        f"{time.monotonic() - started:.0f} s in all, {cost['peak_memory_mib']} MiB of memory"
     )
-    typer.echo(f"Report: {out / 'report.html'}", err=True)
+    console.say(f"Report: {out / 'report.html'}")
     others = [name for name in job.organisms() if name != model]
     for other in others:
-        typer.echo(f"The same job on {other}: iarmem demo --model {other}", err=True)
+        console.say(f"The same job on {other}: iarmem demo --model {other}")
 
 
 def models(as_json: opt.AsJson = False) -> None:
@@ -51,16 +52,14 @@ def models(as_json: opt.AsJson = False) -> None:
     from iarmem_plugin.models import hub
 
     rows = hub.known_models()
-    table = console.make_table("Models", *hub.MODEL_COLUMNS)
-    files = console.make_table("Files", *hub.FILE_COLUMNS)
-    for row in rows:
-        table.add_row(*hub.model_cells(row))
-        files.add_row(*hub.file_cells(row))
-    for one in (table, files):  # as wide as a terminal
-        one.box, one.padding = box.SIMPLE_HEAD, (0, 1, 0, 0)
-    files.columns[1].no_wrap = True
+    cells = map(hub.model_cells, rows)
+    numbers = hub.MODEL_COLUMNS[2:6]
+    table = TextTable("Models", hub.MODEL_COLUMNS, cells, numbers=numbers, tight=True)
     families = ", ".join(sorted(plugins.families()))
-    files.caption = f"Weights of any other size: {families}, with --weights and --tokenizer"
+    note = f"Weights of any other size: {families}, with --weights and --tokenizer"
+    listed = map(hub.file_cells, rows)
+    whole = hub.FILE_COLUMNS[1:2]
+    files = TextTable("Files", hub.FILE_COLUMNS, listed, whole=whole, notes=[note], tight=True)
     console.show({"models": rows}, Group(table, files), as_json=as_json)
 
 
@@ -79,9 +78,8 @@ def fetch(
         found = {"model": model, "weights": weights, "tokenizer": tokenizer, "next": then}
         typer.echo(json.dumps(found))
         return
-    for path in files:
-        typer.echo(f"{path}")
-    typer.echo(f"Next, with your pictures: {then}")
+    for line in (*files, f"Next, with your pictures: {then}"):
+        console.say(line, err=False, limit=WHOLE)
 
 
 def list_plugins(as_json: opt.AsJson = False) -> None:
@@ -92,12 +90,16 @@ def list_plugins(as_json: opt.AsJson = False) -> None:
         warnings.simplefilter("ignore", plugins.PluginWarning)  # they are in the table
         problems = plugins.problems()
     found = [one for kind in plugins.KINDS for one in plugins.provided(kind)]
-    table = console.make_table("Plugins", "kind", "name", "plugin", "what it does")
-    rows = []
-    for one in found:
-        summary = (one.value.__doc__ or "").strip().partition("\n")[0]
-        table.add_row(one.kind, one.name, one.plugin, summary)
-        rows.append({"kind": one.kind, "name": one.name, "plugin": one.plugin, "does": summary})
-    for plugin, reason in problems.items():
-        table.add_row("[red]skipped[/red]", "", plugin, reason)
+    rows = [
+        {"kind": one.kind, "name": one.name, "plugin": one.plugin, "does": _summary(one.value)}
+        for one in found
+    ]
+    skipped = [("skipped", "", plugin, reason) for plugin, reason in problems.items()]
+    cells = [*(tuple(row.values()) for row in rows), *skipped]
+    columns = ("kind", "name", "plugin", "what it does")
+    table = TextTable("Plugins", columns, cells, whole=columns[1:2], tight=True)
     console.show({"plugins": rows, "skipped": problems}, table, as_json=as_json)
+
+
+def _summary(value: object) -> str:
+    return (value.__doc__ or "").strip().partition("\n")[0]

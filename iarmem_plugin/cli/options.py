@@ -54,8 +54,8 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="A metric listed by `iarmem plugins`; give several to share one pass. [default: "
-        "unitmem]",
+        help="A metric listed by `iarmem plugins`; give several to share one pass; unitmem if "
+        "none is given.",
     ),
 ]
 Store = Annotated[

@@ -5,19 +5,22 @@ A command imports what it needs when it runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
 
 from iarmem_plugin.cli import console
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import CorruptStoreError, InputError
+from iarmem_plugin.progress import progress_bar
+from iarmem_plugin.table import TextTable
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
+    from iarmem_plugin.store.integrity import Damage
     from iarmem_plugin.store.store import ActivationStore
 
 Place = Annotated[str, typer.Argument(help="Path or URL of an activation store.")]
@@ -27,6 +30,18 @@ Model = Annotated[
 Blocks = Annotated[list[int] | None, typer.Option("--block", help="Block; may be repeated.")]
 Scales = Annotated[list[int] | None, typer.Option("--scale", help="Scale, from 0; repeatable.")]
 Neurons = Annotated[list[int] | None, typer.Option("--neuron", help="Neuron; repeatable.")]
+
+COLUMNS = (
+    "model",
+    "blocks",
+    "scales",
+    "neurons",
+    "images",
+    "captured",
+    "slabs",
+    "bytes",
+    "damaged",
+)
 
 app = typer.Typer(
     help="Look into an activation store: what it holds, what is missing, parts of it as files.",
@@ -41,12 +56,7 @@ def info(place: Place, as_json: opt.AsJson = False) -> None:
 
     store = ActivationStore.open(place)
     rows = [_summary(store, model) for model in store.models]
-    names = ("model", "blocks", "scales", "neurons", "images", "captured", "slabs", "bytes")
-    table = console.make_table(store.name, *names, "damaged")
-    for row in rows:
-        done = f"{row['slabs'] - len(row['pending_slabs'])} of {row['slabs']}"
-        shown = row | {"slabs": done, "bytes": f"{row['bytes']:,}"}
-        table.add_row(*(str(shown[name]) for name in names), str(len(row["damages"])))
+    table = TextTable(store.name, COLUMNS, map(_cells, rows), numbers=COLUMNS[1:])
     console.show({"store": store.name, "models": rows}, table, as_json=as_json)
 
 
@@ -67,16 +77,16 @@ def verify(
         group.verify_small()
     captured = {group.name: group.captured() for group in groups}
     work = [(group, slab) for group in groups for slab in group.slabs]
-    found = [
-        damage
-        for group, slab in track(work, "verify", console=Console(stderr=True))
-        for damage in group.damages_of(slab, captured[group.name], deep=deep)
-    ]
+    found: list[Damage] = []
+    with console.progress_bars() as progress:
+        advance = progress_bar(progress, "verify", len(work))
+        for group, slab in work:
+            found += group.damages_of(slab, captured[group.name], deep=deep)
+            advance(1)
     title = f"{store.name}: {len(found)} damaged shards"
-    table = console.make_table(title, "model", "slab", "block", "images", "what")
-    for one in found:
-        images = f"{one.images[0]}-{one.images[1]}"
-        table.add_row(one.model, str(one.slab), str(one.block), images, one.what)
+    cells = [(one.model, one.slab, one.block, _span(one.images), one.what) for one in found]
+    columns = ("model", "slab", "block", "images", "what")
+    table = TextTable(title, columns, cells, numbers=columns[1:4])
     console.show(
         {"store": store.name, "damages": [str(one) for one in found]}, table, as_json=as_json
     )
@@ -99,7 +109,7 @@ def invalidate(
     with write_alone(place, name):
         for number in slab:
             store.invalidate(name, number)
-    typer.echo(f"{name}: slabs {store.pending(name)} are to be captured", err=True)
+    console.say(f"{name}: slabs {store.pending(name)} are to be captured")
 
 
 @app.command("slice")
@@ -122,7 +132,7 @@ def export(
         activation = read_slice(ActivationStore.open(place), chosen, model=model)
     save_slice(activation, out)
     sizes = ", ".join(f"{size} {dim}s" for dim, size in activation.sizes.items())
-    typer.echo(f"{out}: {sizes}", err=True)
+    console.say(f"{out}: {sizes}")
 
 
 @app.command()
@@ -158,7 +168,18 @@ def top(
     title = f"block {block}, scale {shown(best['scale_name'].item(), 40)}, neuron {neuron}"
     sheet = contact_sheet(find_pictures(images, paths, root=image_root), captions, title=title)
     write_whole(out, png(sheet))
-    typer.echo(f"{out}: {len(paths)} images", err=True)
+    console.say(f"{out}: {len(paths)} images")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    done = f"{row['slabs'] - len(row['pending_slabs'])} of {row['slabs']}"
+    size, damages = f"{row['bytes']:,}", len(row["damages"])
+    cells = {**row, "slabs": done, "bytes": size, "damaged": damages}
+    return [str(cells[name]) for name in COLUMNS]
+
+
+def _span(ends: tuple[int, int]) -> str:
+    return f"{ends[0]}-{ends[1]}"
 
 
 def _summary(store: ActivationStore, model: str) -> dict[str, Any]:

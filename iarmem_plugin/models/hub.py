@@ -56,10 +56,9 @@ def model_cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def file_cells(row: dict[str, Any]) -> tuple[str, ...]:
+def file_cells(row: dict[str, Any]) -> tuple[str, list[str], list[str] | str]:
     """Return a row's files, the transformer's first, and their hosts, one of `FILE_COLUMNS`."""
-    hosted = "\n".join(row["repositories"]) or row["source"]
-    return row["name"], "\n".join(row["files"]), hosted
+    return row["name"], row["files"], row["repositories"] or row["source"]
 
 
 def fetch(name: str, folder: Path | None = None) -> Files:

@@ -1,11 +1,16 @@
-"""The report's figures: xarray in, a matplotlib Figure out; no global state is touched."""
+"""Figures of scores, and what all figures share: xarray in, a matplotlib Figure out.
+
+No global state is touched, and no text is read as mathematics: names come from data.
+"""
 
 from __future__ import annotations
 
 import io
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,18 +18,16 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from iarmem_plugin.report.results import block_sums
+from iarmem_plugin.text import one_line
 
 INK = "#24292f"
-CONTROL = "#8b949e"
-# Okabe and Ito's colours, which stay apart for colour-blind readers
-COLOURS = ("#24292f", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("o", "s", "^", "v", "D", "P", "X")
+SOFT = "#8b949e"
 COLUMNS_AT_MOST = 1024
 DPI = 150
-
-Columns = Mapping[str, Sequence[str]]  # what is drawn as one thing: its label, and its arms
+NAME = 40  # signs of a name
 
 
 def heatmap(scores: xr.Dataset) -> Figure:
@@ -36,17 +39,23 @@ def heatmap(scores: xr.Dataset) -> Figure:
     """
     total = block_sums(scores)
     blocks, scales = total.sizes["block"], total.sizes["scale"]
-    figure, axes = _figure(max(3.6, 1.9 + 0.72 * scales), max(2.4, 1.1 + 0.34 * blocks))
+    names = _scale_names(scores)
+    longest = max(map(len, names))
+    lean: dict[str, Any] = {"rotation": 40, "ha": "right"} if longest > 10 else {}
+    room = 0.07 * longest if lean else 0.0  # for the names
+    width, height = min(16.0, max(3.6, 1.9 + 0.72 * scales)), max(2.4, 1.1 + 0.34 * blocks)
+    figure, axes = one_plot(width + room, height + room)
     image = axes.imshow(total.values, aspect="auto", origin="lower", cmap="viridis")
-    axes.set_xticks(range(scales), _scale_names(scores))
-    axes.set_yticks(*_spread_ticks(total["block"].values))
+    axes.set_xticks(range(scales), names, parse_math=False, **lean)
+    axes.set_yticks(*spread_ticks(total["block"].values), parse_math=False)
     axes.set_xlabel("scale")
     axes.set_ylabel("block")
     axes.spines[:].set_visible(False)
     if blocks * scales <= 240:
-        _write_cells(axes, total)
+        write_cells(axes, total)
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label(f"sum of {_metric(scores)} over neurons")
+    what = textwrap.fill(f"sum of {_metric(scores)} over neurons", 32)
+    bar.set_label(what, parse_math=False)
     bar.outline.set_visible(False)
     return figure
 
@@ -75,13 +84,15 @@ def neurons_by_block(scores: xr.Dataset, scales: Sequence[int] | None = None) ->
             picture, aspect="auto", origin="lower", cmap=colours, vmin=low, vmax=high,
             interpolation="nearest", extent=extent,
         )  # fmt: skip
-        axes.set_title(f"scale {names[scale]}", loc="left")
-        axes.set_yticks(*_spread_ticks(score["block"].values, at_most=6))
+        axes.set_title(f"scale {names[scale]}", loc="left", parse_math=False)
+        axes.set_yticks(*spread_ticks(score["block"].values, at_most=6), parse_math=False)
         axes.set_ylabel("block")
         axes.spines[:].set_visible(False)
-    panels[-1].set_xlabel("neuron" if width == 1 else f"neuron (each column: highest of {width})")
+    panels[-1].set_xlabel(
+        "neuron" if width == 1 else f"neuron (each column: highest of {width})", parse_math=False
+    )
     bar = figure.colorbar(image, ax=list(panels), aspect=30)
-    bar.set_label(_metric(scores))
+    bar.set_label(_metric(scores), parse_math=False)
     bar.outline.set_visible(False)
     return figure
 
@@ -98,136 +109,25 @@ def spread_scales(scores: xr.Dataset, count: int = 4) -> tuple[int, ...]:
 
 def histogram(scores: xr.Dataset) -> Figure:
     """Draw how the valid neurons' scores are distributed, one line a scale."""
-    figure, axes = _figure(7.2, 3.4)
+    figure, axes = one_plot(7.2, 3.4)
     score = scores["score"].where(scores["valid"])
     edges = np.linspace(*_finite_range(score.values), 61)
     scales = score.sizes["scale"]
     shades = colormaps["viridis"](np.linspace(0.0, 0.9, scales))
-    for scale, name in enumerate(_scale_names(scores)):
+    lines = []
+    for scale in range(scales):
         values = score.isel(scale=scale).values
         counts, _ = np.histogram(values[np.isfinite(values)], bins=edges)
-        axes.stairs(counts, edges, color=shades[scale], label=name, linewidth=1.5)
-    axes.set_xlabel(_metric(scores))
+        lines.append(axes.stairs(counts, edges, color=shades[scale], linewidth=1.5))
+    axes.set_xlabel(_metric(scores), parse_math=False)
     axes.set_ylabel("neurons")
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(bottom=0)
-    axes.legend(title="scale", ncols=1 + scales // 6, frameon=False)
-    return figure
-
-
-def extraction_by_group(counts: xr.Dataset, columns: Columns) -> Figure:
-    """Draw the share of extracted candidates by group, with 95% Wilson intervals.
-
-    Args:
-        counts: ``extracted``, ``candidates``, ``low``, ``high``, dims (arm, group).
-        columns: label -> names of the arms drawn under it; several are drawn as a band from the
-            least to the most, each with its point and interval.
-    """
-    names = [str(name) for name in counts["group"].values]
-    figure, axes = _figure(max(6.0, 1.6 + 1.05 * len(names)), 4.0)
-    share = (counts["extracted"] / counts["candidates"]).transpose("arm", "group")
-    places = np.arange(len(names))
-    slots = np.linspace(-0.36, 0.36, len(columns)) if len(columns) > 1 else np.zeros(1)
-    for index, (label, arms) in enumerate(columns.items()):
-        colour, marker = _style(index, len(arms))
-        if len(arms) > 1:
-            spread = share.sel(arm=list(arms))
-            low, high = spread.min("arm").values, spread.max("arm").values
-            axes.bar(
-                places + slots[index], high - low + 0.008, bottom=low - 0.004, width=0.14,
-                color=colour, alpha=0.35, linewidth=0,
-            )  # fmt: skip
-        for arm, offset in zip(arms, _jitter(len(arms)), strict=True):
-            value = share.sel(arm=arm).values
-            ends = np.stack(
-                [
-                    value - counts["low"].sel(arm=arm).values,
-                    counts["high"].sel(arm=arm).values - value,
-                ]
-            )
-            axes.errorbar(
-                places + slots[index] + offset, value, yerr=ends.clip(min=0), fmt=marker,
-                color=colour, markersize=5.5 if len(arms) == 1 else 3, capsize=0,
-                elinewidth=1.4 if len(arms) == 1 else 0.6,
-                label=_words(label) if arm == arms[0] else None,
-            )  # fmt: skip
-    for place in places[1::2]:
-        axes.axvspan(place - 0.5, place + 0.5, color="#f3f5f7", zorder=-1, linewidth=0)
-    sizes = counts["candidates"].isel(arm=0).values
-    ticks = [f"{_words(name, 14)}\nn={size}" for name, size in zip(names, sizes, strict=True)]
-    axes.set_xticks(places, ticks)
-    axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set_ylim(-0.03, 1.03)
-    axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.set_ylabel("extracted")
-    axes.grid(axis="y", color="#d8dee4", linewidth=0.6)
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=6, frameon=False)
-    return figure
-
-
-def extraction_against_quality(
-    counts: xr.Dataset, quality: xr.DataArray, columns: Columns
-) -> Figure:
-    """Draw the share of extracted candidates against image quality, one panel a measure.
-
-    Args:
-        counts: ``extracted``, ``candidates``, ``low``, ``high``, dims (arm).
-        quality: float, dims (arm, label); NaN where it was not measured.
-        columns: label -> names of the arms drawn alike.
-    """
-    labels = [str(label) for label in quality["label"].values]
-    across = min(2, len(labels))
-    down = -(-len(labels) // across)
-    figure = new_figure(4.7 * across, 0.6 + 3.5 * down)
-    panels = figure.subplots(down, across, squeeze=False, sharey=True).ravel()
-    share = counts["extracted"] / counts["candidates"]
-    for axes, label in zip(panels, labels, strict=False):
-        for index, (name, arms) in enumerate(columns.items()):
-            colour, marker = _style(index, len(arms))
-            value = share.sel(arm=list(arms)).values
-            low = value - counts["low"].sel(arm=list(arms)).values
-            high = counts["high"].sel(arm=list(arms)).values - value
-            axes.errorbar(
-                quality.sel(arm=list(arms), label=label).values, value,
-                yerr=np.stack([low, high]).clip(min=0), fmt=marker, color=colour, markersize=7,
-                elinewidth=0.8, capsize=0, alpha=1.0 if len(arms) == 1 else 0.75,
-                label=_words(name),
-            )  # fmt: skip
-        _finish(axes)
-        axes.set_title("\n".join(textwrap.wrap(_words(label, 170), 56)), fontsize=8.5, loc="left")
-        axes.set_xlabel("value (further left: closer to the reference)")
-        axes.set_ylim(-0.03, min(1.03, float(counts["high"].max()) + 0.05))
-        axes.yaxis.set_major_formatter("{x:.0%}")
-        axes.grid(color="#d8dee4", linewidth=0.6)
-    for axes in panels[::across]:
-        axes.set_ylabel("extracted")
-    for axes in panels[len(labels) :]:
-        axes.set_visible(False)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=6, frameon=False
-    )
-    return figure
-
-
-def selected_by_block(neurons: xr.DataArray) -> Figure:
-    """Draw which share of each block's neurons an arm edits.
-
-    Args:
-        neurons: bool, dims (arm, block, neuron).
-    """
-    share = neurons.astype("float64").mean("neuron").transpose("arm", "block")
-    arms, blocks = share.sizes["arm"], share.sizes["block"]
-    figure, axes = _figure(max(5.0, 2.6 + 0.5 * blocks), 1.1 + 0.32 * arms)
-    image = axes.imshow(share.values, aspect="auto", cmap="cividis", vmin=0.0)
-    axes.set_yticks(range(arms), [_words(str(name)) for name in share["arm"].values])
-    axes.set_xticks(*_spread_ticks(share["block"].values, at_most=30))
-    axes.set_xlabel("block")
-    axes.spines[:].set_visible(False)
-    if arms * blocks <= 240:
-        _write_cells(axes, share, "{:.0%}")
-    bar = figure.colorbar(image, ax=axes, format=lambda value, _: f"{value:.0%}")
-    bar.set_label("neurons edited")
-    bar.outline.set_visible(False)
+    names, columns = _scale_names(scores), 1 + scales // 6
+    if scales <= 18 and columns * max(map(len, names)) <= 24:
+        keep_plain(axes.legend(lines, names, title="scale", ncols=columns, frameon=False))
+    else:
+        add_legend(figure, lines, [f"scale {name}" for name in names])
     return figure
 
 
@@ -240,39 +140,70 @@ def new_figure(width: float, height: float) -> Figure:
 
 def png(figure: Figure) -> bytes:
     """Render a figure as PNG of `DPI` pixels an inch."""
-    with io.BytesIO() as buffer, warnings.catch_warnings():
-        # names come from data, and no font has every script
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+    with io.BytesIO() as buffer, _any_script():
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
         return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def add_legend(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, fontsize: float = 10.0
+) -> None:
+    """Write a legend above everything, in as many columns as fit; the figure grows with it."""
+    given = [f" {label}" if label.startswith("_") else label for label in labels]  # else left out
+    legend = None
+    for columns in range(min(6, len(labels)), 0, -1):
+        if legend is not None:
+            legend.remove()
+        legend = figure.legend(
+            handles, given, loc="outside upper left", ncols=columns, frameon=False,
+            fontsize=fontsize,
+        )  # fmt: skip
+        keep_plain(legend)
+        with _any_script():
+            fits = legend.get_window_extent().width <= figure.bbox.width
+        if fits:
+            break
+    width, height = figure.get_size_inches()
+    rows = -(-len(labels) // columns)
+    figure.set_size_inches(width, height + (rows - 1) * fontsize * 0.021)
+
+
+def keep_plain(legend: Legend) -> None:
+    """Keep dollar signs in a legend from being read as mathematics."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def one_plot(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of one plot, sizes in inches."""
     figure = new_figure(width, height)
     axes = figure.subplots()
-    _finish(axes)
+    finish(axes)
     return figure, axes
 
 
-def _finish(axes: Axes) -> None:
+def finish(axes: Axes) -> None:
+    """Give a plot the look of all."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#8b949e")
-    axes.tick_params(color="#8b949e", labelcolor=INK)
+    axes.spines[["left", "bottom"]].set_color(SOFT)
+    axes.tick_params(color=SOFT, labelcolor=INK)
     axes.set_axisbelow(True)
 
 
-def _write_cells(axes: Axes, table: xr.DataArray, form: str | None = None) -> None:
+def write_cells(axes: Axes, table: xr.DataArray, form: str | None = None) -> None:
+    """Write the number of every cell of a picture into it."""
     low, high = (float(end) for end in axes.images[0].get_clim())
     for (row, column), value in np.ndenumerate(table.values):
         dark = value < (low + high) / 2
         written = (form or ("{:.3g}" if abs(value) < 999.5 else "{:.0f}")).format(value)
         axes.text(
             column, row, written, ha="center", va="center", fontsize=8,
-            color="white" if dark else "black",
+            color="white" if dark else "black", parse_math=False,
         )  # fmt: skip
 
 
-def _spread_ticks(values: np.ndarray, *, at_most: int = 16) -> tuple[list[int], list[str]]:
+def spread_ticks(values: np.ndarray, *, at_most: int = 16) -> tuple[list[int], list[str]]:
+    """Return places and texts of ticks that do not crowd."""
     step = -(-len(values) // at_most)
     places = list(range(0, len(values), step))
     return places, [str(values[place]) for place in places]
@@ -298,24 +229,16 @@ def _finite_range(values: np.ndarray) -> tuple[float, float]:
 
 def _scale_names(scores: xr.Dataset) -> list[str]:
     names = scores.coords.get("scale_name", scores["scale"])
-    return [_words(str(name)) for name in names.values]
+    return [one_line(name, NAME) for name in names.values]
 
 
 def _metric(scores: xr.Dataset) -> str:
-    return _words(str(scores.attrs.get("metric", "score")))
+    return one_line(scores.attrs.get("metric", "score"), NAME)
 
 
-def _words(text: str, at_most: int = 40) -> str:
-    shown = " ".join(text.split())
-    shown = shown if len(shown) <= at_most else shown[: at_most - 1] + "…"
-    return shown.replace("$", r"\$")  # else matplotlib reads it as mathematics
-
-
-def _style(index: int, arms: int) -> tuple[str, str]:
-    if arms > 1:
-        return CONTROL, "o"
-    return COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-
-
-def _jitter(arms: int) -> np.ndarray:
-    return np.linspace(-0.05, 0.05, arms) if arms > 1 else np.zeros(1)
+@contextmanager
+def _any_script() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # names come from data, and no font has every script
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        yield

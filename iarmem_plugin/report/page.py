@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from iarmem_plugin.evaluation.counts import (
@@ -17,19 +18,25 @@ from iarmem_plugin.evaluation.counts import (
     count_extracted,
     pair_with_original,
 )
+from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
     columns,
+    control_word,
     extraction_rows,
     findings,
+    has_many,
     headline,
     quality,
     quality_rows,
+    turned,
 )
+from iarmem_plugin.text import shown
 
 CSS_DPI = 96
+LONGEST_TEXT = 4000
 
 
 def figures(results: Results) -> dict[str, bytes]:
@@ -40,7 +47,7 @@ def figures(results: Results) -> dict[str, bytes]:
     """
     together, counts = columns(results.arms), count_extracted(results.extraction)
     drawn = {
-        "extraction_by_group": plots.extraction_by_group(counts, together),
+        "extraction_by_group": arm_figures.extraction_by_group(counts, together),
         "heatmap": plots.heatmap(results.scores),
         "neurons_by_block": plots.neurons_by_block(results.scores),
         "histogram": plots.histogram(results.scores),
@@ -48,11 +55,11 @@ def figures(results: Results) -> dict[str, bytes]:
     measured = quality(results)
     if measured.notnull().any():
         shares = count_extracted(results.extraction, canaries(results.extraction))
-        drawn["extraction_against_quality"] = plots.extraction_against_quality(
+        drawn["extraction_against_quality"] = arm_figures.extraction_against_quality(
             shares, measured.isel(label=slice(4)), together
         )
     if results.neurons is not None:
-        drawn["selected_by_block"] = plots.selected_by_block(results.neurons)
+        drawn["selected_by_block"] = arm_figures.selected_by_block(results.neurons)
     return {name: plots.png(figure) for name, figure in drawn.items()}
 
 
@@ -70,6 +77,8 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
         .render(
             **_tables(results),
             report=results,
+            treated=any(arm.role == "treatment" for arm in results.arms[1:]),
+            controls=control_word(results.arms),
             figures={name: _plot(picture) for name, picture in pictures.items()},
             findings=list(findings(results)),
             pairs=pair_with_original(results.extraction),
@@ -93,10 +102,15 @@ def render_summary(results: Results) -> str:
 
 
 def _tables(results: Results) -> dict[str, Any]:
+    counted, measured = extraction_rows(results), quality_rows(results)
+    many, together = has_many(results.arms), columns(results.arms).values()
+    sets = {name for names in together if len(names) > 1 for name in names}
     return {
         "headline": headline(results),
-        "extraction": extraction_rows(results),
-        "quality": quality_rows(results),
+        "many": many,
+        "sets": control_word(arm for arm in results.arms if arm.name in sets),
+        "extraction": turned(counted) if many else counted,
+        "quality": turned(measured) if many else measured,
     }
 
 
@@ -104,10 +118,16 @@ def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("iarmem_plugin.report", "templates"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _visible(value: object) -> object:
+    """Show text from data as text: without what would hide, colour or turn it."""
+    return shown(value, LONGEST_TEXT) if type(value) is str else value
 
 
 def _gallery_arms(results: Results) -> list[str]:
@@ -128,7 +148,7 @@ def _gallery_row(row: GalleryRow) -> dict[str, Any]:
     }
 
 
-def _picture(pixels: np.ndarray) -> str:
+def _picture(pixels: np.ndarray) -> Markup:
     with io.BytesIO() as buffer:
         Image.fromarray(pixels).save(buffer, format="PNG")
         return _data_uri(buffer.getvalue())
@@ -140,8 +160,8 @@ def _plot(png: bytes) -> dict[str, Any]:
         return {"src": _data_uri(png), "width": round(image.width * CSS_DPI / DPI)}
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _data_uri(png: bytes) -> Markup:
+    return Markup("data:image/png;base64,") + base64.b64encode(png).decode("ascii")
 
 
 def _settings(arm: ArmResult) -> dict[str, Any]:

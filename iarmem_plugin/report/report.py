@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from rich.table import Table
-from rich.text import Text
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_results, finish_writing, is_ours, write_results
@@ -29,7 +27,8 @@ from iarmem_plugin.report.netcdf import (
     read_netcdf,
 )
 from iarmem_plugin.report.results import Results
-from iarmem_plugin.report.tables import extraction_rows, quality_rows
+from iarmem_plugin.report.tables import terminal_table
+from iarmem_plugin.table import TextTable
 
 DATASETS = ("extraction.nc", "scores.nc", "neurons.nc", "gallery.nc")
 FIGURES = (
@@ -47,7 +46,7 @@ DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeE
 """What h5netcdf, xarray and json raise at files that are damaged, or not theirs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report(Results):
     """Results that can be written, read again and shown; see `Results` for what they hold."""
 
@@ -111,23 +110,9 @@ class Report(Results):
         write_results(target, contents, remove=FILES)
         return target
 
-    def table(self) -> Table:
+    def table(self) -> TextTable:
         """Return counts by group and arm, and quality, to print on a terminal."""
-        counted, measured = extraction_rows(self), quality_rows(self)
-        notes = [f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)]
-        table = Table(
-            title=Text(f"{self.model}: extracted candidates, and image quality"),
-            caption=Text("\n".join(notes), justify="left"),
-        )
-        table.add_column("")
-        for name in counted[0].cells:
-            table.add_column(Text(name), justify="right")
-        for row in counted:
-            table.add_row(Text(row.name), *(Text(cell.text) for cell in row.cells.values()))
-        for place, row in enumerate(measured, start=1):
-            name = f"{row.name.partition(' (')[0]} [{place}]"
-            table.add_row(Text(name), *(Text(cell.text) for cell in row.cells.values()))
-        return table
+        return terminal_table(self)
 
     def _repr_html_(self) -> str:
         """Show the headline and the tables in a notebook; `save` writes the whole page."""

@@ -12,6 +12,7 @@ import xarray as xr
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.text import shown
 
 ArmRole = Literal["original", "treatment", "control"]
 
@@ -57,7 +58,7 @@ class GalleryRow:
     completions: Mapping[str, tuple[np.ndarray, float, bool]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Results:
     """The result before and after, complete enough to be checked by someone else.
 
@@ -85,6 +86,12 @@ class Results:
     extraction: xr.Dataset
     gallery: tuple[GalleryRow, ...]
     neurons: xr.DataArray | None
+
+    def __repr__(self) -> str:
+        """Say in a line what was run on what."""
+        names = ", ".join(arm.name for arm in self.arms)
+        sizes = f"{self.extraction.sizes['candidate']} candidates, {len(self.arms)} arms"
+        return f"<{type(self).__name__} of {shown(self.model)}: {sizes}: {shown(names)}>"
 
     def __post_init__(self) -> None:
         """Refuse arms and an extraction that do not belong together."""

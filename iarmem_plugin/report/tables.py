@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from iarmem_plugin.evaluation.counts import (
 )
 from iarmem_plugin.evaluation.statistics import control_p_value
 from iarmem_plugin.report.results import ArmResult, Results
+from iarmem_plugin.table import TextTable
+
+SIDE_BY_SIDE = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,55 @@ def columns(arms: tuple[ArmResult, ...]) -> dict[str, tuple[str, ...]]:
     Returns:
         label -> names of the arms under it, in the order of `arms`.
     """
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, list[ArmResult]] = {}
     for arm in arms:
-        alike.setdefault(_kind(arm), []).append(arm.name)
-    many = sum(len(names) > 1 for names in alike.values())
+        alike.setdefault(_kind(arm), []).append(arm)
+    many, taken = sum(len(same) > 1 for same in alike.values()), {arm.name for arm in arms}
     labels = {}
-    for names in alike.values():
-        first = "random" if many == 1 else f"{names[0]} …"
-        labels[names[0] if len(names) == 1 else f"{first} ({len(names)} sets)"] = tuple(names)
+    for same in alike.values():
+        label = same[0].name
+        if len(same) > 1:
+            first = control_word(same) if many == 1 else f"{label} …"
+            label = f"{first} ({len(same)} sets)"
+            while label in taken:  # by an arm of that very name
+                label += " *"
+        labels[label] = tuple(arm.name for arm in same)
     return labels
+
+
+def control_word(arms: Iterable[ArmResult]) -> str:
+    """Say in a word which controls are among some arms; nothing if there are none."""
+    names = {str((arm.selector or {}).get("name")) for arm in arms if arm.role == "control"}
+    return "" if not names else "random" if names == {"random"} else "control"
+
+
+def has_many(arms: tuple[ArmResult, ...]) -> bool:
+    """Tell whether there are more arms than can stand side by side."""
+    return len(columns(arms)) > SIDE_BY_SIDE
+
+
+def turned(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Make columns of rows, for tables of many arms."""
+    arms = rows[0].cells if rows else ()
+    return tuple(Row(arm, {row.name: row.cells[arm] for row in rows}) for arm in arms)
+
+
+def terminal_table(results: Results) -> TextTable:
+    """Return counts by group and arm, and quality: an arm a column, or a row if there are many."""
+    counted, measured = extraction_rows(results), quality_rows(results)
+    texts = [["", *columns(results.arms)]]
+    texts += [[row.name, *_texts(row)] for row in counted]
+    for place, row in enumerate(measured, start=1):
+        texts.append([f"{row.name.partition(' (')[0]} [{place}]", *_texts(row)])
+    if has_many(results.arms):
+        texts = [list(row) for row in zip(*texts, strict=True)]
+    return TextTable(
+        f"{results.model}: extracted candidates, and image quality",
+        texts[0],
+        texts[1:],
+        numbers=texts[0][1:],
+        notes=[f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)],
+    )
 
 
 def quality(results: Results) -> xr.DataArray:
@@ -107,11 +150,21 @@ def headline(results: Results) -> str:
     counts = count_extracted(results.extraction).sel(group=first)
     candidates = int(counts["candidates"].isel(arm=0))
     parts = []
-    for index, (label, arms) in enumerate(columns(results.arms).items()):
+    for index, (label, arms) in enumerate(_told(results.arms)):
         count = _range(counts["extracted"].sel(arm=list(arms)).values)
         what = f"{candidates} “{first}” candidates extracted" if index == 0 else f"{candidates}"
         parts.append(f"{label}: {count} of {what}")
     return "; ".join(parts) + "."
+
+
+def _told(arms: tuple[ArmResult, ...]) -> list[tuple[str, tuple[str, ...]]]:
+    """Return `columns`, the treatments together if there are many."""
+    together = list(columns(arms).items())
+    treated = tuple(arm.name for arm in arms[1:] if arm.role != "control")
+    if not has_many(arms) or not treated:
+        return together
+    first, *rest = (one for one in together if not set(one[1]) & set(treated))
+    return [first, (f"{len(treated)} arms", treated), *rest]
 
 
 def findings(results: Results) -> Iterator[str]:
@@ -122,10 +175,11 @@ def findings(results: Results) -> Iterator[str]:
     drawn = [name for arms in together.values() if len(arms) > 1 for name in arms]
     controls = counts.sel(arm=drawn).values
     subject = f"over all {int(chosen.sum())} {canary_word(results.extraction)}"
+    word = control_word(arm for arm in results.arms if arm.name in drawn)
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
     for pair in pair_with_original(results.extraction):
         if pair.arm in alone:
-            yield _change(alone[pair.arm], subject, pair) + _beside_controls(pair, controls)
+            yield _change(alone[pair.arm], subject, pair) + _beside(pair, controls, word)
     held_out = having_role(results.extraction, "held-out")
     if held_out.any():
         kept = count_extracted(results.extraction, held_out).sel(arm=ORIGINAL)
@@ -143,17 +197,21 @@ def _change(label: str, subject: str, pair: PairedCounts) -> str:
     )
 
 
-def _beside_controls(pair: PairedCounts, controls: np.ndarray) -> str:
+def _beside(pair: PairedCounts, controls: np.ndarray, word: str) -> str:
     sets = len(controls)
     if not sets:
         return ""
     as_good = int((controls <= pair.after).sum())
     p = control_p_value(pair.after, controls)
     return (
-        f" Of {sets} random sets, which left {_range(controls)} extracted, "
+        f" Of {sets} {word} sets, which left {_range(controls)} extracted, "
         f"{as_good} left as few or fewer: p = {p:.2g}, "
         f"and with {sets} sets it cannot be below {1 / (sets + 1):.2g}."
     )
+
+
+def _texts(row: Row) -> list[str]:
+    return [cell.text for cell in row.cells.values()]
 
 
 def _kind(arm: ArmResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,16 @@ def make_report() -> Report:
 @pytest.fixture(scope="session")
 def report() -> Report:
     return make_report()
+
+
+@pytest.fixture(scope="session")
+def many(report: Report) -> Report:
+    """The report with 36 treatments like ``highest``, and its three random sets."""
+    treated = [replace(report.arms[1], name=f"highest {place}") for place in range(36)]
+    arms = (report.arms[0], *treated, *report.arms[3:])
+    rows = [0, *([1] * 36), 3, 4, 5]
+    extraction = report.extraction.isel(arm=rows).assign_coords(arm=[arm.name for arm in arms])
+    return replace(report, arms=arms, extraction=extraction, neurons=None, gallery=())
 
 
 @pytest.fixture(scope="session")

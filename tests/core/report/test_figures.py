@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.container import ErrorbarContainer
 from PIL import Image
 
 from iarmem_plugin.report import figures as plots
@@ -32,23 +31,6 @@ def make_scores(block: int = 3, scale: int = 5, neuron: int = 16) -> xr.Dataset:
         },
         attrs={"metric": "unitmem"},
     )
-
-
-def make_counts(arms: list[str], groups: list[str]) -> xr.Dataset:
-    extracted = np.arange(len(arms) * len(groups)).reshape(len(arms), len(groups))
-    share = extracted / 20
-    table = {
-        "extracted": extracted,
-        "candidates": np.full(share.shape, 20),
-        "low": (share - 0.1).clip(0),
-        "high": (share + 0.1).clip(max=1),
-    }
-    coords = {"arm": arms, "group": groups}
-    return xr.Dataset({name: (("arm", "group"), value) for name, value in table.items()}, coords)
-
-
-ARMS = ["original", "highest", "random 1", "random 2"]
-COLUMNS = {"original": ["original"], "highest": ["highest"], "random": ["random 1", "random 2"]}
 
 
 def pixels(picture: bytes) -> np.ndarray:
@@ -119,58 +101,22 @@ def test_scores_without_any_valid_neuron_are_drawn() -> None:
         plots.png(draw(scores))
 
 
-def test_points_lie_at_the_share_extracted() -> None:
-    counts = make_counts(ARMS, ["canary x64", "held-out"])
-    axes = plots.extraction_by_group(counts, COLUMNS).axes[0]
-    drawn = [
-        container.lines[0].get_ydata()
-        for container in axes.containers
-        if isinstance(container, ErrorbarContainer)
-    ]
-    np.testing.assert_allclose(drawn, [[0, 0.05], [0.1, 0.15], [0.2, 0.25], [0.3, 0.35]])
-
-
-def test_whiskers_end_at_the_interval() -> None:
-    counts = make_counts(ARMS, ["canary x64"])
-    axes = plots.extraction_by_group(counts, COLUMNS).axes[0]
-    last = [item for item in axes.containers if isinstance(item, ErrorbarContainer)][-1]
-    np.testing.assert_allclose(last.lines[2][0].get_segments()[0][:, 1], [0.05, 0.25])
-
-
-def test_quality_is_drawn_on_one_panel_a_label_and_skips_what_is_missing() -> None:
-    counts = make_counts(ARMS, ["all"]).isel(group=0)
-    values = np.array([[1.0, 9.0], [2.0, np.nan], [3.0, 7.0], [4.0, 6.0]])
-    quality = xr.DataArray(values, {"arm": ARMS, "label": ["FID (a)", "KID (b)"]})
-    panels = plots.extraction_against_quality(counts, quality, COLUMNS).axes
-    assert [axes.get_title(loc="left") for axes in panels] == ["FID (a)", "KID (b)"]
-    random = panels[0].containers[2].lines[0]
-    np.testing.assert_allclose(random.get_xdata(), [3.0, 4.0])
-    np.testing.assert_allclose(random.get_ydata(), [0.1, 0.15])
-
-
-def test_the_share_of_edited_neurons_is_drawn_by_arm_and_block() -> None:
-    neurons = xr.DataArray(
-        np.zeros((1, 2, 4), dtype=bool), {"arm": ["a"]}, ("arm", "block", "neuron")
-    )
-    neurons[0, 1, 0] = True
-    drawn = plots.selected_by_block(neurons.assign_coords(block=[0, 1])).axes[0].images[0]
-    np.testing.assert_array_equal(drawn.get_array(), [[0.0, 0.25]])
-
-
 def test_names_from_data_are_never_read_as_mathematics() -> None:
-    arms = [HOSTILE, f"{HOSTILE} 2"]
-    counts = make_counts(arms, [HOSTILE, "$"])
-    columns = {HOSTILE: [arms[0]], "$$": [arms[1]]}
-    quality = xr.DataArray([[1.0], [2.0]], {"arm": arms, "label": [HOSTILE]})
     scores = make_scores()
     scores.attrs["metric"] = HOSTILE
-    neurons = xr.DataArray(
-        np.ones((2, 3, 4), dtype=bool), {"arm": arms, "block": range(3)}, ("arm", "block", "neuron")
-    )
-    plots.png(plots.extraction_by_group(counts, columns))
-    plots.png(plots.extraction_against_quality(counts.isel(group=0), quality, columns))
-    plots.png(plots.heatmap(scores))
-    plots.png(plots.selected_by_block(neurons))
+    named = scores.assign_coords(scale_name=("scale", [HOSTILE, "$", "_$$", "$x$", r"\alpha$"]))
+    for draw in (plots.heatmap, plots.neurons_by_block, plots.histogram):
+        plots.png(draw(named))
+
+
+def test_bands_of_long_names_are_all_in_the_legend() -> None:
+    scores = make_scores(1, 30, 4)
+    names = [f"_band of a long name {place}" for place in range(30)]
+    figure = plots.histogram(scores.assign_coords(scale_name=("scale", names)))
+    plots.png(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"scale {name}" for name in names]
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_a_picture_is_png_on_white_and_the_same_each_time() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from iarmem_plugin.report.page import render
 from iarmem_plugin.report.report import Report
 
 
@@ -83,3 +87,43 @@ def test_the_page_says_that_extraction_is_a_lower_bound(page: str) -> None:
 
 def test_the_page_says_how_many_scores_are_not_valid(page: str) -> None:
     assert "5 of 768 entries" in page
+
+
+_PIXEL = BytesIO()
+Image.new("RGB", (1, 1)).save(_PIXEL, "PNG")
+DRAWN = dict.fromkeys(("extraction_by_group", "extraction_against_quality"), _PIXEL.getvalue())
+
+
+def only(report: Report, *names: str) -> Report:
+    """Return the report with some of its arms."""
+    arms = tuple(arm for arm in report.arms if arm.name in names)
+    extraction = report.extraction.sel(arm=list(names))
+    return replace(report, arms=arms, extraction=extraction, gallery=(), neurons=None)
+
+
+def test_the_page_says_what_was_run(report: Report, page: str) -> None:
+    assert "after an intervention, beside what random neurons would have done." in page
+    alone = render(only(report, "original"), DRAWN)
+    assert "how many of them can be extracted.</p>" in alone
+    treated = render(only(report, "original", "highest"), DRAWN)
+    assert "still be extracted after an intervention.</p>" in treated
+    assert "No controls were run" in treated
+    assert re.findall("random", alone + treated) == []
+
+
+def test_a_picture_of_many_arms_stays_on_the_page(report: Report, many: Report) -> None:
+    (row,) = report.gallery
+    pictures = dict.fromkeys((arm.name for arm in many.arms), row.completions["original"])
+    page = render(replace(many, gallery=(replace(row, completions=pictures),)), {})
+    classes = [attributes.get("class") or "" for _, attributes in tags_of(page)]
+    assert "gallery tiles" in classes
+    assert classes.count("extracted") == 40
+    columns = [len(re.findall("<th scope=.col", table)) for table in page.split("<table")[1:]]
+    assert max(columns) <= 7
+
+
+def test_what_is_said_of_many_arms_is_folded(many: Report) -> None:
+    page = render(many, {})
+    head = page.partition("<details>")[0]
+    assert (head.count("exact McNemar"), page.count("exact McNemar p")) == (8, 36)
+    assert "29 more</summary>" in page

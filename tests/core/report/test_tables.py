@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from iarmem_plugin.evaluation.candidates import role_of
 from iarmem_plugin.evaluation.counts import canaries, count_extracted
 from iarmem_plugin.report.report import Report
-from iarmem_plugin.report.tables import columns
+from iarmem_plugin.report.tables import columns, findings, headline
 
 
 def test_candidates_without_canaries_are_paired_over_all_but_held_out(report: Report) -> None:
@@ -53,3 +54,53 @@ def test_controls_of_another_setting_are_shown_apart(report: Report) -> None:
     arms = (*report.arms[:-1], replace(report.arms[-1], fraction=0.2))
     assert columns(arms)["random (2 sets)"] == ("random 1", "random 2")
     assert columns(arms)["random 3"] == ("random 3",)
+
+
+def test_print_shows_the_table_at_80_columns(
+    report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print(report.table())
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = [line.replace("│", " ").split() for line in lines if "canary x64" in line]
+    assert row == ["canary", "x64", "11/12", "3/12", "11/12", "9–11/12"]
+    assert "FID [1]" in "\n".join(lines)
+
+
+def test_of_many_arms_each_has_a_row(many: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    lines = str(many.table()).splitlines()
+    rows = [line.replace("│", " ").split() for line in lines]
+    assert ["highest", "35", "3/12", "1/12", "1/15", "0/20", "11"] in rows
+    assert ["random", "(3", "sets)", "9–11/12", "1–2/12", "2–3/15", "0/20", "13–15"] in rows
+
+
+def test_the_headline_tells_many_arms_together(many: Report) -> None:
+    assert headline(many) == (
+        "original: 11 of 12 “canary x64” candidates extracted; 36 arms: 3 of 12; "
+        "random (3 sets): 9–11 of 12."
+    )
+
+
+def test_sets_are_called_by_what_they_are(report: Report) -> None:
+    drawn = [
+        replace(arm, selector={**(arm.selector or {}), "name": "quietest"})
+        for arm in report.arms[3:]
+    ]
+    other = replace(report, arms=(*report.arms[:3], *drawn))
+    assert "control (3 sets)" in columns(other.arms)
+    assert "Of 3 control sets, which left 11–12 extracted" in next(findings(other))
+
+
+def test_an_arm_named_as_sets_are_is_kept(report: Report) -> None:
+    arms = list(report.arms)
+    arms[1] = replace(arms[1], name="random (3 sets)")
+    assert [len(names) for names in columns(tuple(arms)).values()] == [1, 1, 1, 3]
+
+
+def test_a_report_says_in_a_line_what_it_is(report: Report) -> None:
+    assert repr(report) == (
+        "<Report of var-organism: 59 candidates, 6 arms: original, highest, lowest, random 1, "
+        "random 2, random 3>"
+    )
