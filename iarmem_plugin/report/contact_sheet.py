@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.readers import FileReader
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.report.backend import Figure
 from iarmem_plugin.report.figures import new_figure
 
 COLUMNS = 5

@@ -9,11 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from iarmem_plugin.report.backend import Axes, Figure, FigureCanvasAgg, colormaps
 from iarmem_plugin.report.results import block_sums
 
 INK = "#24292f"
