@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from iarmem_plugin.errors import DiskFullError, InputError
+from iarmem_plugin.text import shown
 from iarmem_plugin.untrusted import parse_json, read_small
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -33,6 +34,11 @@ _LOCK_SECONDS = 60
 Content = bytes | bytearray | memoryview
 
 
+def looks_like_url(path: str | Path) -> bool:
+    """Tell whether a path begins as a URL does, such as ``s3://bucket`` or ``file:/x``."""
+    return _SCHEME.match(os.fspath(path)) is not None
+
+
 def check_writable(path: Path) -> None:
     """Refuse a path that cannot be made, by trying it: a file is made beside it, and deleted.
 
@@ -40,8 +46,10 @@ def check_writable(path: Path) -> None:
         InputError: it is a URL, one of its parents is a file, or may not be written to, or its
             name is too long.
     """
-    if _SCHEME.match(os.fspath(path)):
-        raise InputError(f"{path} looks like a URL, and results are written to folders; name a folder")
+    if looks_like_url(path):
+        raise InputError(
+            f"{path} looks like a URL, and results are written to folders; name a folder"
+        )
     try:
         parent = _nearest_folder(path)
         descriptor, trial = _create(parent)
@@ -54,7 +62,7 @@ def check_writable(path: Path) -> None:
     except (OSError, ValueError) as error:  # ValueError: a null byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path} cannot be made: it may not be written to ({reason}); name another place"
+            f"{shown(path)} cannot be made: it may not be written to ({reason}); name another place"
         ) from error
 
 

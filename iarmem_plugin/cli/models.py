@@ -12,8 +12,9 @@ import typer
 from rich import box
 from rich.console import Group
 
-from iarmem_plugin.cli import console
+from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.files import check_writable
 
 
 def demo(
@@ -25,9 +26,12 @@ def demo(
 ) -> None:
     """Localize and mitigate memorization in a bundled model whose memory is known."""
     started = time.monotonic()
+    preflight.check_alone("demo")
+    preflight.check_numbers({"--seed": seed})
     from iarmem_plugin.cli.memory import keep_freed_memory
     from iarmem_plugin.jobs import demo as job
 
+    job.check(out, model)
     keep_freed_memory()
     with console.progress_bars() as progress:
         report = job.demo(out, model=model, full=full, seed=seed, progress=progress)
@@ -72,6 +76,8 @@ def fetch(
     """Download a model's weights and tokenizer, and say what to type next."""
     from iarmem_plugin.models import hub
 
+    if out is not None:
+        check_writable(out / "file")
     files = hub.fetch(model, out)
     then = f"iarmem localize {model} {hub.options(files)} --images FOLDER --out FOLDER"
     if as_json:

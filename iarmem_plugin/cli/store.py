@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from iarmem_plugin.cli import console
+from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import CorruptStoreError, InputError
 
@@ -133,7 +133,7 @@ def top(
     images: Annotated[Path, typer.Option(help="Folder or .npz file that was captured.")],
     out: Annotated[Path, typer.Option("--out", help="Picture to write: .png.")],
     scale: Annotated[int, typer.Option(help="Scale, from 0.")] = 0,
-    count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=500, help="Images on the sheet.")] = 20,
     model: Model = None,
 ) -> None:
     """Draw the images that activate a neuron most as a sheet of pictures."""
@@ -144,6 +144,7 @@ def top(
     from iarmem_plugin.store.store import ActivationStore
 
     check_file(out)
+    preflight.check_pictures({"--images": images})
     if out.suffix != ".png":
         raise InputError(f"{out} is not a .png file; name one")
     place_of = {"block": [block], "scale": [scale], "neuron": [neuron]}

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from iarmem_plugin import plugins
-from iarmem_plugin.errors import FetchError, InputError
+from iarmem_plugin.errors import FetchError, InputError, WeightsError
+from iarmem_plugin.files import looks_like_url
 from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.text import shown
 
 Files = tuple[Path, Path]
 MODEL_COLUMNS = (
@@ -143,10 +146,14 @@ def check_files(
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
-        InputError: a file is not there, or one that a hosted model needs is not named.
+        InputError: a file is not there, or one that a hosted model needs is not named, or one is
+            named for a model that is bundled.
+        WeightsError: a file begins as no weights do.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
     first, second = (None if path is None else _file(path) for path in (weights, tokenizer))
+    if variant is not None and variant.organism is not None and (first or second):
+        raise InputError(f"{name} is bundled: leave out --weights and --tokenizer")
     if variant is None or variant.repositories:
         named_files(name, variant, first, second)
     return first, second
@@ -175,11 +182,33 @@ def _row(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _file(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        problem = "is a folder" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{problem}: {str(path)!r}; name a weight file on this machine")
-    return Path(path)
+def _file(given: str | Path) -> Path:
+    path, shown_path = Path(given), repr(shown(given))
+    if looks_like_url(path):
+        raise InputError(f"{shown_path} looks like a URL; name a weight file on this machine")
+    try:
+        with path.open("rb", buffering=0) if path.is_file() else nullcontext() as file:
+            start = None if file is None else file.read(512)
+    except OSError as error:
+        raise InputError(f"weight file {shown_path} cannot be read: {error.strerror}") from error
+    if start is None:
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{problem}: {shown_path}; name a weight file on this machine")
+    if problem := _no_weights(start):
+        raise WeightsError(f"{shown_path} holds no weights: it {problem}")
+    return path
+
+
+def _no_weights(start: bytes) -> str:
+    """Say what a file is that no adapter could read, by its first bytes; else return nothing."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not start.strip(b"\0"):
+        return "is empty, or begins with nothing but zeros; fetch it again"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page that was saved in place of the file; fetch it by its download link"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself; run 'git lfs pull' in its folder"
+    return ""
 
 
 def _advice(variant: Variant | None) -> str:

@@ -21,6 +21,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 from zarr.storage import StoreLike as StoreLike  # what a user may name as the place of a store
 
 from iarmem_plugin.errors import CorruptStoreError, InputError
+from iarmem_plugin.text import shown
 
 _DRAIN_SECONDS = 10
 
@@ -317,5 +318,6 @@ def _as_zarr(place: StoreLike, *, read_only: bool) -> Store:
 def _from_url(url: str, *, read_only: bool) -> Store:
     try:
         return FsspecStore.from_url(url, read_only=read_only)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"the store at {url} cannot be opened: {error}") from error
+    except (ValueError, ImportError, OSError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"the store at {shown(url)} cannot be opened: {reason}") from error

@@ -227,7 +227,10 @@ def test_a_world_size_that_is_empty_counts_as_not_set(
         ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
         ({"WORLD_SIZE": "0"}, "do not fit each other"),
         ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE is '99"),
-        ({"WORLD_SIZE": "2", "RANK": ""}, "but RANK are not set; start the processes with torchrun"),
+        (
+            {"WORLD_SIZE": "2", "RANK": ""},
+            "but RANK are not set; start the processes with torchrun",
+        ),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK 2 and LOCAL_RANK 0, which do not fit"),
         ({"WORLD_SIZE": "2", "LOCAL_RANK": "1.5"}, "LOCAL_RANK is '1.5'"),
         ({"WORLD_SIZE": "2", "MASTER_ADDR": "", "MASTER_PORT": ""}, "MASTER_ADDR and MASTER_PORT"),

@@ -178,7 +178,7 @@ def test_two_distributions_with_one_entry_point_are_named_in_one_plain_line(fold
 def test_one_module_under_two_names_is_named_in_one_plain_line(folder: Path) -> None:
     acme = install(folder, name="acme", source=ONE_METRIC.format(name="mine"))
     other = EntryPoint("other", acme.value, "iarmem")
-    with pytest.raises(PluginError, match="twice, as 'acme' from .* and as 'other' from") as line:
+    with pytest.raises(PluginError, match=r"twice, as 'acme' from .* and as 'other' from") as line:
         plugins.make_manager(entry_points=[acme, other])
     assert len(str(line.value)) < 400
 
@@ -199,7 +199,7 @@ def test_a_name_that_could_not_be_typed_or_be_in_a_files_name_is_refused(
 ) -> None:
     source = ONE_METRIC.format(name="mine").replace('"mine"', repr(name))
     manager = plugins.make_manager(entry_points=[install(folder, name="acme", source=source)])
-    with pytest.raises(PluginError, match="provides Mine with the name .* no slash"):
+    with pytest.raises(PluginError, match=r"provides Mine with the name .* no slash"):
         plugins.provided("metric", manager)
 
 
