@@ -151,8 +151,8 @@ HeldOut = Annotated[
 Threshold = Annotated[
     float | None,
     typer.Option(
-        help="Similarity above which an image counts as extracted, if neither the measure's own "
-        "nor one fixed on --held-out, which are then all reported."
+        help="Similarity above which an image counts as extracted, in place of the measure's own; "
+        "all of --held-out are then reported."
     ),
 ]
 FewHeldOut = Annotated[
