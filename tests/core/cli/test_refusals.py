@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import unwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -18,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from iarmem_plugin.cli.main import app
+from iarmem_plugin.jobs.scores import load_scores, save_scores
 from iarmem_plugin.models import loading
 from iarmem_plugin.plugins import registry
 from iarmem_plugin.store import ActivationStore, ModelGroup
@@ -94,8 +97,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def save_others(path: Path) -> None:
     """Write scores of a model with fewer neurons."""
-    from iarmem_plugin.jobs.scores import load_scores, save_scores
-
     save_scores(load_scores(path / "scores").isel(neuron=slice(3)), path / "others")
 
 
@@ -171,12 +172,82 @@ def test_every_option_of_every_command_has_a_bad_value_in_the_table() -> None:
     assert {command: set(rows) for command, rows in table.REFUSED.items()} == expected
 
 
-Invoke = Callable[..., Result]
+def test_mitigate_says_which_pictures_it_skipped_before_the_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(folder / "spoilt")
+    (folder / "spoilt" / "0" / "broken.png").write_bytes(b"no picture")
+    forbid(monkeypatch, table.MODEL)
+    typed = table.COMMANDS["mitigate"].format(**KNOWN).split()
+    done = run(*typed, "--images", "spoilt", "--on-bad-image", "skip")
+    assert isinstance(done.exception, TooLateError)
+    assert done.stderr == "Warning: skipped 1 of 11 pictures: 0/broken.png\n"
+
+
+def test_a_folder_of_progress_that_cannot_be_written_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, table.MODEL)
+    for place, message in (("progress", "is a file"), ("heatmap.png", "is a folder, and a file")):
+        out = folder / f"out {place}"
+        out.mkdir()
+        (out / place).touch() if place == "progress" else (out / place).mkdir()
+        done = run("localize", "tiny", "--images", "images", "--out", str(out))
+        assert done.exit_code == 2, done.output
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(13, "Permission denied", "/x\x1b[31m"), "/x\\x1b[31m: Permission denied"),
+        (OSError(40, "Too many levels of symbolic links", "a"), "a: Too many levels"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_one_plain_line(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr("iarmem_plugin.plugins.problems", refuse)
+    done = run("plugins")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: {message}")
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iarmem_plugin.plugins.problems", too_late)
+    assert isinstance(run("plugins").exception, TooLateError)
+
+
+def test_a_disk_with_too_little_room_for_the_scores_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, table.PASS)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    for command in ("localize", "mitigate"):
+        done = run(*table.COMMANDS[command].format(**KNOWN).split())
+        assert done.exit_code == 2, done.output
+        assert "new needs about 2." in done.stderr
+        assert "MB are free" in done.stderr
+
+
+def test_scores_of_which_no_neuron_can_be_selected_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, table.MODEL)
+    scores = load_scores(folder / "scores")
+    save_scores(scores.assign_coords(valid=~scores["valid"] & False), folder / "invalid")
+    typed = table.COMMANDS["mitigate"].format(**KNOWN).split()
+    done = run(*typed, "--scores", "invalid")
+    assert done.exit_code == 2
+    assert "no neuron is valid" in done.stderr
 
 
 def test_several_metrics_are_one_document_of_json(folder: Path) -> None:
-    import json
-
     metrics = ("--metric", "unitmem", "--metric", "random")
     images = ("--images", "images", "--views", "1", "--json")
     done = run("localize", "tiny", *images, *metrics, "--out", "both")
