@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.errors import IarmemError
     from iarmem_plugin.evaluation.candidates import Candidates
-    from iarmem_plugin.evaluation.extraction import extract
+    from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
+    from iarmem_plugin.evaluation.quality import TorchFidelity
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
         Adapter,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         Selector,
         Similarity,
     )
-    from iarmem_plugin.jobs.arms import Arm, ExtractionOptions
+    from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.mitigate import mitigate
     from iarmem_plugin.jobs.scores import load_scores, save_scores
@@ -66,6 +67,7 @@ __all__ = [
     "Metric",
     "PixelCorrelation",
     "Quality",
+    "QualityProtocol",
     "Random",
     "Ranks",
     "Report",
@@ -76,10 +78,12 @@ __all__ = [
     "Similarity",
     "StoreOptions",
     "TenCrops",
+    "TorchFidelity",
     "Views",
     "Zero",
     "ZeroWeights",
     "__version__",
+    "calibrate",
     "capture",
     "extract",
     "hookimpl",
@@ -88,6 +92,7 @@ __all__ = [
     "load",
     "load_scores",
     "localize",
+    "make_targets",
     "mitigate",
     "save_scores",
     "score_on_cluster",
@@ -100,7 +105,8 @@ _SOURCES = {
     "iarmem_plugin.activations.capture": ("capture",),
     "iarmem_plugin.errors": ("IarmemError",),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
-    "iarmem_plugin.evaluation.extraction": ("extract",),
+    "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
+    "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
     "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
     "iarmem_plugin.data.images": ("Images",),
@@ -120,7 +126,7 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
-    "iarmem_plugin.jobs.arms": ("Arm", "ExtractionOptions"),
+    "iarmem_plugin.jobs.arms": ("Arm", "ExtractionOptions", "QualityProtocol"),
     "iarmem_plugin.jobs.mitigate": ("mitigate",),
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),

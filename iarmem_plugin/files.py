@@ -31,12 +31,18 @@ from iarmem_plugin.disk import (
 )
 from iarmem_plugin.disk import fsync as fsync
 from iarmem_plugin.errors import DiskFullError, InputError
+from iarmem_plugin.text import shown
 from iarmem_plugin.untrusted import parse_json, read_small
 
 JOURNAL = ".iarmem-journal"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _LONGEST_NAME = 255  # bytes, on every file system of today
 _YOUNG_SECONDS = 24 * 60 * 60
+
+
+def looks_like_url(path: str | Path) -> bool:
+    """Tell whether a path begins as a URL does, such as ``s3://bucket`` or ``file:/x``."""
+    return _SCHEME.match(os.fspath(path)) is not None
 
 
 def check_writable(path: Path) -> None:
@@ -46,7 +52,7 @@ def check_writable(path: Path) -> None:
         InputError: it is a URL, one of its parents is a file, or may not be written to, or its
             name is too long; or it is a link that leads nowhere.
     """
-    if _SCHEME.match(os.fspath(path)):
+    if looks_like_url(path):
         raise InputError(
             f"{path} looks like a URL, and results are written to folders; name a folder"
         )
@@ -61,7 +67,7 @@ def check_writable(path: Path) -> None:
     except (OSError, ValueError, RuntimeError) as error:  # a null byte, links in a circle
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"{path} cannot be made: it may not be written to ({reason}); name another place"
+            f"{shown(path)} cannot be made: it may not be written to ({reason}); name another place"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from iarmem_plugin.errors import InputError, RankError
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -107,18 +109,13 @@ def join_processes(device: str) -> Iterator[Ranks]:
             share one GPU.
 
     Raises:
-        InputError: more processes than GPUs, or a numbered GPU for several processes.
+        InputError: more processes than GPUs, a numbered GPU for several processes, or variables
+            that torchrun did not set so.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world, local = started_processes()
     if world == 1:
         yield Ranks()
         return
-    if missing := {"RANK", "LOCAL_RANK"} - os.environ.keys():
-        raise InputError(
-            f"WORLD_SIZE is {world}, but {' and '.join(sorted(missing))} are not set; start the "
-            "processes with torchrun"
-        )
-    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
@@ -137,6 +134,43 @@ def join_processes(device: str) -> Iterator[Ranks]:
     yield ranks
     ranks.wait()  # a process that leaves while another still talks to it can be aborted
     dist.destroy_process_group()  # not after an error, when another process may never answer
+
+
+def started_processes() -> tuple[int, int, int]:
+    """Return number of this process, of all, and among those of its machine, as torchrun says.
+
+    A variable that is empty counts as one that is not set; without any, the process is alone.
+
+    Raises:
+        InputError: naming the variable that is not set, or not to a number that fits.
+    """
+    world = _number("WORLD_SIZE", "1")
+    if world == 1:
+        return 0, 1, 0
+    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if not os.environ.get(name, "").strip()]
+    if missing:
+        raise InputError(
+            f"WORLD_SIZE is {world}, but {' and '.join(missing)} are not set; start the "
+            "processes with torchrun, or unset WORLD_SIZE"
+        )
+    rank, local, _ = (_number(name) for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"))
+    if world < 1 or not local <= rank < world:
+        raise InputError(
+            f"WORLD_SIZE is {world}, RANK {rank} and LOCAL_RANK {local}, which do not fit each "
+            "other; start the processes with torchrun, or unset WORLD_SIZE"
+        )
+    return rank, world, local
+
+
+def _number(variable: str, default: str = "") -> int:
+    text = os.environ.get(variable, "").strip() or default
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InputError(
+            f"the environment variable {variable} is {shown(text, 40)!r}, and torchrun sets it to "
+            "a number from 0; start the processes with torchrun, or unset WORLD_SIZE"
+        )
+    return int(text)
 
 
 def _take_gpu(device: str, local: int) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iarmem_plugin.cli import console
+from rich.console import Group
+
+from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.table import TextTable
@@ -30,6 +32,17 @@ class _Pictures:
     fraction: float | None
     seed: int
     part: int
+
+    def check(self) -> None:
+        """Refuse what cannot be read, and a part of no subset."""
+        if self.part and self.per_class is None and self.fraction is None:
+            raise InputError(
+                f"--subset-part {self.part} is a part of a subset; give --images-per-class or "
+                "--images-fraction, too"
+            )
+        preflight.check_numbers({"--subset-seed": self.seed, "--workers": self.reading.workers})
+        preflight.check_pictures({"--images": self.source, "--image-root": self.reading.root})
+        preflight.check_sources({"--classes": self.reading.classes})
 
     def open(self, model: str) -> Images:
         """List them, and look into them as far as the user wants."""
@@ -58,13 +71,21 @@ class _Job:
     out: Path
 
     def check(self) -> None:
-        """Refuse names and files that are not there, before anything is begun."""
-        from iarmem_plugin import plugins
+        """Refuse what can be told to be wrong before the model is loaded, but for the pictures."""
+        from iarmem_plugin.jobs.localize import make_metrics
         from iarmem_plugin.models.hub import check_files
 
-        for name in self.metrics:
-            plugins.find("metric", name)
+        preflight.check_numbers({f"--{name}": self.capture[name] for name in ("seed", "views")})
+        self.pictures.check()
         check_files(self.model.name, self.model.weights, self.model.tokenizer)
+        place = None if self.kept is None else self.kept["place"]
+        preflight.check_scores_place(self.out, self.metrics, place)
+        sources = {"--images": self.pictures.source, "--image-root": self.pictures.reading.root}
+        preflight.check_apart(self.out, sources)
+        make_metrics(self.metrics)
+        if place is not None:
+            preflight.check_store_place(place, self.model.name, sources)
+        preflight.check_device(self.model.device)
 
     def run(self, ranks: Ranks, *, restart: bool) -> tuple[Images, dict[str, xr.Dataset]]:
         """Return the pictures that were used, and the scores by metric."""
@@ -80,6 +101,8 @@ class _Job:
         ranks.broadcast(lambda: begin_scores(self.out, restart=restart, store=kept))
         device = ranks.device(self.model.device)
         model = load_model(self.model, device=device, bands=self.bands)
+        preflight.check_fit(model, [pictures])
+        preflight.check_room(self.out, model, metrics=len(self.metrics))
         with console.progress_bars(hidden=not ranks.first) as progress:
             scores = localize(
                 model,
@@ -166,9 +189,13 @@ def _show(scores: Mapping[str, xr.Dataset], out: Path, *, as_json: bool) -> None
     from iarmem_plugin.report.results import block_sums
 
     by_cell = {name: block_sums(one) for name, one in scores.items()}
-    for name, cells in by_cell.items():
-        result = {"metric": name, "out": str(out), "by_block_and_scale": cells.values.tolist()}
-        console.show(result, _table(name, cells), as_json=as_json)
+    results = [
+        {"metric": name, "out": str(out), "by_block_and_scale": cells.values.tolist()}
+        for name, cells in by_cell.items()
+    ]
+    result = results[0] if len(results) == 1 else {"metrics": results}
+    tables = Group(*(_table(name, cells) for name, cells in by_cell.items()))
+    console.show(result, tables, as_json=as_json)
 
 
 def _table(metric: str, by_cell: xr.DataArray) -> TextTable:

@@ -1,16 +1,20 @@
 """``iarmem`` on the command line: its commands, and how they end.
 
 Exit codes: 0 done; 1 a bug, with its traceback; 2 an argument, file, picture, model or plugin
-that cannot be used, with one plain line on standard error; 130 interrupted; 143 ended by SIGTERM.
+that cannot be used, with one plain line on standard error, of at most 400 signs; 130 interrupted;
+143 ended by SIGTERM.
 
 Only typer and rich are imported here; a command imports what it needs when it runs.
 """
 
 from __future__ import annotations
 
+import errno
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from typer.core import TyperGroup
@@ -21,20 +25,63 @@ from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
 from iarmem_plugin.errors import IarmemError
+from iarmem_plugin.files import DISK_FULL_ERRNOS
+from iarmem_plugin.text import shown
+
+_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__base__)  # typer does not export it
+_USERS_ERRNOS = frozenset(  # what a path or a disk can be, whatever the code
+    {
+        *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+        *(errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOTEMPTY, errno.EBUSY, errno.ENXIO),
+        *(errno.ENODEV, errno.EIO, errno.ESTALE, errno.EXDEV, errno.EMFILE, errno.ENFILE),
+        *DISK_FULL_ERRNOS,
+    }
+)
 
 
 class Commands(TyperGroup):
     """The commands; what iarmem refuses becomes one plain line and exit code 2."""
 
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Read the arguments that stand before the command."""
+        with _plain_errors():
+            return super().make_context(*arguments, **settings)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        try:
-            with ends_orderly(), warnings.catch_warnings():  # which puts the line below back, too
-                warnings.showwarning = warn
-                return super().invoke(ctx)
-        except IarmemError as error:
-            say(f"Error: {error}")
-            raise typer.Exit(2) from error
+        with _plain_errors(), ends_orderly(), warnings.catch_warnings():  # puts the next back
+            warnings.showwarning = warn
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Say in one line what a user gave wrong; a bug keeps its traceback."""
+    try:
+        yield
+    except IarmemError as error:
+        _refuse(str(error), error)
+    except OSError as error:
+        if error.errno not in _USERS_ERRNOS:
+            raise
+        place = "" if error.filename is None else f"{shown(error.filename, 120)}: "
+        _refuse(f"{place}{error.strerror}; see that it is what the command expects", error)
+    except _USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        _refuse(_usage(error), error)
+
+
+def _usage(error: Any) -> str:
+    said = str(error.format_message()).rstrip(".")
+    asked = "iarmem" if error.ctx is None else error.ctx.command_path
+    said = " ".join(said.replace("Value error, ", "").split())
+    return f"{shown(said, 300)}; see '{asked} --help'"
+
+
+def _refuse(message: str, error: Exception) -> NoReturn:
+    say(f"Error: {message}")
+    raise typer.Exit(2) from error
 
 
 app = typer.Typer(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from iarmem_plugin.cli import console
+from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.errors import InputError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from iarmem_plugin.data.images import Images
+    from iarmem_plugin.evaluation.quality import TorchFidelity
+    from iarmem_plugin.interfaces import Similarity
     from iarmem_plugin.jobs.arms import Arm, QualityProtocol
-    from iarmem_plugin.jobs.protocol import Pictures
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.report.report import Report
 
@@ -48,10 +53,18 @@ class _Attack:
 
     candidates: Path | None
     held_out: Path | None
+    few: bool
+    threshold: float | None
     per_class: int
     similarity: str
     sscd: Path | None
     check_batching: int
+
+    def measure(self) -> Similarity:
+        """Make what decides whether an image was extracted."""
+        from iarmem_plugin.plugins.create import create_similarity
+
+        return create_similarity(self.similarity, self.sscd, threshold=self.threshold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +75,40 @@ class _Quality:
     reference: Path | None
     generated: int
     seed: int
+
+    def check(self, images: Images, reference: Images | None) -> None:
+        """Refuse fewer images than are needed on either side."""
+        from iarmem_plugin.evaluation.quality import KID_SUBSET_SIZE, TorchFidelity
+        from iarmem_plugin.jobs.arms import check_enough
+
+        if self.inception is not None:
+            real = images if reference is None else reference
+            sizes = {"generated": self.generated, "given images": len(real)}
+            check_enough(TorchFidelity.name, KID_SUBSET_SIZE, sizes)
+
+    def measure(self, device: str) -> TorchFidelity | None:
+        """Load what sees the images."""
+        from iarmem_plugin.evaluation.quality import TorchFidelity
+
+        if self.inception is None:
+            return None
+        return TorchFidelity(self.inception, "Inception v3", device=device)
+
+
+class _Opened(NamedTuple):
+    """The pictures that options name."""
+
+    images: Images
+    candidates: Images | None
+    held_out: Images | None
+    reference: Images | None
+
+    def read(self, reading: opt.ReadingOptions) -> _Opened:
+        """Read every picture, and leave out those that do not open if that is wanted."""
+        from iarmem_plugin.cli.inputs import read_whole
+
+        others = (None if one is None else read_whole(one, reading) for one in self[1:])
+        return _Opened(read_whole(self.images, reading), *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,80 +127,156 @@ class _Job:
     def run(self, out: Path, *, restart: bool) -> Report:
         """Open what is named, refusing what cannot be used, and mitigate; save the report."""
         from iarmem_plugin.cli.inputs import load_model
-        from iarmem_plugin.jobs.arms import ExtractionOptions
         from iarmem_plugin.jobs.finished import forget_arms
-        from iarmem_plugin.jobs.mitigate import mitigate
-        from iarmem_plugin.jobs.protocol import choose_candidates
-        from iarmem_plugin.jobs.scores import check_made_with, load_scores
-        from iarmem_plugin.models.hub import check_files
-        from iarmem_plugin.plugins.create import create_similarity
-        from iarmem_plugin.report.report import PROGRESS, check_output_folder
+        from iarmem_plugin.jobs.scores import check_made_with
+        from iarmem_plugin.report.report import PROGRESS
 
-        arms = self.edit.arms()
-        similarity = create_similarity(self.attack.similarity, self.attack.sscd)
-        check_output_folder(out)
-        check_files(self.model.name, self.model.weights, self.model.tokenizer)
-        pictures = self._pictures()
-        scores = load_scores(self.scores)
+        arms, scores, opened = self._checked(out)
+        similarity, measure = self.attack.measure(), self.quality.measure(self.model.device)
+        opened = opened.read(self.reading)
+        self._check_counts(opened)  # of those that can be read
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
-        quality = self._quality_protocol(model, pictures.images)
+        preflight.check_fit(model, opened)
+        preflight.check_room(out, model, completions=self._completions(arms, opened))
+        kept = out / PROGRESS
         if restart:  # when nothing is left that could be refused
-            forget_arms(out / PROGRESS)
+            forget_arms(kept)
+        report = self._mitigated(model, scores, arms, opened, similarity, measure, kept)
+        report.save(out)
+        forget_arms(kept)
+        return report
+
+    def _checked(self, out: Path) -> tuple[list[Arm], xr.Dataset, _Opened]:
+        """Refuse what can be told to be wrong before the model is loaded; return what is opened."""
+        from iarmem_plugin.jobs.scores import load_scores
+        from iarmem_plugin.models.hub import check_files
+        from iarmem_plugin.plugins.create import check_similarity
+        from iarmem_plugin.report.report import check_output_folder
+
+        preflight.check_alone("mitigate")
+        preflight.check_numbers(self._numbers)
+        self._check_sources()
+        check_files(self.model.name, self.model.weights, self.model.tokenizer)
+        check_output_folder(out)
+        preflight.check_apart(out, self._sources)
+        check_similarity(self.attack.similarity, self.attack.sscd, threshold=self.attack.threshold)
+        arms, scores = self.edit.arms(), load_scores(self.scores)
+        preflight.check_scores_of(self.model, scores, arms)
+        preflight.check_device(self.model.device)
+        return arms, scores, self._opened()
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        return {
+            "--seed": self.edit.seed,
+            "--random-sets": self.edit.random_sets,
+            "--generated": self.quality.generated,
+            "--check-batching": self.attack.check_batching,
+            "--workers": self.reading.workers,
+        }
+
+    @property
+    def _sources(self) -> dict[str, Path | None]:
+        return {
+            "--images": self.images,
+            "--candidates": self.attack.candidates,
+            "--held-out": self.attack.held_out,
+            "--reference": self.quality.reference,
+            "--image-root": self.reading.root,
+        }
+
+    def _check_sources(self) -> None:
+        files = {
+            "--scores": self.scores,
+            "--classes": self.reading.classes,
+            "--sscd": self.attack.sscd,
+            "--inception": self.quality.inception,
+        }
+        preflight.check_pictures(self._sources)
+        preflight.check_sources(files)
+        if self.quality.reference is not None and self.quality.inception is None:
+            raise InputError(
+                "--reference is what image quality is compared with; give --inception, too"
+            )
+
+    def _opened(self) -> _Opened:
+        from iarmem_plugin.cli.inputs import open_pictures
+
+        paths = (self.attack.candidates, self.attack.held_out, self.quality.reference)
+        listed = (
+            None if path is None else open_pictures(path, self.model.name, self.reading)
+            for path in paths
+        )
+        opened = _Opened(open_pictures(self.images, self.model.name, self.reading), *listed)
+        self._check_counts(opened)
+        return opened
+
+    def _check_counts(self, opened: _Opened) -> None:
+        from iarmem_plugin.jobs.protocol import check_calibration
+
+        if opened.held_out is not None and self.attack.threshold is None:
+            check_calibration(len(opened.held_out), few=self.attack.few)
+        self.quality.check(opened.images, opened.reference)
+
+    def _completions(self, arms: Sequence[Arm], opened: _Opened) -> int:
+        """Return how many images are completed at most, in all arms together."""
+        ranked = self.attack.per_class * len(set(opened.images.labels.tolist()))
+        tried = ranked if opened.candidates is None else len(opened.candidates)
+        return (len(arms) + 1) * (tried + len(opened.held_out or ()))
+
+    def _mitigated(
+        self,
+        model: ImageARModel,
+        scores: xr.Dataset,
+        arms: Sequence[Arm],
+        opened: _Opened,
+        similarity: Similarity,
+        measure: TorchFidelity | None,
+        kept: Path,
+    ) -> Report:
+        from iarmem_plugin.jobs.arms import ExtractionOptions
+        from iarmem_plugin.jobs.mitigate import mitigate
+        from iarmem_plugin.jobs.protocol import Pictures, choose_candidates
+
+        quality = None if measure is None else self._quality_protocol(model, opened, measure)
         size, checked = self.batch_size, self.attack.check_batching
         with console.progress_bars() as progress:
-            report = mitigate(
+            candidates = choose_candidates(
+                model,
+                Pictures(opened.images, opened.candidates, opened.held_out),
+                similarity,
+                per_class=self.attack.per_class,
+                calibrates=self.attack.threshold is None,
+                few=self.attack.few,
+                batch_size=size,
+                progress=progress,
+            )
+            return mitigate(
                 model,
                 scores,
-                choose_candidates(
-                    model,
-                    pictures,
-                    similarity,
-                    per_class=self.attack.per_class,
-                    batch_size=size,
-                    progress=progress,
-                ),
+                candidates,
                 arms,
                 similarity=similarity,
                 quality=quality,
                 options=ExtractionOptions(
-                    batch_size=size, check_batching=checked, checkpoints=out / PROGRESS
+                    batch_size=size, check_batching=checked, checkpoints=kept
                 ),
                 progress=progress,
             )
-        report.save(out)
-        forget_arms(out / PROGRESS)
-        return report
 
-    def _pictures(self) -> Pictures:
-        from iarmem_plugin.jobs.protocol import Pictures
-
-        tried, unseen = self.attack.candidates, self.attack.held_out
-        return Pictures(
-            self._read(self.images),
-            None if tried is None else self._read(tried),
-            None if unseen is None else self._read(unseen),
-        )
-
-    def _read(self, source: Path) -> Images:
-        from iarmem_plugin.cli.inputs import open_pictures, read_whole
-
-        return read_whole(open_pictures(source, self.model.name, self.reading), self.reading)
-
-    def _quality_protocol(self, model: ImageARModel, images: Images) -> QualityProtocol | None:
-        from iarmem_plugin.evaluation.quality import TorchFidelity
+    def _quality_protocol(
+        self, model: ImageARModel, opened: _Opened, measure: TorchFidelity
+    ) -> QualityProtocol:
         from iarmem_plugin.jobs.protocol import quality_protocol
 
-        chosen = self.quality
-        if chosen.inception is None:
-            return None
-        real = images if chosen.reference is None else self._read(chosen.reference)
+        real = opened.images if opened.reference is None else opened.reference
         return quality_protocol(
             model,
-            TorchFidelity(chosen.inception, "Inception v3", device=str(model.device)),
+            measure,
             {"given images": real},
-            generated=chosen.generated,
-            seed=chosen.seed,
+            generated=self.quality.generated,
+            seed=self.quality.seed,
             batch_size=self.batch_size,
         )
 
@@ -174,6 +297,8 @@ def mitigate(
     sscd: opt.SSCDFile = None,
     candidates: opt.CandidateSource = None,
     held_out: opt.HeldOut = None,
+    few_held_out: opt.FewHeldOut = False,
+    threshold: opt.Threshold = None,
     per_class: opt.PerClass = 5,
     inception: opt.Inception = None,
     reference: opt.Reference = None,
@@ -203,7 +328,16 @@ def mitigate(
         images=images,
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
         edit=_Edit(selector, intervention, factor, fraction, random_sets, seed),
-        attack=_Attack(candidates, held_out, per_class, similarity, sscd, check_batching),
+        attack=_Attack(
+            candidates,
+            held_out,
+            few_held_out,
+            threshold,
+            per_class,
+            similarity,
+            sscd,
+            check_batching,
+        ),
         quality=_Quality(inception, reference, generated, seed),
         batch_size=batch_size,
     )

@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Group
 
-from iarmem_plugin.cli import console
+from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.files import check_writable
 from iarmem_plugin.table import TextTable
 
 WHOLE = 4000  # signs of a line that is to be copied
@@ -27,9 +28,12 @@ def demo(
 ) -> None:
     """Localize and mitigate memorization in a bundled model whose memory is known."""
     started = time.monotonic()
+    preflight.check_alone("demo")
+    preflight.check_numbers({"--seed": seed})
     from iarmem_plugin.cli.memory import keep_freed_memory
     from iarmem_plugin.jobs import demo as job
 
+    job.check(out, model)
     keep_freed_memory()
     with console.progress_bars() as progress:
         report = job.demo(out, model=model, full=full, seed=seed, progress=progress)
@@ -71,6 +75,8 @@ def fetch(
     """Download a model's weights and tokenizer, and say what to type next."""
     from iarmem_plugin.models import hub
 
+    if out is not None:
+        check_writable(out / "file")
     files = hub.fetch(model, out)
     then = f"iarmem localize {model} {hub.options(files)} --images FOLDER --out FOLDER"
     if as_json:

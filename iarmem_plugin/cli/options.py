@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.text import shown
 
+LONGEST_NAME = 60
 _SPAN = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
@@ -149,6 +151,17 @@ HeldOut = Annotated[
         "reported.",
     ),
 ]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Similarity above which an image counts as extracted, in place of the measure's own; "
+        "all of --held-out are then reported."
+    ),
+]
+FewHeldOut = Annotated[
+    bool,
+    typer.Option("--few-held-out", help="Fix the threshold on fewer than 20 images, too."),
+]
 SSCDFile = Annotated[Path | None, typer.Option("--sscd", help="SSCD's TorchScript file.")]
 Inception = Annotated[
     Path | None,
@@ -220,8 +233,13 @@ def read_bands(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         name = name.strip()
         if not name or name in bands:
             raise InputError(
-                f"band {text!r} has no name of its own; write NAME=TOKENS, "
+                f"band {shown(text, 120)!r} has no name of its own; write NAME=TOKENS, "
                 "such as 'first row=1-16', each name once"
+            )
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise InputError(
+                f"band {shown(text, 120)!r} has a name that cannot be shown; give up to "
+                f"{LONGEST_NAME} signs, all of which can be printed"
             )
         bands[name] = tuple(token for span in spans.split(",") for token in _tokens(text, span))
     return bands
@@ -231,7 +249,7 @@ def _tokens(text: str, span: str) -> range:
     found = _SPAN.fullmatch(span.strip())
     if found is None or int(found[2] or found[1]) < int(found[1]):
         raise InputError(
-            f"band {text!r} has {span.strip()!r}, which is not a span of tokens; write a number or "
-            "FIRST-LAST, counted from 1, with commas between them"
+            f"band {shown(text, 120)!r} has {shown(span.strip(), 60)!r}, which is not a span of "
+            "tokens; write a number or FIRST-LAST, counted from 1, with commas between them"
         )
     return range(int(found[1]), int(found[2] or found[1]) + 1)

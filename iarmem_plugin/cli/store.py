@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from iarmem_plugin.cli import console
+from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import CorruptStoreError, InputError
 from iarmem_plugin.progress import progress_bar
@@ -143,7 +143,7 @@ def top(
     images: Annotated[Path, typer.Option(help="Folder, .npz or .txt that was captured.")],
     out: Annotated[Path, typer.Option("--out", help="Picture to write: .png.")],
     scale: Annotated[int, typer.Option(help="Scale, from 0.")] = 0,
-    count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=500, help="Images on the sheet.")] = 20,
     model: Model = None,
     image_root: opt.ImageRoot = None,
 ) -> None:
@@ -155,6 +155,7 @@ def top(
     from iarmem_plugin.store.store import ActivationStore
 
     check_file(out)
+    preflight.check_pictures({"--images": images})
     if out.suffix != ".png":
         raise InputError(f"{out} is not a .png file; name one")
     place_of = {"block": [block], "scale": [scale], "neuron": [neuron]}

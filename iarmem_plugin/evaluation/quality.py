@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 KID_SUBSETS = 100
+KID_SUBSET_SIZE = 100
 KID_SEED = 2020  # torch-fidelity's own default
 FID_LAYER = "2048"
 UINT8_RULE = "times 255, rounded"
@@ -74,7 +75,7 @@ class TorchFidelity(Quality):
         extractor: Callable[[Any], Any] | Path,
         extractor_name: str,
         *,
-        kid_subset_size: int = 100,
+        kid_subset_size: int = KID_SUBSET_SIZE,
         device: str = "cpu",
     ) -> None:
         if kid_subset_size < 2:

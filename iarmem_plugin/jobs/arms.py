@@ -103,12 +103,26 @@ class QualityProtocol:
         """Check the numbers of images."""
         sizes = {"generated": len(self.labels)}
         sizes |= {name: len(features) for name, features in self.references.items()}
-        for name, size in sizes.items():
-            if size < self.quality.minimum:
-                raise InputError(
-                    f"{size} images ({name}) are too few: {self.quality.name!r} needs "
-                    f"{self.quality.minimum} or more on each side"
-                )
+        check_enough(self.quality.name, self.quality.minimum, sizes)
+
+
+def check_enough(quality: str, minimum: int, sizes: Mapping[str, int]) -> None:
+    """Refuse fewer images than a quality measure needs.
+
+    Args:
+        quality: name of the measure.
+        minimum: smallest number that it can measure.
+        sizes: number of images by what they are.
+
+    Raises:
+        InputError: naming those that are too few.
+    """
+    for name, size in sizes.items():
+        if size < minimum:
+            raise InputError(
+                f"{size} images ({name}) are too few: {quality!r} needs {minimum} or more on each "
+                "side"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,11 +82,22 @@ def demo(
     Raises:
         InputError: the model is not an organism, or the folder is not ours.
     """
-    check_output_folder(out)
+    check(out, model)
     with _one_thread():
         report = _run(_organism(model), model, EVERYTHING if full else Sizes(), seed, progress)
     report.save(out)
     return report
+
+
+def check(out: Path, model: str) -> None:
+    """Refuse what `demo` would, before anything is loaded.
+
+    Raises:
+        UnknownNameError: no such model.
+        InputError: the model is not an organism, or the folder is not ours.
+    """
+    check_output_folder(out)
+    _maker(model)
 
 
 def _run(
@@ -205,10 +216,14 @@ def _spread(positions: np.ndarray, count: int) -> np.ndarray:
 
 
 def _organism(name: str) -> Organism:
+    return _maker(name)()
+
+
+def _maker(name: str) -> Callable[[], Organism]:
     _, variant = plugins.find_variant(name)
     if variant.organism is None:
         raise InputError(f"{name} is not an organism; the demo runs on: {', '.join(organisms())}")
-    return variant.organism()
+    return variant.organism
 
 
 @contextmanager

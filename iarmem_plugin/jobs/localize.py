@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import xarray as xr
 
-from iarmem_plugin import plugins
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
 from iarmem_plugin.activations.distributed import Ranks
@@ -24,6 +23,7 @@ from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.progress import print_above, progress_bar
 from iarmem_plugin.store import (
     ActivationStore,
@@ -114,8 +114,8 @@ def localize(
     Reference: arXiv 2509.00488, section 3.2.
     """
     images.check_labels(model.adapter.variant.num_classes)
-    scorers = _instances((metric,) if isinstance(metric, str | Metric) else metric)
-    metrics = {ACTIVITY: plugins.find("metric", ACTIVITY)(), **scorers}
+    scorers = make_metrics((metric,) if isinstance(metric, str | Metric) else metric)
+    metrics = {ACTIVITY: create("metric", ACTIVITY), **scorers}
     kept = store if isinstance(store, StoreOptions | None) else StoreOptions(store)
     batching = Batching(options.batch_size)
     run = _run(model, images, options, batching, Ranks() if ranks is None else ranks)
@@ -126,8 +126,17 @@ def localize(
     return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
 
 
-def _instances(given: Sequence[str | Metric]) -> dict[str, Metric]:
-    made = [plugins.find("metric", one)() if isinstance(one, str) else one for one in given]
+def make_metrics(given: Sequence[str | Metric]) -> dict[str, Metric]:
+    """Return a fresh instance of each metric by its name.
+
+    Args:
+        given: names of metrics, or fresh instances.
+
+    Raises:
+        UnknownNameError: there is no such metric.
+        InputError: none is given, or one twice.
+    """
+    made = [create("metric", one) if isinstance(one, str) else one for one in given]
     names = [one.name for one in made]
     if not made or len(set(names)) != len(names):
         raise InputError(f"the metrics {names} were given; give one or more, each once")

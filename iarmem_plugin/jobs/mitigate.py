@@ -75,8 +75,8 @@ def mitigate(
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     _check_names(arms)
-    attack = make_attack(model, candidates, similarity, options, progress=progress)
     selected = [select_neurons(arm, scores, model.layout) for arm in arms]
+    attack = make_attack(model, candidates, similarity, options, progress=progress)
     provenance = model_provenance(model)
     run = _runner(options, provenance, attack, quality)
     outcomes = [

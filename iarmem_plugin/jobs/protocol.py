@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +20,7 @@ from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_c
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import proportional_labels
+from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Quality, Similarity
 from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
@@ -24,6 +28,10 @@ from iarmem_plugin.neurons.selectors import Random
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+RATE = 0.01  # of images never seen that may count as extracted
+FEWEST_TO_CALIBRATE, ENOUGH_TO_CALIBRATE = 20, 100
 
 
 def with_random_sets(arms: Sequence[Arm], count: int, *, first_seed: int) -> list[Arm]:
@@ -68,6 +76,8 @@ def choose_candidates(
     similarity: Similarity,
     *,
     per_class: int = 5,
+    calibrates: bool = True,
+    few: bool = False,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -78,11 +88,13 @@ def choose_candidates(
         pictures: what is given or ranked, and what is held out.
         similarity: its threshold is fixed; see `with_held_out`.
         per_class: images to keep of each class, where they are ranked.
+        calibrates: whether held-out images fix the threshold; otherwise all of them are reported.
+        few: whether few held-out images may fix it, too.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: fewer than two held-out images.
+        InputError: too few held-out images.
     """
     given, held_out = pictures.given, pictures.held_out
     if given is not None:
@@ -98,8 +110,10 @@ def choose_candidates(
         )
     if held_out is None:
         return tried
+    if not calibrates:
+        return _joined(tried, held_out, np.full(len(held_out), HELD_OUT))
     return with_held_out(
-        model, tried, held_out, similarity, batch_size=batch_size, progress=progress
+        model, tried, held_out, similarity, few=few, batch_size=batch_size, progress=progress
     )
 
 
@@ -109,29 +123,57 @@ def with_held_out(
     held_out: Images,
     similarity: Similarity,
     *,
+    few: bool = False,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
     """Fix the threshold on every other held-out image, and add the rest to the candidates.
+
+    Where fewer than 100 fix it, a warning says what is known of the rate at which it lets images
+    through that the model never saw.
 
     Args:
         model: the unmodified model.
         candidates: images to extract.
         held_out: images that the model was not trained on.
         similarity: its threshold is fixed.
+        few: whether fewer than 20 images may fix it, too.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
     Raises:
-        InputError: fewer than two held-out images.
+        InputError: too few held-out images; see `check_calibration`.
     """
-    if len(held_out) < 2:
-        raise InputError(f"{len(held_out)} held-out images were given; two or more are needed")
+    check_calibration(len(held_out), few=few)
     half = Candidates(*_half(held_out, 0))
     source = "half of the held-out images, unmodified model"
     calibrate_on(model, half, similarity, source=source, batch_size=batch_size, progress=progress)
-    images, groups = _half(held_out, 1)
-    return Candidates(candidates.images.join(images), np.concatenate((candidates.group, groups)))
+    if len(half) < ENOUGH_TO_CALIBRATE:
+        _warn_of_few(len(half), similarity.threshold)
+    return _joined(candidates, *_half(held_out, 1))
+
+
+def check_calibration(held_out: int, *, few: bool = False) -> None:
+    """Refuse so few held-out images that a threshold fixed on half of them would mean nothing.
+
+    Args:
+        held_out: number of held-out images.
+        few: whether fewer than 20 may fix the threshold, too.
+
+    Raises:
+        InputError: fewer than two, or too few for the other half to say how often the threshold
+            lets an image through that the model never saw.
+    """
+    half = -(-held_out // 2)
+    if held_out < 2:
+        raise InputError(f"{held_out} held-out images were given; two or more are needed")
+    if half < FEWEST_TO_CALIBRATE and not few:
+        raise InputError(
+            f"{held_out} held-out images were given, every other one of which fixes the threshold: "
+            f"{half} are too few for that; give {2 * FEWEST_TO_CALIBRATE} or more (better "
+            f"{2 * ENOUGH_TO_CALIBRATE}), or a threshold (--threshold), or say that few will do "
+            "(--few-held-out)"
+        )
 
 
 def calibrate_on(
@@ -141,7 +183,7 @@ def calibrate_on(
     *,
     source: str,
     prefix_tokens: int | None = None,
-    rate: float = 0.01,
+    rate: float = RATE,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> float:
@@ -198,6 +240,28 @@ def quality_protocol(
     }
     labels = proportional_labels(next(iter(references.values())).labels, generated)
     return QualityProtocol(measure, features, labels, replace(variant.sampling, seed=seed))
+
+
+def _warn_of_few(count: int, threshold: float) -> None:
+    allowed = math.floor(Fraction(str(RATE)) * count)
+    low, high = wilson(allowed, count)
+    warnings.warn(
+        f"the threshold {threshold:.4g} was fixed on {count} held-out images, {allowed} of which "
+        f"lie above it: that leaves between {100 * low:.1f}% and {100 * high:.1f}% (95%) for the "
+        f"share of images never seen that it counts as extracted; give {2 * ENOUGH_TO_CALIBRATE} "
+        "held-out images or more, or a threshold",
+        stacklevel=4,
+    )
+
+
+def _joined(candidates: Candidates, images: Images, groups: np.ndarray) -> Candidates:
+    hit_rate = candidates.hit_rate
+    return replace(
+        candidates,
+        images=candidates.images.join(images),
+        group=np.concatenate((candidates.group, groups)),
+        hit_rate=None if hit_rate is None else np.append(hit_rate, np.full(len(groups), np.nan)),
+    )
 
 
 def _half(images: Images, first: int) -> tuple[Images, np.ndarray]:

@@ -164,6 +164,25 @@ def check_scores(scores: xr.Dataset) -> None:
         raise InputError("the scores' provenance is not a mapping")
 
 
+def check_size(scores: xr.Dataset, blocks: int, neurons: int) -> None:
+    """Refuse scores of a model of another size.
+
+    Args:
+        scores: scores as `localize` made them.
+        blocks: number of the model's blocks.
+        neurons: number of neurons in each block.
+
+    Raises:
+        InputError: the message gives both sizes.
+    """
+    found = (scores.sizes["block"], scores.sizes["neuron"])  # scales may be bands
+    if found != (blocks, neurons):
+        raise InputError(
+            f"the scores have (block, neuron) = {found}, the model {(blocks, neurons)}: "
+            "they were made with another model"
+        )
+
+
 def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
     """Refuse scores of another model, or of other weights of this one.
 
@@ -173,14 +192,7 @@ def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
     from iarmem_plugin.models.provenance import model_provenance  # torch, needed here alone
 
     check_scores(scores)
-    layout = model.layout
-    expected = (layout.num_blocks, layout.neurons_per_block)
-    found = (scores.sizes["block"], scores.sizes["neuron"])  # scales may be bands
-    if found != expected:
-        raise InputError(
-            f"the scores have (block, neuron) = {found}, the model {expected}: "
-            "they were made with another model"
-        )
+    check_size(scores, model.layout.num_blocks, model.layout.neurons_per_block)
     made_with, here = json.loads(scores.attrs["provenance"]), model_provenance(model)
     for key in ("dtype", "weights_sha256"):
         if made_with.get(key, here[key]) != here[key]:

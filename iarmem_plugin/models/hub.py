@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from iarmem_plugin import plugins
-from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_writable
+from iarmem_plugin.errors import InputError, WeightsError
+from iarmem_plugin.files import check_writable, looks_like_url
 from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.models.downloads import download
 from iarmem_plugin.text import shown
@@ -150,10 +150,14 @@ def check_files(
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
-        InputError: a file is not there, or one that a hosted model needs is not named.
+        InputError: a file is not there, or one that a hosted model needs is not named, or one is
+            named for a model that is bundled.
+        WeightsError: a file begins as no weights do.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
     first, second = (None if path is None else weight_file(path) for path in (weights, tokenizer))
+    if variant is not None and variant.organism is not None and (first or second):
+        raise InputError(f"{name} is bundled: leave out --weights and --tokenizer")
     if variant is None or variant.repositories:
         named_files(name, variant, first, second)
     return first, second
@@ -186,9 +190,12 @@ def weight_file(path: str | Path) -> Path:
     """Return the path of a weight file, once it is known that there is a file to be read.
 
     Raises:
-        InputError: there is none, it is a folder, a device or a pipe, or may not be read, or its
-            name is none that a file can have.
+        InputError: there is none, it is a URL, a folder, a device or a pipe, or may not be read,
+            or its name is none that a file can have.
+        WeightsError: it begins as no weights do.
     """
+    if looks_like_url(path):
+        raise InputError(f"{shown(path)!r} looks like a URL; name a weight file on this machine")
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:  # ValueError: a null byte
@@ -196,10 +203,30 @@ def weight_file(path: str | Path) -> Path:
         problem = "no such file" if isinstance(error, FileNotFoundError) else f"{reason}"
     else:
         if stat.S_ISREG(mode) and os.access(path, os.R_OK):
-            return Path(path)
+            return _not_something_else(Path(path))
         problem = "is a folder" if stat.S_ISDIR(mode) else "is not a file"
         problem = "may not be read" if stat.S_ISREG(mode) else problem
     raise InputError(f"{problem}: {shown(path)!r}; name a weight file on this machine")
+
+
+def _not_something_else(path: Path) -> Path:
+    with path.open("rb", buffering=0) as file:
+        problem = _no_weights(file.read(512))
+    if problem:
+        raise WeightsError(f"{shown(path)!r} holds no weights: it {problem}")
+    return path
+
+
+def _no_weights(start: bytes) -> str:
+    """Say what a file is that no adapter could read, by its first bytes; else return nothing."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not start.strip(b"\0"):
+        return "is empty, or begins with nothing but zeros; fetch it again"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page that was saved in place of the file; fetch it by its download link"
+    if text.startswith(b"version https://git-lfs"):
+        return "is a pointer of git-lfs, not the file itself; run 'git lfs pull' in its folder"
+    return ""
 
 
 def _advice(variant: Variant | None) -> str:

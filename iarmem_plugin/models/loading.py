@@ -16,6 +16,7 @@ from iarmem_plugin.models.finite import check_finite
 from iarmem_plugin.models.hub import check_files
 from iarmem_plugin.models.parts import as_code, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
+from iarmem_plugin.text import shown
 
 Precision = Literal["float32", "float16", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -53,7 +54,7 @@ def load(
     files = check_files(name, weights, tokenizer)
     if dtype not in (None, *PRECISIONS):
         raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
-    _check_device(device)
+    check_device(device)
 
     precision: torch.dtype = getattr(torch, dtype or "float32")
     loaded = adapter.load(
@@ -62,6 +63,28 @@ def load(
     if compile:
         loaded.compile_tokenizer()
     return ImageARModel(loaded)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        InputError: saying what there is.
+    """
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except (RuntimeError, ValueError):
+        raise _no_device(device, "torch knows no such device") from None
+    if kind == "meta":
+        raise _no_device(device, "it holds no values")
+    if kind == "cuda" and torch.cuda.is_available() and index >= torch.cuda.device_count():
+        raise _no_device(device, f"there are {torch.cuda.device_count()} GPUs, counted from 0")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+        said = str(error).partition("\n")[0]
+        reason = said if len(said) < 120 else f"torch was built without {kind}, or has none here"
+        raise _no_device(device, reason) from error
 
 
 @generators_kept()
@@ -200,9 +223,5 @@ def _adapters() -> list[type[Adapter]]:
     return [plugins.find("adapter", name) for name in plugins.names("adapter")]
 
 
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot use device {device!r}: {reason}; try 'cpu'") from error
+def _no_device(device: str, reason: str) -> InputError:
+    return InputError(f"cannot use device {shown(device, 40)!r}: {reason}; try 'cpu'")

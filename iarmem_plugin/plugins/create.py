@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention, Selector, Similarity
+from iarmem_plugin.errors import IarmemError, InputError, PluginError
+from iarmem_plugin.interfaces import Intervention, Metric, Selector, Similarity
 from iarmem_plugin.plugins.registry import Kind, find
 
 Parameters = Mapping[str, object]
 
 
+@overload
+def create(kind: Literal["metric"], name: str, parameters: Parameters = ...) -> Metric: ...
 @overload
 def create(
     kind: Literal["intervention"], name: str, parameters: Parameters = ...
@@ -33,6 +36,7 @@ def create(kind: Kind, name: str, parameters: Parameters | None = None) -> Any:
     Raises:
         UnknownNameError: no plugin provides it; the message lists what there is.
         InputError: it cannot be made with these parameters alone.
+        PluginError: its class raised an error of its own.
     """
     found: type[Any] = find(kind, name)
     try:
@@ -40,6 +44,12 @@ def create(kind: Kind, name: str, parameters: Parameters | None = None) -> Any:
     except TypeError as error:
         raise InputError(
             f"{kind} {name!r} cannot be made here: {error}; use it in Python"
+        ) from error
+    except IarmemError:
+        raise
+    except Exception as error:  # a stranger's class may raise anything
+        raise PluginError(
+            f"{kind} {name!r} failed when it was made, with {type(error).__name__}: {error}"
         ) from error
 
 
@@ -57,19 +67,37 @@ def create_intervention(name: str, factor: float | None) -> Intervention:
     return create("intervention", name, {"factor": factor})
 
 
-def create_similarity(name: str, file: Path | None) -> Similarity:
+def create_similarity(
+    name: str, file: Path | None, *, threshold: float | None = None
+) -> Similarity:
     """Return the similarity measure of that name, from its file where it needs one.
+
+    Args:
+        name: how the user calls it.
+        file: file that the measure is read from, where it needs one.
+        threshold: similarity above which a candidate counts as extracted; None for its own.
 
     Raises:
         UnknownNameError: no such measure.
-        InputError: a file is missing, or one is given that is not needed.
+        InputError: a file is missing, or one is given that is not needed, or the threshold is no
+            finite number.
     """
+    check_similarity(name, file, threshold=threshold)
+    similarity = create("similarity", name, {} if file is None else {"file": file})
+    if threshold is not None:
+        similarity.threshold, similarity.threshold_source = threshold, "given by the user"
+    return similarity
+
+
+def check_similarity(name: str, file: Path | None, *, threshold: float | None = None) -> None:
+    """Refuse what `create_similarity` would, but for what is in the file; nothing is loaded."""
     needs_file = _takes("similarity", name, "file")
     if needs_file and file is None:
         raise InputError(f"similarity {name!r} needs a TorchScript file; name it with --sscd FILE")
     if not needs_file and file is not None:
         raise InputError(f"similarity {name!r} takes no file; use --similarity sscd with --sscd")
-    return create("similarity", name, {"file": file} if needs_file else {})
+    if threshold is not None and not math.isfinite(threshold):
+        raise InputError(f"the threshold {threshold} was given; expected a finite number")
 
 
 def _takes(kind: Kind, name: str, parameter: str) -> bool:

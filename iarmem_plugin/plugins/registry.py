@@ -23,6 +23,7 @@ from iarmem_plugin.interfaces import (
     Variant,
 )
 from iarmem_plugin.plugins import hookspecs
+from iarmem_plugin.text import one_line, shown
 
 DEFAULT_PLUGINS = (
     "iarmem_adapters.rar",
@@ -36,6 +37,7 @@ DEFAULT_PLUGINS = (
     "iarmem_plugin.evaluation.quality",
 )
 STRICT = "IARMEM_STRICT_PLUGINS"
+LONGEST_NAME = 60
 
 Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
 
@@ -59,11 +61,13 @@ class Manager(pluggy.PluginManager):
 
     Attributes:
         problems: error of each skipped plugin, by its name.
+        origins: distribution and module of each plugin, by its name.
     """
 
     def __init__(self) -> None:
         super().__init__(hookspecs.PROJECT)
         self.problems: dict[str, str] = {}
+        self.origins: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,16 +265,26 @@ def _add(manager: Manager, entry_point: metadata.EntryPoint) -> None:
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
         _skip(manager, name, error)
         return
+    origin = _origin(entry_point)
+    if other := manager.get_name(plugin) or (name if manager.has_plugin(name) else None):
+        raise PluginError(
+            f"plugin {name!r} is installed twice, as {other!r} from {manager.origins[other]} and "
+            f"as {name!r} from {origin}; uninstall one of them"
+        )
+    manager.origins[name] = origin
     try:
         manager.register(plugin, name=name)
-    except ValueError as error:
-        raise PluginError(f"plugin {name!r} is installed twice: {error}") from error
     except pluggy.PluginValidationError as error:
         raise PluginError(f"plugin {name!r}: {error}") from error
 
 
+def _origin(entry_point: metadata.EntryPoint) -> str:
+    module = shown(entry_point.value, 60)
+    return module if entry_point.dist is None else f"{shown(entry_point.dist.name, 60)} ({module})"
+
+
 def _skip(manager: Manager, name: str, error: BaseException) -> None:
-    reason = f"{type(error).__name__}: {error}"
+    reason = one_line(f"{type(error).__name__}: {error}")
     if os.environ.get(STRICT) == "1":
         raise PluginError(f"plugin {name!r} cannot be imported: {reason}") from error
     manager.problems[name] = reason
@@ -297,6 +311,12 @@ def _checked(value: object, base: type, where: str) -> type[Any]:
     missing = sorted(getattr(value, "__abstractmethods__", ()))
     if missing:
         raise PluginError(f"{where} provides {value.__name__}, which lacks {', '.join(missing)}")
-    if not isinstance(getattr(value, "name", None), str):
+    name = getattr(value, "name", None)
+    if not isinstance(name, str):
         raise PluginError(f"{where} provides {value.__name__} without a name; set its `name`")
+    if not name or len(name) > LONGEST_NAME or not name.isprintable() or set(name) & set("/\\"):
+        raise PluginError(
+            f"{where} provides {value.__name__} with the name {shown(name, 60)!r}, which is to be "
+            f"typed, and be part of a file's name: up to {LONGEST_NAME} signs, no slash"
+        )
     return value

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from iarmem_plugin.report.backend import Axes, Figure
 from iarmem_plugin.report.figures import (
     INK,
     NAME,

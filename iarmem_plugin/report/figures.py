@@ -14,12 +14,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 
+from iarmem_plugin.report.backend import Axes, Figure, FigureCanvasAgg, Legend, colormaps
 from iarmem_plugin.report.results import block_sums
 from iarmem_plugin.text import one_line
 

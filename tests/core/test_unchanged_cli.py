@@ -133,10 +133,14 @@ def test_localize_prints_and_writes_what_it_did(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("held out", "--candidates candidates --held-out held-out --random-sets 1"),
+        (
+            "held out",
+            "--candidates candidates --held-out held-out --few-held-out --random-sets 1",
+        ),
         ("ranked", "--per-class 1 --random-sets 0 --intervention zero --check-batching 1"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:the threshold .* was fixed on 4 held-out images")
 @pytest.mark.usefixtures("localized")
 def test_mitigate_prints_and_writes_what_it_did(
     run: Run, folder: Path, name: str, options: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 from PIL import Image
@@ -30,6 +31,7 @@ from iarmem_plugin import (
     Metric,
     PixelCorrelation,
     Quality,
+    QualityProtocol,
     Random,
     Ranks,
     Report,
@@ -40,9 +42,11 @@ from iarmem_plugin import (
     Similarity,
     StoreOptions,
     TenCrops,
+    TorchFidelity,
     Views,
     Zero,
     ZeroWeights,
+    calibrate,
     capture,
     extract,
     hookimpl,
@@ -51,13 +55,13 @@ from iarmem_plugin import (
     load,
     load_scores,
     localize,
+    make_targets,
     mitigate,
     save_scores,
     score_on_cluster,
     select,
     wrap,
 )
-from iarmem_plugin.evaluation.extraction import make_targets
 from iarmem_plugin.interfaces import NeuronWeights
 
 version: str = iarmem.__version__
@@ -112,6 +116,13 @@ def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Data
         return extract(
             edited, candidates, targets, similarity=similarity(), prefix_tokens=len(pictures)
         )
+
+
+def measured(closeness: Similarity, values: list[float], inception: Path) -> QualityProtocol:
+    threshold: float = calibrate(closeness, values, rate=0.01, source="held-out pictures")
+    measure = TorchFidelity(inception, "Inception v3", kid_subset_size=max(2, round(threshold)))
+    real = measure.features([torch.zeros(2, 3, 8, 8)])
+    return QualityProtocol(measure, {"real": real}, np.arange(200), Sampling(greedy=False))
 
 
 def open_store(path: Path) -> ActivationStore:

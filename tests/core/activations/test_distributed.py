@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from iarmem_plugin.activations.distributed import Ranks, join_processes
+from iarmem_plugin.activations.distributed import Ranks, join_processes, started_processes
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.scores import load_scores
 from iarmem_plugin.store.store import ActivationStore
@@ -108,8 +108,8 @@ def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits
     for file in ("scores.nc", "scores-mean-activation.nc"):
         given, expected = load_scores(alone / "killed" / file), load_scores(alone / "alone" / file)
         xr.testing.assert_equal(given, expected)
-    assert len(done.stdout.splitlines()) == 2  # a line for each metric, of one process
-    assert json.loads(done.stdout.splitlines()[0])["metric"] == "unitmem"
+    printed = json.loads(done.stdout)  # one document, of one process
+    assert [one["metric"] for one in printed["metrics"]] == ["unitmem", "mean-activation"]
     assert not store.with_name("killed.zarr.var-organism.lock").exists()
 
 
@@ -202,7 +202,47 @@ def test_each_of_several_processes_takes_the_gpu_of_its_number() -> None:
 def test_processes_that_would_share_a_gpu_are_refused(
     monkeypatch: pytest.MonkeyPatch, device: str, message: str
 ) -> None:
-    for name, value in (("RANK", "90"), ("LOCAL_RANK", "90"), ("WORLD_SIZE", "91")):
-        monkeypatch.setenv(name, value)
+    started(monkeypatch, WORLD_SIZE="91", RANK="90", LOCAL_RANK="90")
     with pytest.raises(InputError, match=message), join_processes(device):
         pass
+
+
+def started(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """Set the environment as torchrun does, with other values of some variables."""
+    sound = {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, text in (sound | variables).items():
+        monkeypatch.setenv(name, text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "1"])
+def test_a_world_size_that_is_empty_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    started(monkeypatch, WORLD_SIZE=text, RANK="abc")
+    assert started_processes() == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE is 'abc', and torchrun sets it to a number"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1'"),
+        ({"WORLD_SIZE": "0"}, "do not fit each other"),
+        ({"WORLD_SIZE": "9" * 5000}, "WORLD_SIZE is '99"),
+        (
+            {"WORLD_SIZE": "2", "RANK": ""},
+            "but RANK are not set; start the processes with torchrun",
+        ),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK 2 and LOCAL_RANK 0, which do not fit"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "1.5"}, "LOCAL_RANK is '1.5'"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "", "MASTER_PORT": ""}, "MASTER_ADDR and MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "http"}, "MASTER_PORT is 'http'"),
+    ],
+)
+def test_variables_that_torchrun_would_not_set_so_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    started(monkeypatch, **variables)
+    with pytest.raises(InputError, match=message) as refused:
+        started_processes()
+    assert len(str(refused.value)) < 250

@@ -42,12 +42,6 @@ def test_a_fraction_outside_its_range_is_refused(
     assert not (scored / "report").exists()
 
 
-def test_mitigate_says_which_pictures_it_skipped(pictures: Path, mitigate: Run) -> None:
-    (pictures / "images" / "0" / "broken.png").write_bytes(b"no picture")
-    done = mitigate(pictures, "--on-bad-image", "skip")  # ends at the scores, which are not there
-    assert done.stderr.splitlines()[0] == "Warning: skipped 1 of 3 pictures: 0/broken.png"
-
-
 def test_an_unknown_intervention_lists_the_interventions(
     pictures: Path, mitigate: Run, assert_plain_error: Check
 ) -> None:

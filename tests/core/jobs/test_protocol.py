@@ -64,12 +64,57 @@ def test_every_other_held_out_image_fixes_the_threshold_and_the_rest_are_reporte
         np.array([0, 1, 2, 3, 4]),
     )
     similarity = TokenAgreement()
-    joined = protocol.choose_candidates(model, Pictures(pictures, given, unseen), similarity)
+    with pytest.warns(UserWarning, match="was fixed on 3 held-out images"):
+        joined = protocol.choose_candidates(
+            model, Pictures(pictures, given, unseen), similarity, few=True
+        )
     assert joined.group.tolist() == ["candidate"] * 2 + ["held-out"] * 2
     assert joined.images.labels.tolist() == [0, 1, 1, 3]
     assert "half of the held-out images" in similarity.threshold_source
     with pytest.raises(InputError, match="two or more"):
-        protocol.with_held_out(model, joined, unseen.subset([0]), similarity)
+        protocol.with_held_out(model, joined, unseen.subset([0]), similarity, few=True)
+
+
+def unseen_pictures(count: int) -> Images:
+    pixels = np.random.default_rng(1).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return Images.from_arrays(pixels, np.arange(count) % 5)
+
+
+def test_fewer_than_20_pictures_fix_no_threshold_unless_that_is_asked_for(
+    model: ImageARModel, pictures: Images
+) -> None:
+    similarity = TokenAgreement()
+    for count, half in ((38, 19), (37, 19), (3, 2)):
+        with pytest.raises(InputError, match=f"^{count} held-out .*: {half} are too few for that"):
+            protocol.choose_candidates(
+                model, Pictures(pictures, held_out=unseen_pictures(count)), similarity
+            )
+    assert similarity.threshold == 0.9
+
+
+def test_fewer_than_100_pictures_warn_with_the_interval_of_the_rate(
+    model: ImageARModel, pictures: Images
+) -> None:
+    given = Pictures(pictures, pictures.subset([0]), unseen_pictures(40))
+    expected = r"on 20 held-out images, 0 of which lie above it: .* 0\.0% and 16\.1% \(95%\)"
+    with pytest.warns(UserWarning, match=expected):
+        protocol.choose_candidates(model, given, TokenAgreement())
+    enough = Pictures(pictures, pictures.subset([0]), unseen_pictures(200))
+    joined = protocol.choose_candidates(model, enough, TokenAgreement())  # a warning would fail
+    assert joined.group.tolist() == ["candidate"] + ["held-out"] * 100
+
+
+def test_held_out_pictures_are_all_reported_where_the_threshold_is_given(
+    model: ImageARModel, pictures: Images
+) -> None:
+    similarity = TokenAgreement(threshold=0.75)
+    given = Pictures(pictures, held_out=unseen_pictures(3))
+    joined = protocol.choose_candidates(model, given, similarity, per_class=1, calibrates=False)
+    assert joined.group.tolist() == ["ranked"] * 5 + ["held-out"] * 3
+    assert similarity.threshold == 0.75
+    # they still were ranked, which the report says
+    assert joined.hit_rate is not None
+    assert np.isnan(joined.hit_rate).tolist() == [False] * 5 + [True] * 3
 
 
 def test_candidates_are_ranked_in_batches_of_the_given_size(

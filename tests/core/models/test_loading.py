@@ -14,6 +14,7 @@ from torch import nn
 
 from iarmem_plugin import load, plugins, wrap
 from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.models.loading import check_device
 from iarmem_plugin.testing.tiny import TinyAdapter
 
 
@@ -34,9 +35,33 @@ def test_a_precision_that_no_model_has_is_refused(dtype: Any) -> None:
         unchecked("var-organism", dtype=dtype)
 
 
-def test_a_device_that_torch_does_not_have_is_named() -> None:
-    with pytest.raises(InputError, match="cannot use device 'warp'"):
-        load("var-organism", device="warp")
+@pytest.mark.parametrize(
+    "device", ["warp", "", "cuda:x", "meta", "hpu", "vulkan", "privateuseone", "w" * 600]
+)
+def test_a_device_that_torch_does_not_have_is_named_in_one_plain_line(device: str) -> None:
+    with pytest.raises(InputError, match=r"^cannot use device '.*; try 'cpu'$") as refused:
+        load("var-organism", device=device)
+    assert len(str(refused.value)) < 200
+
+
+def test_a_backend_that_torch_was_built_without_takes_no_screen_to_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def empty(*_: object, **__: object) -> None:
+        raise NotImplementedError(f"Could not run 'aten::empty' from the 'MPS' backend {'x' * 999}")
+
+    monkeypatch.setattr(torch, "empty", empty)  # as a build for the CPU alone does
+    with pytest.raises(InputError) as refused:
+        check_device("mps")
+    expected = "cannot use device 'mps': torch was built without mps, or has none here; try 'cpu'"
+    assert str(refused.value) == expected
+
+
+def test_a_gpu_that_is_not_there_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="'cuda:2': there are 2 GPUs, counted from 0"):
+        check_device("cuda:2")
 
 
 class DrawingAdapter(TinyAdapter):

@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from shutil import copytree
 from textwrap import dedent
 
 import pytest
@@ -156,6 +157,50 @@ def test_two_plugins_of_one_name_are_refused(folder: Path) -> None:
     acme = install(folder, name="acme", source=ONE_METRIC.format(name="mine"))
     with pytest.raises(PluginError, match="plugin 'acme' is installed twice"):
         plugins.make_manager(entry_points=[acme, acme])
+
+
+def test_two_distributions_with_one_entry_point_are_named_in_one_plain_line(folder: Path) -> None:
+    install(folder, name="acme", source=ONE_METRIC.format(name="mine"))
+    copy = folder / "copy-1.0.dist-info"
+    copytree(next(folder.glob("acme*.dist-info")), copy)
+    (copy / "METADATA").write_text("Metadata-Version: 2.1\nName: copy\nVersion: 1.0\n")
+    found = [one for one in entry_points(group="iarmem") if one.name == "acme"]
+    assert len(found) == 2
+    with pytest.raises(PluginError) as refused:
+        plugins.make_manager(entry_points=found)
+    line = str(refused.value)
+    assert line.startswith("plugin 'acme' is installed twice, as 'acme' from ")
+    assert "from copy (" in line
+    assert "from acme_plugin_" in line
+    assert len(line) < 400
+
+
+def test_one_module_under_two_names_is_named_in_one_plain_line(folder: Path) -> None:
+    acme = install(folder, name="acme", source=ONE_METRIC.format(name="mine"))
+    other = EntryPoint("other", acme.value, "iarmem")
+    with pytest.raises(PluginError, match=r"twice, as 'acme' from .* and as 'other' from") as line:
+        plugins.make_manager(entry_points=[acme, other])
+    assert len(str(line.value)) < 400
+
+
+def test_the_error_of_a_plugin_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(plugins.STRICT, raising=False)
+    source = f"raise ImportError('it needs [/more]\\n' + {'x' * 9000!r})\n"
+    broken = install(folder, name="acme", source=source)
+    with pytest.warns(plugins.PluginWarning):
+        (problem,) = plugins.make_manager(entry_points=[broken]).problems.values()
+    assert problem.startswith("ImportError: it needs [/more] xxx")
+    assert len(problem) == 400
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..\\b", "a\nb", "x" * 61])
+def test_a_name_that_could_not_be_typed_or_be_in_a_files_name_is_refused(
+    folder: Path, name: str
+) -> None:
+    source = ONE_METRIC.format(name="mine").replace('"mine"', repr(name))
+    manager = plugins.make_manager(entry_points=[install(folder, name="acme", source=source)])
+    with pytest.raises(PluginError, match=r"provides Mine with the name .* no slash"):
+        plugins.provided("metric", manager)
 
 
 @pytest.mark.parametrize(

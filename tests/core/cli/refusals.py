@@ -1,0 +1,232 @@
+"""A bad value of every option of every command, at which stage it is refused, and in which words.
+
+``parse``: by what reads the arguments. ``before the model``: before the loader is called, or, where
+there is no model, before a store is read or a file is downloaded. ``before the pass``: once the
+model is there, but before its first pass.
+"""
+
+from __future__ import annotations
+
+PARSE, MODEL, PASS = "parse", "before the model", "before the pass"
+LONG = "n" * 600
+
+# by command: what is typed, and what is added to it, by the option it is about
+COMMANDS = {
+    "localize": "localize {model} --images images --out new",
+    "mitigate": "mitigate {model} --scores scores --images images --out new",
+    "demo": "demo --out new",
+    "fetch": "fetch {model}",
+    "models": "models",
+    "plugins": "plugins",
+    "store info": "store info {place}",
+    "store verify": "store verify {place}",
+    "store invalidate": "store invalidate {place} --slab 0",
+    "store slice": "store slice {place} --out new.nc",
+    "store top": "store top {place} --block 0 --neuron 0 --images images --out new.png",
+}
+
+_PICTURES = [
+    ("nowhere", MODEL, "nowhere does not exist; give a folder"),
+    ("empty", MODEL, "empty holds no pictures"),
+    ("s3://bucket/pictures", MODEL, "looks like a URL"),
+    ("/", MODEL, "is the root of all files"),
+    ("/dev/zero", MODEL, "is a device or pipe"),
+    (LONG, MODEL, "File name too long"),
+]
+_OUT = [
+    ("s3://bucket/x", MODEL, "looks like a URL"),
+    ("list.txt/x", MODEL, "list.txt is a file"),
+    ("images/x", MODEL, "lies inside --images images"),
+    ("list.txt", MODEL, "list.txt"),
+    (LONG, MODEL, "File name too long"),
+    ("/proc/x", MODEL, "/proc/x cannot be made"),
+]
+_FILE = [
+    ("nowhere.pth", MODEL, "no such file: 'nowhere.pth'"),
+    ("empty", MODEL, "is a folder: 'empty'"),
+    ("empty.pth", MODEL, "is empty"),
+    ("page.pth", MODEL, "is a web page"),
+    ("hf://x/y", MODEL, "looks like a URL"),
+    ("/dev/zero", MODEL, "no such file"),
+]
+_FLAG = [("=x", PARSE, "does not take a value")]
+_SEED = [("-1", PARSE, "greater than or equal to 0"), ("9" * 30, MODEL, "at most 9007199254740992")]
+_MODEL = [("nothing", MODEL, "no model named 'nothing'"), (LONG, MODEL, "no model named")]
+_COMMON = {
+    "model": _MODEL,
+    "--images": _PICTURES,
+    "--out": _OUT,
+    "--weights": [*_FILE, ("scores/scores.nc", PASS, "has no files")],
+    "--tokenizer": _FILE,
+    "--device": [
+        ("mps", MODEL, "cannot use device 'mps'"),
+        ("meta", MODEL, "holds no values"),
+        (LONG, MODEL, "torch knows no such device"),
+    ],
+    "--dtype": [("float8", PARSE, "'float8' is not one of 'float32'")],
+    "--compile": [*_FLAG, ("", PASS, "no tokenizer that can be compiled")],
+    "--batch-size": [("0", PARSE, "greater than or equal to 1")],
+    "--seed": _SEED,
+    "--classes": [
+        ("nowhere", MODEL, "nowhere cannot be read"),
+        ("/dev/zero", MODEL, "is a device or pipe"),
+        ("empty", MODEL, "empty cannot be read"),
+        ("s3://x/y", MODEL, "looks like a URL"),
+    ],
+    "--image-root": [("images", MODEL, "is for a list"), ("s3://x/y", MODEL, "looks like a URL")],
+    "--on-bad-image": [("perhaps", PARSE, "is not one of")],
+    "--workers": [("-1", PARSE, "greater than or equal to 0"), ("513", MODEL, "at most 512")],
+    "--json": _FLAG,
+}
+_PLACE = [
+    ("nowhere.zarr", MODEL, "does not exist"),
+    ("images", MODEL, "is not an activation store"),
+    ("zip://x", MODEL, "the store at zip://x cannot be opened"),
+    ("nosuch://x", MODEL, "the store at nosuch://x cannot be opened"),
+    ("/", MODEL, "does not name a store"),
+    (LONG, MODEL, "File name too long"),
+]
+_GROUP = [("other", MODEL, "there is no 'other'")]
+_NUMBER = [("a", PARSE, "valid integer")]
+
+REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
+    "localize": _COMMON
+    | {
+        "--metric": [
+            ("fame", MODEL, "no metric named 'fame'"),
+            ("random --metric random", MODEL, "each once"),
+        ],
+        "--store": [
+            ("new/deep/x.zarr", MODEL, "in each other's way"),
+            ("new", MODEL, "in each other's way"),
+            ("images", MODEL, "is not an activation store"),
+            ("images/x.zarr", MODEL, "lies inside --images images"),
+            ("list.txt/x.zarr", MODEL, "list.txt is a file"),
+            ("zip://x", MODEL, "cannot be opened"),
+            ("n" * 250, MODEL, "File name too long"),  # of the lock beside it
+            (LONG, MODEL, "File name too long"),
+        ],
+        "--keep-bits": [("24", PARSE, "or equal to 23"), ("5", MODEL, "give --store, too")],
+        "--break-lock": [*_FLAG, ("", MODEL, "give --store, too")],
+        "--restart": _FLAG,
+        "--slab": [("0", PARSE, "greater than or equal to 1")],
+        "--views": [("0", PARSE, "greater than or equal to 1"), ("10001", MODEL, "most 10000")],
+        "--band": [
+            ("x=0-9x", MODEL, "is not a span of tokens"),
+            ("1-4", MODEL, "has no name of its own"),
+            ("\x1b[31m=1", MODEL, "has a name that cannot be shown"),
+            (f"{LONG}=1", MODEL, "has a name that cannot be shown"),
+            ("x=1-999", PASS, "give tokens from 1 to"),
+            ("[/a]=0", PASS, "band '[/a]'"),
+        ],
+        "--images-per-class": [("0", PARSE, "or equal to 1"), ("99", MODEL, "class 0 (0) has 2")],
+        "--images-fraction": [
+            ("0", MODEL, "more than 0, at most 1"),
+            ("nan", MODEL, "nan was giv"),
+        ],
+        "--subset-seed": [("-1", PARSE, "or equal to 0"), ("9" * 30, MODEL, "expected at most")],
+        "--subset-part": [
+            ("-1", PARSE, "greater than or equal to 0"),
+            ("1", MODEL, "give --images-per-class"),
+        ],
+        "--verify-images": _FLAG,
+    },
+    "mitigate": _COMMON
+    | {
+        "--scores": [
+            ("nowhere", MODEL, "there are no scores at nowhere"),
+            ("list.txt", MODEL, "cannot be read as netCDF"),
+            ("others", MODEL, "they were made with another model"),
+            ("s3://x/y", MODEL, "looks like a URL"),
+            ("/dev/zero", MODEL, "is a device or pipe"),
+        ],
+        "--fraction": [("1.5", MODEL, "expected one in (0, 1]"), ("nan", MODEL, "in (0, 1]")],
+        "--intervention": [("pray", MODEL, "no intervention named 'pray'")],
+        "--factor": [
+            ("x", PARSE, "valid number"),
+            ("nan", MODEL, "a finite number"),
+            ("1 --intervention zero", MODEL, "takes no factor"),
+        ],
+        "--selector": [("best", MODEL, "no selector named 'best'")],
+        "--random-sets": [("-1", PARSE, "or equal to 0"), ("10001", MODEL, "at most 10000")],
+        "--similarity": [("taste", MODEL, "no similarity named"), ("sscd", MODEL, "with --sscd")],
+        "--sscd": [
+            ("list.txt", MODEL, "takes no file"),
+            ("list.txt --similarity sscd", MODEL, "is not a TorchScript network"),
+            ("/dev/zero", MODEL, "is a device or pipe"),
+        ],
+        "--candidates": _PICTURES,
+        "--held-out": [*_PICTURES, ("images", MODEL, "5 are too few for that")],
+        "--few-held-out": _FLAG,
+        "--threshold": [("x", PARSE, "valid number"), ("inf", MODEL, "expected a finite number")],
+        "--per-class": [("0", PARSE, "greater than or equal to 1")],
+        "--inception": [
+            ("list.txt", MODEL, "10 images (given images) are too few"),
+            ("list.txt --generated 4", MODEL, "4 images (generated) are too few"),
+            ("list.txt --reference many.npz", MODEL, "holds no Inception weights"),
+            ("/dev/zero", MODEL, "is a device or pipe"),
+        ],
+        "--reference": [
+            ("images", MODEL, "give --inception, too"),
+            *(("/ --inception list.txt", MODEL, "is the root of all files"),),
+        ],
+        "--generated": [("1", PARSE, "or equal to 2"), ("10000001", MODEL, "at most 10000000")],
+        "--check-batching": [("-1", PARSE, "or equal to 0"), ("9" * 9, MODEL, "at most 1000000")],
+    },
+    "demo": {
+        "--out": [_OUT[0], _OUT[1], _OUT[4], ("images", MODEL, "it is not overwritten")],
+        "--full": _FLAG,
+        "--model": [*_MODEL, ("tiny", MODEL, "is not an organism")],
+        "--seed": _SEED,
+        "--json": _FLAG,
+    },
+    "fetch": {
+        "model": [*_MODEL, ("tiny", MODEL, "is not on the Hugging Face hub")],
+        "--out": [_OUT[0], _OUT[1], ("list.txt", MODEL, "list.txt"), _OUT[4]],
+        "--json": _FLAG,
+    },
+    "models": {"--json": _FLAG},
+    "plugins": {"--json": _FLAG},
+    "store info": {"place": _PLACE, "--json": _FLAG},
+    "store verify": {
+        "place": _PLACE,
+        "--model": _GROUP,
+        "--deep": [("=x", PARSE, "does not take a value")],
+        "--json": _FLAG,
+    },
+    "store invalidate": {
+        "place": _PLACE,
+        "--slab": [*_NUMBER, ("-1", MODEL, "slab -1 was given"), ("9" * 30, MODEL, "slab 999")],
+        "--model": _GROUP,
+    },
+    "store slice": {
+        "place": _PLACE,
+        "--out": [
+            ("new.csv", MODEL, "neither .nc nor .npz"),
+            ("s3://x/new.nc", MODEL, "looks like a URL"),
+            ("list.txt/new.nc", MODEL, "list.txt is a file"),
+            (f"{LONG}.nc", MODEL, "File name too long"),
+        ],
+        "--block": [*_NUMBER, ("9", MODEL, "there is no block 9"), ("-1", MODEL, "no block -1")],
+        "--scale": [*_NUMBER, ("9", MODEL, "there is no scale 9")],
+        "--neuron": [*_NUMBER, ("9" * 30, MODEL, "there is no neuron 999")],
+        "--model": _GROUP,
+    },
+    "store top": {
+        "place": _PLACE,
+        "--block": [*_NUMBER, ("9", MODEL, "there is no block 9")],
+        "--neuron": [*_NUMBER, ("-1", MODEL, "there is no neuron -1")],
+        "--images": [
+            ("nowhere", MODEL, "nowhere"),
+            ("s3://x/y", MODEL, "looks like a URL"),
+            ("/", MODEL, "is the root of all files"),
+        ],
+        "--out": [
+            ("new.jpg", MODEL, "is not a .png file"),
+            ("s3://x/new.png", MODEL, "looks like a URL"),
+        ],
+        "--scale": [*_NUMBER, ("9", MODEL, "there is no scale 9")],
+        "--count": [("0", PARSE, "or equal to 1"), ("501", PARSE, "or equal to 500")],
+        "--model": _GROUP,
+    },
+}
