@@ -26,7 +26,10 @@ def shown(text: object, limit: int = 200) -> str:
         >>> shown("a\\x1b[31m.png")
         'a\\\\x1b[31m.png'
     """
-    whole = "".join(map(_visible, str(text)))
+    written = str(text)
+    if len(written) > 2 * limit:  # of which the ends alone will be seen
+        written = written[:limit] + written[-limit:]
+    whole = "".join(map(_visible, written))
     if len(whole) <= limit:
         return whole
     kept = (limit - 1) // 2

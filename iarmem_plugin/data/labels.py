@@ -17,6 +17,7 @@ from iarmem_plugin.untrusted import parse_json, read_text
 
 LARGEST_CLASS = 2**31 - 1  # labels are int32
 IMAGENET_CLASSES = 1000
+_BETWEEN = ("\t", " ", ",")
 _INDEX = re.compile(r"[0-9]{1,18}")
 _WORDNET = re.compile(r"n\d{8}")
 _WORDNET_LINE = re.compile(r"\s*(?P<id>n\d{8})(?:\s(?!\s*\d+\s*$).*)?")
@@ -217,12 +218,18 @@ def _line_pairs(text: str, name: str) -> list[tuple[str, int]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        *_, index = re.split(r"[\t ,]", line.rstrip())
-        folder = line.rstrip()[: -len(index)].rstrip("\t ,") if index else ""
+        folder, index = _split(line)
         if not folder or not _INDEX.fullmatch(index):
             raise InputError(
                 f"line {number} of {name} is '{shown(line, 60)}'; expected a name, then a tab, "
                 "space or comma, then a class index"
             )
-        pairs.append((folder.strip(), int(index)))
+        pairs.append((folder, int(index)))
     return pairs
+
+
+def _split(line: str) -> tuple[str, str]:
+    """Return name and index of a line; in place of what is not there, nothing."""
+    whole = line.rstrip()
+    head = whole.rstrip("0123456789")
+    return (head.rstrip("\t ,").strip(), whole[len(head) :]) if head[-1:] in _BETWEEN else ("", "")
