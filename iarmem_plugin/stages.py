@@ -27,7 +27,7 @@ class Stages:
     Nothing is touched before something is saved.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path | str, settings: Mapping[str, Any]) -> None:
         """Name the folder and the settings.
 
         Args:
@@ -37,7 +37,7 @@ class Stages:
         Raises:
             InputError: a setting is not a JSON value.
         """
-        self.folder, self._settings = folder, settings
+        self.folder, self._settings = Path(folder), settings
         self._text = canonical_json(settings)
 
     def finished(self) -> list[str]:

@@ -63,7 +63,7 @@ EVERYTHING = Sizes(captured=1_000_000, members=1_000_000, generated=1606)
 
 
 def demo(
-    out: Path,
+    out: Path | str,
     *,
     model: str = "var-organism",
     full: bool = False,

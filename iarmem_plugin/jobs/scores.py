@@ -28,7 +28,7 @@ OUR_FILES = frozenset(
 )
 
 
-def save_scores(scores: xr.Dataset | Mapping[str, xr.Dataset], folder: Path) -> Path:
+def save_scores(scores: xr.Dataset | Mapping[str, xr.Dataset], folder: Path | str) -> Path:
     """Write scores to ``scores.nc`` in a folder, whole or not at all, and pictures beside it.
 
     Of several metrics' scores, the first are in ``scores.nc``, which the pictures show, and each
@@ -43,6 +43,7 @@ def save_scores(scores: xr.Dataset | Mapping[str, xr.Dataset], folder: Path) -> 
     from iarmem_plugin.report import figures as plots
 
     first, *others = [scores] if isinstance(scores, xr.Dataset) else scores.values()
+    folder = Path(folder)
     check_scores_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(OF_METRICS):
@@ -98,12 +99,13 @@ def forget_progress(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
-def load_scores(path: Path) -> xr.Dataset:
+def load_scores(path: Path | str) -> xr.Dataset:
     """Read scores from a file or from the folder that `localize` wrote.
 
     Raises:
         InputError: there is no such file, or it holds no scores.
     """
+    path = Path(path)
     file = path / SCORES_FILE if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"there are no scores at {file}; make some with 'iarmem localize'")

@@ -58,7 +58,7 @@ def file_cells(row: dict[str, Any]) -> tuple[str, ...]:
     return row["name"], "\n".join(row["files"]), hosted
 
 
-def fetch(name: str, folder: Path | None = None) -> Files:
+def fetch(name: str, folder: Path | str | None = None) -> Files:
     """Download a model's weights and its tokenizer from the Hugging Face hub.
 
     A file that is there already is not downloaded again. The hub's own settings apply, such as
@@ -81,7 +81,7 @@ def fetch(name: str, folder: Path | None = None) -> Files:
         raise InputError(f"{name} is bundled: there is nothing to fetch")
     if len(variant.files) != 2 or len(variant.repositories) != 2:
         raise InputError(f"{name} is not on the Hugging Face hub; its files: {variant.source}")
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
         raise InputError(f"{folder} is a file; give a folder for the downloads")
     pairs = zip(variant.repositories, variant.files, strict=True)
     transformer, tokenizer = (_download(*pair, folder) for pair in pairs)
@@ -194,7 +194,7 @@ def _advice(variant: Variant | None) -> str:
     return f"download {hosted}, and name them"
 
 
-def _download(repository: str, file: str, folder: Path | None) -> Path:
+def _download(repository: str, file: str, folder: Path | str | None) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     try:

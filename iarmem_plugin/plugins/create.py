@@ -57,7 +57,7 @@ def create_intervention(name: str, factor: float | None) -> Intervention:
     return create("intervention", name, {"factor": factor})
 
 
-def create_similarity(name: str, file: Path | None) -> Similarity:
+def create_similarity(name: str, file: Path | str | None) -> Similarity:
     """Return the similarity measure of that name, from its file where it needs one.
 
     Raises:
