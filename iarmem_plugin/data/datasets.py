@@ -56,7 +56,7 @@ class DatasetReader(Reader):
         return pixels
 
 
-def length_of(dataset: Items) -> int:
+def length_of(dataset: Any) -> int:
     """Return the number of a dataset's items.
 
     Raises:

@@ -7,8 +7,7 @@ import os
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import IO
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipExtFile, ZipFile, ZipInfo
 
 import numpy as np
 from numpy.lib import format as npy
@@ -90,7 +89,7 @@ def _array(archive: ZipFile, member: ZipInfo, size: int) -> np.ndarray:
         return array
 
 
-def _check_size(file: IO[bytes], member: ZipInfo) -> None:
+def _check_size(file: ZipExtFile, member: ZipInfo) -> None:
     """Refuse a header that promises more, or less, than there is."""
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     shape, _, dtype = read.get(npy.read_magic(file), npy.read_array_header_2_0)(file)
