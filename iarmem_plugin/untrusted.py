@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 import stat
+from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,11 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
+_BUT_BRACKETS = re.compile(  # never goes back, so its time grows with the text and no faster
+    r'(?:[^\[\]{}"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)++', re.DOTALL
+)
+_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
+
 Pairs = Callable[[list[tuple[str, Any]]], Any]
 
 
@@ -39,16 +47,12 @@ def read_small(path: Path, what: str, *, limit: int = LIMIT) -> bytes:
         InputError: it is not there, not a file (a folder, device or pipe), or too large.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise InputError(f"{what} {shown(path)} is not a file")
-            data = file.read(limit + 1)
+        data = _content(path, limit)
     except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{what} {shown(path)} cannot be read: {reason}") from error
+    if data is None:
+        raise InputError(f"{what} {shown(path)} is not a file")
     if len(data) > limit:
         raise InputError(f"{what} {shown(path)} is larger than {limit / 1e6:.0f} MB")
     return data
@@ -58,7 +62,7 @@ def read_text(path: Path, what: str, *, limit: int = LIMIT) -> str:
     """Read a text file, whatever its byte order mark and its ends of lines.
 
     Raises:
-        InputError: see `read_small`; or it is not text in UTF-8, nor marked as UTF-16 or UTF-32.
+        InputError: see `read_small`, and `decode`.
     """
     return decode(read_small(path, what, limit=limit), f"{what} {shown(path)}")
 
@@ -67,13 +71,17 @@ def decode(data: bytes, name: str) -> str:
     """Return the text of some bytes; a byte order mark goes, and every end of a line is a LF.
 
     Raises:
-        InputError: they are not text in UTF-8, nor marked as UTF-16 or UTF-32.
+        InputError: they are not text in UTF-8, nor marked as UTF-16 or UTF-32; or have null bytes.
     """
-    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    marked = (encoding for mark, encoding in _MARKS.items() if data.startswith(mark))
+    encoding = next(marked, "utf-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not text in UTF-8 (byte {error.start})") from error
+        kind = encoding.removesuffix("-sig").upper()
+        raise InputError(f"{name} is not text in {kind} (byte {error.start})") from error
+    if "\0" in text:
+        raise InputError(f"{name} is not text: it has null bytes; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -89,7 +97,8 @@ def parse_json(data: bytes | str, name: str, *, pairs: Pairs | None = None) -> A
     Args:
         data: JSON text; bytes may begin with a byte order mark.
         name: name of the text, for messages.
-        pairs: what is made of the names and values of an object; a dictionary by default.
+        pairs: what is made of the names and values of an object; by default a dictionary, and a
+            name given twice is refused.
 
     Raises:
         InputError: it is not JSON, nested too deep, or has NaN, infinity or an endless number.
@@ -98,26 +107,39 @@ def parse_json(data: bytes | str, name: str, *, pairs: Pairs | None = None) -> A
     hooks: dict[str, Any] = {"parse_int": _int, "parse_constant": _refuse, "parse_float": _float}
     try:
         _check_depth(text)
-        return json.loads(text, object_pairs_hook=pairs, **hooks)
+        return json.loads(text, object_pairs_hook=pairs or _unique, **hooks)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
-        raise InputError(f"{name} is not JSON: {reason}") from error
+        raise InputError(f"{name} is not JSON: {shown(reason)}") from error
+
+
+def _content(path: Path, limit: int) -> bytes | None:
+    """Return a file's bytes, and one more than the limit if it has more; None if it is no file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _check_depth(text: str) -> None:
-    """Refuse what is nested too deep; brackets in strings count, too, where there are so many."""
+    """Refuse what is nested too deep, before anything is made of it."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    depth, quoted, escaped = 0, False, False
-    for sign in text:
-        if quoted:
-            quoted, escaped = escaped or sign != '"', sign == "\\" and not escaped
-        elif sign == '"':
-            quoted = True
-        else:
-            depth += (sign in "[{") - (sign in "]}")
-            if depth > MAX_DEPTH:
-                raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    brackets = _BUT_BRACKETS.sub("", text)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"it has the name '{shown(twice, 60)}' twice in one object")
+    return table
 
 
 def _int(digits: str) -> int:

@@ -24,7 +24,9 @@ class Checkpoints:
     more processes stay until the end, when their states are merged like the others.
     """
 
-    def __init__(self, folder: Path, settings: CaptureSettings, metrics: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path | str, settings: CaptureSettings, metrics: Iterable[str]
+    ) -> None:
         """Name the folder; nothing is touched yet.
 
         Args:

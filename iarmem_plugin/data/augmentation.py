@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8
 from PIL import Image
 
+from iarmem_plugin.data.readers import in_rgb
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.typing import Tensor
 
@@ -118,7 +119,7 @@ class Views(Augmentation):
         return _crop(pixels[:, ::-1] if mirrored else pixels, int(top), int(left), self.crop)
 
     def _pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-        pixels = np.asarray(self._resized(picture.convert("RGB")))
+        pixels = np.asarray(self._resized(in_rgb(picture)))
         if self.pad:
             border = ((self.pad, self.pad), (self.pad, self.pad), (0, 0))
             pixels = np.pad(pixels, border, constant_values=255)
@@ -231,7 +232,7 @@ class CustomViews(Augmentation):
         """
         check_draw(image, count, seed)
         drawn = [self.function(picture, image=image, view=v, seed=seed) for v in range(count)]
-        views = [np.asarray(v.convert("RGB") if isinstance(v, Image.Image) else v) for v in drawn]
+        views = [np.asarray(in_rgb(v) if isinstance(v, Image.Image) else v) for v in drawn]
         kinds = {f"{view.dtype} {view.shape}" for view in views}
         if len(kinds) != 1 or views[0].dtype != np.uint8 or views[0].shape[2:] != (3,):
             raise InputError(
@@ -294,7 +295,7 @@ def _tensor(
 
 def _center_square(picture: Image.Image, side: int) -> UInt8[np.ndarray, "side side 3"]:
     """Return the centre of a picture whose shorter side was resized, as ADM does."""
-    picture = picture.convert("RGB")
+    picture = in_rgb(picture)
     while min(picture.size) >= 2 * side:
         picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
     short = min(picture.size)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
@@ -19,6 +22,7 @@ from iarmem_plugin.data.augmentation import Augmentation, refuse_identical_views
 from iarmem_plugin.data.readers import Pictures
 from iarmem_plugin.errors import InputError, WorkerError
 from iarmem_plugin.progress import progress_bar
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,6 +31,7 @@ Result = TypeVar("Result")
 PICTURES_PER_READ = 64
 MIN_PICTURES = 8  # whose views are all alike by more than chance
 _END = object()
+_GUARD = "put the script's calls under 'if __name__ == \"__main__\":'"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,6 +179,8 @@ def _in_workers(
         raise InputError(f"{workers} workers were given; expected 0 or more")
     if not batches:
         return
+    if workers:
+        _refuse_unguarded()
     iterator = _begun(function, batches, workers)
     try:
         while (result := _next(iterator, workers)) is not _END:
@@ -190,10 +197,41 @@ def _next(iterator: Iterator[Any], workers: int) -> Any:
     except RuntimeError as error:
         if not workers or "DataLoader worker" not in str(error):
             raise
+        reason = shown(error.__cause__ or error, 120)
+        cure = "give the same command again, with fewer --workers if memory ran out"
+        if "exit code" in reason:  # it was not killed
+            cure = f"mend the error that it printed, or {_GUARD}; then give the same command again"
         raise WorkerError(
-            f"a worker process that decodes pictures has ended ({error}); what was finished is "
-            "kept: give the same command again, with fewer --workers if memory ran out"
+            f"a worker process that decodes pictures has ended ({reason}); what was finished is "
+            f"kept: {cure}"
         ) from error
+
+
+def _refuse_unguarded() -> None:
+    """Refuse workers in a script that each of them, which imports it, would run from the start."""
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if file is None or (spec is not None and spec.name.endswith("__main__")) or not _runs(main):
+        return
+    try:
+        guarded = "__name__" in Path(file).read_text(errors="replace")
+    except OSError:
+        return
+    if not guarded:
+        raise InputError(
+            f"workers are processes that import {shown(file, 120)} again, and would do all that it "
+            f"does; {_GUARD}, or use workers=0"
+        )
+
+
+def _runs(main: ModuleType) -> bool:
+    """Tell whether a script's own lines called this, and not a user at a prompt."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _begun(

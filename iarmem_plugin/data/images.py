@@ -13,10 +13,13 @@ from jaxtyping import Int, Int32, Int64
 from PIL import Image
 
 from iarmem_plugin.data import sources, subsets
+from iarmem_plugin.data.datasets import Items
 from iarmem_plugin.data.labels import refuse_labels
-from iarmem_plugin.data.readers import UNREADABLE, Items, JoinedReader, Reader
+from iarmem_plugin.data.lists import list_text, refuse_unlistable
+from iarmem_plugin.data.readers import UNREADABLE, JoinedReader, Reader
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import finish_writing, write_whole
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -44,12 +47,7 @@ class Images:
 
     def __post_init__(self) -> None:
         """Refuse names that a list of pictures, one a line, could not hold."""
-        for path in self.paths:
-            if not path.isprintable() and (set(path) & set("\t\r\n") or not _is_text(path)):
-                raise InputError(
-                    f"the name of picture {path!r} has a tab, a new line, or bytes that are "
-                    "not UTF-8; rename it"
-                )
+        refuse_unlistable(self.paths)
 
     @classmethod
     def from_folder(
@@ -57,7 +55,9 @@ class Images:
     ) -> Images:
         """List the pictures of a folder with one folder for each class.
 
-        Links are followed; files and folders whose name begins with a dot are left out.
+        Links are followed. Files and folders whose name begins with a dot are left out, and so is
+        what systems leave behind, such as ``__MACOSX``. Other files that give no pictures, and
+        class folders without any, are named in a warning.
 
         Args:
             path: folder with one folder of pictures for each class.
@@ -147,6 +147,7 @@ class Images:
         labels: Sequence[int] | Int[np.ndarray, " image"] | None = None,
         names: Sequence[str] | None = None,
         classes: Mapping[int, str] | None = None,
+        num_classes: int | None = None,
     ) -> Images:
         """Take pictures from a torch dataset, one at a time, when they are needed.
 
@@ -161,11 +162,16 @@ class Images:
                 where it has neither, every item is read once.
             names: unique name of each picture; numbers by default.
             classes: name of each class by label; labels outside it are refused.
+            num_classes: number of the model's classes. Where a dataset names its classes, as
+                torchvision's ImageFolder does, they are told as in `from_folder`.
 
         Raises:
-            InputError: if the labels do not fit the items.
+            InputError: if the labels do not fit the items, or which class a name stands for
+                cannot be told.
         """
-        found = sources.from_dataset(dataset, labels=labels, names=names, classes=classes)
+        found = sources.from_dataset(
+            dataset, labels=labels, names=names, classes=classes, num_classes=num_classes
+        )
         return cls._made_from(found)
 
     @classmethod
@@ -330,13 +336,19 @@ class Images:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def write_list(self, path: Path | str) -> None:
-        """Write the paths, each with its label after a tab: a list that `from_list` reads."""
+        """Write the paths, each with its label after a tab: a list that `from_list` reads.
+
+        Args:
+            path: file to write.
+
+        Raises:
+            InputError: if a path is there twice, as in joined lists.
+        """
         write_whole(Path(path), self.as_list())
 
     def as_list(self) -> bytes:
         """Return what `write_list` writes."""
-        lines = zip(self.paths, self.labels.tolist(), strict=True)
-        return "".join(f"{name}\t{label}\n" for name, label in lines).encode()
+        return list_text(self.paths, self.labels.tolist()).encode()
 
 
 def open_images(
@@ -360,28 +372,26 @@ def open_images(
         InputError: if it is none of them, or cannot be used.
     """
     source = Path(path)
-    if source.suffix == ".txt" and source.is_file():
+    suffix = source.suffix.lower()
+    if suffix == ".txt" and source.is_file():
         return Images.from_list(source, root=root, num_classes=num_classes, classes=classes)
     if root is not None:
-        raise InputError(f"a root was given, and {source} is not a .txt list; leave the root out")
+        raise InputError(
+            f"a root was given, and {shown(source)} is not a .txt list; leave the root out"
+        )
     if source.is_dir():
         return Images.from_folder(source, num_classes=num_classes, classes=classes)
-    if source.suffix == ".npz" and source.is_file():
+    if suffix == ".npz" and source.is_file():
         return Images.from_npz(source, num_classes=num_classes, classes=classes)
     problem = "is not a folder, .npz file or .txt list" if source.exists() else "does not exist"
     raise InputError(
-        f"{source} {problem}; give a folder with one folder a class, an .npz file, or a .txt file "
-        "with a path a line"
+        f"{shown(source)} {problem}; give a folder with one folder a class, an .npz file, or a "
+        ".txt file with a path a line"
     )
 
 
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _unreadable(path: str, error: Exception) -> InputError:
-    return InputError(f"picture {path!r} cannot be read: {error}; remove it, or skip bad pictures")
+    return InputError(
+        f"picture '{shown(path, 100)}' cannot be read: {shown(error, 180)}; remove it, or skip "
+        "bad pictures"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
@@ -11,11 +10,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer
 
+from iarmem_plugin.data.folders import some
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.text import shown
+from iarmem_plugin.untrusted import parse_json, read_text
 
 LARGEST_CLASS = 2**31 - 1  # labels are int32
 IMAGENET_CLASSES = 1000
-_LINE = re.compile(r"(?P<name>.+?)[\t ,]+(?P<index>\d{1,18})\s*")
+_BETWEEN = ("\t", " ", ",")
+_INDEX = re.compile(r"[0-9]{1,18}")
 _WORDNET = re.compile(r"n\d{8}")
 _WORDNET_LINE = re.compile(r"\s*(?P<id>n\d{8})(?:\s(?!\s*\d+\s*$).*)?")
 
@@ -47,6 +50,11 @@ def folder_labels(
     indices = {name: int(name) for name in used if re.fullmatch(r"[0-9]+", name)}
     if len(indices) == len(used):
         return _from_indices(indices, folders, num_classes, whole=whole)
+    if strangers := sorted(set(used) - set(folders)):
+        raise InputError(
+            f"'{shown(strangers[0], 60)}' is not a class folder; name a picture in one, or write "
+            "its label after a tab"
+        )
     if whole:
         return {name: rank for rank, name in enumerate(folders) if name in set(used)}
     if num_classes == IMAGENET_CLASSES and (ranks := imagenet_ranks()).keys() >= set(used):
@@ -54,8 +62,8 @@ def folder_labels(
     odd = next(name for name in used if name not in indices)
     known = "an unknown number of" if num_classes is None else f"{num_classes}"
     raise InputError(
-        f"the class of folder {odd!r} cannot be told: there are {len(folders)} folders for "
-        f"{known} classes, and the rank of a name is its class only where every class has its "
+        f"the class of folder '{shown(odd, 60)}' cannot be told: there are {len(folders)} folders "
+        f"for {known} classes, and the rank of a name is its class only where every class has its "
         f"folder; name the folders by class index, or give {_cure(odd)}"
     )
 
@@ -83,7 +91,7 @@ def refuse_labels(
         if not 0 <= label <= LARGEST_CLASS or (known is not None and label not in known):
             expected = f"0..{LARGEST_CLASS}" if known is None else f"one of {len(known)} classes"
             raise InputError(
-                f"picture {path!r} has label {label}, which is outside the classes; "
+                f"picture '{shown(path, 100)}' has label {label}, which is outside the classes; "
                 f"expected {expected}"
             )
 
@@ -102,22 +110,20 @@ def read_classes(path: Path, *, num_classes: int | None = None) -> dict[str, int
         InputError: naming the line that cannot be read, a class that is too large, or a name or
             class given twice; or if a list of WordNet ids is incomplete.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the classes file {path} cannot be read: {error}") from error
+    text = read_text(path, "the classes file")
+    name = f"the classes file {shown(path, 100)}"
     if text.lstrip().startswith("{"):
-        pairs = _json_pairs(text, path)
+        pairs = _json_pairs(text, name)
     else:
-        pairs = _wordnet_pairs(text, path, num_classes) or _line_pairs(text, path)
+        pairs = _wordnet_pairs(text, name, num_classes) or _line_pairs(text, name)
     table = dict(pairs)
     if not table or len(table) != len(pairs):
-        raise InputError(f"the classes file {path} is empty or gives a name twice")
-    for name, index in pairs:
+        raise InputError(f"{name} is empty or gives a name twice")
+    for folder, index in pairs:
         if index > LARGEST_CLASS:
             raise InputError(
-                f"the classes file {path} maps {name!r} to {index}; "
-                f"expected a class in 0..{LARGEST_CLASS}"
+                f"{name} maps '{shown(folder, 60)}' to {index}; expected a class in "
+                f"0..{LARGEST_CLASS}"
             )
     named(table)
     return table
@@ -135,7 +141,10 @@ def named(table: Mapping[str, int]) -> dict[int, str]:
     names: dict[int, str] = {}
     for name, label in table.items():
         if label in names:
-            raise InputError(f"{names[label]!r} and {name!r} are both mapped to class {label}")
+            raise InputError(
+                f"'{shown(names[label], 60)}' and '{shown(name, 60)}' are both mapped to class "
+                f"{label}"
+            )
         names[label] = name
     return names
 
@@ -143,7 +152,9 @@ def named(table: Mapping[str, int]) -> dict[int, str]:
 def _from_file(used: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
     missing = [name for name in used if name not in given]
     if missing:
-        raise InputError(f"the classes file has no line for {len(missing)} folders: {missing[:5]}")
+        raise InputError(
+            f"the classes file has no line for {len(missing)} folders: [{some(missing)}]"
+        )
     return {name: given[name] for name in used}
 
 
@@ -163,7 +174,7 @@ def _from_indices(
         return {name: ranks[name] for name in indices}
     largest = max(indices, key=lambda name: indices[name])
     raise InputError(
-        f"folder {largest!r} is outside the classes 0..{last}; "
+        f"folder '{shown(largest, 60)}' is outside the classes 0..{last}; "
         "name the folders by class index from 0, or give a classes file"
     )
 
@@ -178,41 +189,47 @@ def _in_order(folders: Sequence[str]) -> bool:
     return sorted(folders, key=int) == list(folders)
 
 
-def _json_pairs(text: str, path: Path) -> list[tuple[str, int]]:
-    try:
-        pairs: list[tuple[str, int]] = json.loads(text, object_pairs_hook=list)
-    except ValueError as error:  # JSONDecodeError, or a number of thousands of digits
-        raise InputError(f"the classes file {path} is not JSON: {error}") from error
-    for name, index in pairs:
+def _json_pairs(text: str, name: str) -> list[tuple[str, int]]:
+    pairs: list[tuple[str, int]] = parse_json(text, name, pairs=list)
+    for folder, index in pairs:
         if type(index) is not int or index < 0:
-            raise InputError(f"the classes file {path} maps {name!r} to {index!r}, not a class")
+            raise InputError(
+                f"{name} maps '{shown(folder, 60)}' to {shown(repr(index), 60)}, not a class"
+            )
     return pairs
 
 
-def _wordnet_pairs(text: str, path: Path, num_classes: int | None) -> list[tuple[str, int]]:
-    lines = [line for line in text.splitlines() if line.strip()]
+def _wordnet_pairs(text: str, name: str, num_classes: int | None) -> list[tuple[str, int]]:
+    lines = [line for line in text.split("\n") if line.strip()]
     matches = [_WORDNET_LINE.fullmatch(line) for line in lines]
     ids = sorted({match["id"] for match in matches if match is not None})
     if None in matches or not ids:
         return []
     if len(ids) != (len(lines) if num_classes is None else num_classes):
         raise InputError(
-            f"the classes file {path} lists {len(ids)} different WordNet ids; an id's class is its "
-            f"rank among all, so expected {num_classes or len(lines)}; or give each its index"
+            f"{name} lists {len(ids)} different WordNet ids; an id's class is its rank among all, "
+            f"so expected {num_classes or len(lines)}; or give each its index"
         )
-    return [(name, rank) for rank, name in enumerate(ids)]
+    return [(wordnet_id, rank) for rank, wordnet_id in enumerate(ids)]
 
 
-def _line_pairs(text: str, path: Path) -> list[tuple[str, int]]:
+def _line_pairs(text: str, name: str) -> list[tuple[str, int]]:
     pairs = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        match = _LINE.fullmatch(line)
-        if match is None:
+        folder, index = _split(line)
+        if not folder or not _INDEX.fullmatch(index):
             raise InputError(
-                f"line {number} of the classes file {path} is {line!r}; "
-                "expected a name, then a tab, space or comma, then a class index"
+                f"line {number} of {name} is '{shown(line, 60)}'; expected a name, then a tab, "
+                "space or comma, then a class index"
             )
-        pairs.append((match["name"].strip(), int(match["index"])))
+        pairs.append((folder, int(index)))
     return pairs
+
+
+def _split(line: str) -> tuple[str, str]:
+    """Return name and index of a line; in place of what is not there, nothing."""
+    whole = line.rstrip()
+    head = whole.rstrip("0123456789")
+    return (head.rstrip("\t ,").strip(), whole[len(head) :]) if head[-1:] in _BETWEEN else ("", "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32, Int64, Integer, UInt8
+from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 
 from iarmem_plugin.errors import InputError
@@ -24,6 +26,11 @@ UNREADABLE = (
     Image.DecompressionBombError,
 )
 """What PIL raises at files that are not pictures, or are damaged."""
+
+_DAMAGED = (*UNREADABLE, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError)
+"""What the readers of its rarer formats raise, too."""
+
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 
 
 @runtime_checkable
@@ -52,17 +59,6 @@ class Pictures(Protocol):
         """Read the picture at a position of the list, in RGB."""
 
 
-@runtime_checkable
-class Items(Protocol):
-    """A dataset as torch has them: a length, and an item for each index."""
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-
-    def __getitem__(self, index: int, /) -> Any:
-        """Return an item."""
-
-
 class Reader(ABC):
     """Opens the pictures of a list; worker processes get a copy of it."""
 
@@ -81,15 +77,26 @@ class FileReader(Reader):
     root: Path
 
     def __call__(self, image: int, path: str) -> Image.Image:
-        """Read a file."""
-        with Image.open(self.root / path) as file:
+        """Read a file; a turn that its EXIF data asks for is not made."""
+        with self._opened(path) as file:
             file.load()
             return in_rgb(file)
 
     def check_header(self, image: int, path: str) -> None:
-        """Read a file's first bytes: format and size."""
-        with Image.open(self.root / path):
-            pass
+        """Read a file's first bytes: format, size and mode."""
+        with self._opened(path) as file:
+            check_levels(file)
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[Image.Image]:
+        place = self.root / path
+        if not stat.S_ISREG(place.stat().st_mode):  # a pipe would be waited for
+            raise OSError("it is not a file")
+        try:
+            with Image.open(place) as file:
+                yield file
+        except _DAMAGED as error:
+            raise OSError(str(error) or type(error).__name__) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,24 +108,6 @@ class ArrayReader(Reader):
     def __call__(self, image: int, path: str) -> Image.Image:
         """Take a picture."""
         return Image.fromarray(self.images[image])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DatasetReader(Reader):
-    """Takes pictures from a torch dataset, and compares its labels with the expected ones."""
-
-    dataset: Items
-    labels: Integer[np.ndarray, " image"]
-
-    def __call__(self, image: int, path: str) -> Image.Image:
-        """Take a picture."""
-        pixels, label = item_of(self.dataset, image)
-        if label != self.labels[image]:
-            raise InputError(
-                f"item {image} of the dataset came with label {label}, and {self.labels[image]} "
-                "was expected; give labels=…, and transforms that leave labels alone"
-            )
-        return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,66 +131,48 @@ class JoinedReader(Reader):
         return self.second.check_header(image - self.shift, path)
 
 
-def item_of(dataset: Items, index: int) -> tuple[Image.Image, int]:
-    """Return picture and label of a dataset's item.
+def in_rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture in RGB, 8 bits a channel; transparency is dropped.
+
+    Of 16 bits the upper 8 are kept, as Pillow does where there are three channels.
 
     Args:
-        dataset: dataset to take the item from.
-        index: number of the item.
+        picture: picture in any mode.
 
     Raises:
-        InputError: if the item is not a pair of a picture and a label.
+        InputError: if its mode does not say which levels are black and white.
     """
-    item = dataset[index]
-    if not isinstance(item, Sequence) or len(item) < 2:
-        raise InputError(
-            f"item {index} of the dataset is {_kind(item)}; expected a picture and its label"
-        )
-    try:
-        label = int(item[1])
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"item {index} of the dataset has the label {_kind(item[1])}; expected an integer"
-        ) from error
-    return _picture(item[0], index), label
-
-
-def in_rgb(picture: Image.Image) -> Image.Image:
-    """Return a picture in RGB; transparency is dropped."""
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        check_levels(picture)
+        return Image.fromarray(_upper_bits(picture)).convert("RGB")
     if "transparency" in picture.info:
         return picture.convert("RGBA").convert("RGB")
     return picture.convert("RGB")
 
 
-def _picture(value: Any, index: int) -> Image.Image:
-    if isinstance(value, Image.Image):
-        return in_rgb(value)
-    pixels = np.asarray(value)
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and not isinstance(value, np.ndarray):
-        pixels = np.moveaxis(pixels, 0, 2)  # a tensor's channels come first
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)):
-        raise InputError(f"the picture of item {index} is {_kind(value)}; expected {_EXPECTED}")
-    if pixels.dtype.kind == "f" and 0 <= pixels.min() <= pixels.max() <= 1:
-        pixels = (pixels * 255).round().astype(np.uint8)
-    if pixels.dtype != np.uint8:
-        reach = f"from {pixels.min()} to {pixels.max()}"
+def check_levels(picture: Image.Image) -> None:
+    """Refuse a picture whose mode does not say which levels are black and white.
+
+    Args:
+        picture: picture, which need not be loaded.
+
+    Raises:
+        InputError: if it has signed, 32-bit or float levels.
+    """
+    mode, format = picture.mode, picture.format
+    known = format in ("PNG", "PPM") if mode == "I" else mode != "F" and format != "FITS"
+    if not known:
         raise InputError(
-            f"the picture of item {index} is {_kind(value)} {reach}; expected {_EXPECTED}; "
-            "leave out what normalises the pictures"
+            f"its levels are of Pillow's mode {mode}, which does not say what is black and what is "
+            "white; save it with 8 or 16 bits a channel"
         )
-    return Image.fromarray(pixels).convert("RGB")
 
 
-_EXPECTED = (
-    "a PIL picture, uint8 (height, width, 3), a uint8 tensor (3, height, width), or floats in "
-    "[0, 1]"
-)
-
-
-def _kind(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        return f"{type(value).__name__} ({value!r:.40})"
-    return f"{value.dtype} {tuple(shape)}"
+def _upper_bits(picture: Image.Image) -> UInt8[np.ndarray, "height width"]:
+    levels = np.asarray(picture).astype(np.uint16)
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF
+    bits = tags.get(_BITS, (16,))[0]
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = 2**bits - 1 - levels
+    upper: UInt8[np.ndarray, "height width"] = (levels >> (bits - 8)).astype(np.uint8)
+    return upper

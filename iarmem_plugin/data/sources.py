@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import re
+import posixpath
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer
 
+from iarmem_plugin.data.datasets import DatasetReader, Items, as_array, labels_of, length_of
+from iarmem_plugin.data.folders import class_folders, list_folder
 from iarmem_plugin.data.labels import folder_labels, named, read_classes, refuse_labels
-from iarmem_plugin.data.readers import (
-    UNREADABLE,
-    ArrayReader,
-    DatasetReader,
-    FileReader,
-    Items,
-    Reader,
-    item_of,
-)
+from iarmem_plugin.data.lists import read_list
+from iarmem_plugin.data.npz import read_npz
+from iarmem_plugin.data.readers import ArrayReader, FileReader, Reader
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.text import shown
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 NPZ_ARRAYS = ("images", "labels", "names", "classes")
-_LABEL = re.compile(r"\s*(\d{1,18}\s*)?")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +43,11 @@ class Source:
 
 def from_folder(root: Path, *, num_classes: int | None, classes: Path | str | None) -> Source:
     """List the pictures of a folder with one folder for each class; see `Images.from_folder`."""
-    pictures = dict.fromkeys(pictures_in(root))
-    return _from_files(root, pictures, num_classes=num_classes, classes=classes)
+    listing = list_folder(root)
+    for notice in listing.notices():
+        warnings.warn(f"{shown(root)}: {notice}", stacklevel=3)  # the caller of Images.from_folder
+    pictures = dict.fromkeys(listing.pictures)
+    return _from_files(root, pictures, listing.folders, num_classes=num_classes, classes=classes)
 
 
 def from_list(
@@ -58,13 +55,18 @@ def from_list(
 ) -> Source:
     """List the pictures that a text file names, in its order; see `Images.from_list`."""
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give the one that the list's paths are in")
-    return _from_files(root, read_list(file, root), num_classes=num_classes, classes=classes)
+        raise InputError(
+            f"{shown(root)} is not a folder; give the one that the list's paths are in"
+        )
+    pictures, folders = read_list(file, root), class_folders(root)
+    return _from_files(root, pictures, folders, num_classes=num_classes, classes=classes)
 
 
 def from_npz(path: Path | str, *, num_classes: int | None, classes: Path | str | None) -> Source:
     """Read pictures and labels from an .npz file; see `Images.from_npz`."""
-    arrays = _read_npz(path)
+    arrays = read_npz(Path(path), NPZ_ARRAYS)
+    if missing := {"images", "labels"} - arrays.keys():
+        raise InputError(f"{shown(path)} has no array {' or '.join(sorted(missing))!r}")
     names = _names_in(arrays, "names", path)
     table = dict(enumerate(_names_in(arrays, "classes", path) or ()))
     if classes is not None:
@@ -82,8 +84,9 @@ def from_arrays(
     classes: Mapping[int, str] | None,
 ) -> Source:
     """Wrap pictures in memory; see `Images.from_arrays`."""
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+    images, labels = as_array(images, "the pictures"), as_array(labels, "the labels")
+    sides = images.shape[1:]
+    if images.dtype != np.uint8 or len(sides) != 3 or sides[2] != 3 or not all(sides):
         raise InputError(
             f"images are {images.dtype} {images.shape}; expected uint8 (image, height, width, "
             "3), RGB"
@@ -98,79 +101,21 @@ def from_dataset(
     labels: Sequence[int] | Int[np.ndarray, " image"] | None,
     names: Sequence[str] | None,
     classes: Mapping[int, str] | None,
+    num_classes: int | None,
 ) -> Source:
     """Take pictures from a torch dataset when they are needed; see `Images.from_dataset`."""
-    found = _labels_of(dataset) if labels is None else np.asarray(labels)
-    paths, table = _named(len(dataset), found, names, classes)
-    return Source(paths, found.astype(np.int32), table, DatasetReader(dataset, found))
-
-
-def pictures_in(root: Path) -> tuple[str, ...]:
-    """Return the paths of a folder's pictures, sorted, '/'-separated and relative to it.
-
-    Links are followed; files and folders whose name begins with a dot are left out.
-
-    Args:
-        root: folder with one folder for each class.
-
-    Raises:
-        InputError: if it is not a folder, holds no pictures, or holds some outside any class
-            folder.
-    """
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give a folder with one folder a class")
-    paths = sorted(path.relative_to(root).as_posix() for path in _pictures(root, frozenset()))
-    loose = [path for path in paths if "/" not in path]
-    if loose:
-        raise InputError(
-            f"{root} holds pictures outside any class folder, such as {loose[0]!r}; "
-            "put each picture into the folder of its class"
-        )
-    if not paths:
-        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise InputError(f"{root} holds no pictures ({suffixes}) in class folders")
-    return tuple(paths)
-
-
-def read_list(file: Path, root: Path) -> dict[str, int | None]:
-    """Read a text file that names a picture a line, with a label after a tab or without.
-
-    Empty lines and lines that begin with ``#`` are left out.
-
-    Args:
-        file: list of the paths, in UTF-8.
-        root: folder that the paths are in, and relative to.
-
-    Returns:
-        the label of each path, in the order of the file; paths are relative to the root.
-
-    Raises:
-        InputError: naming the line that cannot be used.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()  # with a byte order mark or not
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the list {file} cannot be read: {error}") from error
-    found: dict[str, int | None] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        written, _, label = line.partition("\t")
-        path = _relative(written.strip(), root)
-        if path is None or path in found or not _LABEL.fullmatch(label):
-            raise InputError(
-                f"line {number} of the list {file} is {line!r}; expected a path inside {root}, "
-                "named once, and after it nothing or a tab and a class index"
-            )
-        found[path] = int(label) if label.strip() else None
-    if not found:
-        raise InputError(f"the list {file} names no pictures; write one path a line")
-    return found
+    count = length_of(dataset)
+    found, own, known = labels_of(dataset, labels, num_classes=num_classes, classes=classes)
+    paths, table = _named(count, found, names, classes)
+    refuse_labels(found, None if num_classes is None else range(num_classes), paths)
+    found = found.astype(np.int32)
+    return Source(paths, found, {**table, **known}, DatasetReader(dataset, found, own))
 
 
 def _from_files(
     root: Path,
     given: Mapping[str, int | None],
+    folders: Sequence[str],
     *,
     num_classes: int | None,
     classes: Path | str | None,
@@ -179,7 +124,6 @@ def _from_files(
     paths = tuple(given)
     used = sorted({_folder(path) for path, label in given.items() if label is None})
     names = None if classes is None else read_classes(Path(classes), num_classes=num_classes)
-    folders = _class_folders(root)
     table = folder_labels(used, folders=folders, num_classes=num_classes, given=names)
     labels = np.array(
         [table[_folder(path)] if label is None else label for path, label in given.items()]
@@ -190,50 +134,14 @@ def _from_files(
     return Source(paths, labels.astype(np.int32), known, FileReader(root))
 
 
-def _class_folders(root: Path) -> list[str]:
-    """Return the names of a folder's folders, sorted; hidden ones are left out."""
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-
-
 def _folder(path: str) -> str:
     folder, _, name = path.partition("/")
     if not name:
         raise InputError(
-            f"picture {path!r} of the list is in no class folder; write its label after a tab"
+            f"picture '{shown(path, 100)}' of the list is in no class folder; write its label "
+            "after a tab"
         )
     return folder
-
-
-def _relative(written: str, root: Path) -> str | None:
-    path = os.path.normpath(root / written)
-    relative = PurePosixPath(Path(os.path.relpath(path, os.path.normpath(root))).as_posix())
-    return None if relative.parts[:1] in ((), ("..",)) else str(relative)
-
-
-def _pictures(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above:  # a link that leads back
-        return
-    try:
-        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"folder {folder} cannot be listed: {error}") from error
-    for entry in entries:
-        if entry.is_dir():
-            yield from _pictures(entry, above | {here})
-        elif entry.suffix.lower() in PICTURE_SUFFIXES and (entry.is_file() or entry.is_symlink()):
-            yield entry  # a link to nothing is listed, and refused like a corrupt picture
-
-
-def _read_npz(path: Path | str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in NPZ_ARRAYS if name in file}
-    except (*UNREADABLE, BadZipFile, AttributeError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as an .npz file of pictures: {error}") from error
-    if missing := {"images", "labels"} - arrays.keys():
-        raise InputError(f"{path} has no array {' or '.join(sorted(missing))!r}")
-    return arrays
 
 
 def _names_in(arrays: Mapping[str, np.ndarray], name: str, path: Path | str) -> list[str] | None:
@@ -242,27 +150,14 @@ def _names_in(arrays: Mapping[str, np.ndarray], name: str, path: Path | str) -> 
         return None
     if arrays[name].ndim != 1:
         raise InputError(
-            f"the array {name!r} of {path} has shape {arrays[name].shape}; expected a list of names"
+            f"the array {name!r} of {shown(path)} has shape {arrays[name].shape}; expected a list "
+            "of names"
         )
-    return [str(one) for one in arrays[name]]
+    return [_text(one) for one in arrays[name]]
 
 
-def _labels_of(dataset: Items) -> Integer[np.ndarray, " image"]:
-    """Return a dataset's ``targets`` or ``labels``, or else those of its items, with a warning.
-
-    The attributes are not taken where a ``target_transform`` may change them.
-    """
-    transformed = getattr(dataset, "target_transform", None) is not None
-    for name in () if transformed else ("targets", "labels"):
-        try:
-            found = np.asarray(getattr(dataset, name, ()))
-        except ValueError:  # lists of several lengths
-            continue
-        if found.shape == (len(dataset),) and found.dtype.kind in "iu":
-            return found
-    message = f"reading all {len(dataset)} items once for their labels; give labels=…"
-    warnings.warn(message, stacklevel=4)  # where Images.from_dataset is called
-    return np.array([item_of(dataset, index)[1] for index in range(len(dataset))], np.int64)
+def _text(one: Any) -> str:
+    return one.decode("utf-8", "backslashreplace") if isinstance(one, bytes) else str(one)
 
 
 def _named(
@@ -275,6 +170,7 @@ def _named(
     numbers = (f"{number:06d}" for number in range(count))
     paths = tuple(numbers if names is None else names)
     _refuse_misfits(count, labels, paths)
+    _refuse_odd_names(paths)
     refuse_labels(labels, None if classes is None else set(classes), paths)
     return paths, dict(classes) if classes else _class_numbers(labels)
 
@@ -291,3 +187,17 @@ def _refuse_misfits(count: int, labels: np.ndarray, paths: tuple[str, ...]) -> N
             f"{count} pictures and {len(set(paths))} different names were given; "
             "give at least one picture, and a unique name for each"
         )
+
+
+def _refuse_odd_names(paths: tuple[str, ...]) -> None:
+    """Refuse names that would not be the same once a list of them is read."""
+    for path in paths:
+        if not isinstance(path, str) or path[:1] in ("", "/") or _normal(path) != path:
+            raise InputError(
+                f"the name of a picture is '{shown(path, 100)}'; expected a relative path, such as "
+                "cat/1.png, without empty parts, '.' and '..'"
+            )
+
+
+def _normal(path: str) -> str:
+    return posixpath.normpath(f"/{path}")[1:]

@@ -72,7 +72,7 @@ class TorchFidelity(Quality):
 
     def __init__(
         self,
-        extractor: Callable[[Any], Any] | Path,
+        extractor: Callable[[Any], Any] | Path | str,
         extractor_name: str,
         *,
         kid_subset_size: int = KID_SUBSET_SIZE,
@@ -83,7 +83,8 @@ class TorchFidelity(Quality):
         self.extractor_name = extractor_name
         self.kid_subset_size = self.minimum = kid_subset_size
         self.weights_sha256: str | None = None
-        if isinstance(extractor, Path):
+        if isinstance(extractor, Path | str):
+            extractor = Path(extractor)
             self.weights_sha256 = _digest(extractor)
             self.extractor_name += f" sha256 {self.weights_sha256[:12]}"
             extractor = _load_inception(extractor, device)
@@ -314,7 +315,7 @@ def _checked_module(extractor: Callable[[Any], Any]) -> nn.Module:
     if not isinstance(extractor, torch.nn.Module):
         raise InputError(
             f"the feature extractor is a {type(extractor).__name__}; give a torch.nn.Module, or "
-            "the path (pathlib.Path) of torch-fidelity's Inception weights"
+            "the path of torch-fidelity's Inception weights"
         )
     return extractor
 

@@ -63,7 +63,7 @@ EVERYTHING = Sizes(captured=1_000_000, members=1_000_000, generated=1606)
 
 
 def demo(
-    out: Path,
+    out: Path | str,
     *,
     model: str = "var-organism",
     full: bool = False,
@@ -89,7 +89,7 @@ def demo(
     return report
 
 
-def check(out: Path, model: str) -> None:
+def check(out: Path | str, model: str) -> None:
     """Refuse what `demo` would, before anything is loaded.
 
     Raises:

@@ -50,7 +50,7 @@ def localize(
     metric: str | Metric = ...,
     options: CaptureOptions = ...,
     store: StoreLike | StoreOptions | None = ...,
-    checkpoints: Path | None = ...,
+    checkpoints: Path | str | None = ...,
     ranks: Ranks | None = ...,
     progress: Progress | None = ...,
 ) -> xr.Dataset: ...
@@ -64,7 +64,7 @@ def localize(
     metric: list[str] | tuple[str | Metric, ...],
     options: CaptureOptions = ...,
     store: StoreLike | StoreOptions | None = ...,
-    checkpoints: Path | None = ...,
+    checkpoints: Path | str | None = ...,
     ranks: Ranks | None = ...,
     progress: Progress | None = ...,
 ) -> dict[str, xr.Dataset]: ...
@@ -77,7 +77,7 @@ def localize(
     metric: str | Metric | list[str] | tuple[str | Metric, ...] = "unitmem",
     options: CaptureOptions = _DEFAULTS,
     store: StoreLike | StoreOptions | None = None,
-    checkpoints: Path | None = None,
+    checkpoints: Path | str | None = None,
     ranks: Ranks | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset | dict[str, xr.Dataset]:
@@ -183,7 +183,7 @@ def _capture(
     metrics: Mapping[str, Metric],
     provenance: Mapping[str, Any],
     store: StoreOptions | None,
-    checkpoints: Path | None,
+    checkpoints: Path | str | None,
     progress: Progress | None,
 ) -> None:
     """Give the activations of all images to the metrics, by way of a store where there is one."""

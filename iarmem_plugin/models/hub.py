@@ -61,7 +61,7 @@ def file_cells(row: dict[str, Any]) -> tuple[str, list[str], list[str] | str]:
     return row["name"], row["files"], row["repositories"] or row["source"]
 
 
-def fetch(name: str, folder: Path | None = None) -> Files:
+def fetch(name: str, folder: Path | str | None = None) -> Files:
     """Download a model's weights and its tokenizer from the Hugging Face hub.
 
     A file that is there already is not downloaded again, and never overwritten. Each file is
@@ -85,13 +85,14 @@ def fetch(name: str, folder: Path | None = None) -> Files:
         raise InputError(f"{name} is bundled: there is nothing to fetch")
     if len(variant.files) != 2 or len(variant.repositories) != 2:
         raise InputError(f"{name} is not on the Hugging Face hub; its files: {variant.source}")
-    if folder is not None and folder.exists() and not folder.is_dir():
+    place = None if folder is None else Path(folder)
+    if place is not None and place.exists() and not place.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the downloads")
-    if folder is not None:
-        check_writable(folder)
+    if place is not None:
+        check_writable(place)
     known = variant.sha256 or ("", "")
     sources = zip(variant.repositories, variant.files, known, strict=True)
-    transformer, tokenizer = (download(*source, folder) for source in sources)
+    transformer, tokenizer = (download(*source, place) for source in sources)
     return transformer, tokenizer
 
 

@@ -68,7 +68,7 @@ def create_intervention(name: str, factor: float | None) -> Intervention:
 
 
 def create_similarity(
-    name: str, file: Path | None, *, threshold: float | None = None
+    name: str, file: Path | str | None, *, threshold: float | None = None
 ) -> Similarity:
     """Return the similarity measure of that name, from its file where it needs one.
 
@@ -89,7 +89,7 @@ def create_similarity(
     return similarity
 
 
-def check_similarity(name: str, file: Path | None, *, threshold: float | None = None) -> None:
+def check_similarity(name: str, file: Path | str | None, *, threshold: float | None = None) -> None:
     """Refuse what `create_similarity` would, but for what is in the file; nothing is loaded."""
     needs_file = _takes("similarity", name, "file")
     if needs_file and file is None:

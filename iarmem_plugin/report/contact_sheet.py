@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.lists import read_list
 from iarmem_plugin.data.readers import FileReader
-from iarmem_plugin.data.sources import read_list
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.report.backend import Figure
 from iarmem_plugin.report.figures import new_figure

@@ -61,13 +61,14 @@ def check_slice_file(out: Path) -> None:
     check_file(out)
 
 
-def save_slice(activation: xr.DataArray, out: Path) -> None:
+def save_slice(activation: xr.DataArray, out: Path | str) -> None:
     """Write a slice to netCDF (``.nc``) or numpy's ``.npz``, whole or not at all.
 
     Raises:
         InputError: the file is to be of another kind, or cannot be made.
         DiskFullError: there is no room.
     """
+    out = Path(out)
     check_slice_file(out)
     if out.suffix == ".nc":
         write_whole(out, activation.to_netcdf(engine="h5netcdf"))

@@ -206,6 +206,41 @@ def test_more_than_ten_crops_are_refused() -> None:
         ten(10, picture(30, 40), count=11)
 
 
+SIZES = [
+    *((330, 300), (500, 375), (375, 500), (300, 330), (256, 256), (257, 256), (281, 281)),
+    *((320, 240), (400, 300), (500, 333), (333, 500), (500, 334), (511, 511), (512, 512)),
+    *((640, 480), (512, 384), (1024, 768), (600, 1130), (561, 600), (499, 331)),
+]
+
+
+def square(source: Image.Image, side: int) -> np.ndarray:
+    """Return the centre square, by the words of RAR's specification (section 6)."""
+    while min(source.size) >= 2 * side:
+        source = source.resize((source.width // 2, source.height // 2), Image.Resampling.BOX)
+    shorter = min(source.size)
+    wide, high = (round(length * side / shorter) for length in source.size)
+    pixels = np.array(source.resize((wide, high), Image.Resampling.BICUBIC))
+    top, left = (high - side) // 2, (wide - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_rars_views_are_those_of_its_specification(width: int, height: int) -> None:
+    source = picture(height // 8, width // 8).resize((width, height), Image.Resampling.BICUBIC)
+    assert np.array_equal(TenCrops(crop=256).center_pixels(source), square(source, 256))
+    whole = square(source, 281)
+    assert np.array_equal(ten(256, source, count=4)[[0, 3]], [whole[:256, :256], whole[25:, 25:]])
+
+
+def test_sixteen_bits_are_not_clipped_where_views_are_drawn() -> None:
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    deep = Image.fromarray(ramp * 257)
+    assert np.array_equal(Views(crop=16).center_pixels(deep)[..., 0], ramp)
+    assert np.array_equal(TenCrops(crop=16).center_pixels(deep)[..., 0], ramp)
+    custom = CustomViews(lambda source, **_: deep, center_of=Views(crop=2), name="deep")
+    assert np.array_equal(custom.draw_pixels(deep, image=0, count=1, seed=0)[0, ..., 0], ramp)
+
+
 # --- your own
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from iarmem_plugin.data import dataloader
 from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
 from iarmem_plugin.data.dataloader import Batch, load_batches
 from iarmem_plugin.data.images import Images, open_images
@@ -192,6 +193,60 @@ def test_an_interrupt_leaves_no_process_behind(folder: Path, tmp_path: Path) -> 
     _, errors = started.communicate(timeout=300)  # ends when every process has closed the pipe
     assert "KeyboardInterrupt" in errors
     assert started.returncode != 0
+
+
+UNGUARDED = """
+from iarmem_plugin.data.augmentation import Views
+from iarmem_plugin.data.dataloader import load_batches
+next(load_batches(images, [[0]], Views(crop=8), views=2, seed=0, workers=1))
+"""
+
+
+def run_as_script(file: Path, monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    vars(main)["images"] = images
+    exec(compile(file.read_text(), file, "exec"), vars(main))  # noqa: S102  # as Python runs it
+
+
+def test_a_script_without_a_main_guard_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Images
+) -> None:
+    (tmp_path / "train.py").write_text(UNGUARDED)
+    with pytest.raises(
+        InputError, match=r"train.py again.*'if __name__ == \"__main__\":'.*workers=0"
+    ):
+        run_as_script(tmp_path / "train.py", monkeypatch, images)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_script_that_was_read_before_a_prompt_needs_no_guard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Images
+) -> None:
+    (tmp_path / "definitions.py").write_text("number = 3\n")
+    run_as_script(tmp_path / "definitions.py", monkeypatch, images)
+    dataloader._refuse_unguarded()
+
+
+def ends(iterations: int) -> Iterator[None]:
+    """Give as torch does where a worker's own code has failed."""
+    yield from [None] * iterations
+    try:
+        raise RuntimeError(
+            "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details"
+        )
+    except RuntimeError as error:
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly") from error
+
+
+def test_a_worker_that_fails_by_itself_is_no_matter_of_memory() -> None:
+    results = ends(1)
+    assert dataloader._next(results, 1) is None
+    with pytest.raises(WorkerError, match=r"exit code 1.*mend the error that it printed") as caught:
+        dataloader._next(results, 1)
+    assert "memory" not in str(caught.value)
+    assert len(str(caught.value)) <= 400
 
 
 def drawer(views: Batch) -> int:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.labels import read_classes
 from iarmem_plugin.errors import InputError
 
 from .conftest import labels_of, tree
@@ -33,7 +34,9 @@ def test_names_that_rank_nothing_are_refused(tmp_path: Path, num_classes: int | 
 def test_a_folder_without_pictures_still_counts_as_a_class(tmp_path: Path) -> None:
     tree(tmp_path, "cat/1.png", "dog/1.png")
     (tmp_path / "ant").mkdir()
-    assert labels_of(open_images(tmp_path, num_classes=3)) == {"cat/1.png": 1, "dog/1.png": 2}
+    with pytest.warns(UserWarning, match="1 of 3 class folders hold no pictures: 'ant'"):
+        images = open_images(tmp_path, num_classes=3)
+    assert labels_of(images) == {"cat/1.png": 1, "dog/1.png": 2}
 
 
 def test_names_can_be_class_indices(tmp_path: Path) -> None:
@@ -96,7 +99,8 @@ def test_an_empty_class_folder_does_not_change_what_the_others_mean(tmp_path: Pa
         (tmp_path / name).mkdir()
         if name != "3":
             Image.new("RGB", (4, 4)).save(tmp_path / name / "one.png")
-    images = Images.from_folder(tmp_path, num_classes=3)
+    with pytest.warns(UserWarning, match="1 of 3 class folders hold no pictures: '3'"):
+        images = Images.from_folder(tmp_path, num_classes=3)
     assert images.labels.tolist() == [0, 1]  # ranks, as 3 is no index of three classes
 
 
@@ -165,3 +169,57 @@ def test_imagenets_ids_say_nothing_of_a_model_with_other_classes(tmp_path: Path)
     tree(tmp_path, "n15075141/a.JPEG")
     with pytest.raises(InputError, match="cannot be told"):
         open_images(tmp_path, num_classes=100)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize(
+    "text", ["grün 7\nbig dog 2\n", '{"grün": 7,\n"big dog": 2}', "grün,7\n\n\nbig dog\t2"]
+)
+def test_a_classes_file_is_read_whatever_its_form(
+    tmp_path: Path, text: str, encoding: str, end: str
+) -> None:
+    (tmp_path / "c").write_bytes(text.replace("\n", end).encode(encoding))
+    assert read_classes(tmp_path / "c") == {"grün": 7, "big dog": 2}
+
+
+def test_a_list_of_ids_is_read_whatever_its_form(tmp_path: Path) -> None:
+    (tmp_path / "c").write_bytes("\r\n".join(WORDNET).encode("utf-8-sig"))
+    assert read_classes(tmp_path / "c")["n15075141"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f'{{"cat": {"[" * 100_000}', "nested more than 100 deep"),
+        ('{"cat": {"a": 1}}', r"maps 'cat' to \[\('a', 1\)\], not a class"),
+        ('{"cat": NaN}', "NaN is not a value of JSON"),
+        ('{"cat": true}', "maps 'cat' to True, not a class"),
+        ('{"cat": 1, "cat": 1}', "gives a name twice"),
+        (" " * 1_000_000 + "x", "line 1 of the classes file"),
+        ("cat" + " ," * 500_000, "line 1 of the classes file"),
+        (" 7", "line 1 of the classes file"),
+        ("7", "line 1 of the classes file"),
+        ("\n \n", "is empty"),
+    ],
+)
+def test_a_hostile_classes_file_is_refused_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "c").write_text(text)
+    with pytest.raises(InputError, match=message) as said:
+        read_classes(tmp_path / "c")
+    assert len(str(said.value)) <= 400
+
+
+def test_a_classes_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the classes file /dev/zero is not a file"):
+        open_images(tree(tmp_path, "cat/a.png"), classes="/dev/zero")
+
+
+@pytest.mark.parametrize("name", ["a\x85b", "a\u2028b", "a\x0cb", "a, b", "#b", "7"])
+def test_a_name_in_a_classes_file_may_hold_any_sign_but_ends_of_lines(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "c").write_text(f"{name}\t7\ncat 3", encoding="utf-8")
+    assert read_classes(tmp_path / "c") == {name: 7, "cat": 3}
