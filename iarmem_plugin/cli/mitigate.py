@@ -322,22 +322,14 @@ def mitigate(
 
     A run that was ended goes on after its last finished arm when the same command is given again.
     """
+    tried = (candidates, held_out, few_held_out, threshold, per_class)
     job = _Job(
         model=opt.ModelOptions(model, weights, tokenizer, device, dtype, compile),
         scores=scores,
         images=images,
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
         edit=_Edit(selector, intervention, factor, fraction, random_sets, seed),
-        attack=_Attack(
-            candidates,
-            held_out,
-            few_held_out,
-            threshold,
-            per_class,
-            similarity,
-            sscd,
-            check_batching,
-        ),
+        attack=_Attack(*tried, similarity, sscd, check_batching),
         quality=_Quality(inception, reference, generated, seed),
         batch_size=batch_size,
     )

@@ -165,6 +165,7 @@ def rank_candidates(
     if per_class < 1:
         raise InputError(f"per_class is {per_class}; keep at least one image of each class")
     given = None if positions is None else tuple(positions)
+    batching = Batching.of(batch_size)
 
     def scores(rows: slice) -> np.ndarray:
         tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
@@ -176,12 +177,10 @@ def rank_candidates(
         return _scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy()
 
     with model.borrowed():
-        done = list(
-            Batching.of(batch_size).over(
-                len(images), scores, progress=progress, description="ranking candidates"
-            )
+        done = batching.over(
+            len(images), scores, progress=progress, description="ranking candidates"
         )
-    hit_rate, log_probability = np.concatenate(done).T
+        hit_rate, log_probability = np.concatenate(list(done)).T
     check_finite(log_probability, images, "log-probability")
     kept = _best_of_each_class(images, hit_rate, log_probability, per_class)
     return Candidates(images.subset(kept), np.full(len(kept), group), hit_rate[kept])

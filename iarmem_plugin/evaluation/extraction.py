@@ -161,15 +161,9 @@ def extract(
         names = candidates.images.paths[rows]
         with images_named(names):
             tokens = model.complete(prefix, labels, seeded(sampling, rows))
-        images = model.decode(tokens)
-        check_pixels(images, names)
-        closeness = similarity.compare(Completion(images, tokens), target)
-        if closeness.shape != labels.shape:
-            raise InputError(
-                f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
-                f"{len(labels)} images; expected one number for each"
-            )
-        return closeness.float().cpu().numpy(), tokens.cpu().numpy()
+        completed = Completion(model.decode(tokens), tokens)
+        check_pixels(completed.images, names)
+        return _closeness(similarity, completed, target), tokens.cpu().numpy()
 
     with model.borrowed():
         parts = batching.over(
@@ -183,6 +177,17 @@ def extract(
         sampling=json.dumps(asdict(sampling)),
         batch_size=batching.size,
     )
+
+
+def _closeness(similarity: Similarity, completed: Completion, target: Completion) -> np.ndarray:
+    closeness = similarity.compare(completed, target)
+    if closeness.shape != (len(target.tokens),):
+        raise InputError(
+            f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
+            f"{len(target.tokens)} images; expected one number for each"
+        )
+    values: np.ndarray = closeness.float().cpu().numpy()
+    return values
 
 
 def calibrate(
