@@ -158,11 +158,10 @@ def extract(
 
     def compared(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         target = targets.at(rows, model.device)
-        labels = true_labels(candidates.images, rows, model)
-        names = candidates.images.paths[rows]
+        names, labels = candidates.images.paths[rows], true_labels(candidates.images, rows, model)
         with images_named(names):
-            prefix = target.tokens[:, :prefix_tokens]
-            tokens = model.complete(prefix, labels, seeded(sampling, rows))
+            known = target.tokens[:, :prefix_tokens]
+            tokens = model.complete(known, labels, seeded(sampling, rows))
         completed = Completion(model.decode(tokens), tokens)
         check_pixels(completed.images, names)
         return _closeness(similarity, completed, target), tokens.cpu().numpy()
