@@ -71,9 +71,10 @@ class Stages:
 
     def unreadable(self, key: str, reason: object) -> InputError:
         """Return the error of a piece that cannot be used, with the cure."""
+        said = shown(reason) or type(reason).__name__
         return InputError(
-            f"{shown(self._file(key))} cannot be read ({shown(reason) or reason!r}); start anew "
-            "with --restart, or delete it to do its part again"
+            f"{shown(self._file(key))} cannot be read ({said}); start anew with "
+            "--restart, or delete it to do its part again"
         )
 
     def check(self) -> None:

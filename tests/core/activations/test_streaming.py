@@ -241,12 +241,12 @@ def test_a_checkpoint_that_was_cut_short_is_none(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_checkpoint_that_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> int:
+    def full(*_: object) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     saved = checkpoints(tmp_path, seed=0)
     saved.save(0, [1], {})
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("iarmem_plugin.files._create", full)
     with pytest.raises(DiskFullError, match=r"the disk is full: .* make room"):
         saved.save(0, [1, 2], {})
     assert saved.slabs() == {0: [1]}
