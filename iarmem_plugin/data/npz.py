@@ -7,7 +7,6 @@ import os
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
@@ -81,8 +80,7 @@ def _members(archive: ZipFile) -> dict[str, ZipInfo]:
 def _array(archive: ZipFile, member: ZipInfo, size: int) -> np.ndarray:
     if member.file_size > LARGEST_RATIO * min(member.compress_size, size) + LARGEST_RATIO:
         raise ValueError(f"'{member.filename}' is said to unpack to {member.file_size:,} bytes")
-    with archive.open(member) as file:
-        _check_size(file, member)
+    _check_size(archive, member)
     with archive.open(member) as file:
         array: np.ndarray = npy.read_array(file, allow_pickle=False)
         if file.read(1):  # the checksum is compared at the end
@@ -90,15 +88,16 @@ def _array(archive: ZipFile, member: ZipInfo, size: int) -> np.ndarray:
         return array
 
 
-def _check_size(file: IO[bytes], member: ZipInfo) -> None:
+def _check_size(archive: ZipFile, member: ZipInfo) -> None:
     """Refuse a header that promises more, or less, than there is."""
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    shape, _, dtype = read.get(npy.read_magic(file), npy.read_array_header_2_0)(file)
+    with archive.open(member) as file:
+        shape, _, dtype = read.get(npy.read_magic(file), npy.read_array_header_2_0)(file)
+        found = member.file_size - file.tell()
     if dtype.hasobject:
         raise ValueError(f"'{member.filename}' holds objects, which are not loaded")
     needed = math.prod(shape) * dtype.itemsize
-    if file.tell() + needed != member.file_size:
+    if needed != found:
         raise ValueError(
-            f"'{member.filename}' is {dtype} {shape}, {needed:,} bytes, and the file holds "
-            f"{member.file_size - file.tell():,}"
+            f"'{member.filename}' is {dtype} {shape}, {needed:,} bytes, and the file holds {found:,}"
         )
