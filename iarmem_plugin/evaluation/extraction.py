@@ -161,14 +161,8 @@ def extract(
         names = candidates.images.paths[rows]
         with images_named(names):
             tokens = model.complete(prefix, labels, seeded(sampling, rows))
-        images = model.decode(tokens)
-        check_pixels(images, names)
-        closeness = similarity.compare(Completion(images, tokens), target)
-        if closeness.shape != labels.shape:
-            raise InputError(
-                f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
-                f"{len(labels)} images; expected one number for each"
-            )
+        completion = Completion(model.decode(tokens), tokens)
+        closeness = _closeness(similarity, completion, target, names)
         return closeness.float().cpu().numpy(), tokens.cpu().numpy()
 
     with model.borrowed():
@@ -227,6 +221,19 @@ def calibrate(
         f"{source}: at most {100 * rate:g}% of n={descending.size} extracted"
     )
     return similarity.threshold
+
+
+def _closeness(
+    similarity: Similarity, completion: Completion, target: Completion, names: Sequence[str]
+) -> Tensor:
+    check_pixels(completion.images, names)
+    closeness: Tensor = similarity.compare(completion, target)
+    if closeness.shape != (len(names),):
+        raise InputError(
+            f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
+            f"{len(names)} images; expected one number for each"
+        )
+    return closeness
 
 
 def _result(
