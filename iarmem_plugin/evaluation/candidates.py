@@ -172,8 +172,7 @@ def rank_candidates(
         chosen = _ranked(model.layout, tokens.shape[1]) if given is None else given
         _check_positions(chosen, tokens.shape[1])
         logits = model.logits(tokens, true_labels(images, rows, model))
-        with images_named(images.paths[rows]):
-            check_logits(logits)
+        refuse_broken(logits, images.paths[rows])
         return _scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy()
 
     with model.borrowed():
@@ -248,6 +247,12 @@ def images_named(names: Sequence[str]) -> Iterator[None]:
         raise NonFiniteLogitsError(
             f"{error}; the first of them is {names[error.rows[0]]!r}", error.rows, error.position
         ) from error
+
+
+def refuse_broken(logits: Float[Tensor, "image position vocab"], names: Sequence[str]) -> None:
+    """Raise NonFiniteLogitsError, naming the first image whose logits are not finite."""
+    with images_named(names):
+        check_logits(logits)
 
 
 def check_pixels(pixels: Float[Tensor, "image 3 height width"], names: Sequence[str]) -> None:

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import Candidates, Completes, images_named, true_labels
+from iarmem_plugin.evaluation.candidates import (
+    Candidates,
+    Completes,
+    images_named,
+    refuse_broken,
+    true_labels,
+)
 from iarmem_plugin.evaluation.extraction import GREEDY, make_targets
 from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.logits import check_logits
 
 NEAR = 1e-3
 """The gap between the two best logits below which a choice is a near tie."""
@@ -156,8 +161,7 @@ def _gaps(
     def gaps(rows: slice) -> Tensor:
         labels = true_labels(candidates.images, rows, model)
         logits = model.logits(tokens[rows].to(model.device), labels)
-        with images_named(candidates.images.paths[rows]):
-            check_logits(logits)
+        refuse_broken(logits, candidates.images.paths[rows])
         return top_gaps(logits[:, : tokens.shape[1]]).cpu()
 
     with model.borrowed():

@@ -74,10 +74,6 @@ class Targets:
         count, tokens = self.tokens.shape
         return f"Targets({count} of {tokens} tokens, {self.reference!r})"
 
-    def at(self, rows: slice, device: torch.device) -> Completion:
-        """Return some of them, on a device."""
-        return Completion(self.images[rows].to(device), self.tokens[rows].to(device))
-
 
 def make_targets(
     model: Completes,
@@ -157,14 +153,17 @@ def extract(
     batching = Batching.of(batch_size)
 
     def compared(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        target = targets.at(rows, model.device)
-        names, labels = candidates.images.paths[rows], true_labels(candidates.images, rows, model)
+        target = Completion(
+            targets.images[rows].to(model.device), targets.tokens[rows].to(model.device)
+        )
+        labels = true_labels(candidates.images, rows, model)
+        prefix = target.tokens[:, :prefix_tokens]
+        names = candidates.images.paths[rows]
         with images_named(names):
-            known = target.tokens[:, :prefix_tokens]
-            tokens = model.complete(known, labels, seeded(sampling, rows))
-        completed = Completion(model.decode(tokens), tokens)
-        check_pixels(completed.images, names)
-        return _closeness(similarity, completed, target), tokens.cpu().numpy()
+            tokens = model.complete(prefix, labels, seeded(sampling, rows))
+        completion = Completion(model.decode(tokens), tokens)
+        closeness = _closeness(similarity, completion, target, names)
+        return closeness.float().cpu().numpy(), tokens.cpu().numpy()
 
     with model.borrowed():
         parts = batching.over(
@@ -178,17 +177,6 @@ def extract(
         sampling=json.dumps(asdict(sampling)),
         batch_size=batching.size,
     )
-
-
-def _closeness(similarity: Similarity, completed: Completion, target: Completion) -> np.ndarray:
-    closeness = similarity.compare(completed, target)
-    if closeness.shape != (len(target.tokens),):
-        raise InputError(
-            f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
-            f"{len(target.tokens)} images; expected one number for each"
-        )
-    values: np.ndarray = closeness.float().cpu().numpy()
-    return values
 
 
 def calibrate(
@@ -233,6 +221,19 @@ def calibrate(
         f"{source}: at most {100 * rate:g}% of n={descending.size} extracted"
     )
     return similarity.threshold
+
+
+def _closeness(
+    similarity: Similarity, completion: Completion, target: Completion, names: Sequence[str]
+) -> Tensor:
+    check_pixels(completion.images, names)
+    closeness: Tensor = similarity.compare(completion, target)
+    if closeness.shape != (len(names),):
+        raise InputError(
+            f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
+            f"{len(names)} images; expected one number for each"
+        )
+    return closeness
 
 
 def _result(

@@ -189,8 +189,14 @@ def test_weights_that_are_computed_at_every_pass_are_not_edited_in_vain(
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        (lambda w: w * float("nan"), "'odd' returned fc1_weight with values that are not finite"),
-        (lambda w: w[:1], r"'odd' returned fc1_weight of shape \(1, 32\), expected \(128, 32\)"),
+        (
+            lambda part: part * float("nan"),
+            "'odd' returned fc1_weight with values that are not finite",
+        ),
+        (
+            lambda part: part[:1],
+            r"'odd' returned fc1_weight of shape \(1, 32\), expected \(128, 32\)",
+        ),
     ],
 )
 def test_an_intervention_that_returns_what_is_no_weight_is_refused(
@@ -200,7 +206,9 @@ def test_an_intervention_that_returns_what_is_no_weight_is_refused(
         name = "odd"
 
         def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            return NeuronWeights(returned(neurons.fc1_weight), neurons.fc1_bias, neurons.fc2_weight)
+            parts = (neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight.T)
+            rows, biases, columns = map(returned, parts)
+            return NeuronWeights(rows, biases, columns.T)
 
     before, model = weights(adapter), ImageARModel(adapter)
     with pytest.raises(InputError, match=said):
