@@ -99,5 +99,5 @@ def _check_size(archive: ZipFile, member: ZipInfo) -> None:
     needed = math.prod(shape) * dtype.itemsize
     if needed != found:
         raise ValueError(
-            f"'{member.filename}' is {dtype} {shape}, {needed:,} bytes, and the file holds {found:,}"
+            f"'{member.filename}' is {dtype} {shape}, {needed:,} bytes, and there are {found:,}"
         )

@@ -74,6 +74,10 @@ class Targets:
         count, tokens = self.tokens.shape
         return f"Targets({count} of {tokens} tokens, {self.reference!r})"
 
+    def at(self, rows: slice, device: torch.device) -> Completion:
+        """Return some of them, on a device."""
+        return Completion(self.images[rows].to(device), self.tokens[rows].to(device))
+
 
 def make_targets(
     model: Completes,
@@ -153,12 +157,9 @@ def extract(
     batching = Batching.of(batch_size)
 
     def compared(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        target = Completion(
-            targets.images[rows].to(model.device), targets.tokens[rows].to(model.device)
-        )
+        target = targets.at(rows, model.device)
         labels = true_labels(candidates.images, rows, model)
-        prefix = target.tokens[:, :prefix_tokens]
-        names = candidates.images.paths[rows]
+        prefix, names = target.tokens[:, :prefix_tokens], candidates.images.paths[rows]
         with images_named(names):
             tokens = model.complete(prefix, labels, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
