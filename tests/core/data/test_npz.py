@@ -99,7 +99,7 @@ def lzma(data: bytes) -> bytes:
         (twice, "it holds 'images.npy' 2 times"),
         (
             lambda _: promising("(1000000000, 256, 256, 3)"),
-            "196,608,000,000,000 bytes, and the file",
+            "196,608,000,000,000 bytes, and there",
         ),
         (lambda _: promising("(-1, -4, 4, 3)"), "48 bytes, and there are 0"),
         (lambda _: promising("(" * 200 + ")" * 200), "cannot be read as an .npz file"),
