@@ -146,7 +146,8 @@ def test_the_threshold_is_fixed_in_batches_of_the_given_size(
 ) -> None:
     tried = Candidates(pictures.subset([0]), np.array(["candidate"]))
     similarity = CountingAgreement()
-    protocol.with_held_out(model, tried, pictures, similarity, batch_size=3)
+    with pytest.warns(UserWarning, match="was fixed on 4 held-out images"):
+        protocol.with_held_out(model, tried, pictures, similarity, few=True, batch_size=3)
     assert similarity.sizes == [3, 1]  # every other one of seven pictures
 
 
