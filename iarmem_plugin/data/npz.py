@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.text import shown
 
 LARGEST_RATIO = 1032  # to one: deflate packs no closer
+_END_SIZE = 22  # bytes of the record that ends an archive
 _DAMAGE = (
     ArithmeticError,
     BadZipFile,
@@ -27,6 +29,7 @@ _DAMAGE = (
     SyntaxError,
     TypeError,
     ValueError,
+    struct.error,
     zlib.error,
 )
 """What zipfile and numpy raise at files that are damaged, or made to do harm."""
@@ -47,8 +50,8 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         if path.exists() and not path.is_file():
             raise ValueError("it is not a file")
         with ZipFile(path) as archive:
-            members = _members(archive)
-            size = os.path.getsize(path)
+            members, size = _members(archive), os.path.getsize(path)
+            _check_count(path, size - len(archive.comment), len(members))
             wanted = [(name, f"{name}.npy") for name in names if f"{name}.npy" in members]
             return {name: _array(archive, members[file], size) for name, file in wanted}
     except _DAMAGE as error:
@@ -77,6 +80,15 @@ def _members(archive: ZipFile) -> dict[str, ZipInfo]:
     return {one.filename: one for one in listed}
 
 
+def _check_count(path: Path, end: int, count: int) -> None:
+    """Refuse an archive whose directory lost a part: one entry may swallow the next."""
+    with path.open("rb") as file:
+        file.seek(end - _END_SIZE)
+        (said,) = struct.unpack_from("<H", file.read(_END_SIZE), 10)
+    if said not in (count, 0xFFFF):  # of more than can be said there
+        raise ValueError(f"it lists {count} arrays, and says that there are {said}")
+
+
 def _array(archive: ZipFile, member: ZipInfo, size: int) -> np.ndarray:
     if member.file_size > LARGEST_RATIO * min(member.compress_size, size) + LARGEST_RATIO:
         raise ValueError(f"'{member.filename}' is said to unpack to {member.file_size:,} bytes")
@@ -99,5 +111,6 @@ def _check_size(archive: ZipFile, member: ZipInfo) -> None:
     needed = math.prod(shape) * dtype.itemsize
     if needed != found:
         raise ValueError(
-            f"'{member.filename}' is {dtype} {shape}, {needed:,} bytes, and there are {found:,}"
+            f"'{member.filename}' is {dtype} {shape}, {needed:,} bytes, and the file holds "
+            f"{found:,}"
         )

@@ -82,6 +82,13 @@ def twice(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def swallowing(data: bytes) -> bytes:
+    """Let the comment of the last array but one be the last array's entry."""
+    places = [place for place in range(len(data)) if data.startswith(b"PK\x01\x02", place)]
+    length = data.index(b"PK\x05\x06") - places[-1]
+    return data[: places[-2] + 32] + struct.pack("<H", length) + data[places[-2] + 34 :]
+
+
 def lzma(data: bytes) -> bytes:
     buffer = io.BytesIO()
     with ZipFile(io.BytesIO(data)) as old, ZipFile(buffer, "w", ZIP_LZMA) as new:
@@ -96,6 +103,7 @@ def lzma(data: bytes) -> bytes:
         (other_method, "'images.npy' is packed by method 72, which numpy does not use"),
         (lzma, "'images.npy' is packed by method 14, which numpy does not use"),
         (inflated, "'images.npy' is said to unpack to 4,294,967,294 bytes"),
+        (swallowing, "it lists 3 arrays, and says that there are 4"),
         (twice, "it holds 'images.npy' 2 times"),
         (
             lambda _: promising("(1000000000, 256, 256, 3)"),
