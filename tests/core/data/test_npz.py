@@ -107,9 +107,9 @@ def lzma(data: bytes) -> bytes:
         (twice, "it holds 'images.npy' 2 times"),
         (
             lambda _: promising("(1000000000, 256, 256, 3)"),
-            "196,608,000,000,000 bytes, and there",
+            "196,608,000,000,000 bytes, and the file",
         ),
-        (lambda _: promising("(-1, -4, 4, 3)"), "48 bytes, and there are 0"),
+        (lambda _: promising("(-1, -4, 4, 3)"), "48 bytes, and the file holds 0"),
         (lambda _: promising("(" * 200 + ")" * 200), "cannot be read as an .npz file"),
         (lambda data: data[:-30], "not a zip file"),
         (lambda data: b"", "not a zip file"),
