@@ -124,7 +124,7 @@ def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(al
     progress = out / "progress"
     at = (str(progress), "rank-*.nc", "2", str(signal.SIGKILL.value))
     status = ended(alone, "streamed", world=2, at=at)
-    assert status == -signal.SIGKILL
+    assert status == 1  # torchrun's, which ends the other process
     assert {file.name for file in progress.glob("*.nc")} == {"rank-0.nc", "rank-1.nc"}
     done = run(alone, "streamed", world=1)
     assert done.returncode == 0, done.stderr
