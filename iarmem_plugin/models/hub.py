@@ -156,9 +156,10 @@ def check_files(
         WeightsError: a file begins as no weights do.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
-    first, second = (None if path is None else weight_file(path) for path in (weights, tokenizer))
-    if variant is not None and variant.organism is not None and (first or second):
+    given = (weights, tokenizer)
+    if variant is not None and variant.organism is not None and given != (None, None):
         raise InputError(f"{name} is bundled: leave out --weights and --tokenizer")
+    first, second = (None if path is None else weight_file(path) for path in given)
     if variant is None or variant.repositories:
         named_files(name, variant, first, second)
     return first, second
