@@ -1,8 +1,9 @@
 """``iarmem`` in a process that is ended once so many of its results are in place; a program.
 
 ``python ended_process.py FOLDER PATTERN COUNT SIGNAL ARGUMENT…`` runs ``iarmem ARGUMENT…`` and
-sends the signal to its group (of torchrun's processes each has its own) when another file is about to be renamed to one
-that fits the pattern, and the folder holds so many of these. No clock has a part in it.
+sends the signal to its group (of torchrun's processes each has its own) when another file is about
+to be renamed to one that fits the pattern, and the folder holds so many of these. No clock has a
+part in it.
 """
 
 from __future__ import annotations
