@@ -19,6 +19,7 @@ from iarmem_plugin.models.downloads import download
 from iarmem_plugin.text import shown
 
 Files = tuple[Path, Path]
+_LONGEST_ADVICE = 300  # so that a whole refusal is one line of at most 400 signs
 MODEL_COLUMNS = (
     "model",
     "family",
@@ -162,6 +163,9 @@ def check_files(
     first, second = (None if path is None else weight_file(path) for path in given)
     if variant is None or variant.repositories:
         named_files(name, variant, first, second)
+    for path in (first, second):
+        if path is not None:
+            _check_start(path)
     return first, second
 
 
@@ -194,7 +198,6 @@ def weight_file(path: str | Path) -> Path:
     Raises:
         InputError: there is none, it is a URL, a folder, a device or a pipe, or may not be read,
             or its name is none that a file can have.
-        WeightsError: it begins as no weights do.
     """
     if looks_like_url(path):
         raise InputError(f"{shown(path)!r} looks like a URL; name a weight file on this machine")
@@ -205,25 +208,26 @@ def weight_file(path: str | Path) -> Path:
         problem = "no such file" if isinstance(error, FileNotFoundError) else f"{reason}"
     else:
         if stat.S_ISREG(mode) and os.access(path, os.R_OK):
-            return _not_something_else(Path(path))
+            return Path(path)
         problem = "is a folder" if stat.S_ISDIR(mode) else "is not a file"
         problem = "may not be read" if stat.S_ISREG(mode) else problem
     raise InputError(f"{problem}: {shown(path)!r}; name a weight file on this machine")
 
 
-def _not_something_else(path: Path) -> Path:
+def _check_start(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         problem = _no_weights(file.read(512))
     if problem:
         raise WeightsError(f"{shown(path)!r} holds no weights: it {problem}")
-    return path
 
 
 def _no_weights(start: bytes) -> str:
     """Say what a file is that no adapter could read, by its first bytes; else return nothing."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not start:
+        return "is empty: fetch it again"
     if not start.strip(b"\0"):
-        return "is empty, or begins with nothing but zeros; fetch it again"
+        return "begins with nothing but zeros: fetch it again"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page that was saved in place of the file; fetch it by its download link"
     if text.startswith(b"version https://git-lfs"):
@@ -235,8 +239,10 @@ def _advice(variant: Variant | None) -> str:
     if variant is None:
         return "weights of any size come from files that you name"
     files = present(variant)
-    if files is not None:
+    if files is not None and len(options(files)) <= _LONGEST_ADVICE:
         return f"they were fetched already, so give {options(files)}"
+    if files is not None:
+        return f"they were fetched already, and 'iarmem fetch {variant.name}' says what to type"
     hosted = f"{' and '.join(variant.files)} from {variant.source}"
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"

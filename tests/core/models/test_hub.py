@@ -169,9 +169,25 @@ def test_files_of_two_repositories_come_into_the_cache_and_are_known_from_then_o
     pictures = ("--images", tmp_path, "--out", tmp_path / "out")
     assert_plain_error(
         hub.iarmem("localize", "rar-b", *pictures),
-        f"they were fetched already, so give --weights {found['weights']} --tokenizer ",
+        "rar-b needs --weights and --tokenizer: they were fetched already",
     )
     assert hub.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("cache", "so give --weights cache/w.bin --tokenizer cache/t.bin"),
+        ("c" * 200, "and 'iarmem fetch var-d16' says what to type"),
+    ],
+)
+def test_what_was_fetched_is_named_unless_it_would_be_cut(
+    monkeypatch: pytest.MonkeyPatch, folder: str, told: str
+) -> None:
+    files = (Path(folder, "w.bin"), Path(folder, "t.bin"))
+    monkeypatch.setattr("iarmem_plugin.models.hub.present", lambda _: files)
+    with pytest.raises(InputError, match=f"they were fetched already, {told}$"):
+        load("var-d16")
 
 
 def test_nothing_is_fetched_that_was_not_asked_for(hub: Hub, tmp_path: Path) -> None:
