@@ -246,7 +246,7 @@ def test_a_full_disk_keeps_the_checkpoint_that_is_there(
 
     saved = checkpoints(tmp_path, seed=0)
     saved.save(0, [1], {})
-    monkeypatch.setattr("iarmem_plugin.files._create", full)
+    monkeypatch.setattr("iarmem_plugin.disk._create", full)
     with pytest.raises(DiskFullError, match=r"the disk is full, .* make room"):
         saved.save(0, [1, 2], {})
     assert saved.slabs() == {0: [1]}

@@ -18,6 +18,14 @@ from iarmem_plugin.cli.main import Commands
 ENDING = [signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Hear what a test runner that was started by ``nohup`` would ignore."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def end(by: signal.Signals) -> None:
     os.kill(os.getpid(), by)
 
