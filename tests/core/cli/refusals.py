@@ -47,7 +47,7 @@ _FILE = [
     ("empty.pth", MODEL, "is empty"),
     ("page.pth", MODEL, "is a web page"),
     ("hf://x/y", MODEL, "looks like a URL"),
-    ("/dev/zero", MODEL, "no such file"),
+    ("/dev/zero", MODEL, "is not a file"),
 ]
 _FLAG = [("=x", PARSE, "does not take a value")]
 _SEED = [("-1", PARSE, "greater than or equal to 0"), ("9" * 30, MODEL, "at most 9007199254740992")]
@@ -70,7 +70,7 @@ _COMMON = {
     "--classes": [
         ("nowhere", MODEL, "nowhere cannot be read"),
         ("/dev/zero", MODEL, "is a device or pipe"),
-        ("empty", MODEL, "empty cannot be read"),
+        ("empty", MODEL, "empty is not a file"),
         ("s3://x/y", MODEL, "looks like a URL"),
     ],
     "--image-root": [("images", MODEL, "is for a list"), ("s3://x/y", MODEL, "looks like a URL")],
