@@ -155,7 +155,7 @@ def top(
     from iarmem_plugin.store.store import ActivationStore
 
     check_file(out)
-    preflight.check_pictures({"--images": images})
+    preflight.check_pictures({"--images": images, "--image-root": image_root})
     if out.suffix != ".png":
         raise InputError(f"{out} is not a .png file; name one")
     place_of = {"block": [block], "scale": [scale], "neuron": [neuron]}

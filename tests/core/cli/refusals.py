@@ -171,6 +171,7 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             *(("/ --inception list.txt", MODEL, "is the root of all files"),),
         ],
         "--generated": [("1", PARSE, "or equal to 2"), ("10000001", MODEL, "at most 10000000")],
+        "--restart": _FLAG,
         "--check-batching": [("-1", PARSE, "or equal to 0"), ("9" * 9, MODEL, "at most 1000000")],
     },
     "demo": {
@@ -228,5 +229,6 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         "--scale": [*_NUMBER, ("9", MODEL, "there is no scale 9")],
         "--count": [("0", PARSE, "or equal to 1"), ("501", PARSE, "or equal to 500")],
         "--model": _GROUP,
+        "--image-root": _COMMON["--image-root"],
     },
 }

@@ -188,7 +188,7 @@ def test_a_folder_of_progress_that_cannot_be_written_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid(monkeypatch, table.MODEL)
-    for place, message in (("progress", "is a file"), ("heatmap.png", "is a folder, and a file")):
+    for place, message in (("progress", "is a file"), ("heatmap.png", "is a folder, where a file")):
         out = folder / f"out {place}"
         out.mkdir()
         (out / place).touch() if place == "progress" else (out / place).mkdir()
