@@ -24,7 +24,7 @@ from iarmem_plugin.cli.console import LogLevel, say, terminal, warn
 from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
-from iarmem_plugin.errors import IarmemError
+from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.files import DISK_FULL_ERRNOS
 from iarmem_plugin.text import shown
 
@@ -42,16 +42,27 @@ _USERS_ERRNOS = frozenset(  # what a path or a disk can be, whatever the code
 class Commands(TyperGroup):
     """The commands; what iarmem refuses becomes one plain line and exit code 2."""
 
-    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+    def make_context(self, info_name: Any, args: list[str], **settings: Any) -> Any:
         """Read the arguments that stand before the command."""
         with _plain_errors():
-            return super().make_context(*arguments, **settings)
+            _check_given(args)
+            return super().make_context(info_name, args, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         with _plain_errors(), ends_orderly(), warnings.catch_warnings():  # puts the next back
             warnings.showwarning = warn
             return super().invoke(ctx)
+
+
+def _check_given(arguments: list[str]) -> None:
+    """Refuse an empty argument: as a path it would be the current folder."""
+    for place, one in enumerate(arguments):
+        if not one or (one.startswith("--") and one.endswith("=")):
+            option = one.rstrip("=") or (arguments[place - 1] if place else "the command")
+            raise InputError(
+                f"{shown(option, 60)} was given an empty value; a variable may be unset"
+            )
 
 
 @contextmanager

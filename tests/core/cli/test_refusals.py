@@ -268,3 +268,18 @@ def test_a_command_that_runs_in_one_process_refuses_several(
         done = run(*table.COMMANDS[command].format(**KNOWN).split())
         assert done.exit_code == 2
         assert f"process 1 of 2 (WORLD_SIZE), and 'iarmem {command}' runs in one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("localize", "tiny", "--images", "images", "--out", ""), "--out"),
+        (("localize", "tiny", "--images=", "--out", "new"), "--images"),
+        (("store", "info", ""), "info"),
+    ],
+)
+def test_an_empty_value_is_not_the_current_folder(words: tuple[str, ...], option: str) -> None:
+    done = run(*words)
+    assert done.exit_code == 2
+    said = f"Error: {option} was given an empty value; a variable may be unset\n"
+    assert done.stderr == said

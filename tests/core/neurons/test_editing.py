@@ -122,8 +122,13 @@ def test_ctrl_c_while_weights_are_put_back_waits_for_the_last_one() -> None:
     before = weights(adapter)
     edit = intervene(ImageARModel(adapter), some(0.5), HALVE, backend="weights")
     edit.__enter__()
-    with Pressing() as mode, pytest.raises(KeyboardInterrupt):
-        edit.__exit__(None, None, None)
+    # a test runner in the background may have been started without it
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Pressing() as mode, pytest.raises(KeyboardInterrupt):
+            edit.__exit__(None, None, None)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert mode.count == 9
     assert same(before, weights(adapter))
 
