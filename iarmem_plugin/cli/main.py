@@ -42,11 +42,13 @@ _USERS_ERRNOS = frozenset(  # what a path or a disk can be, whatever the code
 class Commands(TyperGroup):
     """The commands; what iarmem refuses becomes one plain line and exit code 2."""
 
-    def make_context(self, info_name: Any, args: list[str], **settings: Any) -> Any:
+    def make_context(
+        self, info_name: Any, args: list[str], parent: Any = None, **settings: Any
+    ) -> Any:
         """Read the arguments that stand before the command."""
         with _plain_errors():
             _check_given(args)
-            return super().make_context(info_name, args, **settings)
+            return super().make_context(info_name, args, parent, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""

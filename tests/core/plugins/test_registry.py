@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -164,6 +165,7 @@ def test_two_distributions_with_one_entry_point_are_named_in_one_plain_line(fold
     copy = folder / "copy-1.0.dist-info"
     copytree(next(folder.glob("acme*.dist-info")), copy)
     (copy / "METADATA").write_text("Metadata-Version: 2.1\nName: copy\nVersion: 1.0\n")
+    importlib.invalidate_caches()  # of a folder that changed within a tick of its clock
     found = [one for one in entry_points(group="iarmem") if one.name == "acme"]
     assert len(found) == 2
     with pytest.raises(PluginError) as refused:
