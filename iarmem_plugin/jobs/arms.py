@@ -145,7 +145,7 @@ class ExtractionOptions:
     backend: str = "weights"
     batch_size: int = 64
     check_batching: int = 0
-    checkpoints: Path | None = None
+    checkpoints: Path | str | None = None
 
 
 DEFAULTS = ExtractionOptions()

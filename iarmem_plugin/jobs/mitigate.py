@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -106,7 +107,7 @@ def _runner(
 ) -> Callable[..., ArmOutcome]:
     if options.checkpoints is None:
         return run_arm
-    return FinishedArms(options.checkpoints, shared_settings(provenance, attack, quality)).run
+    return FinishedArms(Path(options.checkpoints), shared_settings(provenance, attack, quality)).run
 
 
 def _shown(

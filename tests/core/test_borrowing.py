@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -30,6 +31,14 @@ def test_every_generator_comes_back(fails: bool) -> None:
         pass
     with generators_kept():
         assert drawn() == expected
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Hear Ctrl-C also where the test runner was started without it, in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_waits_until_the_block_is_done() -> None:
