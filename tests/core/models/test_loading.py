@@ -25,7 +25,7 @@ def test_an_unknown_model_lists_the_models() -> None:
 
 def test_a_weight_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file: .*nothing\.pth"):
-        load("var-organism", weights=tmp_path / "nothing.pth")
+        load("var-d16", weights=tmp_path / "nothing.pth")
 
 
 @pytest.mark.parametrize("dtype", ["int8", torch.float16])
