@@ -52,7 +52,7 @@ def test_what_is_saved_computes_as_the_edited_model_does(
         torch.save(edited.state_dict(), file)
     file.seek(0)
     with torch.no_grad():
-        actual = loaded(torch.load(file)).logits(tokens, labels)
+        actual = loaded(torch.load(file, weights_only=True)).logits(tokens, labels)
         assert not torch.allclose(model.logits(tokens, labels), expected)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)  # rounding of the trace
 
