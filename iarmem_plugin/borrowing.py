@@ -6,13 +6,14 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 _HELD = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,6 +41,21 @@ def generators_kept(device: torch.device | None = None) -> Iterator[None]:
             torch.set_rng_state(on_cpu)
         if torch and isinstance(on_gpu, torch.Tensor):
             torch.cuda.set_rng_state(on_gpu, device)
+
+
+@contextmanager
+def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Put modules into evaluation mode for a while; all modes come back, exception or not."""
+    parts = list(parts)
+    modes = [(module, module.training) for part in parts for module in part.modules()]
+    try:
+        for part in parts:
+            part.eval()
+        yield
+    finally:
+        with uninterrupted():
+            for module, training in modes:
+                module.training = training
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.typing import Tensor
 
@@ -222,23 +222,23 @@ class ClassConditionalAdapter(Adapter):
         return self.driver.decode(tokens)
 
     def teacher_forced(
-        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+        self, tokens: Int[Tensor, "image token"], condition: Condition
     ) -> ForwardInputs:
         """Return the arguments with which ``forward`` reads ground-truth tokens.
 
         Raises:
             InputError: a label outside the model's classes, or not all tokens of an image.
         """
-        self._check_labels(labels)
+        self._check_labels(condition.label)
         expected = self.driver.num_tokens
         if tokens.shape[1] != expected:
             raise InputError(f"got {tokens.shape[1]} tokens an image, expected {expected}")
-        return self.driver.inputs(tokens, labels)
+        return self.driver.inputs(tokens, condition.label)
 
     def complete(
         self,
         prefix: Int[Tensor, "image prefix"],
-        labels: Int[Tensor, " image"],
+        condition: Condition,
         sampling: Sampling,
     ) -> Int[Tensor, "image token"]:
         """Complete a token prefix; an empty prefix is generation.
@@ -247,8 +247,15 @@ class ClassConditionalAdapter(Adapter):
             InputError: a label outside the model's classes, a prefix that the family cannot
                 complete, or sampling settings out of range.
         """
-        self._check_labels(labels)
-        return self.driver.complete(prefix, labels, sampling)
+        self._check_labels(condition.label)
+        return self.driver.complete(prefix, condition.label, sampling)
+
+    def logits(
+        self, output: Any, tokens: Int[Tensor, "image token"]
+    ) -> Float[Tensor, "image token vocab"]:
+        """Return the logits of every token: ``forward`` begins with those of the first one."""
+        logits: Tensor = output
+        return logits[:, : tokens.shape[1]]
 
     def _check_labels(self, labels: Tensor) -> None:
         classes = self.config.num_classes

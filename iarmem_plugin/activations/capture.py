@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.progress import progress_bar
@@ -82,31 +83,32 @@ def capture(
     for batch in load_batches(
         images, batches, augmentation, views=views, seed=seed, workers=workers
     ):
-        means = _captured(model, batch.pixels, batch.labels, batching)
-        yield _labelled(model, images.subset(batch.positions), means)
+        some = images.subset(batch.positions)
+        means = _captured(model, batch.pixels, Condition.of_images(some), batching)
+        yield _labelled(model, some, means)
         advance(len(means))
 
 
 def mean_over_views(
     model: ImageARModel,
     pixels: UInt8[Tensor, "image view 3 height width"] | Float[Tensor, "image view 3 height width"],
-    labels: Int[Tensor, " image"],
+    condition: Condition,
 ) -> Float[Tensor, "image block scale neuron"]:
     """Return each image's activations, averaged over its views.
 
     Args:
         model: wrapped model.
         pixels: RGB values, floats in [0, 1] or integers in 0..255.
-        labels: class of each image.
+        condition: what the model is told of each image.
 
     Returns:
         float32, on the model's device.
     """
-    labels = labels.to(model.device)
+    told = condition.to(model.device)
     with model.borrowed():
         passes = []
         for view in pixels.unbind(1):
-            inputs = model.adapter.teacher_forced(model.tokenize(_floats(model, view)), labels)
+            inputs = model.adapter.teacher_forced(model.tokenize(_floats(model, view)), told)
             passes.append(model.read_neurons(inputs))
             if len(passes) == 2:  # keep the running sum alone
                 passes = [passes[0].add_(passes[1])]
@@ -114,12 +116,12 @@ def mean_over_views(
 
 
 def _captured(
-    model: ImageARModel, pixels: Tensor, labels: Tensor, batching: Batching
+    model: ImageARModel, pixels: Tensor, condition: Condition, batching: Batching
 ) -> Float[np.ndarray, "image block scale neuron"]:
     """Return the activations of decoded images, in as many passes as memory asks for."""
 
     def part(rows: slice) -> np.ndarray:
-        return mean_over_views(model, pixels[rows], labels[rows]).cpu().numpy()
+        return mean_over_views(model, pixels[rows], condition[rows]).cpu().numpy()
 
     parts = list(batching.over(len(pixels), part))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -10,7 +10,8 @@ from iarmem_plugin import plugins
 from iarmem_plugin.cli.console import bars_are_seen, progress_bars, warn
 from iarmem_plugin.cli.memory import keep_freed_memory
 from iarmem_plugin.cli.options import ModelOptions, ReadingOptions
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import check_conditions, open_images
 from iarmem_plugin.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,14 +21,24 @@ if TYPE_CHECKING:
 def open_pictures(source: Path, model: str, reading: ReadingOptions) -> Images:
     """List the pictures of a folder, a list or an .npz file, without reading them.
 
+    Where the model is told no class, they need none.
+
     Raises:
         InputError: they cannot be used, or a root is given for something else than a list.
     """
     root = reading.root
     if root is not None and source.suffix != ".txt":
         raise InputError(f"--image-root is for a list of pictures (.txt), and {source} is not one")
-    classes, num_classes = reading.classes, plugins.num_classes(model)
-    return open_images(source, root=root, num_classes=num_classes, classes=classes)
+    conditions, num_classes = plugins.conditions(model), plugins.num_classes(model)
+    pictures = open_images(
+        source,
+        root=root,
+        num_classes=num_classes,
+        classes=reading.classes,
+        labelled="label" in conditions,
+    )
+    check_conditions(pictures, conditions, num_classes)
+    return pictures
 
 
 def read_whole(pictures: Images, reading: ReadingOptions) -> Images:

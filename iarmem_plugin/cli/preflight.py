@@ -198,14 +198,17 @@ def check_scores_of(model: ModelOptions, scores: xr.Dataset, arms: Sequence[Arm]
 
 
 def check_fit(model: ImageARModel, pictures: Sequence[Images | None]) -> None:
-    """Refuse pictures whose labels are not the model's classes.
+    """Refuse pictures that lack what the model must be told, or whose labels are not its classes.
 
     Raises:
         InputError: naming the first such picture.
     """
+    from iarmem_plugin.data.opening import check_conditions
+
+    adapter = model.adapter
     for images in pictures:
         if images is not None:
-            images.check_labels(model.adapter.variant.num_classes)
+            check_conditions(images, adapter.conditions, adapter.variant.num_classes)
 
 
 def check_room(out: Path, model: ImageARModel, *, completions: int = 0, metrics: int = 1) -> None:

@@ -36,16 +36,18 @@ class DatasetReader(Reader):
 
     Attributes:
         dataset: dataset with a length and items.
-        labels: class of each item.
+        labels: class of each item; None where the pictures have no classes.
         own: label that each item comes with, where the dataset counts classes of its own.
     """
 
     dataset: Items
-    labels: Integer[np.ndarray, " image"]
-    own: Integer[np.ndarray, " image"]
+    labels: Integer[np.ndarray, " image"] | None = None
+    own: Integer[np.ndarray, " image"] | None = None
 
     def __call__(self, image: int, path: str) -> Image.Image:
         """Take a picture."""
+        if self.labels is None or self.own is None:
+            return picture_of(self.dataset, image)
         pixels, label = item_of(self.dataset, image)
         if label not in (self.own[image], self.labels[image]):
             raise InputError(
@@ -90,18 +92,61 @@ def item_of(dataset: Items, index: int) -> tuple[Image.Image, int]:
     Raises:
         InputError: if the item cannot be read, or is not a pair of a picture and a label.
     """
-    try:
-        item = dataset[index]
-    except (*UNREADABLE, LookupError, NotImplementedError) as error:
-        raise InputError(
-            f"item {index} of the dataset cannot be read: {type(error).__name__}: "
-            f"{shown(error, 150)}"
-        ) from error
+    item = _item(dataset, index)
     if not isinstance(item, Sequence) or isinstance(item, str | bytes) or len(item) < 2:
         raise InputError(
             f"item {index} of the dataset is {_kind(item)}; expected a picture and its label"
         )
     return _picture(item[0], index), _label(item[1], index)
+
+
+def picture_of(dataset: Items, index: int) -> Image.Image:
+    """Return the picture of a dataset's item, which is the picture alone or begins with it.
+
+    Raises:
+        InputError: if the item cannot be read, or does not begin with a picture.
+    """
+    item = _item(dataset, index)
+    return _picture(item[0] if isinstance(item, tuple | list) and item else item, index)
+
+
+def captions_of(dataset: Items, *, labelled: bool) -> tuple[str, ...] | None:
+    """Return the caption of each item, None where the first one has none.
+
+    A caption is the text after picture and label, or after the picture where there are no labels.
+    To read them, every item is read once, with a warning.
+
+    Args:
+        dataset: dataset with a length and items.
+        labelled: whether the items have labels.
+
+    Raises:
+        InputError: an item has no caption, and the first one has.
+    """
+    if len(dataset) == 0 or _caption(dataset, 0, labelled=labelled) is None:
+        return None
+    message = f"reading all {len(dataset)} items once for their captions; give captions=…"
+    warnings.warn(message, stacklevel=4)  # where Images.from_dataset is called
+    found = [_caption(dataset, index, labelled=labelled) for index in range(len(dataset))]
+    if None in found:
+        raise InputError(f"item {found.index(None)} of the dataset has no caption; give captions=…")
+    return tuple(one or "" for one in found)
+
+
+def _caption(dataset: Items, index: int, *, labelled: bool) -> str | None:
+    item = _item(dataset, index)
+    rest = item[2 if labelled else 1 :] if isinstance(item, tuple | list) else ()
+    return next((one.strip() for one in rest if isinstance(one, str)), None)
+
+
+def _item(dataset: Items, index: int) -> Any:
+    try:
+        return dataset[index]
+    except (*UNREADABLE, LookupError, NotImplementedError) as error:
+        raise InputError(
+            f"item {index} of the dataset cannot be read: {type(error).__name__}: "
+            f"{shown(error, 150)}"
+        ) from error
 
 
 def labels_of(

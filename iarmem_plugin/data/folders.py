@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,11 +47,13 @@ class Listing:
         pictures: paths relative to the folder, '/'-separated, sorted.
         folders: names of the class folders, sorted.
         left_out: number of the files in class folders that are no pictures, by suffix.
+        texts: paths of the text files in which captions may stand.
     """
 
     pictures: tuple[str, ...]
     folders: tuple[str, ...]
     left_out: Counter[str]
+    texts: frozenset[str] = frozenset()
 
     def notices(self) -> list[str]:
         """Return what the user should know: files and folders that give no pictures."""
@@ -64,14 +67,15 @@ class Listing:
         return found
 
 
-def list_folder(root: Path) -> Listing:
-    """List the pictures of a folder with one folder for each class.
+def list_folder(root: Path, *, labelled: bool = True) -> Listing:
+    """List the pictures of a folder with one folder for each class, or of any folder.
 
     Links are followed. What begins with a dot, and what systems leave behind (`LEFT_OVERS`), is
     neither a class nor a picture.
 
     Args:
         root: folder with one folder for each class.
+        labelled: whether the folders in it are classes; otherwise pictures may lie anywhere.
 
     Raises:
         InputError: if it is not a folder, holds no pictures, or holds some outside any class
@@ -79,15 +83,32 @@ def list_folder(root: Path) -> Listing:
     """
     if not root.is_dir():
         raise InputError(f"{shown(root)} is not a folder; give a folder with one folder a class")
-    suffixes, pictures, left_out = _suffixes(), [], Counter[str]()
+    suffixes, pictures, others = _suffixes(), [], []
     for path in _walk(root):
-        suffix = os.path.splitext(path)[1].lower()
-        if suffix in suffixes:
+        if os.path.splitext(path)[1].lower() in suffixes:
             pictures.append(path)
-        elif "/" in path:
-            left_out[suffix] += 1
-    _refuse_useless(root, pictures, left_out)
-    return Listing(tuple(sorted(pictures)), tuple(class_folders(root)), left_out)
+        elif "/" in path or not labelled:
+            others.append(path)
+    texts = frozenset(map(text_beside, pictures)).intersection(others)
+    left_out = Counter(os.path.splitext(one)[1].lower() for one in others if one not in texts)
+    _refuse_useless(root, pictures, left_out, labelled=labelled)
+    folders = tuple(class_folders(root)) if labelled else ()
+    return Listing(tuple(sorted(pictures)), folders, left_out, texts)
+
+
+def text_beside(picture: str) -> str:
+    """Return the path of the text file in which a picture's caption may stand."""
+    return f"{os.path.splitext(picture)[0]}.txt"
+
+
+def texts_beside(root: Path, pictures: Iterable[str]) -> frozenset[str]:
+    """Return the paths of the text files that are beside some pictures of a folder."""
+    wanted = frozenset(map(text_beside, pictures))
+    found = set()
+    for folder in {os.path.dirname(path) for path in wanted}:
+        with suppress(OSError), os.scandir(root / folder) as entries:
+            found |= {os.path.join(folder, one.name) for one in entries}
+    return wanted & found
 
 
 def class_folders(root: Path) -> list[str]:
@@ -107,15 +128,19 @@ def some(names: list[str]) -> str:
     return ", ".join(f"'{shown(name, 30)}'" for name in names[:_SHOWN]) + more
 
 
-def _refuse_useless(root: Path, pictures: list[str], left_out: Counter[str]) -> None:
+def _refuse_useless(
+    root: Path, pictures: list[str], left_out: Counter[str], *, labelled: bool
+) -> None:
     loose = min((path for path in pictures if "/" not in path), default=None)
-    if loose is not None:
+    if loose is not None and labelled:
         raise InputError(
             f"{shown(root)} holds pictures outside any class folder, such as "
             f"'{shown(loose, 60)}'; put each picture into the folder of its class"
         )
     if not pictures:
         others = f"; {_files(left_out)}" if left_out else ""
+        if not labelled:
+            raise InputError(f"{shown(root)} holds no pictures, such as .png or .jpg{others}")
         raise InputError(
             f"{shown(root)} holds no pictures in class folders; give a folder with one folder a "
             f"class, and pictures such as .png, .jpg or .webp in them{others}"

@@ -14,8 +14,7 @@ from PIL import Image
 
 from iarmem_plugin.data import sources, subsets
 from iarmem_plugin.data.datasets import Items
-from iarmem_plugin.data.labels import refuse_labels
-from iarmem_plugin.data.lists import list_text, refuse_unlistable
+from iarmem_plugin.data.lists import list_text, refuse_odd_captions, refuse_unlistable
 from iarmem_plugin.data.readers import UNREADABLE, JoinedReader, Reader
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import finish_writing, write_whole
@@ -36,6 +35,8 @@ class Images:
         ids: global id of each picture: its position in the list it was first part of.
         reader: opens the picture of a global id and path.
         skipped: paths of corrupt pictures left out by `verify`.
+        captions: caption of each picture, of one line; None where there are none.
+        labelled: whether the pictures have classes; otherwise all labels are -1.
     """
 
     paths: tuple[str, ...]
@@ -44,16 +45,27 @@ class Images:
     ids: Int64[np.ndarray, " image"]
     reader: Reader
     skipped: tuple[str, ...] = ()
+    captions: tuple[str, ...] | None = None
+    labelled: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse names that a list of pictures, one a line, could not hold."""
+        """Refuse names and captions that a list of pictures, one a line, could not hold."""
         refuse_unlistable(self.paths)
+        if self.captions is not None:
+            refuse_odd_captions(self.captions, self.paths)
 
     @classmethod
     def from_folder(
-        cls, path: Path | str, *, num_classes: int | None = None, classes: Path | str | None = None
+        cls,
+        path: Path | str,
+        *,
+        num_classes: int | None = None,
+        classes: Path | str | None = None,
+        labelled: bool = True,
     ) -> Images:
         """List the pictures of a folder with one folder for each class.
+
+        Where there is a ``.txt`` beside each picture, of the same name, it holds its caption.
 
         Links are followed. Files and folders whose name begins with a dot are left out, and so is
         what systems leave behind, such as ``__MACOSX``. Other files that give no pictures, and
@@ -65,11 +77,14 @@ class Images:
                 a folder's class is the rank of its name.
             classes: file that maps folder names to classes: a JSON object, or lines of a name
                 and an index. Without it, and with folders missing, names must be class indices.
+            labelled: False for pictures without classes, which may then lie in any folder.
 
         Raises:
-            InputError: if there are no pictures, or a folder's class cannot be told.
+            InputError: if there are no pictures, a class cannot be told, or some lack a caption.
         """
-        found = sources.from_folder(Path(path), num_classes=num_classes, classes=classes)
+        found = sources.from_folder(
+            Path(path), num_classes=num_classes, classes=classes, labelled=labelled
+        )
         return cls._made_from(found)
 
     @classmethod
@@ -80,64 +95,78 @@ class Images:
         root: Path | str | None = None,
         num_classes: int | None = None,
         classes: Path | str | None = None,
+        labelled: bool = True,
     ) -> Images:
         """List the pictures that a text file names, in its order.
 
         Args:
             path: file with a path a line, and after a tab the label where it has one; a picture
                 without a label is of the class of its folder, which is the first in its path, told
-                as in `from_folder`. Empty lines and lines that begin with ``#`` are left out.
+                as in `from_folder`. After another tab may stand a caption; else captions may lie
+                beside the pictures. Empty lines and lines that begin with ``#`` are left out.
             root: folder that the paths are relative to; by default that of the list.
             num_classes: number of the model's classes.
             classes: file that maps folder names to classes.
+            labelled: False for pictures without classes; labels in the list are left out.
 
         Raises:
             InputError: if a line cannot be used, or a folder's class cannot be told.
         """
         finish_writing(Path(path).parent)  # where scores lie, too
         folder = Path(path).parent if root is None else Path(root)
-        found = sources.from_list(Path(path), root=folder, num_classes=num_classes, classes=classes)
+        found = sources.from_list(
+            Path(path), root=folder, num_classes=num_classes, classes=classes, labelled=labelled
+        )
         return cls._made_from(found)
 
     @classmethod
     def from_npz(
-        cls, path: Path | str, *, num_classes: int | None = None, classes: Path | str | None = None
+        cls,
+        path: Path | str,
+        *,
+        num_classes: int | None = None,
+        classes: Path | str | None = None,
+        labelled: bool = True,
     ) -> Images:
-        """Read the arrays ``images`` and ``labels``, and where present ``names``, ``classes``.
+        """Read the arrays ``images`` and ``labels``, and any ``names``, ``classes``, ``captions``.
 
         Args:
             path: file with the arrays.
             num_classes: number of the model's classes.
             classes: file that maps names to classes, in place of the array ``classes``.
+            labelled: False for pictures without classes; an array of labels is then left out.
 
         Raises:
             InputError: if it is not an .npz file, lacks an array, or has labels outside the
                 classes.
         """
-        found = sources.from_npz(path, num_classes=num_classes, classes=classes)
+        found = sources.from_npz(path, num_classes=num_classes, classes=classes, labelled=labelled)
         return cls._made_from(found)
 
     @classmethod
     def from_arrays(
         cls,
         images: np.ndarray,
-        labels: np.ndarray,
+        labels: np.ndarray | None = None,
         *,
         names: Sequence[str] | None = None,
         classes: Mapping[int, str] | None = None,
+        captions: Sequence[str] | None = None,
     ) -> Images:
         """Wrap pictures in memory.
 
         Args:
             images: RGB pictures, uint8, dims (image, height, width, 3).
-            labels: class of each picture, integers, dims (image).
+            labels: class of each picture, integers, dims (image); None where there are none.
             names: unique name of each picture; numbers by default.
             classes: name of each class by label; labels outside it are refused.
+            captions: caption of each picture.
 
         Raises:
             InputError: if the arrays do not fit each other.
         """
-        return cls._made_from(sources.from_arrays(images, labels, names=names, classes=classes))
+        found = sources.from_arrays(images, labels, names=names, classes=classes, captions=captions)
+        return cls._made_from(found)
 
     @classmethod
     def from_dataset(
@@ -148,12 +177,14 @@ class Images:
         names: Sequence[str] | None = None,
         classes: Mapping[int, str] | None = None,
         num_classes: int | None = None,
+        captions: Sequence[str] | None = None,
+        labelled: bool = True,
     ) -> Images:
         """Take pictures from a torch dataset, one at a time, when they are needed.
 
-        An item is a picture and its label. The picture is PIL's, uint8 (height, width, 3), a uint8
-        tensor (3, height, width) or floats in [0, 1], which are rounded to 8 bits. An index must
-        give the same picture every time: no random transforms, nothing that normalises.
+        An item is a picture, its label, and perhaps a caption. The picture is PIL's, uint8 (height,
+        width, 3), a uint8 tensor (3, height, width) or floats in [0, 1], rounded to 8 bits. An
+        index must give the same picture every time: no random transforms, no normalising.
 
         Args:
             dataset: dataset with a length and items; must be picklable for decoding in worker
@@ -164,20 +195,29 @@ class Images:
             classes: name of each class by label; labels outside it are refused.
             num_classes: number of the model's classes. Where a dataset names its classes, as
                 torchvision's ImageFolder does, they are told as in `from_folder`.
+            captions: caption of each item; by default those in the items, all read once for them.
+            labelled: False for pictures without classes: items are pictures, or begin with one.
 
         Raises:
             InputError: if the labels do not fit the items, or which class a name stands for
                 cannot be told.
         """
         found = sources.from_dataset(
-            dataset, labels=labels, names=names, classes=classes, num_classes=num_classes
+            dataset,
+            labels=labels,
+            names=names,
+            classes=classes,
+            num_classes=num_classes,
+            captions=captions,
+            labelled=labelled,
         )
         return cls._made_from(found)
 
     @classmethod
     def _made_from(cls, source: sources.Source) -> Images:
         ids = np.arange(len(source.paths), dtype=np.int64)
-        return cls(source.paths, source.labels, source.classes, ids, source.reader)
+        whole = cls(source.paths, source.labels, source.classes, ids, source.reader)
+        return replace(whole, captions=source.captions, labelled=source.labelled)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -185,7 +225,9 @@ class Images:
 
     def __repr__(self) -> str:
         """Show the numbers, not the paths."""
-        return f"Images({len(self)} pictures, {len(np.unique(self.labels))} classes)"
+        classes = f"{len(np.unique(self.labels))} classes" if self.labelled else "no classes"
+        captions = "" if self.captions is None else ", captions"
+        return f"Images({len(self)} pictures, {classes}{captions})"
 
     def load(self, index: int) -> Image.Image:
         """Read one picture.
@@ -225,6 +267,7 @@ class Images:
             paths=tuple(self.paths[i] for i in chosen),
             labels=self.labels[chosen],
             ids=self.ids[chosen],
+            captions=self.captions and tuple(self.captions[i] for i in chosen),
         )
 
     def balanced(
@@ -248,7 +291,7 @@ class Images:
             part: number of the subset: 0 for the first, 1 for the one beside it, and so on.
 
         Raises:
-            InputError: if both or neither are given, or a class has too few pictures.
+            InputError: if both or neither are given, or a class has too few, or there are none.
         """
         count = subsets.count_for(self.labels, per_class=per_class, fraction=fraction)
         chosen = subsets.draw_balanced(
@@ -257,7 +300,16 @@ class Images:
         return self.subset(chosen)
 
     def join(self, other: Images) -> Images:
-        """Return these pictures and another list's; the other's ids are moved past these."""
+        """Return these pictures and another list's; the other's ids are moved past these.
+
+        Captions are kept where both have some.
+
+        Raises:
+            InputError: one of the two has classes, and the other has not.
+        """
+        if self.labelled != other.labelled:
+            raise InputError("pictures with classes cannot be joined with pictures without")
+        both = self.captions and other.captions and self.captions + other.captions
         shift = int(self.ids.max(initial=-1)) + 1
         return replace(
             self,
@@ -267,6 +319,7 @@ class Images:
             ids=np.concatenate((self.ids, other.ids + shift)),
             reader=JoinedReader(self.reader, other.reader, shift),
             skipped=self.skipped + other.skipped,
+            captions=both,
         )
 
     def verify(
@@ -316,27 +369,15 @@ class Images:
                 raise _unreadable(path, error) from error
         return self
 
-    def check_labels(self, num_classes: int | None) -> Images:
-        """Return these images if all labels are classes.
-
-        Args:
-            num_classes: number of classes, so that labels are 0 to num_classes - 1; None allows
-                any label from 0.
-
-        Raises:
-            InputError: naming the first picture with another label.
-        """
-        refuse_labels(self.labels, None if num_classes is None else range(num_classes), self.paths)
-        return self
-
     @property
     def digest(self) -> str:
-        """Return the sha256 of the paths in order with their labels."""
-        lines = (f"{path}\0{label}\n" for path, label in zip(self.paths, self.labels, strict=True))
+        """Return the sha256 of the paths in order with their labels, and captions if any."""
+        columns = [self.paths, self.labels, *([] if self.captions is None else [self.captions])]
+        lines = ("\0".join(map(str, line)) + "\n" for line in zip(*columns, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def write_list(self, path: Path | str) -> None:
-        """Write the paths, each with its label after a tab: a list that `from_list` reads.
+        """Write the paths, each with label and caption after tabs: a list that `from_list` reads.
 
         Args:
             path: file to write.
@@ -348,46 +389,8 @@ class Images:
 
     def as_list(self) -> bytes:
         """Return what `write_list` writes."""
-        return list_text(self.paths, self.labels.tolist()).encode()
-
-
-def open_images(
-    path: Path | str,
-    *,
-    root: Path | str | None = None,
-    num_classes: int | None = None,
-    classes: Path | str | None = None,
-) -> Images:
-    """Open a folder, an .npz file or a .txt list of pictures.
-
-    See `Images.from_folder`, `Images.from_npz`, `Images.from_list`.
-
-    Args:
-        path: folder or file of the pictures.
-        root: folder that a list's paths are relative to; for a list alone.
-        num_classes: number of the model's classes.
-        classes: file that maps names to classes.
-
-    Raises:
-        InputError: if it is none of them, or cannot be used.
-    """
-    source = Path(path)
-    suffix = source.suffix.lower()
-    if suffix == ".txt" and source.is_file():
-        return Images.from_list(source, root=root, num_classes=num_classes, classes=classes)
-    if root is not None:
-        raise InputError(
-            f"a root was given, and {shown(source)} is not a .txt list; leave the root out"
-        )
-    if source.is_dir():
-        return Images.from_folder(source, num_classes=num_classes, classes=classes)
-    if suffix == ".npz" and source.is_file():
-        return Images.from_npz(source, num_classes=num_classes, classes=classes)
-    problem = "is not a folder, .npz file or .txt list" if source.exists() else "does not exist"
-    raise InputError(
-        f"{shown(source)} {problem}; give a folder with one folder a class, an .npz file, or a "
-        ".txt file with a path a line"
-    )
+        labels = self.labels.tolist() if self.labelled else None
+        return list_text(self.paths, labels, self.captions).encode()
 
 
 def _unreadable(path: str, error: Exception) -> InputError:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.text import shown
@@ -17,8 +18,15 @@ _LABEL = re.compile(r"\s*([0-9]{1,18}\s*)?")
 _OTHER_SEPARATOR = re.compile(r"(.*\.\w+)[ ,;:|]+[0-9]{1,18}")
 
 
-def read_list(file: Path, root: Path) -> dict[str, int | None]:
-    """Read a text file that names a picture a line, with a label after a tab or without.
+class Line(NamedTuple):
+    """What a list says of one picture; None where it says nothing."""
+
+    label: int | None = None
+    caption: str | None = None
+
+
+def read_list(file: Path, root: Path) -> dict[str, Line]:
+    """Read a text file that names a picture a line, and after tabs its label and caption.
 
     Empty lines and lines that begin with ``#`` are left out.
 
@@ -27,17 +35,17 @@ def read_list(file: Path, root: Path) -> dict[str, int | None]:
         root: folder that the paths are in, and relative to.
 
     Returns:
-        the label of each path, in the order of the file; paths are relative to the root.
+        label and caption of each path, in the order of the file; paths are relative to the root.
 
     Raises:
         InputError: naming the line that cannot be used.
     """
-    found: dict[str, int | None] = {}
+    found: dict[str, Line] = {}
     lines = read_text(file, "the list", limit=LARGEST_LIST).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        written, _, label = line.partition("\t")
+        written, label, caption = [*line.split("\t", 2), "", ""][:3]
         path = _relative(written.strip(), root)
         if path is None or path in found or not _LABEL.fullmatch(label):
             raise InputError(
@@ -47,21 +55,24 @@ def read_list(file: Path, root: Path) -> dict[str, int | None]:
             )
         if not label:
             _refuse_other_separator(number, path, file, root)
-        found[path] = int(label) if label.strip() else None
+        found[path] = Line(int(label) if label.strip() else None, caption.strip() or None)
     if not found:
         raise InputError(f"the list {shown(file)} names no pictures; write one path a line")
     return found
 
 
-def list_text(paths: Sequence[str], labels: Iterable[int]) -> str:
-    """Return the text of a list: a path a line, and its label after a tab.
+def list_text(
+    paths: Sequence[str], labels: Sequence[int] | None, captions: Sequence[str] | None = None
+) -> str:
+    """Return the text of a list: a path a line, and after tabs its label and caption.
 
     A path that would be read as something else, such as ``#other/a.png``, is written as
     ``./#other/a.png``.
 
     Args:
         paths: path of each picture, relative.
-        labels: class of each picture.
+        labels: class of each picture; None leaves them out.
+        captions: caption of each picture; None leaves them out.
 
     Raises:
         InputError: if a path is there twice.
@@ -72,8 +83,12 @@ def list_text(paths: Sequence[str], labels: Iterable[int]) -> str:
             f"picture '{shown(twice, 100)}' is there twice, as in joined lists, and a list names "
             "each once; write each part by itself"
         )
-    pairs = zip(paths, labels, strict=True)
-    return "".join(f"{_written(path)}\t{label}\n" for path, label in pairs)
+    columns: list[Iterable[object]] = [map(_written, paths)]
+    if labels is not None or captions is not None:
+        columns.append([""] * len(paths) if labels is None else labels)
+    if captions is not None:
+        columns.append(captions)
+    return "".join("\t".join(map(str, line)) + "\n" for line in zip(*columns, strict=True))
 
 
 def refuse_unlistable(paths: Sequence[str]) -> None:
@@ -91,6 +106,37 @@ def refuse_unlistable(paths: Sequence[str]) -> None:
                 f"the name of picture '{shown(path, 100)}' has a tab, a new line, or bytes that "
                 "are not UTF-8 or null; rename it"
             )
+
+
+def refuse_odd_captions(captions: Sequence[str], paths: Sequence[str]) -> None:
+    """Refuse captions that a list of pictures, one a line, could not hold, and empty ones.
+
+    Args:
+        captions: caption of each picture.
+        paths: name of each picture.
+
+    Raises:
+        InputError: naming the first picture, or if there is not one caption for each.
+    """
+    if len(captions) != len(paths):
+        raise InputError(
+            f"{len(captions)} captions and {len(paths)} pictures were given; give one for each"
+        )
+    for caption, path in zip(captions, paths, strict=True):
+        if problem := _odd(caption):
+            raise InputError(
+                f"the caption of picture '{shown(path, 100)}' {problem}; write a text of one line"
+            )
+
+
+def _odd(caption: str) -> str:
+    if not isinstance(caption, str):
+        return f"is of type {type(caption).__name__}"
+    if not caption or caption != caption.strip():
+        return "begins or ends with a blank" if caption.strip() else "is empty"
+    if not caption.isprintable() and (set(caption) & set("\0\t\r\n") or not _is_text(caption)):
+        return f"'{shown(caption, 60)}' has a tab, a new line, or bytes that are not UTF-8 or null"
+    return ""
 
 
 def _is_text(path: str) -> bool:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Int32, Integer
 
-from iarmem_plugin.data.datasets import DatasetReader, Items, as_array, labels_of, length_of
-from iarmem_plugin.data.folders import class_folders, list_folder
+from iarmem_plugin.data.datasets import (
+    DatasetReader,
+    Items,
+    as_array,
+    captions_of,
+    labels_of,
+    length_of,
+)
+from iarmem_plugin.data.folders import class_folders, list_folder, text_beside, texts_beside
 from iarmem_plugin.data.labels import folder_labels, named, read_classes, refuse_labels
-from iarmem_plugin.data.lists import read_list
+from iarmem_plugin.data.lists import Line, read_list
 from iarmem_plugin.data.npz import read_npz
 from iarmem_plugin.data.readers import ArrayReader, FileReader, Reader
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.text import shown
+from iarmem_plugin.untrusted import read_text
 
-NPZ_ARRAYS = ("images", "labels", "names", "classes")
+NPZ_ARRAYS = ("images", "labels", "names", "classes", "captions")
+NO_CLASS = -1
+"""Label of a picture that has no class: nothing guesses one."""
+LONGEST_CAPTION = 2**16  # bytes of its file
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,66 +45,100 @@ class Source:
         labels: class of each picture.
         classes: name of each class that has pictures, by label.
         reader: opens the picture of a position and path.
+        captions: caption of each picture; None where there are none.
+        labelled: whether the pictures have classes; otherwise all labels are -1.
     """
 
     paths: tuple[str, ...]
     labels: Int32[np.ndarray, " image"]
     classes: Mapping[int, str]
     reader: Reader
+    captions: tuple[str, ...] | None = None
+    labelled: bool = True
 
 
-def from_folder(root: Path, *, num_classes: int | None, classes: Path | str | None) -> Source:
+def from_folder(
+    root: Path, *, num_classes: int | None, classes: Path | str | None, labelled: bool
+) -> Source:
     """List the pictures of a folder with one folder for each class; see `Images.from_folder`."""
-    listing = list_folder(root)
+    listing = list_folder(root, labelled=labelled)
     for notice in listing.notices():
         warnings.warn(f"{shown(root)}: {notice}", stacklevel=3)  # the caller of Images.from_folder
-    pictures = dict.fromkeys(listing.pictures)
-    return _from_files(root, pictures, listing.folders, num_classes=num_classes, classes=classes)
+    captions = _captions_beside(root, listing.pictures, listing.texts)
+    if not labelled:
+        return _unlabelled(listing.pictures, FileReader(root), captions)
+    pictures: dict[str, int | None] = dict.fromkeys(listing.pictures)
+    found = _from_files(root, pictures, listing.folders, num_classes=num_classes, classes=classes)
+    return replace(found, captions=captions)
 
 
 def from_list(
-    file: Path, *, root: Path, num_classes: int | None, classes: Path | str | None
+    file: Path,
+    *,
+    root: Path,
+    num_classes: int | None,
+    classes: Path | str | None,
+    labelled: bool,
 ) -> Source:
     """List the pictures that a text file names, in its order; see `Images.from_list`."""
     if not root.is_dir():
         raise InputError(
             f"{shown(root)} is not a folder; give the one that the list's paths are in"
         )
-    pictures, folders = read_list(file, root), class_folders(root)
-    return _from_files(root, pictures, folders, num_classes=num_classes, classes=classes)
+    lines = read_list(file, root)
+    captions = _captions_in(lines, file)
+    if captions is None:
+        texts = texts_beside(root, lines) - {os.path.relpath(file, root)}
+        captions = _captions_beside(root, tuple(lines), texts)
+    if not labelled:
+        return _unlabelled(tuple(lines), FileReader(root), captions)
+    given, folders = {path: line.label for path, line in lines.items()}, class_folders(root)
+    found = _from_files(root, given, folders, num_classes=num_classes, classes=classes)
+    return replace(found, captions=captions)
 
 
-def from_npz(path: Path | str, *, num_classes: int | None, classes: Path | str | None) -> Source:
+def from_npz(
+    path: Path | str, *, num_classes: int | None, classes: Path | str | None, labelled: bool
+) -> Source:
     """Read pictures and labels from an .npz file; see `Images.from_npz`."""
     arrays = read_npz(Path(path), NPZ_ARRAYS)
-    if missing := {"images", "labels"} - arrays.keys():
+    if missing := ({"images", "labels"} if labelled else {"images"}) - arrays.keys():
         raise InputError(f"{shown(path)} has no array {' or '.join(sorted(missing))!r}")
-    names = _names_in(arrays, "names", path)
+    names, captions = (_names_in(arrays, name, path) for name in ("names", "captions"))
+    if not labelled:
+        return from_arrays(arrays["images"], None, names=names, classes=None, captions=captions)
     table = dict(enumerate(_names_in(arrays, "classes", path) or ()))
     if classes is not None:
         table = named(read_classes(Path(classes), num_classes=num_classes))
-    source = from_arrays(arrays["images"], arrays["labels"], names=names, classes=table or None)
+    source = from_arrays(
+        arrays["images"], arrays["labels"], names=names, classes=table or None, captions=captions
+    )
     refuse_labels(source.labels, None if num_classes is None else range(num_classes), source.paths)
     return source
 
 
 def from_arrays(
     images: np.ndarray,
-    labels: np.ndarray,
+    labels: np.ndarray | None,
     *,
     names: Sequence[str] | None,
     classes: Mapping[int, str] | None,
+    captions: Sequence[str] | None,
 ) -> Source:
     """Wrap pictures in memory; see `Images.from_arrays`."""
-    images, labels = as_array(images, "the pictures"), as_array(labels, "the labels")
+    images = as_array(images, "the pictures")
     sides = images.shape[1:]
     if images.dtype != np.uint8 or len(sides) != 3 or sides[2] != 3 or not all(sides):
         raise InputError(
             f"images are {images.dtype} {images.shape}; expected uint8 (image, height, width, "
             "3), RGB"
         )
+    text = _clean(captions)
+    if labels is None:
+        return _unlabelled(_names(len(images), names), ArrayReader(images), text)
+    labels = as_array(labels, "the labels")
     paths, table = _named(len(images), labels, names, classes)
-    return Source(paths, labels.astype(np.int32), table, ArrayReader(images))
+    return Source(paths, labels.astype(np.int32), table, ArrayReader(images), text)
 
 
 def from_dataset(
@@ -102,14 +148,62 @@ def from_dataset(
     names: Sequence[str] | None,
     classes: Mapping[int, str] | None,
     num_classes: int | None,
+    captions: Sequence[str] | None,
+    labelled: bool,
 ) -> Source:
     """Take pictures from a torch dataset when they are needed; see `Images.from_dataset`."""
     count = length_of(dataset)
+    text = captions_of(dataset, labelled=labelled) if captions is None else _clean(captions)
+    if not labelled:
+        return _unlabelled(_names(count, names), DatasetReader(dataset), text)
     found, own, known = labels_of(dataset, labels, num_classes=num_classes, classes=classes)
     paths, table = _named(count, found, names, classes)
     refuse_labels(found, None if num_classes is None else range(num_classes), paths)
     found = found.astype(np.int32)
-    return Source(paths, found, {**table, **known}, DatasetReader(dataset, found, own))
+    return Source(paths, found, {**table, **known}, DatasetReader(dataset, found, own), text)
+
+
+def _unlabelled(paths: tuple[str, ...], reader: Reader, captions: tuple[str, ...] | None) -> Source:
+    labels = np.full(len(paths), NO_CLASS, np.int32)
+    return Source(paths, labels, {}, reader, captions, labelled=False)
+
+
+def _captions_in(lines: Mapping[str, Line], file: Path) -> tuple[str, ...] | None:
+    """Return the captions of a list's third column, None where it has none."""
+    missing = [path for path, line in lines.items() if line.caption is None]
+    if len(missing) == len(lines):
+        return None
+    if missing:
+        raise InputError(
+            f"the list {shown(file, 100)} gives captions, and none for picture "
+            f"'{shown(missing[0], 100)}'; write one after a second tab, or take all away"
+        )
+    return tuple(line.caption or "" for line in lines.values())
+
+
+def _captions_beside(
+    root: Path, paths: Sequence[str], texts: Collection[str]
+) -> tuple[str, ...] | None:
+    """Return the captions of text files beside pictures, None where there are none."""
+    own = [text_beside(path) for path in paths]
+    missing = [path for path, text in zip(paths, own, strict=True) if text not in texts]
+    if len(missing) == len(paths):
+        return None
+    if missing:
+        raise InputError(
+            f"picture '{shown(missing[0], 100)}' has no caption beside it (a .txt of its name), "
+            f"and {len(paths) - len(missing)} others have; write one for each, or take all away"
+        )
+    return tuple(
+        read_text(root / text, "the caption", limit=LONGEST_CAPTION).strip() for text in own
+    )
+
+
+def _clean(captions: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return captions without blanks at their ends."""
+    if captions is None:
+        return None
+    return tuple(one.strip() if isinstance(one, str) else one for one in captions)
 
 
 def _from_files(
@@ -167,10 +261,9 @@ def _named(
     classes: Mapping[int, str] | None,
 ) -> tuple[tuple[str, ...], Mapping[int, str]]:
     """Return the names of pictures and of their classes: numbers where none are given."""
-    numbers = (f"{number:06d}" for number in range(count))
-    paths = tuple(numbers if names is None else names)
-    _refuse_misfits(count, labels, paths)
-    _refuse_odd_names(paths)
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise InputError(f"labels are {labels.dtype} {labels.shape}; expected {count} integers")
+    paths = _names(count, names)
     refuse_labels(labels, None if classes is None else set(classes), paths)
     return paths, dict(classes) if classes else _class_numbers(labels)
 
@@ -179,14 +272,16 @@ def _class_numbers(labels: Integer[np.ndarray, " image"]) -> dict[int, str]:
     return {int(label): str(label) for label in np.unique(labels)}
 
 
-def _refuse_misfits(count: int, labels: np.ndarray, paths: tuple[str, ...]) -> None:
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise InputError(f"labels are {labels.dtype} {labels.shape}; expected {count} integers")
+def _names(count: int, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of pictures: numbers where none are given."""
+    paths = tuple(names or (f"{number:06d}" for number in range(count)))
     if count == 0 or len(paths) != count or len(set(paths)) != count:
         raise InputError(
             f"{count} pictures and {len(set(paths))} different names were given; "
             "give at least one picture, and a unique name for each"
         )
+    _refuse_odd_names(paths)
+    return paths
 
 
 def _refuse_odd_names(paths: tuple[str, ...]) -> None:

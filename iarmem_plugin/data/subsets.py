@@ -72,8 +72,14 @@ def count_for(
         fraction: share of all pictures, in (0, 1].
 
     Raises:
-        InputError: if both or neither are given, or the fraction is outside (0, 1].
+        InputError: if both or neither are given, the fraction is outside (0, 1], or there are no
+            classes.
     """
+    if (labels < 0).any():
+        raise InputError(
+            "pictures without classes cannot be drawn class by class; give a list of those that "
+            "you want"
+        )
     if (per_class is None) == (fraction is None):
         raise InputError(
             f"{per_class} pictures a class and a fraction of {fraction} were asked for; "

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Shaped
 from rich.progress import Progress
 from torch import Tensor
 
@@ -17,10 +17,10 @@ from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteLogitsError, NonFiniteSimilarityError
 from iarmem_plugin.evaluation.counts import HELD_OUT
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.logits import check_logits
+from iarmem_plugin.models.sampling import check_likelihood, check_logits
 
 Role = Literal["canary", "member", "held-out", "candidate"]
 """What is known of a group: how often its pictures stood in the training set, if at all."""
@@ -41,21 +41,36 @@ class Completes(Protocol):
     def borrowed(self) -> AbstractContextManager[object]:
         """Put the model in eval and inference mode, and back as it was."""
 
-    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
+    def tokenize(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Shaped[Tensor, "image token *rest"]:
         """Turn RGB images in [0, 1] into tokens."""
 
-    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+    def decode(
+        self, tokens: Shaped[Tensor, "image token *rest"]
+    ) -> Float[Tensor, "image 3 height width"]:
         """Turn tokens into RGB images in [0, 1]."""
 
+    def no_tokens(self, images: int) -> Shaped[Tensor, "image 0 *rest"]:
+        """Return the empty prefix of so many images."""
+
     def complete(
-        self, prefix: Int[Tensor, "image prefix"], labels: Int[Tensor, " image"], sampling: Sampling
-    ) -> Int[Tensor, "image token"]:
+        self,
+        prefix: Shaped[Tensor, "image prefix *rest"],
+        condition: Condition,
+        sampling: Sampling,
+    ) -> Shaped[Tensor, "image token *rest"]:
         """Complete a token prefix."""
 
     def logits(
-        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+        self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
     ) -> Float[Tensor, "image token vocab"]:
-        """Predict each token from the true earlier ones and the label, unguided."""
+        """Predict each token from the true earlier ones and the condition, unguided."""
+
+    def predicted(
+        self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
+    ) -> tuple[Bool[Tensor, "image token"], Float[Tensor, "image token"]]:
+        """Tell of each token whether it is predicted so, and its log-likelihood, unguided."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -137,7 +152,8 @@ def rank_candidates(
 ) -> Candidates:
     """Keep the images of each class whose tokens the model predicts best.
 
-    One teacher-forced pass an image, with its true label and without guidance. An image's score
+    Where the images have no classes, the best of all are kept.
+    One teacher-forced pass an image, with its true condition and without guidance. An image's score
     is its hit rate: the share of the positions at which the true token is the likeliest. Ties go
     to the larger mean log-probability of the true tokens, then to the smaller image id.
 
@@ -145,7 +161,8 @@ def rank_candidates(
         model: the traced model.
         images: the training images.
         views: the augmentation the model was trained with; its centre view is taken.
-        per_class: images to keep of each class; a smaller class is kept whole.
+        per_class: images to keep of each class; a smaller class is kept whole. Where there are no
+            classes, images to keep of all.
         positions: token positions that count, from 0; None takes the last tokens that the
             model's layout names: those of VAR's last scale, and RAR's last 99 of 256.
         group: name for the group of all candidates.
@@ -169,30 +186,48 @@ def rank_candidates(
 
     def scores(rows: slice) -> np.ndarray:
         tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
+        refuse_continuous(tokens, "ranked by how well they are predicted")
         chosen = _ranked(model.layout, tokens.shape[1]) if given is None else given
         _check_positions(chosen, tokens.shape[1])
-        logits = model.logits(tokens, true_labels(images, rows, model))
-        refuse_broken(logits, images.paths[rows])
-        return _scores(logits[:, chosen], tokens[:, chosen]).cpu().numpy()
+        told = Condition.of_images(images, rows).to(model.device)
+        hit, log_likelihood = model.predicted(tokens, told)
+        with images_named(images.paths[rows]):
+            check_likelihood(log_likelihood)
+        return _scores(hit[:, chosen], log_likelihood[:, chosen]).cpu().numpy()
 
     with model.borrowed():
         done = batching.over(
             len(images), scores, progress=progress, description="ranking candidates"
         )
         hit_rate, log_probability = np.concatenate(list(done)).T
-    check_finite(log_probability, images, "log-probability")
     kept = _best_of_each_class(images, hit_rate, log_probability, per_class)
     return Candidates(images.subset(kept), np.full(len(kept), group), hit_rate[kept])
 
 
 def _scores(
-    logits: Float[Tensor, "image position vocab"], tokens: Int[Tensor, "image position"]
+    hit: Shaped[Tensor, "image position"], log_likelihood: Float[Tensor, "image position"]
 ) -> Float[Tensor, "image 2"]:
-    """Return hit rate and mean log-probability of the true tokens, float64."""
-    hits = (logits.argmax(dim=2) == tokens).double().mean(dim=1)
-    log_probabilities = logits.double().log_softmax(dim=2)
-    truth = log_probabilities.gather(2, tokens.long().unsqueeze(2)).squeeze(2)
-    return torch.stack([hits, truth.mean(dim=1)], dim=1)
+    """Return hit rate and mean log-likelihood of the true tokens, float64."""
+    means = (one.double().mean(dim=1) for one in (hit, log_likelihood))
+    return torch.stack(list(means), dim=1)
+
+
+def refuse_continuous(tokens: Shaped[Tensor, "image token *rest"], what: str) -> None:
+    """Refuse tokens that are no numbers of a vocabulary or bits.
+
+    Args:
+        tokens: tokens of some images.
+        what: what was to be done with them, for the message.
+
+    Raises:
+        InputError: they are floating-point.
+    """
+    if tokens.is_floating_point():
+        kind = str(tokens.dtype).removeprefix("torch.")
+        raise InputError(
+            f"continuous tokens ({kind}) cannot be {what}: no two of them are the same; such a "
+            "model can be localized, and its neurons can be edited"
+        )
 
 
 def _best_of_each_class(
@@ -209,12 +244,6 @@ def centre_views(
 ) -> Float[Tensor, "image 3 height width"]:
     """Return the centre views of some images, RGB in [0, 1]."""
     return torch.stack([views.center(images.load(i)) for i in range(rows.start, rows.stop)])
-
-
-def true_labels(images: Images, rows: slice, model: Completes) -> Int[Tensor, " image"]:
-    """Return the labels of some images, where the model computes."""
-    labels = np.asarray(images.labels[rows], dtype=np.int64)
-    return torch.from_numpy(labels).to(model.device)
 
 
 def _ranked(layout: ModelLayout, tokens: int) -> tuple[int, ...]:

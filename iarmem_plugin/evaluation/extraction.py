@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from rich.progress import Progress
 from torch import Tensor
 
@@ -34,10 +34,10 @@ from iarmem_plugin.evaluation.candidates import (
     check_pixels,
     images_named,
     rank_candidates,
-    true_labels,
+    refuse_continuous,
 )
 from iarmem_plugin.evaluation.generation import seeded
-from iarmem_plugin.interfaces import Completion, Sampling, Similarity
+from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "rank_candidates",
 ]
 
+TOKEN_DIMS = ("candidate", "token", "bit", "part")
 GREEDY = Sampling()  # the attack's: the likeliest token, no guidance
 
 
@@ -65,13 +66,13 @@ class Targets:
             the tokenizer's loss from the comparison; ``"original"`` if they are the pictures.
     """
 
-    tokens: Int[Tensor, "candidate token"]
+    tokens: Shaped[Tensor, "candidate token *rest"]
     images: Float[Tensor, "candidate 3 height width"]
     reference: Literal["reconstruction", "original"]
 
     def __repr__(self) -> str:
         """Return numbers in place of values."""
-        count, tokens = self.tokens.shape
+        count, tokens = self.tokens.shape[:2]
         return f"Targets({count} of {tokens} tokens, {self.reference!r})"
 
     def at(self, rows: slice, device: torch.device) -> Completion:
@@ -106,6 +107,7 @@ def make_targets(
     def read(rows: slice) -> tuple[Tensor, Tensor]:
         originals = centre_views(candidates.images, views, rows).to(model.device)
         batch = model.tokenize(originals)
+        refuse_continuous(batch, "completed and compared one by one")
         image = model.decode(batch) if reference == "reconstruction" else originals
         check_pixels(image, candidates.images.paths[rows])
         return batch.cpu(), image.float().cpu()
@@ -144,7 +146,8 @@ def extract(
 
     Returns:
         dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
-        whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32. Coordinates on
+        whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32 (what does not
+        fit that is kept as it is; bits have the dim ``bit``, too). Coordinates on
         ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``, ``role``. Attributes:
         all settings; the batch size is the one that fitted.
 
@@ -158,10 +161,10 @@ def extract(
 
     def compared(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         target = targets.at(rows, model.device)
-        labels = true_labels(candidates.images, rows, model)
+        told = Condition.of_images(candidates.images, rows).to(model.device)
         prefix, names = target.tokens[:, :prefix_tokens], candidates.images.paths[rows]
         with images_named(names):
-            tokens = model.complete(prefix, labels, seeded(sampling, rows))
+            tokens = model.complete(prefix, told, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
         closeness = _closeness(similarity, completion, target, names)
         return closeness.float().cpu().numpy(), tokens.cpu().numpy()
@@ -242,11 +245,12 @@ def _result(
 ) -> xr.Dataset:
     images = candidates.images
     equal = tokens == targets.tokens.numpy()
+    equal = equal.all(axis=tuple(range(2, equal.ndim)))  # a token of bits is equal in all of them
     return xr.Dataset(
         {
             "similarity": ("candidate", similarity),
             "equal_tokens": ("candidate", equal.sum(axis=1, dtype=np.int32)),
-            "tokens": (("candidate", "token"), tokens.astype(np.int32)),
+            "tokens": (TOKEN_DIMS[: tokens.ndim], _stored(tokens)),
         },
         coords={
             "image": ("candidate", np.asarray(images.ids)),
@@ -256,6 +260,13 @@ def _result(
             "role": ("candidate", candidates.role),
         },
     )
+
+
+def _stored(tokens: np.ndarray) -> np.ndarray:
+    """Return tokens as int32 where they are larger numbers that fit; others as they are."""
+    if tokens.dtype != np.int64 or (tokens.size and tokens.max() > np.iinfo(np.int32).max):
+        return tokens
+    return tokens.astype(np.int32)
 
 
 def _judged(result: xr.Dataset, similarity: Similarity) -> xr.Dataset:

@@ -7,36 +7,36 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import check_pixels, images_named
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.batching import Batching
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from iarmem_plugin.data.images import Images
     from iarmem_plugin.evaluation.candidates import Completes
 
 
 def generate(
     model: Completes,
-    labels: Int[np.ndarray, " image"],
+    condition: Condition,
     sampling: Sampling,
     *,
     batch_size: int | Batching = 64,
     progress: Progress | None = None,
 ) -> Iterator[Float[Tensor, "_ 3 height width"]]:
-    """Yield batches of generated images, one image for each label.
+    """Yield batches of generated images, one for each of the condition.
 
     Args:
         model: the traced model, edited or not.
-        labels: class label of each image.
+        condition: what the model is told of each image.
         sampling: how tokens are drawn; each image's draws depend on the seed and on its place
-            among the labels, not on its batch.
+            in the condition, not on its batch.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
@@ -44,21 +44,21 @@ def generate(
         RGB in [0, 1].
 
     Raises:
-        InputError: without labels.
+        InputError: without a condition of at least one image.
         NonFiniteSimilarityError: where a logit or a decoded image is NaN or infinite.
     """
 
     def drawn(rows: slice) -> Tensor:
-        batch = torch.from_numpy(labels[rows].astype(np.int64)).to(model.device)
-        nothing = batch.new_empty(len(batch), 0)
-        names = [f"generated image {n} of class {labels[n]}" for n in range(rows.start, rows.stop)]
+        told = condition[rows].to(model.device)
+        names = [_name(n, label) for n, label in enumerate(told.label.tolist(), rows.start)]
         with model.borrowed(), images_named(names):
-            images = model.decode(model.complete(nothing, batch, seeded(sampling, rows)))
+            nothing = model.no_tokens(len(told))
+            images = model.decode(model.complete(nothing, told, seeded(sampling, rows)))
         check_pixels(images, names)
         return images
 
     yield from Batching.of(batch_size).over(
-        len(labels), drawn, progress=progress, description="generating"
+        len(condition), drawn, progress=progress, description="generating"
     )
 
 
@@ -80,6 +80,27 @@ def proportional_labels(
     largest = np.argsort(numbers - shares, kind="stable")[: count - numbers.sum()]
     numbers[largest] += 1
     return np.repeat(classes, numbers).astype(np.int64)
+
+
+def conditions_like(images: Images, count: int) -> Condition:
+    """Return what a model is told to generate `count` images like those of a data set.
+
+    Captions are taken evenly from the whole of it; classes have its frequencies, see
+    `proportional_labels`.
+
+    Raises:
+        InputError: with an empty data set, or a count that is not positive.
+    """
+    labels = proportional_labels(images.labels, count)
+    if images.captions is None:
+        return Condition.of(labels)
+    places = np.arange(count) * len(images) // count
+    text = [images.captions[place] for place in places]
+    return Condition.of(images.labels[places], text=text)
+
+
+def _name(place: int, label: int) -> str:
+    return f"generated image {place}" + (f" of class {label}" if label >= 0 else "")
 
 
 def seeded(sampling: Sampling, rows: slice) -> Sampling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.evaluation import Completion, Quality, QualityValue, Similarity
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.neurons import Intervention, Metric, NeuronWeights, Selector
@@ -10,6 +11,7 @@ from iarmem_plugin.interfaces.neurons import Intervention, Metric, NeuronWeights
 __all__ = [
     "Adapter",
     "Completion",
+    "Condition",
     "ForwardInputs",
     "Intervention",
     "Metric",

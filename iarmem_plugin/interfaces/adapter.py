@@ -10,9 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Shaped
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
@@ -116,6 +117,8 @@ class Adapter(ABC):
             ``{"ffn": "mlp"}``.
         decoding: how `decode` makes a picture of tokens, in a few words, where a family has more
             than one way.
+        conditions: what the model must be told of each image: ``"label"``, ``"text"`` (captions),
+            ``"image"`` (global ids); empty for a model that is told nothing.
         fused_advice: how to build the model without fused kernels, in a few words, for the refusal
             of a model that has some.
         variant: facts about this model.
@@ -131,6 +134,7 @@ class Adapter(ABC):
     recognises: ClassVar[str] = ""
     module_aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
     decoding: ClassVar[str] = ""
+    conditions: ClassVar[frozenset[str]] = frozenset({"label"})
     fused_advice: ClassVar[str] = ""
     variant: Variant
     layout: ModelLayout
@@ -142,6 +146,15 @@ class Adapter(ABC):
         """Return the class and the model's name."""
         variant = getattr(self, "variant", None)
         return as_call(self, {} if variant is None else {"variant": variant.name})
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Return the networks that are run, by role: their modes, hashes and weights are looked at.
+
+        An adapter of more than the transformer and the image tokenizer adds the others, such as
+        ``"text encoder"``.
+        """
+        return {"network": self.network, "tokenizer": self.tokenizer}
 
     @classmethod
     @abstractmethod
@@ -203,30 +216,34 @@ class Adapter(ABC):
         return nullcontext()
 
     @abstractmethod
-    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
-        """Turn RGB images in [0, 1] into tokens.
+    def tokenize(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Shaped[Tensor, "image token *rest"]:
+        """Turn RGB images in [0, 1] into tokens: of any dtype, one row an image.
 
         Raises:
             InputError: the images are not of the model's size.
         """
 
     @abstractmethod
-    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+    def decode(
+        self, tokens: Shaped[Tensor, "image token *rest"]
+    ) -> Float[Tensor, "image 3 height width"]:
         """Turn tokens into RGB images in [0, 1]."""
 
     @abstractmethod
     def teacher_forced(
-        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+        self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
     ) -> ForwardInputs:
         """Return the arguments of ``forward`` that make the model read ground-truth tokens."""
 
     @abstractmethod
     def complete(
         self,
-        prefix: Int[Tensor, "image prefix"],
-        labels: Int[Tensor, " image"],
+        prefix: Shaped[Tensor, "image prefix *rest"],
+        condition: Condition,
         sampling: Sampling,
-    ) -> Int[Tensor, "image token"]:
+    ) -> Shaped[Tensor, "image token *rest"]:
         """Complete a token prefix; an empty prefix is generation.
 
         Users call ``model.complete`` instead: it runs this method through the traced model, so
@@ -234,9 +251,48 @@ class Adapter(ABC):
 
         Args:
             prefix: first tokens of each image.
-            labels: class of each image.
+            condition: what the model is told of each image.
             sampling: how the other tokens are chosen.
 
         Returns:
             all tokens of each image, the prefix included.
         """
+
+    def logits(
+        self, output: Any, tokens: Shaped[Tensor, "image token *rest"]
+    ) -> Float[Tensor, "image token vocab"]:
+        """Return the logits that predict each token, from what a teacher-forced pass returned.
+
+        By default they are the output or its ``logits``, at the positions that predict tokens.
+        A family whose ``forward`` leaves positions of its blocks out says here which are left.
+
+        Args:
+            output: what ``forward`` returned for the arguments of `teacher_forced`.
+            tokens: ground-truth tokens of each image.
+        """
+        logits: Tensor = getattr(output, "logits", output)
+        positions = self.layout.predicting
+        if positions is None:
+            return logits[:, : tokens.shape[1]]
+        if isinstance(positions, range) and positions.step == 1:
+            return logits[:, positions.start : positions.stop]  # a view
+        return logits[:, list(positions)]
+
+    def predicted(
+        self, output: Any, tokens: Shaped[Tensor, "image token *rest"]
+    ) -> tuple[Bool[Tensor, "image token"], Float[Tensor, "image token"]]:
+        """Return how well a teacher-forced pass predicted each token of an image.
+
+        By default both come from `logits`. A family that predicts something else than one token
+        of a vocabulary, such as bits, says here what a hit and a likelihood are.
+
+        Args:
+            output: what ``forward`` returned for the arguments of `teacher_forced`.
+            tokens: ground-truth tokens of each image.
+
+        Returns:
+            whether the true token is the likeliest, and its log-likelihood, in float64.
+        """
+        from iarmem_plugin.interfaces.prediction import hits_and_likelihoods
+
+        return hits_and_likelihoods(self.logits(output, tokens), tokens)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
@@ -24,7 +24,7 @@ class Completion:
     """
 
     images: Float[Tensor, "image 3 height width"]
-    tokens: Int[Tensor, "image token"]
+    tokens: Shaped[Tensor, "image token *rest"]
 
 
 @dataclass(frozen=True, slots=True)

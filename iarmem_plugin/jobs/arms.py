@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
+from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
+    Condition,
     Intervention,
     Quality,
     QualityValue,
@@ -81,7 +83,7 @@ class QualityProtocol:
     Attributes:
         quality: the measure.
         references: features of each reference by the name that labels give it.
-        labels: class of each image to generate.
+        condition: what the model is told of each image to generate.
         sampling: how its tokens are drawn; the same seed in every arm.
 
     Raises:
@@ -90,18 +92,18 @@ class QualityProtocol:
 
     quality: Quality
     references: Mapping[str, Float[np.ndarray, "reference feature"]]
-    labels: Int[np.ndarray, " image"]
+    condition: Condition
     sampling: Sampling
 
     def __repr__(self) -> str:
         """Return numbers of images in place of their features."""
-        sizes = {"generated": len(self.labels)}
+        sizes = {"generated": len(self.condition)}
         sizes |= {name: len(features) for name, features in self.references.items()}
         return f"QualityProtocol({self.quality!r}, images={sizes}, {self.sampling})"
 
     def __post_init__(self) -> None:
         """Check the numbers of images."""
-        sizes = {"generated": len(self.labels)}
+        sizes = {"generated": len(self.condition)}
         sizes |= {name: len(features) for name, features in self.references.items()}
         check_enough(self.quality.name, self.quality.minimum, sizes)
 
@@ -224,9 +226,10 @@ def make_attack(
         progress: where a progress bar may be shown.
 
     Raises:
-        InputError: there are no candidates.
+        InputError: there are no candidates, or they lack what the model must be told.
     """
     variant, size = model.adapter.variant, options.batch_size
+    check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
     given = options.prefix_tokens
     return Attack(
         candidates,
@@ -290,7 +293,7 @@ def _measured(
 ) -> tuple[QualityValue, ...]:
     if protocol is None:
         return ()
-    images = generate(model, protocol.labels, protocol.sampling, batch_size=batch_size)
+    images = generate(model, protocol.condition, protocol.sampling, batch_size=batch_size)
     features = protocol.quality.features(images)
     return tuple(
         value

@@ -102,10 +102,15 @@ def forget_arms(folder: Path) -> None:
 def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
     return {
         "measure": plain(quality.quality.provenance),
-        "labels_sha256": _digest(quality.labels),
+        "labels_sha256": _digest(quality.condition.label.cpu().numpy()),
+        **_of_captions(quality.condition.text),
         "references": {name: _digest(one) for name, one in quality.references.items()},
         "sampling": plain(asdict(quality.sampling)),
     }
+
+
+def _of_captions(text: tuple[str, ...] | None) -> dict[str, str]:
+    return {} if text is None else {"captions_sha256": _digest(np.array(text, dtype=np.str_))}
 
 
 def _key(arm: Arm, neurons: xr.DataArray, backend: str) -> str:

@@ -18,6 +18,7 @@ from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Metric
@@ -113,7 +114,7 @@ def localize(
 
     Reference: arXiv 2509.00488, section 3.2.
     """
-    images.check_labels(model.adapter.variant.num_classes)
+    check_conditions(images, model.adapter.conditions, model.adapter.variant.num_classes)
     scorers = make_metrics((metric,) if isinstance(metric, str | Metric) else metric)
     metrics = {ACTIVITY: create("metric", ACTIVITY), **scorers}
     kept = store if isinstance(store, StoreOptions | None) else StoreOptions(store)

@@ -149,7 +149,7 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         "similarity": dict(attack.similarity.provenance),
     }
     if quality is not None:
-        found["generation"] = asdict(quality.sampling) | {"images": len(quality.labels)}
+        found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
         found["quality"] = dict(quality.quality.provenance)
     return found
 

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import calibrate
-from iarmem_plugin.evaluation.generation import proportional_labels
+from iarmem_plugin.evaluation.generation import conditions_like
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Quality, Similarity
 from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, make_attack
@@ -94,16 +95,19 @@ def choose_candidates(
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: too few held-out images.
+        InputError: too few held-out images, or some lack what the model must be told.
     """
-    given, held_out = pictures.given, pictures.held_out
+    given, held_out, adapter = pictures.given, pictures.held_out, model.adapter
+    for images in (pictures.images, given, held_out):
+        if images is not None:
+            check_conditions(images, adapter.conditions, adapter.variant.num_classes)
     if given is not None:
         tried = Candidates(given, np.full(len(given), "candidate"))
     else:
         tried = rank_candidates(
             model,
             pictures.images,
-            model.adapter.variant.views,
+            adapter.variant.views,
             per_class=per_class,
             batch_size=batch_size,
             progress=progress,
@@ -225,7 +229,7 @@ def quality_protocol(
         model: names the centre view of a picture, and how tokens are drawn.
         measure: how quality is measured.
         references: real images by the name that labels give them; the images to generate have
-            the class frequencies of the first.
+            the class frequencies, or the captions, of the first.
         generated: number of images to generate.
         seed: seed for drawing their tokens.
         batch_size: real images at a time.
@@ -238,8 +242,8 @@ def quality_protocol(
         name: measure.features(_batches(real, variant.views, batch_size))
         for name, real in references.items()
     }
-    labels = proportional_labels(next(iter(references.values())).labels, generated)
-    return QualityProtocol(measure, features, labels, replace(variant.sampling, seed=seed))
+    told = conditions_like(next(iter(references.values())), generated)
+    return QualityProtocol(measure, features, told, replace(variant.sampling, seed=seed))
 
 
 def _warn_of_few(count: int, threshold: float) -> None:

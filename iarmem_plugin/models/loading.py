@@ -12,9 +12,9 @@ from iarmem_plugin import plugins
 from iarmem_plugin.borrowing import generators_kept
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter
-from iarmem_plugin.models.finite import check_finite
 from iarmem_plugin.models.hub import check_files
 from iarmem_plugin.models.parts import as_code, derived_advice, known_part
+from iarmem_plugin.models.sound import check_finite
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
 from iarmem_plugin.text import shown
 
@@ -110,8 +110,8 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     for adapter in _adapters():
         if adapter.matches(network):
             found = adapter.from_model(network, other)
-            check_finite(found.network, "the model")
-            check_finite(found.tokenizer, "the tokenizer")
+            for role, module in found.modules.items():
+                check_finite(module, "the model" if role == "network" else f"the {role}")
             return ImageARModel(found)
     raise InputError(_unknown(network))
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.tracing import ImageARModel
 
 LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
@@ -30,11 +31,21 @@ def weights_sha256(*modules: nn.Module | ImageARModel) -> str:
     return digest.hexdigest()
 
 
+def module_hashes(adapter: Adapter) -> dict[str, str]:
+    """Return a hash of each module but the transformer, by role, with ``_`` for blanks."""
+    return {
+        role.replace(" ", "_"): weights_sha256(module)
+        for role, module in adapter.modules.items()
+        if role != "network"
+    }
+
+
 def model_provenance(model: ImageARModel) -> dict[str, Any]:
     """Return what identifies a model and the machine it ran on.
 
     ``weights_sha256`` and ``tokenizer_sha256`` are over the tensors as they are in memory, edits
-    and precision included, so they do not depend on the file's format. ``files`` says which files
+    and precision included, so they do not depend on the file's format; an adapter's further modules
+    have theirs under their role, such as ``text_encoder_sha256``. ``files`` says which files
     they were loaded from: by role, ``name`` without folder, ``sha256`` over the whole file as it
     was loaded, ``bytes``; it is empty for a model object that came from elsewhere.
     """
@@ -45,7 +56,7 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
         "family": adapter.variant.family,
         "adapter_version": _version(type(adapter)),
         "weights_sha256": weights_sha256(model),
-        "tokenizer_sha256": weights_sha256(adapter.tokenizer),
+        **{f"{role}_sha256": digest for role, digest in module_hashes(adapter).items()},
         "files": {role: dict(facts) for role, facts in adapter.files.items()},
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": str(parameter.device),

@@ -119,3 +119,26 @@ def edited_entries(
 def _keys(layout: ModelLayout, block: int, prefix: str) -> tuple[str, str, str]:
     fc1, fc2 = (f"{prefix}{path.format(block=block)}" for path in (layout.fc1, layout.fc2))
     return f"{fc1}.weight", f"{fc1}.bias", f"{fc2}.weight"
+
+
+def refuse_without_edits(name: str) -> None:
+    """Refuse what would leave out the edits that a trace makes.
+
+    Args:
+        name: name of what is asked of the network.
+
+    Raises:
+        InputError: it is one of those.
+    """
+    if name in _WITHOUT_EDITS:
+        raise InputError(
+            f"{name} of a model that the trace edits {_WITHOUT_EDITS[name]}: save its "
+            "state_dict(), or edit with backend='weights'"
+        )
+
+
+_WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
+    "load_state_dict": "would change the weights under its edit",
+    "save_pretrained": "would save the weights without its edit",
+    "push_to_hub": "would publish the weights without its edit",
+}

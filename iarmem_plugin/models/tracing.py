@@ -10,16 +10,17 @@ from typing import Any, cast
 
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Shaped
 from nnsight import NNsight
 from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
-from iarmem_plugin.borrowing import generators_kept, uninterrupted
+from iarmem_plugin.borrowing import evaluating, generators_kept
 from iarmem_plugin.errors import BypassedNeuronsError, InputError
 from iarmem_plugin.interfaces import (
     Adapter,
+    Condition,
     ForwardInputs,
     Intervention,
     ModelLayout,
@@ -28,14 +29,9 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.models.reduction import scale_means
 from iarmem_plugin.models.shadows import Shadows, block_path
-from iarmem_plugin.models.trace_edits import TraceEdit, Watch, edited_entries
+from iarmem_plugin.models.sound import Answers
+from iarmem_plugin.models.trace_edits import TraceEdit, Watch, edited_entries, refuse_without_edits
 from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits, chosen_neurons
-
-_WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
-    "load_state_dict": "would change the weights under its edit",
-    "save_pretrained": "would save the weights without its edit",
-    "push_to_hub": "would publish the weights without its edit",
-}
 
 
 class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
@@ -43,7 +39,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     ``with model.trace(...)`` works as on any nnsight model; `neurons` reads the reduced
     activations inside it. Completion and prediction run through the trace, so an edit made
-    with `intervene` always takes effect.
+    with `intervene` always takes effect. What an adapter returns is compared with what it
+    should, see `Answers`.
 
     Wrapping shadows ``forward`` of the network's modules and changes nothing else; `unwrap`
     takes that back when no other wrapper of the network is left.
@@ -62,6 +59,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self._shadows.put_on()
         self._adapter = adapter
         self._layout = adapter.layout
+        self._answers = Answers(adapter)
         self._overlay: tuple[TraceEdit, ...] = ()
         self._weight_edits = WeightEdits.of(EditableWeights(network, adapter.layout))
 
@@ -92,27 +90,37 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         shown._layout = self._layout.with_scales(scales)
         return shown
 
-    def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
+    def tokenize(
+        self, images: Float[Tensor, "image 3 height width"]
+    ) -> Shaped[Tensor, "image token *rest"]:
         """Turn RGB images in [0, 1] into tokens; no gradients are recorded."""
         with torch.no_grad():
-            return self._adapter.tokenize(images.to(self.device))
+            tokens = self._adapter.tokenize(images.to(self.device))
+        return self._answers.tokens(tokens, len(images))
 
-    def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
+    def decode(
+        self, tokens: Shaped[Tensor, "image token *rest"]
+    ) -> Float[Tensor, "image 3 height width"]:
         """Turn tokens into RGB images in [0, 1]; no gradients are recorded."""
         with torch.no_grad():
-            return self._adapter.decode(tokens.to(self.device))
+            images = self._adapter.decode(tokens.to(self.device))
+        return self._answers.images(images, len(tokens))
+
+    def no_tokens(self, images: int) -> Shaped[Tensor, "image 0 *rest"]:
+        """Return the empty prefix of so many images, from which they are generated."""
+        return self._answers.no_tokens(images, self.tokenize)
 
     def complete(
         self,
-        prefix: Int[Tensor, "image prefix"],
-        labels: Int[Tensor, " image"],
+        prefix: Shaped[Tensor, "image prefix *rest"],
+        condition: Condition,
         sampling: Sampling,
-    ) -> Int[Tensor, "image token"]:
+    ) -> Shaped[Tensor, "image token *rest"]:
         """Complete a token prefix through the trace, so that edits take effect.
 
         Args:
             prefix: first tokens of each image; no tokens to generate freely.
-            labels: class of each image.
+            condition: what the model is told of each image.
             sampling: how the other tokens are chosen.
 
         Returns:
@@ -120,27 +128,44 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """
         run = partial(self._adapter.complete, sampling=sampling)
         if self.interleaver.interleaving:  # called as the function that a trace runs
-            return run(prefix, labels)
-        watch = self._watch()
-        tokens = cast(Tensor, self.interleave(run, prefix, labels))
+            return run(prefix, condition)
+        watch, given = self._watch(), (prefix.to(self.device), condition.to(self.device))
+        tokens = self._answers.completed(self.interleave(run, *given), given[0])
         self._check_edits(watch, visited=tokens.shape[1] > prefix.shape[1])
         return tokens
 
     def logits(
-        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+        self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
     ) -> Float[Tensor, "image token vocab"]:
         """Return the logits that predict each token, teacher-forced through the trace.
 
-        So edits take effect. What a network predicts beyond the last token is left out.
+        Args:
+            tokens: ground-truth tokens of each image.
+            condition: what the model is told of each image.
+        """
+        logits = self._adapter.logits(self._forced(tokens, condition), tokens.to(self.device))
+        return self._answers.logits(logits, tokens)
+
+    def predicted(
+        self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
+    ) -> tuple[Bool[Tensor, "image token"], Float[Tensor, "image token"]]:
+        """Return how well each token is predicted, teacher-forced through the trace.
 
         Args:
             tokens: ground-truth tokens of each image.
-            labels: class of each image.
+            condition: what the model is told of each image.
+
+        Returns:
+            whether the true token is the likeliest, and its log-likelihood.
         """
-        inputs = self._adapter.teacher_forced(tokens.to(self.device), labels.to(self.device))
+        found = self._adapter.predicted(self._forced(tokens, condition), tokens.to(self.device))
+        return self._answers.predicted(found, tokens)
+
+    def _forced(self, tokens: Tensor, condition: Condition) -> Any:
+        told = condition.to(self.device)
+        inputs = self._adapter.teacher_forced(tokens.to(self.device), told)
         with self._adapter.prepared():
-            logits = cast(Tensor, self(*inputs.args, **inputs.kwargs))
-        return logits[:, : tokens.shape[1]]
+            return self(*inputs.args, **inputs.kwargs)
 
     def neurons(self) -> Float[Tensor, "image block scale neuron"]:
         """Read all blocks' activations, inside a teacher-forced trace of this model.
@@ -209,18 +234,9 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         Modes and the random number generators come back as they were, exception or not.
         """
         self._weight_edits.settle()
-        parts = (self._adapter.network, self._adapter.tokenizer)
-        modes = [(module, module.training) for part in parts for module in part.modules()]
-        with generators_kept(self.device), torch.no_grad():
-            try:
-                for part in parts:
-                    part.eval()
-                with self._adapter.prepared():
-                    yield self
-            finally:
-                with uninterrupted():
-                    for module, training in modes:
-                        module.training = training
+        own, parts = self._adapter, self._adapter.modules.values()
+        with generators_kept(self.device), torch.no_grad(), evaluating(parts), own.prepared():
+            yield self
 
     def unwrap(self) -> nn.Module:
         """Take nnsight's shadows off the network and return it; the model is then of no use.
@@ -267,11 +283,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     def __getattr__(self, name: str) -> Any:
         """Return what the network has of that name, but for what would leave edits out."""
-        if name in _WITHOUT_EDITS and self.__dict__.get("_overlay"):
-            raise InputError(
-                f"{name} of a model that the trace edits {_WITHOUT_EDITS[name]}: save its "
-                "state_dict(), or edit with backend='weights'"
-            )
+        if self.__dict__.get("_overlay"):
+            refuse_without_edits(name)
         return super().__getattr__(name)
 
 

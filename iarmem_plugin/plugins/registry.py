@@ -200,6 +200,15 @@ def num_classes(name: str) -> int | None:
     return None if name in families() else find_variant(name)[1].num_classes
 
 
+def conditions(name: str) -> frozenset[str]:
+    """Return what a model, or each of a family, must be told of an image; see `Adapter`.
+
+    Raises:
+        UnknownNameError: no adapter knows it; the message lists what there is.
+    """
+    return (families().get(name) or find_variant(name)[0]).conditions
+
+
 @overload
 def find(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
 @overload

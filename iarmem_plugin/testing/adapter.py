@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import NonFiniteLogitsError
-from iarmem_plugin.interfaces import Adapter, Sampling
+from iarmem_plugin.interfaces import Adapter, Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 
 
@@ -36,9 +36,10 @@ class AdapterTests:
             return adapter.tokenize(torch.rand(self.images, 3, side, side, generator=generator))
 
     @pytest.fixture
-    def labels(self) -> Tensor:
-        """Return a class for each image; 0 and 1 are classes of every model."""
-        return torch.arange(self.images) % 2
+    def condition(self) -> Condition:
+        """Return what the model is told of each image; 0 and 1 are classes of every model."""
+        text = [f"picture {number}" for number in range(self.images)]
+        return Condition.of(torch.arange(self.images) % 2, text=text)
 
     def test_the_layout_names_modules_of_the_stated_sizes(self, adapter: Adapter) -> None:
         """Every block has its three modules, and `fc1` as many rows as there are neurons."""
@@ -51,49 +52,49 @@ class AdapterTests:
             assert fc1.out_features == fc2.in_features == adapter.layout.neurons_per_block
 
     def test_what_is_captured_equals_plain_pytorch(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """The mean over a scale's tokens of the absolute activation, bit for bit."""
-        expected = captured_by_hooks(adapter, tokens, labels)
-        assert torch.equal(captured(adapter, tokens, labels), expected)
+        expected = captured_by_hooks(adapter, tokens, condition)
+        assert torch.equal(captured(adapter, tokens, condition), expected)
 
     def test_two_captures_of_one_batch_are_identical(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """No label is dropped, and nothing is drawn at random."""
-        first, second = (captured(adapter, tokens, labels) for _ in range(2))
+        first, second = (captured(adapter, tokens, condition) for _ in range(2))
         assert torch.equal(first, second)
 
     def test_a_captured_neuron_acts_on_the_output(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Scaling what is captured changes what is predicted: the path is causal."""
         path = adapter.layout.activation.format(block=0)
-        before = predicted(adapter, tokens, labels)
+        before = predicted(adapter, tokens, condition)
         with hooked(adapter.network, path, lambda _module, _inputs, output: output * 3):
-            assert not torch.equal(predicted(adapter, tokens, labels), before)
+            assert not torch.equal(predicted(adapter, tokens, condition), before)
 
     def test_a_full_prefix_comes_back(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Nothing is left to complete."""
         with wrapped(adapter) as model, model.borrowed():
-            completed = model.complete(tokens, labels, Sampling())
+            completed = model.complete(tokens, condition, Sampling())
         assert torch.equal(completed, tokens)
 
     def test_an_empty_prefix_is_generation(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """All tokens are drawn, the same ones for the same seed."""
         sampling = Sampling(greedy=False, seed=5)
         empty = tokens[:, :0]
         with wrapped(adapter) as model, model.borrowed():
-            first, second = (model.complete(empty, labels, sampling) for _ in range(2))
+            first, second = (model.complete(empty, condition, sampling) for _ in range(2))
         assert first.shape == tokens.shape
         assert torch.equal(first, second)
 
     def test_an_image_with_a_seed_of_its_own_is_drawn_alike_in_any_batch(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Draws of other images leave its tokens alone; guidance or not."""
         seeds = tuple(range(self.images))
@@ -101,12 +102,12 @@ class AdapterTests:
         alone = Sampling(greedy=False, guidance=2.0, seed=seeds[-1:])
         empty = tokens[:, :0]
         with wrapped(adapter) as model, model.borrowed():
-            expected = model.complete(empty, labels, together)[-1:]
-            assert torch.equal(model.complete(empty[-1:], labels[-1:], alone), expected)
+            expected = model.complete(empty, condition, together)[-1:]
+            assert torch.equal(model.complete(empty[-1:], condition[-1:], alone), expected)
 
     @pytest.mark.parametrize("greedy", [True, False])
     def test_logits_that_are_not_finite_choose_no_token(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor, greedy: bool
+        self, adapter: Adapter, tokens: Tensor, condition: Condition, greedy: bool
     ) -> None:
         """The likeliest of NaN is some token, too: the image would count as not extracted."""
         layout = adapter.layout
@@ -118,7 +119,7 @@ class AdapterTests:
             weight.fill_(torch.nan)
         try:
             with wrapped(adapter) as model, model.borrowed(), pytest.raises(NonFiniteLogitsError):
-                model.complete(tokens[:, :0], labels, sampling)
+                model.complete(tokens[:, :0], condition, sampling)
         finally:
             with torch.no_grad():
                 weight.copy_(before)
@@ -126,35 +127,35 @@ class AdapterTests:
     @pytest.mark.parametrize("call", ["capture", "complete", "decode"])
     @pytest.mark.parametrize("training", [True, False])
     def test_the_model_comes_back_as_it_was(
-        self, adapter: Adapter, tokens: Tensor, labels: Tensor, call: str, training: bool
+        self, adapter: Adapter, tokens: Tensor, condition: Condition, call: str, training: bool
     ) -> None:
         """Weights, buffers, hooks, mode, random state, and no shadowed `forward`."""
         adapter.network.train(training)
         before = snapshot(adapter)
         with wrapped(adapter) as model, model.borrowed():
-            use(model, call, tokens, labels)
+            use(model, call, tokens, condition)
         after = snapshot(adapter)
         assert after.keys() == before.keys()
         assert [name for name, value in before.items() if not same(value, after[name])] == []
 
 
-def use(model: ImageARModel, call: str, tokens: Tensor, labels: Tensor) -> None:
+def use(model: ImageARModel, call: str, tokens: Tensor, condition: Condition) -> None:
     """Make one call on a wrapped model."""
     if call == "capture":
-        model.read_neurons(model.adapter.teacher_forced(tokens, labels))
+        model.read_neurons(model.adapter.teacher_forced(tokens, condition))
     elif call == "complete":
-        model.complete(tokens[:, :0], labels, Sampling(greedy=False, seed=1))
+        model.complete(tokens[:, :0], condition, Sampling(greedy=False, seed=1))
     else:
         model.decode(tokens)
 
 
-def captured(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
+def captured(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
     """Capture through nnsight: (image, block, scale, neuron)."""
     with wrapped(adapter) as model, model.borrowed():
-        return model.read_neurons(adapter.teacher_forced(tokens, labels)).clone()
+        return model.read_neurons(adapter.teacher_forced(tokens, condition)).clone()
 
 
-def captured_by_hooks(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
+def captured_by_hooks(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
     """Capture through plain torch hooks: (image, block, scale, neuron)."""
     outputs: list[Tensor] = []
 
@@ -168,7 +169,7 @@ def captured_by_hooks(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tenso
     ]
     handles = [module.register_forward_hook(keep) for module in modules]
     try:
-        predicted(adapter, tokens, labels)
+        predicted(adapter, tokens, condition)
     finally:
         for handle in handles:
             handle.remove()
@@ -176,9 +177,9 @@ def captured_by_hooks(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tenso
     return torch.stack([torch.stack(row, 1) for row in means], 1)
 
 
-def predicted(adapter: Adapter, tokens: Tensor, labels: Tensor) -> Tensor:
+def predicted(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
     """Run the plain network on ground-truth tokens."""
-    inputs = adapter.teacher_forced(tokens, labels)
+    inputs = adapter.teacher_forced(tokens, condition)
     mode = adapter.network.training
     adapter.network.eval()
     try:

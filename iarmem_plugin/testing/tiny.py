@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
-from iarmem_plugin.models.logits import LogitsWatch
+from iarmem_plugin.models.sampling import LogitsWatch
 from iarmem_plugin.testing.tiny_model import (
     CLASSES,
     DEPTH,
@@ -133,21 +133,21 @@ class TinyAdapter(Adapter):
         return self._tokenizer.decode(tokens)
 
     def teacher_forced(
-        self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
+        self, tokens: Int[Tensor, "image token"], condition: Condition
     ) -> ForwardInputs:
         """Return labels and what every position sees of the scales before its own.
 
         Raises:
             InputError: a label outside the model's classes.
         """
-        _check_labels(labels)
+        _check_labels(condition.label)
         seen = [self._tokenizer.seen(tokens, scale) for scale in range(len(SIDES))]
-        return ForwardInputs((labels, torch.cat(seen, 1)))
+        return ForwardInputs((condition.label, torch.cat(seen, 1)))
 
     def complete(
         self,
         prefix: Int[Tensor, "image prefix"],
-        labels: Int[Tensor, " image"],
+        condition: Condition,
         sampling: Sampling,
     ) -> Int[Tensor, "image token"]:
         """Complete a prefix of whole scales.
@@ -156,6 +156,7 @@ class TinyAdapter(Adapter):
             InputError: a label outside the classes, or a prefix that ends inside a scale.
             NonFiniteLogitsError: tokens would be chosen from logits that are not finite.
         """
+        labels = condition.label
         _check_labels(labels)
         if prefix.shape[1] not in ENDS:
             raise InputError(f"a prefix of {prefix.shape[1]} tokens, expected one of {ENDS}")

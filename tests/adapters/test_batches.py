@@ -17,7 +17,7 @@ from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin import load
 from iarmem_plugin.evaluation.determinism import compare_choices, top_gaps
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel
 
 IMAGES = 33  # the last batch of 32 has one image, that of 3 three
@@ -103,7 +103,10 @@ def in_batches(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def completed(model: ImageARModel, tokens: Tensor, labels: Tensor, size: int) -> Tensor:
     prefix = tokens[:, : 5 if model.layout.family == "var" else 3]
     with model.borrowed():
-        parts = [model.complete(*one, Sampling()) for one in in_batches(size, prefix, labels)]
+        parts = [
+            model.complete(some, Condition.of(own), Sampling())
+            for some, own in in_batches(size, prefix, labels)
+        ]
     return torch.cat(parts)
 
 
@@ -124,7 +127,7 @@ def test_completions_are_the_same_in_any_batches_and_threads(
     labels = torch.arange(IMAGES) % 2
     expected = completed(model, tokens, labels, IMAGES)
     with model.borrowed():
-        gaps = top_gaps(model.logits(expected, labels)[:, : expected.shape[1]])
+        gaps = top_gaps(model.logits(expected, Condition.of(labels))[:, : expected.shape[1]])
     torch.set_num_threads(count)
     clear(expected, completed(model, tokens, labels, size), gaps)
 

@@ -17,7 +17,7 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 
 CLASSES = 3
 SIDES = (1, 2, 4)
@@ -63,15 +63,15 @@ def test_labels_outside_the_classes_are_refused(
 ) -> None:
     labels = torch.tensor([0, label, 1])
     with pytest.raises(InputError, match="the model has the classes 0 to 2"):
-        adapter.teacher_forced(tokens, labels)
+        adapter.teacher_forced(tokens, Condition.of(labels))
     with pytest.raises(InputError, match="the model has the classes 0 to 2"):
-        adapter.complete(tokens[:, :0], labels, Sampling())
+        adapter.complete(tokens[:, :0], Condition.of(labels), Sampling())
 
 
 def test_too_few_tokens_are_refused(adapter: ClassConditionalAdapter, tokens: Tensor) -> None:
     total = tokens.shape[1]
     with pytest.raises(InputError, match=f"got {total - 1} tokens an image, expected {total}"):
-        adapter.teacher_forced(tokens[:, 1:], torch.tensor([0, 1, 2]))
+        adapter.teacher_forced(tokens[:, 1:], Condition.of(torch.tensor([0, 1, 2])))
 
 
 def test_a_prefix_longer_than_an_image_is_refused(
@@ -79,7 +79,7 @@ def test_a_prefix_longer_than_an_image_is_refused(
 ) -> None:
     longer = torch.cat((tokens, tokens[:, :1]), dim=1)
     with pytest.raises(InputError, match=f"got .*{longer.shape[1]} tokens, expected"):
-        adapter.complete(longer, torch.tensor([0, 1, 2]), Sampling())
+        adapter.complete(longer, Condition.of(torch.tensor([0, 1, 2])), Sampling())
 
 
 def test_an_adapter_tells_the_weights_of_its_own_networks(

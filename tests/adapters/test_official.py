@@ -21,6 +21,7 @@ from iarmem_adapters.var.tokenizer import VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig
 from iarmem_plugin import wrap
 from iarmem_plugin.errors import BypassedNeuronsError, IarmemError, InputError
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.provenance import model_provenance
 
 SIDES = (1, 2, 4)
@@ -402,7 +403,7 @@ def test_an_mlp_that_goes_round_its_modules_in_another_way_is_noticed(var: Any) 
     model = wrap(var)
     tokens = model.tokenize(torch.zeros(1, 3, *side(model)))
     with pytest.raises(BypassedNeuronsError, match="fused_if_available=False"):
-        model.read_neurons(model.adapter.teacher_forced(tokens, torch.tensor([0])))
+        model.read_neurons(model.adapter.teacher_forced(tokens, Condition.of(torch.tensor([0]))))
 
 
 def test_the_page_promises_what_is_tested(request: pytest.FixtureRequest) -> None:

@@ -31,6 +31,7 @@ from iarmem_plugin import (
 )
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.evaluation.similarity import TokenAgreement
+from iarmem_plugin.interfaces import Condition
 
 SIDES = (1, 2, 4)
 VAR = VARConfig(2, 16, 2, SIDES, num_classes=3, vocab_size=16, code_width=4)
@@ -107,7 +108,7 @@ def test_a_users_own_trace_reads_the_objects_own_modules(
 ) -> None:
     _, model = pair
     pixels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    inputs = model.adapter.teacher_forced(model.tokenize(pixels), torch.tensor([1]))
+    inputs = model.adapter.teacher_forced(model.tokenize(pixels), Condition.of(torch.tensor([1])))
     with model.borrowed(), model.trace(*inputs.args, **inputs.kwargs):
         means = nnsight_save(model.neurons())
         head = nnsight_save(model.get(model.layout.fc2.format(block=1)).output)

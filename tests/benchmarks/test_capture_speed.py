@@ -16,7 +16,7 @@ import torch
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.interfaces import ForwardInputs
+from iarmem_plugin.interfaces import Condition, ForwardInputs
 from iarmem_plugin.models.tracing import ImageARModel
 
 D16 = VARConfig(16, 1024, 16, (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
@@ -30,7 +30,7 @@ def make(config: VARConfig) -> tuple[VARAdapter, ForwardInputs]:
     random = torch.Generator().manual_seed(0)
     tokens = torch.randint(config.vocab_size, (4, config.tokens), generator=random)
     with torch.no_grad():
-        return adapter, adapter.teacher_forced(tokens, torch.arange(4))
+        return adapter, adapter.teacher_forced(tokens, Condition.of(torch.arange(4)))
 
 
 def seconds(call: Callable[[], object]) -> float:

@@ -27,6 +27,7 @@ from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store import capture_into
@@ -65,7 +66,9 @@ def plain(adapter: VARAdapter, images: Images, views: Views, count: int, batch: 
     with torch.no_grad():
         for one in load_batches(images, batches, views, views=count, seed=0):
             for view in one.pixels.unbind(1):
-                inputs = adapter.teacher_forced(adapter.tokenize(view / 255), one.labels)
+                inputs = adapter.teacher_forced(
+                    adapter.tokenize(view / 255), Condition.of(one.labels)
+                )
                 adapter.network(*inputs.args, **inputs.kwargs)
 
 

@@ -13,7 +13,8 @@ import xarray as xr
 from PIL import Image
 
 import iarmem_plugin
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.jobs.demo import demo

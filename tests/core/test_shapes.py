@@ -43,7 +43,7 @@ def test_a_right_shape_is_not_refused(arguments: dict[str, dict[str, Any]]) -> N
         "iarmem_plugin.interfaces.neurons.NeuronWeights(fc2_weight)",
         "iarmem_plugin.interfaces.evaluation.Completion(images)",
         "iarmem_plugin.interfaces.adapter.Adapter.tokenize(images)",
-        "iarmem_plugin.interfaces.adapter.Adapter.complete(labels)",
+        "iarmem_plugin.interfaces.adapter.Adapter.complete(prefix)",
         "iarmem_adapters.var.transformer.VARTransformer.forward(x_in)",
         "iarmem_adapters.var.tokenizer.MultiScaleVQVAE.decode(tokens)",
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 import xarray as xr
 from PIL import Image
@@ -62,7 +61,7 @@ from iarmem_plugin import (
     select,
     wrap,
 )
-from iarmem_plugin.interfaces import NeuronWeights
+from iarmem_plugin.interfaces import Condition, NeuronWeights
 
 version: str = iarmem.__version__
 
@@ -110,7 +109,9 @@ def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Data
     targets = make_targets(model, candidates, views)
     with intervene(model, neurons, ZeroWeights(), backend="weights") as edited:
         tokens = edited.complete(
-            torch.zeros(4, 0, dtype=torch.int64), torch.arange(4), Sampling(greedy=False, seed=1)
+            torch.zeros(4, 0, dtype=torch.int64),
+            Condition.of(torch.arange(4)),
+            Sampling(greedy=False, seed=1),
         )
         pictures: torch.Tensor = edited.decode(tokens)
         return extract(
@@ -122,7 +123,9 @@ def measured(closeness: Similarity, values: list[float], inception: Path) -> Qua
     threshold: float = calibrate(closeness, values, rate=0.01, source="held-out pictures")
     measure = TorchFidelity(inception, "Inception v3", kid_subset_size=max(2, round(threshold)))
     real = measure.features([torch.zeros(2, 3, 8, 8)])
-    return QualityProtocol(measure, {"real": real}, np.arange(200), Sampling(greedy=False))
+    return QualityProtocol(
+        measure, {"real": real}, Condition.of(range(200)), Sampling(greedy=False)
+    )
 
 
 def open_store(path: Path) -> ActivationStore:

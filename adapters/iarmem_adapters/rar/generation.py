@@ -8,10 +8,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_adapters.sampling import Draws, check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
-from iarmem_plugin.models.logits import LogitsWatch
+from iarmem_plugin.models.sampling import (
+    Draws,
+    LogitsWatch,
+    check_sampling,
+    choose,
+    guided,
+    seeded_generator,
+)
 
 from .attention import KeyValueCache
 from .transformer import RARTransformer, expand_rows

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from iarmem_adapters.class_conditional import Driver
 from iarmem_adapters.official import attributes_set, evaluating, generators_kept
-from iarmem_adapters.sampling import check_sampling, choose, guided
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
-from iarmem_plugin.models.logits import LogitsWatch
+from iarmem_plugin.models.sampling import LogitsWatch, check_sampling, choose, guided
 
 from .generation import check_prefix, guidance_weights, published_generator
 from .official_checks import check_order, check_tokenizer, check_transformer, is_official

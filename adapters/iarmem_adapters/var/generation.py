@@ -6,10 +6,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from iarmem_adapters.sampling import check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
-from iarmem_plugin.models.logits import LogitsWatch
+from iarmem_plugin.models.sampling import (
+    LogitsWatch,
+    check_sampling,
+    choose,
+    guided,
+    seeded_generator,
+)
 
 from .attention import KeyValueCache
 from .tokenizer import MultiScaleVQVAE

@@ -14,10 +14,15 @@ from torch import Tensor, nn
 
 from iarmem_adapters.class_conditional import Driver
 from iarmem_adapters.official import attributes_set, evaluating, generators_kept
-from iarmem_adapters.sampling import check_sampling, choose, guided, seeded_generator
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
-from iarmem_plugin.models.logits import LogitsWatch
+from iarmem_plugin.models.sampling import (
+    LogitsWatch,
+    check_sampling,
+    choose,
+    guided,
+    seeded_generator,
+)
 
 from .generation import guidance_weight, known_scales
 from .official_checks import check_tokenizer, check_transformer, is_official

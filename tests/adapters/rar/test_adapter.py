@@ -13,7 +13,7 @@ from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin import plugins
 from iarmem_plugin.data.augmentation import TenCrops
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing import AdapterTests
@@ -59,7 +59,9 @@ class TestRARAdapter(AdapterTests):
 def captured(adapter: RARAdapter, tokens: Tensor, labels: Tensor) -> Tensor:
     """Return (image, block, neuron) of the one scale."""
     with wrapped(adapter) as model, model.borrowed():
-        return model.read_neurons(adapter.teacher_forced(tokens, labels))[:, :, 0].clone()
+        return model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))[
+            :, :, 0
+        ].clone()
 
 
 def test_there_is_one_scale_the_last_token(adapter: RARAdapter) -> None:
@@ -80,7 +82,7 @@ def test_what_is_captured_is_the_state_that_predicts_the_last_token(
     ]
     with torch.no_grad():
         next_token = network(labels, tokens[:, :-1])[:, -1]
-        teacher_forced = network(*adapter.teacher_forced(tokens, labels).args)
+        teacher_forced = network(*adapter.teacher_forced(tokens, Condition.of(labels)).args)
     for hook in hooks:
         hook.remove()
     expected = torch.stack(ends[: len(network.blocks)], dim=1)
@@ -145,16 +147,16 @@ def test_an_intervention_acts_at_every_step_of_a_completion(
 ) -> None:
     """The traced edit equals a model whose block was emptied by hand."""
     prefix, sampling = tokens[:, :known], Sampling(guidance=guidance)
-    before = ImageARModel(adapter).complete(prefix, labels, sampling)
+    before = ImageARModel(adapter).complete(prefix, Condition.of(labels), sampling)
     results = []
     for backend in ("trace", "weights"):
         with wrapped(adapter) as model:
             chosen = zeroed(adapter, 1)
             with intervene(model, chosen, Zero(), backend=backend) as edited:
-                results.append(edited.complete(prefix, labels, sampling))
+                results.append(edited.complete(prefix, Condition.of(labels), sampling))
     with torch.no_grad():
         adapter.network.blocks[1].mlp.fc2.weight.zero_()
-    expected = adapter.complete(prefix, labels, sampling)
+    expected = adapter.complete(prefix, Condition.of(labels), sampling)
     assert not torch.equal(before, expected)
     assert all(torch.equal(expected, result) for result in results)
 

@@ -14,6 +14,7 @@ from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import rank_candidates
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.tracing import wrapped
 
 TOKENS = 16
@@ -53,7 +54,7 @@ def test_a_band_is_the_mean_of_the_states_that_predict_its_tokens(
     expected = sum(predicting(adapter, tokens, labels, token) for token in band) / len(band)
     with wrapped(adapter) as model, model.borrowed():
         banded = model.with_scales([model.layout.band("band", band)])
-        actual = banded.read_neurons(adapter.teacher_forced(tokens, labels))[:, :, 0]
+        actual = banded.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))[:, :, 0]
     # float32 rounding of sums in another order
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 

@@ -19,7 +19,7 @@ from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin import wrap
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.testing import AdapterTests
@@ -34,6 +34,7 @@ SETTINGS = [
 # The official attention adds a mask, ours is told that it is causal: rounding differs.
 CLOSE = 3e-5  # as docs/own-models.md says
 LABELS = torch.tensor([0, 4, 1])
+TOLD = Condition.of(LABELS)
 
 
 def tokenizer_config() -> MaskGITVQGANConfig:
@@ -78,7 +79,7 @@ def tokens() -> Tensor:
 
 
 def neurons(model: ImageARModel, tokens: Tensor) -> Tensor:
-    return model.read_neurons(model.adapter.teacher_forced(tokens, LABELS))
+    return model.read_neurons(model.adapter.teacher_forced(tokens, TOLD))
 
 
 class TestOfficialRARAdapter(AdapterTests):
@@ -99,7 +100,7 @@ def test_what_is_captured_and_predicted_is_ours(
 ) -> None:
     own = ImageARModel(ours)
     torch.testing.assert_close(neurons(model, tokens), neurons(own, tokens), rtol=0, atol=CLOSE)
-    predicted, expected = (one.logits(tokens, LABELS).detach() for one in (model, own))
+    predicted, expected = (one.logits(tokens, TOLD).detach() for one in (model, own))
     torch.testing.assert_close(predicted, expected, rtol=0, atol=CLOSE)
 
 
@@ -108,8 +109,8 @@ def test_what_is_captured_and_predicted_is_ours(
 def test_completions_are_ours(
     ours: RARAdapter, model: ImageARModel, tokens: Tensor, known: int, sampling: Sampling
 ) -> None:
-    expected = ImageARModel(ours).complete(tokens[:, :known], LABELS, sampling)
-    assert torch.equal(model.complete(tokens[:, :known], LABELS, sampling), expected)
+    expected = ImageARModel(ours).complete(tokens[:, :known], TOLD, sampling)
+    assert torch.equal(model.complete(tokens[:, :known], TOLD, sampling), expected)
 
 
 def test_random_generation_is_that_of_the_objects_own_sampler(
@@ -118,7 +119,7 @@ def test_random_generation_is_that_of_the_objects_own_sampler(
     torch.manual_seed(5)
     expected = official.eval().generate(LABELS, 4.0, 1.2, 2.0)
     nothing = torch.empty(3, 0, dtype=torch.int64)
-    assert torch.equal(model.complete(nothing, LABELS, SETTINGS[2]), expected)
+    assert torch.equal(model.complete(nothing, TOLD, SETTINGS[2]), expected)
 
 
 @pytest.mark.parametrize("backend", ["trace", "weights"])
@@ -130,9 +131,9 @@ def test_an_intervention_does_what_it_does_on_ours(
     before = {key: value.clone() for key, value in official.state_dict().items()}
     results = []
     for model in (ImageARModel(ours), wrap(official, vqgan)):
-        untouched = model.complete(tokens[:, :1], LABELS, Sampling(guidance=2.0))
+        untouched = model.complete(tokens[:, :1], TOLD, Sampling(guidance=2.0))
         with intervene(model, chosen, intervention, backend=backend) as edited:
-            completed = edited.complete(tokens[:, :1], LABELS, Sampling(guidance=2.0))
+            completed = edited.complete(tokens[:, :1], TOLD, Sampling(guidance=2.0))
             results.append((completed, neurons(edited, tokens)))
             assert not torch.equal(completed, untouched)
     assert torch.equal(results[0][0], results[1][0])
@@ -172,8 +173,8 @@ def use_everything(model: ImageARModel, tokens: Tensor) -> list[Tensor]:
         model.tokenize(pictures),
         model.decode(tokens),
         neurons(model, tokens),
-        model.logits(tokens, LABELS).detach(),
-        model.complete(tokens[:, :5], LABELS, Sampling(guidance=2.0)),
+        model.logits(tokens, TOLD).detach(),
+        model.complete(tokens[:, :5], TOLD, Sampling(guidance=2.0)),
     ]
 
 
@@ -197,7 +198,7 @@ def test_flags_modes_and_caches_do_not_matter_and_come_back(
 
 def test_pythons_random_numbers_come_back(official: Any, vqgan: Any, tokens: Tensor) -> None:
     adapter = RARAdapter.from_model(official, vqgan)
-    inputs = adapter.teacher_forced(tokens, LABELS)
+    inputs = adapter.teacher_forced(tokens, TOLD)
     before = random.getstate()
     with adapter.prepared():
         official(*inputs.args)
@@ -225,9 +226,9 @@ def test_all_comes_back_after_an_exception(
             if call == "capture":
                 neurons(model, tokens)
             elif call == "logits":
-                model.logits(tokens, LABELS)
+                model.logits(tokens, TOLD)
             else:
-                model.complete(tokens[:, :1], LABELS, Sampling())
+                model.complete(tokens[:, :1], TOLD, Sampling())
         hook.remove()
         assert flags(official, vqgan) == before
         assert torch.equal(torch.get_rng_state(), state)
@@ -237,13 +238,13 @@ def test_an_interrupted_sampler_of_the_user_does_not_matter(
     official: Any, model: ImageARModel, tokens: Tensor
 ) -> None:
     """Its filled cache would make a pass of as many rows return the logits of one element."""
-    expected = model.logits(tokens, LABELS)
+    expected = model.logits(tokens, TOLD)
     hook = official.blocks[2].mlp.act.register_forward_hook(fail)
     with pytest.raises(InTheMiddleError):
         official.eval().generate(LABELS, 0.0, 1.0, 0.0)
     hook.remove()
     assert official.blocks[0].attn.kv_cache
-    assert torch.equal(model.logits(tokens, LABELS), expected)
+    assert torch.equal(model.logits(tokens, TOLD), expected)
     assert official.blocks[0].attn.kv_cache
 
 
@@ -266,7 +267,7 @@ def test_a_users_hook_on_a_block_fires_even_with_checkpointing(
         neurons(model, tokens)
         assert [shape[1] for shape in seen] == [TOKENS + 2]
     else:
-        model.complete(tokens[:, :5], LABELS, Sampling())
+        model.complete(tokens[:, :5], TOLD, Sampling())
         assert [shape[1] for shape in seen] == [7] + [1] * (TOKENS - 6)
 
 
@@ -276,7 +277,7 @@ def test_whole_bfloat16_models_work(official: Any, vqgan: Any, tokens: Tensor) -
     rounded = neurons(model, tokens)
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.02)  # bfloat16 keeps 8 bits
-    assert model.complete(tokens[:, :1], LABELS, SETTINGS[2]).shape == tokens.shape
+    assert model.complete(tokens[:, :1], TOLD, SETTINGS[2]).shape == tokens.shape
 
 
 def test_autocast_does_not_change_tokens(model: ImageARModel, tokens: Tensor) -> None:
@@ -311,14 +312,14 @@ def test_the_golden_vectors_hold_for_the_object(
     vqgan = fill.fill_state_dict(made.PretrainedTokenizer(MaskGITVQGANConfig(ch=32)))
     model = wrap(fill.fill_state_dict(made.RAR(config)), vqgan)
     tokens, labels = (torch.from_numpy(arrays[name]) for name in ("tokens", "labels"))
-    means = model.read_neurons(model.adapter.teacher_forced(tokens, labels))[:, :, 0]
+    means = model.read_neurons(model.adapter.teacher_forced(tokens, Condition.of(labels)))[:, :, 0]
     np.testing.assert_allclose(means.detach(), arrays["fc1_abs_last"], rtol=0, atol=1e-4)
-    logits = model.logits(tokens, labels)[..., :16].detach()
+    logits = model.logits(tokens, Condition.of(labels))[..., :16].detach()
     np.testing.assert_allclose(logits, arrays["logits_first16"][:, :256], rtol=0, atol=1e-4)
     guidance, power, temperature = arrays["gen_pow_params"].tolist()
     generated = model.complete(
         tokens[:, :0],
-        torch.from_numpy(arrays["gen_labels"]),
+        Condition.of(torch.from_numpy(arrays["gen_labels"])),
         Sampling(guidance=guidance, guidance_power=power, temperature=temperature),
     )
     clear = arrays["gen_pow_top2_gap"] > 1e-3

@@ -11,7 +11,7 @@ from torch import Tensor
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import intervene, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing import AdapterTests
@@ -52,6 +52,6 @@ def test_every_visit_of_a_block_is_edited(
     handle = act.register_forward_hook(lambda _m, _i, output: seen.append(output.abs().max()))
     with wrapped(adapter) as model:
         with intervene(model, neurons, Zero(), backend=backend) as edited:
-            edited.complete(tokens[:, :prefix], labels, Sampling())
+            edited.complete(tokens[:, :prefix], Condition.of(labels), Sampling())
     handle.remove()
     assert [float(value) for value in seen] == [0.0] * visits

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iarmem_adapters.sampling import choose
 from iarmem_adapters.var.attention import KeyValueCache
 from iarmem_adapters.var.generation import complete
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARTransformer
 from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.models.sampling import choose
 
 Pair = tuple[VARTransformer, MultiScaleVQVAE]
 LABELS = torch.tensor([0, 4, 8])

@@ -16,7 +16,7 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin import wrap
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.testing import AdapterTests
@@ -71,10 +71,11 @@ def tokens(ours: VARAdapter) -> Tensor:
 
 
 LABELS = torch.tensor([0, 4, 2])
+TOLD = Condition.of(LABELS)
 
 
 def neurons(model: ImageARModel, tokens: Tensor) -> Tensor:
-    return model.read_neurons(model.adapter.teacher_forced(tokens, LABELS))
+    return model.read_neurons(model.adapter.teacher_forced(tokens, TOLD))
 
 
 class TestOfficialVARAdapter(AdapterTests):
@@ -96,7 +97,7 @@ def test_what_is_captured_and_predicted_is_ours(
 ) -> None:
     own, model = ImageARModel(ours), wrap(official)
     torch.testing.assert_close(neurons(model, tokens), neurons(own, tokens), rtol=0, atol=CLOSE)
-    predicted, expected = (one.logits(tokens, LABELS).detach() for one in (model, own))
+    predicted, expected = (one.logits(tokens, TOLD).detach() for one in (model, own))
     torch.testing.assert_close(predicted, expected, rtol=0, atol=CLOSE)
 
 
@@ -105,15 +106,15 @@ def test_what_is_captured_and_predicted_is_ours(
 def test_completions_are_ours(
     ours: VARAdapter, official: Any, tokens: Tensor, known: int, sampling: Sampling
 ) -> None:
-    expected = ImageARModel(ours).complete(tokens[:, :known], LABELS, sampling)
-    assert torch.equal(wrap(official).complete(tokens[:, :known], LABELS, sampling), expected)
+    expected = ImageARModel(ours).complete(tokens[:, :known], TOLD, sampling)
+    assert torch.equal(wrap(official).complete(tokens[:, :known], TOLD, sampling), expected)
 
 
 def test_guided_generation_is_that_of_the_objects_own_sampler(official: Any) -> None:
     expected = official.eval().autoregressive_infer_cfg(3, LABELS, cfg=2.0)
     model = wrap(official)
     nothing = torch.empty(3, 0, dtype=torch.int64)
-    images = model.decode(model.complete(nothing, LABELS, Sampling(guidance=2.0)))
+    images = model.decode(model.complete(nothing, TOLD, Sampling(guidance=2.0)))
     torch.testing.assert_close(images, expected)
 
 
@@ -126,9 +127,9 @@ def test_an_intervention_does_what_it_does_on_ours(
     before = {key: value.clone() for key, value in official.state_dict().items()}
     results = []
     for model in (ImageARModel(ours), wrap(official)):
-        untouched = model.complete(tokens[:, :1], LABELS, Sampling())
+        untouched = model.complete(tokens[:, :1], TOLD, Sampling())
         with intervene(model, chosen, intervention, backend=backend) as edited:
-            completed = edited.complete(tokens[:, :1], LABELS, Sampling())
+            completed = edited.complete(tokens[:, :1], TOLD, Sampling())
             results.append((completed, neurons(edited, tokens)))
             assert not torch.equal(completed, untouched)
     assert torch.equal(results[0][0], results[1][0])
@@ -170,8 +171,8 @@ def use_everything(model: ImageARModel, tokens: Tensor) -> list[Tensor]:
         model.tokenize(pictures),
         model.decode(tokens),
         neurons(model, tokens),
-        model.logits(tokens, LABELS).detach(),
-        model.complete(tokens[:, :5], LABELS, Sampling(guidance=1.0)),
+        model.logits(tokens, TOLD).detach(),
+        model.complete(tokens[:, :5], TOLD, Sampling(guidance=1.0)),
     ]
 
 
@@ -217,9 +218,9 @@ def test_all_comes_back_after_an_exception(
             if call == "capture":
                 neurons(model, tokens)
             elif call == "logits":
-                model.logits(tokens, LABELS)
+                model.logits(tokens, TOLD)
             elif call == "complete":
-                model.complete(tokens[:, :1], LABELS, Sampling())
+                model.complete(tokens[:, :1], TOLD, Sampling())
             else:
                 model.tokenize(torch.zeros(1, 3, 8, 8))
         hook.remove()
@@ -248,7 +249,7 @@ def test_a_users_hook_on_a_block_fires(official: Any, tokens: Tensor, call: str)
         neurons(model, tokens)
         assert [shape[1] for shape in seen] == [30]
     else:
-        model.complete(tokens[:, :5], LABELS, Sampling())
+        model.complete(tokens[:, :5], TOLD, Sampling())
         assert [shape[1] for shape in seen] == [1, 4, 9, 16]
 
 
@@ -262,7 +263,7 @@ def test_autocast_changes_neither_tokens_nor_the_captured_type(
         official.blocks[1].ffn.fc1.register_forward_hook(lambda _m, _i, out: kinds.add(out.dtype))
         assert torch.equal(model.tokenize(pictures), expected)
         rounded = neurons(model, tokens)
-        completed = model.complete(tokens[:, :1], LABELS, Sampling(guidance=1.0))
+        completed = model.complete(tokens[:, :1], TOLD, Sampling(guidance=1.0))
     assert kinds == {torch.bfloat16}
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0.02)  # bfloat16 keeps 8 bits
@@ -274,7 +275,7 @@ def test_a_seedless_completion_draws_from_the_global_generator(
 ) -> None:
     model = wrap(official)
     free = Sampling(greedy=False, seed=None)
-    first, second = (model.complete(tokens[:, :1], LABELS, free) for _ in range(2))
+    first, second = (model.complete(tokens[:, :1], TOLD, free) for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -298,7 +299,7 @@ def test_the_golden_vectors_hold_for_the_object(
     model = wrap(var)
     tokens = torch.from_numpy(arrays["gt_idx"])
     means = model.read_neurons(
-        model.adapter.teacher_forced(tokens, torch.from_numpy(arrays["labels"]))
+        model.adapter.teacher_forced(tokens, Condition.of(torch.from_numpy(arrays["labels"])))
     )
     np.testing.assert_allclose(means.detach(), arrays["fc1_mean_abs"], rtol=0, atol=1e-4)
     images = fill.random_image(int(arrays["image_seed"]), 2, 256, -1, 1)
@@ -308,6 +309,6 @@ def test_the_golden_vectors_hold_for_the_object(
     )
     sampling = Sampling(guidance=float(arrays["gen_cfg"]))
     labels = torch.from_numpy(arrays["gen_labels"])
-    generated = model.complete(tokens[:, :0], labels, sampling).numpy()
+    generated = model.complete(tokens[:, :0], Condition.of(labels), sampling).numpy()
     clear = arrays["gen_top2_gap"] > 1e-3
     np.testing.assert_array_equal(generated[clear], arrays["gen_idx"][clear])

@@ -15,6 +15,7 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
@@ -79,7 +80,7 @@ def test_a_band_is_the_mean_over_its_tokens(
     with torch.no_grad():
         pixels = torch.stack([Views(crop=8).center(pictures.load(i)) for i in range(7)])
         inputs = adapter.teacher_forced(
-            adapter.tokenize(pixels), torch.from_numpy(pictures.labels).long()
+            adapter.tokenize(pixels), Condition.of(torch.from_numpy(pictures.labels).long())
         )
         hook = adapter.network.blocks[1].ffn.act.register_forward_hook(
             lambda _m, _i, out: seen.append(out.abs())

@@ -11,6 +11,7 @@ from iarmem_plugin.activations.capture import capture, mean_over_views
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -42,7 +43,7 @@ def reference(adapter: TinyAdapter, pictures: Images, shifts: Views, views: int)
             with torch.no_grad():
                 tokens = adapter.tokenize(view[None])
                 labels = torch.tensor([pictures.labels[position]]).long()
-                adapter.network(*adapter.teacher_forced(tokens, labels).args)
+                adapter.network(*adapter.teacher_forced(tokens, Condition.of(labels)).args)
             for handle in handles:
                 handle.remove()
             total += [[np.abs(act[a:b]).mean(0) for a, b in SCALES] for act in seen]
@@ -151,4 +152,4 @@ def test_settings_below_one_are_refused(
 def test_labels_outside_the_classes_are_refused(model: ImageARModel) -> None:
     pixels = torch.rand(1, 2, 3, 8, 8)
     with pytest.raises(InputError, match="classes 0 to 4"):
-        mean_over_views(model, pixels, torch.tensor([5]))
+        mean_over_views(model, pixels, Condition.of(torch.tensor([5])))

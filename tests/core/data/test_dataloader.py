@@ -21,7 +21,8 @@ from PIL import Image
 from iarmem_plugin.data import dataloader
 from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
 from iarmem_plugin.data.dataloader import Batch, load_batches
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError, WorkerError
 
 ORDER = ([4, 1], [0, 5, 2], [3])
@@ -164,7 +165,7 @@ SCRIPT = """
 import sys
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.dataloader import load_batches
-from iarmem_plugin.data.images import open_images
+from iarmem_plugin.data.opening import open_images
 
 if __name__ == "__main__":
     images = open_images(sys.argv[1])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from iarmem_plugin.data import folders
 from iarmem_plugin.data.folders import NOT_PICTURES, PICTURE_SUFFIXES
-from iarmem_plugin.data.images import open_images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError
 
 from .conftest import labels_of, noise, tree

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError
 
 from .conftest import noise, tree

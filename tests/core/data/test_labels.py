@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.labels import read_classes
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError
 
 from .conftest import labels_of, tree

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.labels import read_classes
 from iarmem_plugin.data.lists import list_text, read_list
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.text import shown
 

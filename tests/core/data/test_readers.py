@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.data.readers import in_rgb
 from iarmem_plugin.errors import InputError
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError
 
 from .conftest import labels_of, noise, tree

@@ -18,7 +18,7 @@ from iarmem_plugin.evaluation.determinism import (
     top_gaps,
 )
 from iarmem_plugin.evaluation.extraction import Candidates
-from iarmem_plugin.interfaces import Adapter, Sampling
+from iarmem_plugin.interfaces import Adapter, Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel
 
 
@@ -52,8 +52,8 @@ def test_a_check_counts_what_batches_change(adapter: Adapter, candidates: Candid
 class Moody(ImageARModel):
     """Adds 1 to the last token of images that come alone."""
 
-    def complete(self, prefix: Tensor, labels: Tensor, sampling: Sampling) -> Tensor:
-        tokens = super().complete(prefix, labels, sampling)
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        tokens = super().complete(prefix, condition, sampling)
         if len(prefix) == 1:
             tokens[:, -1] = (tokens[:, -1] + 1) % 16
         return tokens

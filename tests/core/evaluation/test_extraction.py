@@ -26,8 +26,9 @@ from iarmem_plugin.evaluation.extraction import (
     rank_candidates,
 )
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement
-from iarmem_plugin.interfaces import Sampling, Similarity
+from iarmem_plugin.interfaces import Condition, Sampling, Similarity
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.prediction import hits_and_likelihoods
 
 SIDE, LEVELS = 4, 6  # 16 tokens; a token is a grey value in steps of a fifth
 TOKENS = SIDE * SIDE
@@ -71,18 +72,26 @@ class Parrot:
         grey = tokens.view(-1, 1, SIDE, SIDE).float() / (LEVELS - 1)
         return grey.expand(-1, 3, -1, -1)
 
+    def no_tokens(self, images: int) -> torch.Tensor:
+        return torch.zeros(images, 0, dtype=torch.int64)
+
     def complete(
-        self, prefix: torch.Tensor, labels: torch.Tensor, sampling: Sampling
+        self, prefix: torch.Tensor, condition: Condition, sampling: Sampling
     ) -> torch.Tensor:
         assert self.is_borrowed
         self.samplings.append(sampling)
-        rest = torch.stack([self.recall(label)[prefix.shape[1] :] for label in labels])
+        rest = torch.stack([self.recall(label)[prefix.shape[1] :] for label in condition.label])
         return torch.cat([prefix, rest], dim=1)
 
-    def logits(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def logits(self, tokens: torch.Tensor, condition: Condition) -> torch.Tensor:
         assert self.is_borrowed
-        said = torch.stack([self.recall(label) for label in labels])
+        said = torch.stack([self.recall(label) for label in condition.label])
         return self.sure * torch.nn.functional.one_hot(said, LEVELS).float()
+
+    def predicted(
+        self, tokens: torch.Tensor, condition: Condition
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return hits_and_likelihoods(self.logits(tokens, condition), tokens)
 
     def recall(self, label: torch.Tensor) -> torch.Tensor:
         return self.known.get(int(label), torch.zeros(TOKENS, dtype=torch.int64))
@@ -402,8 +411,8 @@ def test_ties_go_to_the_smaller_image_id():
 
 def test_ties_go_to_the_likelier_tokens_first():
     class Graded(Parrot):
-        def logits(self, tokens, labels):
-            logits = super().logits(tokens, labels)
+        def logits(self, tokens, condition):
+            logits = super().logits(tokens, condition)
             logits[..., 2] += 2.0  # the second guess, wrong but likelier than the others
             return logits
 

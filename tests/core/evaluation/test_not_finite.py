@@ -15,7 +15,7 @@ from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement
-from iarmem_plugin.interfaces import Completion, Sampling
+from iarmem_plugin.interfaces import Completion, Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -99,7 +99,7 @@ def test_generated_images_are_refused_by_number_and_class(
     damage(adapter)
     labels = np.array([2, 2, 2, 2])
     with pytest.raises(NonFiniteSimilarityError, match="'generated image 0 of class 2'"):
-        list(generate(model, labels, Sampling(greedy=False, seed=0)))
+        list(generate(model, Condition.of(labels), Sampling(greedy=False, seed=0)))
 
 
 def test_a_check_of_batching_is_refused_by_name(

@@ -13,7 +13,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.jobs.arms import (
     UNMODIFIED,
     Arm,
@@ -51,9 +51,9 @@ def test_too_few_images_for_the_quality_measure_are_refused_before_anything_runs
     quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
     enough, few = np.zeros((5, 12)), np.zeros((4, 12))
     with pytest.raises(InputError, match=r"4 images \(small\) are too few"):
-        QualityProtocol(quality, {"small": few}, np.zeros(9, np.int64), Sampling())
+        QualityProtocol(quality, {"small": few}, Condition.of([0] * 9), Sampling())
     with pytest.raises(InputError, match=r"3 images \(generated\) are too few"):
-        QualityProtocol(quality, {"fine": enough}, np.zeros(3, np.int64), Sampling())
+        QualityProtocol(quality, {"fine": enough}, Condition.of([0] * 3), Sampling())
 
 
 def test_the_original_edits_nothing() -> None:
@@ -87,7 +87,9 @@ def test_arms_and_protocols_are_shown_as_text(model: ImageARModel, pictures: Ima
     assert "candidates=Candidates(7 member), targets=Targets(7 of 21 tokens" in repr(attack)
     assert "completing=Batching(64)" in repr(attack)
     measure = TorchFidelity(Averages(), "averages", kid_subset_size=2)
-    protocol = QualityProtocol(measure, {"real": np.zeros((9, 4))}, np.zeros(3, int), Sampling())
+    protocol = QualityProtocol(
+        measure, {"real": np.zeros((9, 4))}, Condition.of([0] * 3), Sampling()
+    )
     assert "images={'generated': 3, 'real': 9}" in repr(protocol)
     for shown in map(repr, (arm, attack, protocol, model.adapter)):
         assert " at 0x" not in shown

@@ -17,7 +17,8 @@ from PIL import Image
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.augmentation import Views
-from iarmem_plugin.data.images import Images, open_images
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import open_images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel

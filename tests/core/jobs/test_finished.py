@@ -19,7 +19,7 @@ from iarmem_plugin.errors import DiskFullError, FingerprintMismatchError, InputE
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.jobs import finished
 from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, run_arm
 from iarmem_plugin.jobs.finished import forget_arms
@@ -52,7 +52,7 @@ def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
     noise = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     references = {"noise": measure.features([noise])}
     labels, sampling = np.arange(12) % 5, Sampling(greedy=False, seed=1)
-    quality = QualityProtocol(measure, references, labels, sampling)
+    quality = QualityProtocol(measure, references, Condition.of(labels), sampling)
     candidates = Candidates(pictures, np.array(["canary x2"] * 4 + ["held-out"] * 3))
 
     def compare(folder: Path | None, arms: tuple[Arm, ...] = ARMS, **settings: object) -> Report:

@@ -18,7 +18,7 @@ from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.generation import generate, proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
-from iarmem_plugin.interfaces import Adapter, Sampling
+from iarmem_plugin.interfaces import Adapter, Condition, Sampling
 from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
@@ -128,7 +128,9 @@ def test_quality_is_measured_in_every_arm_against_every_reference(
     pixels = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     references = {"noise": quality.features([pixels]), "half": quality.features([pixels[:10]])}
     labels = proportional_labels(pictures.labels, 12)
-    protocol = QualityProtocol(quality, references, labels, Sampling(greedy=False, seed=1))
+    protocol = QualityProtocol(
+        quality, references, Condition.of(labels), Sampling(greedy=False, seed=1)
+    )
     report = run(model, scores, candidates, protocol)
     labels_seen = [[value.label for value in arm.quality] for arm in report.arms]
     assert labels_seen[0] == labels_seen[1] == labels_seen[2]
@@ -183,8 +185,8 @@ def test_generated_images_differ_from_each_other_and_repeat_with_the_seed_in_any
 ) -> None:
     labels = np.zeros(4, np.int64)
     sampling = Sampling(greedy=False, seed=7)
-    first = torch.cat(list(generate(model, labels, sampling, batch_size=2)))
-    again = torch.cat(list(generate(model, labels, sampling, batch_size=3)))
+    first = torch.cat(list(generate(model, Condition.of(labels), sampling, batch_size=2)))
+    again = torch.cat(list(generate(model, Condition.of(labels), sampling, batch_size=3)))
     torch.testing.assert_close(first, again, atol=1e-5, rtol=0)  # float32 rounding by batch shape
     assert not torch.allclose(first[:2], first[2:], atol=1e-2)
     assert float(first.min()) >= 0.0

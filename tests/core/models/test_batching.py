@@ -22,7 +22,7 @@ from iarmem_plugin.evaluation.extraction import Candidates, extract, make_target
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.batching import Batching, is_out_of_memory
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.testing.tiny import TinyAdapter
@@ -198,10 +198,10 @@ def test_generated_images_are_the_same_in_the_batches_that_fit(
     adapter: TinyAdapter, model: ImageARModel
 ) -> None:
     labels = np.arange(5)
-    expected = torch.cat(list(generate(model, labels, DRAWN)))
+    expected = torch.cat(list(generate(model, Condition.of(labels), DRAWN)))
     adapter.tokenizer.decoder.register_forward_pre_hook(holds(2))
     with pytest.warns(RuntimeWarning, match="5 images at once .* with 2$"):
-        actual = torch.cat(list(generate(model, labels, DRAWN)))
+        actual = torch.cat(list(generate(model, Condition.of(labels), DRAWN)))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)  # float32 by batch shape
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.models.finite import check_finite, is_finite
+from iarmem_plugin.models.sound import check_finite, is_finite
 
 KINDS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import NeuronWeights
+from iarmem_plugin.interfaces import Condition, NeuronWeights
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import (
     ScaleWeights,
@@ -35,11 +35,11 @@ def test_both_backends_agree(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor, intervention: ScaleWeights
 ) -> None:
     with torch.no_grad():
-        original = model.logits(tokens, labels)
+        original = model.logits(tokens, Condition.of(labels))
         results = {}
         for backend in BACKENDS:
             with intervene(model, some_neurons(), intervention, backend=backend) as edited:
-                results[backend] = edited.logits(tokens, labels)
+                results[backend] = edited.logits(tokens, Condition.of(labels))
     exact = intervention.factor == 0  # then nothing is rounded differently
     tolerance = 0.0 if exact else 1e-5
     torch.testing.assert_close(results["trace"], results["weights"], rtol=0, atol=tolerance)
@@ -53,11 +53,11 @@ def test_scaling_weights_by_hand_gives_the_same_logits(
     neurons = some_neurons()
     with wrapped(adapter) as model, torch.no_grad():
         with intervene(model, neurons, ScaleWeights(0.5), backend=backend) as edited:
-            actual = edited.logits(tokens, labels)
+            actual = edited.logits(tokens, Condition.of(labels))
     with torch.no_grad():
         for block, chosen in enumerate(neurons.values):
             adapter.network.blocks[block].ffn.fc1.weight[torch.from_numpy(chosen)] *= 0.5
-        expected = adapter.network(*adapter.teacher_forced(tokens, labels).args)
+        expected = adapter.network(*adapter.teacher_forced(tokens, Condition.of(labels)).args)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)  # float32 rounding
 
 
@@ -66,9 +66,11 @@ def test_scaling_weights_by_one_changes_nothing(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor, backend: str
 ) -> None:
     with torch.no_grad():
-        original = model.logits(tokens, labels)
+        original = model.logits(tokens, Condition.of(labels))
         with intervene(model, some_neurons(), ScaleWeights(1.0), backend=backend) as edited:
-            torch.testing.assert_close(edited.logits(tokens, labels), original, rtol=0, atol=1e-6)
+            torch.testing.assert_close(
+                edited.logits(tokens, Condition.of(labels)), original, rtol=0, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -76,28 +78,30 @@ def test_a_completion_goes_through_the_edit(
     model: ImageARModel, labels: torch.Tensor, backend: str
 ) -> None:
     prefix = torch.empty(4, 0, dtype=torch.int64)
-    original = model.complete(prefix, labels, GREEDY)
+    original = model.complete(prefix, Condition.of(labels), GREEDY)
     with intervene(model, whole_block(0), Zero(), backend=backend) as edited:
-        changed = edited.complete(prefix, labels, GREEDY)
-        through_adapter = edited.adapter.complete(prefix, labels, GREEDY)
-        tracer_target = edited.trace(prefix, labels, GREEDY, fn=edited.complete, trace=False)
+        changed = edited.complete(prefix, Condition.of(labels), GREEDY)
+        through_adapter = edited.adapter.complete(prefix, Condition.of(labels), GREEDY)
+        tracer_target = edited.trace(
+            prefix, Condition.of(labels), GREEDY, fn=edited.complete, trace=False
+        )
     assert not torch.equal(changed, original)
     assert torch.equal(through_adapter, changed)
     assert torch.equal(tracer_target, changed)
-    assert torch.equal(model.complete(prefix, labels, GREEDY), original)
+    assert torch.equal(model.complete(prefix, Condition.of(labels), GREEDY), original)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_calling_an_edited_model_uses_the_edit(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor, backend: str
 ) -> None:
-    inputs = model.adapter.teacher_forced(tokens, labels)
+    inputs = model.adapter.teacher_forced(tokens, Condition.of(labels))
     with torch.no_grad():
         original = model(*inputs.args)
         with intervene(model, whole_block(0), Zero(), backend=backend) as edited:
             assert not torch.equal(edited(*inputs.args), original)
             torch.testing.assert_close(
-                edited(*inputs.args), edited.logits(tokens, labels), rtol=0, atol=0
+                edited(*inputs.args), edited.logits(tokens, Condition.of(labels)), rtol=0, atol=0
             )
 
 
@@ -116,7 +120,7 @@ def test_every_visit_of_a_block_is_edited(
     handle = act.register_forward_hook(lambda _m, _i, output: seen.append(output.abs().max()))
     with wrapped(adapter) as model:
         with intervene(model, whole_block(1), Zero(), backend=backend) as edited:
-            edited.complete(tokens[:, :prefix], labels, GREEDY)
+            edited.complete(tokens[:, :prefix], Condition.of(labels), GREEDY)
     handle.remove()
     assert [float(value) for value in seen] == [0.0] * visits
 
@@ -131,10 +135,10 @@ def test_outgoing_weights_can_be_edited_too(
 
     with wrapped(adapter) as model, torch.no_grad():
         with intervene(model, whole_block(2), CutOutgoing(), backend=backend) as edited:
-            actual = edited.logits(tokens, labels)
+            actual = edited.logits(tokens, Condition.of(labels))
     with torch.no_grad():
         adapter.network.blocks[2].ffn.fc2.weight.zero_()
-        expected = adapter.network(*adapter.teacher_forced(tokens, labels).args)
+        expected = adapter.network(*adapter.teacher_forced(tokens, Condition.of(labels)).args)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)  # float32 rounding
 
 
@@ -181,14 +185,14 @@ def test_edits_compose(
                     pass
             return
         with intervene(once, second, ScaleWeightsAndBiases(0.5), backend=inner) as twice:
-            stacked = twice.logits(tokens, labels)
+            stacked = twice.logits(tokens, Condition.of(labels))
     with torch.no_grad():
         for block, (both, one) in enumerate(zip(first.values, second.values, strict=True)):
             fc1 = model._adapter.network.blocks[block].ffn.fc1
             fc1.weight[torch.from_numpy(one)] *= 0.5
             fc1.bias[torch.from_numpy(one)] *= 0.5
             fc1.weight[torch.from_numpy(both)] *= 0.5
-        expected = model.logits(tokens, labels)
+        expected = model.logits(tokens, Condition.of(labels))
     torch.testing.assert_close(stacked, expected, rtol=0, atol=1e-5)  # float32 rounding
 
 
@@ -196,9 +200,9 @@ def test_an_inner_edit_of_nothing_keeps_the_outer_one(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     with torch.no_grad(), intervene(model, some_neurons(), Zero()) as outer:
-        expected = outer.logits(tokens, labels)
+        expected = outer.logits(tokens, Condition.of(labels))
         with intervene(outer, some_neurons(), ScaleWeights(1.0)) as inner:
-            assert torch.equal(inner.logits(tokens, labels), expected)
+            assert torch.equal(inner.logits(tokens, Condition.of(labels)), expected)
 
 
 def test_outgoing_weights_compose_too(
@@ -212,9 +216,9 @@ def test_outgoing_weights_compose_too(
     with torch.no_grad():
         with intervene(model, whole_block(1), halve) as once:
             with intervene(once, whole_block(1), halve) as twice:
-                actual = twice.logits(tokens, labels)
+                actual = twice.logits(tokens, Condition.of(labels))
         model._adapter.network.blocks[1].ffn.fc2.weight *= 0.25
-        expected = model.logits(tokens, labels)
+        expected = model.logits(tokens, Condition.of(labels))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)  # float32 rounding
 
 
@@ -228,17 +232,17 @@ def test_weights_come_back_exactly_in_whatever_order_edits_are_left(
         first.__enter__()
         second.__enter__()
         first.__exit__(None, None, None)
-        left = model.logits(tokens, labels)
+        left = model.logits(tokens, Condition.of(labels))
         second.__exit__(None, None, None)
         with intervene(model, some_neurons(0.6), ScaleWeights(0.7), backend="weights"):
-            assert torch.equal(model.logits(tokens, labels), left)
+            assert torch.equal(model.logits(tokens, Condition.of(labels)), left)
     assert_same_state(before, state_of(adapter))
 
 
 def test_captured_activations_of_an_edited_copy_are_edited(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    inputs = model.adapter.teacher_forced(tokens, labels)
+    inputs = model.adapter.teacher_forced(tokens, Condition.of(labels))
     with intervene(model, whole_block(1), Zero()) as edited, edited.borrowed():
         read = edited.read_neurons(inputs)
     assert float(read[:, 1].abs().max()) == 0.0
@@ -252,9 +256,9 @@ def test_scaling_a_captured_neuron_changes_the_output(
     one[1, 17] = True
     neurons = xr.DataArray(one, dims=("block", "neuron"))
     with torch.no_grad():
-        original = model.logits(tokens, labels)
+        original = model.logits(tokens, Condition.of(labels))
         with intervene(model, neurons, ScaleWeights(20.0)) as edited:
-            assert not torch.equal(edited.logits(tokens, labels), original)
+            assert not torch.equal(edited.logits(tokens, Condition.of(labels)), original)
 
 
 def test_no_neurons_is_no_edit(
@@ -262,7 +266,9 @@ def test_no_neurons_is_no_edit(
 ) -> None:
     nothing = xr.DataArray(np.zeros((3, 128), bool), dims=("block", "neuron"))
     with torch.no_grad(), intervene(model, nothing, Zero()) as edited:
-        assert torch.equal(edited.logits(tokens, labels), model.logits(tokens, labels))
+        assert torch.equal(
+            edited.logits(tokens, Condition.of(labels)), model.logits(tokens, Condition.of(labels))
+        )
 
 
 def test_neurons_of_another_model_are_refused(model: ImageARModel) -> None:

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from iarmem_plugin.errors import NonFiniteLogitsError, NonFiniteSimilarityError
-from iarmem_plugin.interfaces import Sampling
-from iarmem_plugin.models.logits import LogitsWatch, check_logits
+from iarmem_plugin.interfaces import Condition, Sampling
+from iarmem_plugin.models.sampling import (
+    LogitsWatch,
+    check_likelihood,
+    check_logits,
+    choose,
+    seeded_generator,
+)
 from iarmem_plugin.models.tracing import ImageARModel
 
 GREEDY, OWN, GLOBAL = Sampling(), Sampling(greedy=False, seed=(1, 2, 3)), Sampling(greedy=False)
@@ -20,7 +26,7 @@ def steps(image: int, place: int, value: float) -> list[torch.Tensor]:
     return logits
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("sampling", [GREEDY, OWN, GLOBAL], ids=["greedy", "own", "global"])
 def test_a_value_that_is_not_finite_is_found_with_image_and_position(
     value: float, sampling: Sampling
@@ -39,6 +45,23 @@ def test_torchs_own_draws_are_checked_before_they_fail() -> None:
     watch.see(first)
     with pytest.raises(NonFiniteLogitsError, match="position 2"):
         watch.see(second)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, OWN, GLOBAL], ids=["greedy", "own", "global"])
+def test_a_part_of_the_vocabulary_may_be_masked_but_not_all_of_it(sampling: Sampling) -> None:
+    logits = torch.randn(3, 2, 7)
+    logits[:, :, 4:] = -torch.inf
+    check_logits(logits)
+    assert int(choose(logits, sampling, seeded_generator(sampling, logits.device)).max()) < 4
+    logits[1, 1] = -torch.inf
+    with pytest.raises(NonFiniteLogitsError, match=r"1 of 3 .* from token position 1 on"):
+        check_logits(logits)
+
+
+def test_a_true_token_that_is_masked_has_no_likelihood_which_is_a_number_too() -> None:
+    check_likelihood(torch.tensor([[-0.5, -torch.inf]]))
+    with pytest.raises(NonFiniteLogitsError, match=r"1 of 2 .* from token position 1 on"):
+        check_likelihood(torch.tensor([[-0.5, -1.0], [-0.5, torch.nan]]))
 
 
 def test_large_logits_in_half_precision_are_finite() -> None:
@@ -61,7 +84,7 @@ def test_a_head_of_nan_completes_nothing(
     with torch.no_grad():
         model._adapter.network.head.weight[3] = float("nan")
     with pytest.raises(NonFiniteSimilarityError, match=f"3 of 3 .* position {position} on"):
-        model.complete(tokens[:3, :prefix], torch.tensor([0, 1, 2]), sampling)
+        model.complete(tokens[:3, :prefix], Condition.of(torch.tensor([0, 1, 2])), sampling)
 
 
 def test_an_overflow_in_half_precision_is_refused(
@@ -71,4 +94,4 @@ def test_an_overflow_in_half_precision_is_refused(
     with torch.no_grad():
         model._adapter.network.head.weight.mul_(1e5)
     with pytest.raises(NonFiniteLogitsError, match="wider dtype than float16"):
-        model.complete(tokens[:, :5], labels, GREEDY)
+        model.complete(tokens[:, :5], Condition.of(labels), GREEDY)

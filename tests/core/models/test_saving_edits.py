@@ -10,7 +10,7 @@ import torch
 
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import FingerprintMismatchError, InputError
-from iarmem_plugin.interfaces import NeuronWeights
+from iarmem_plugin.interfaces import Condition, NeuronWeights
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel, intervene
@@ -48,12 +48,12 @@ def test_what_is_saved_computes_as_the_edited_model_does(
 ) -> None:
     file = io.BytesIO()
     with torch.no_grad(), intervene(model, some_neurons(), change, backend=backend) as edited:
-        expected = edited.logits(tokens, labels)
+        expected = edited.logits(tokens, Condition.of(labels))
         torch.save(edited.state_dict(), file)
     file.seek(0)
     with torch.no_grad():
-        actual = loaded(torch.load(file, weights_only=True)).logits(tokens, labels)
-        assert not torch.allclose(model.logits(tokens, labels), expected)
+        actual = loaded(torch.load(file, weights_only=True)).logits(tokens, Condition.of(labels))
+        assert not torch.allclose(model.logits(tokens, Condition.of(labels)), expected)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)  # rounding of the trace
 
 

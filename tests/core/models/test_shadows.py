@@ -11,6 +11,7 @@ from nnsight import save as nnsight_save
 from torch import nn
 
 from iarmem_plugin.errors import BypassedNeuronsError
+from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
@@ -20,7 +21,7 @@ from .conftest import GREEDY, assert_same_state, state_of, whole_block
 
 def zeroed(model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     with torch.no_grad(), intervene(model, whole_block(1), Zero()) as edited:
-        return edited.logits(tokens, labels)
+        return edited.logits(tokens, Condition.of(labels))
 
 
 def test_unwrapping_one_wrapper_leaves_the_other_alone(
@@ -30,11 +31,11 @@ def test_unwrapping_one_wrapper_leaves_the_other_alone(
     first, second = ImageARModel(adapter), ImageARModel(adapter)
     expected = zeroed(second, tokens, labels)
     with second.borrowed():
-        read = second.read_neurons(adapter.teacher_forced(tokens, labels))
+        read = second.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
     first.unwrap()
     assert torch.equal(zeroed(second, tokens, labels), expected)
     with second.borrowed():
-        again = second.read_neurons(adapter.teacher_forced(tokens, labels))
+        again = second.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
     assert torch.equal(again, read)
     second.unwrap()
     assert_same_state(before, state_of(adapter))
@@ -53,7 +54,7 @@ def test_unwrapping_leaves_someone_elses_nnsight_model_alone(
 ) -> None:
     model = ImageARModel(adapter)
     theirs = NNsight(adapter.network)
-    inputs = adapter.teacher_forced(tokens, labels)
+    inputs = adapter.teacher_forced(tokens, Condition.of(labels))
     model.unwrap()
     with torch.no_grad(), theirs.trace(*inputs.args):
         read = nnsight_save(theirs.blocks[1].ffn.act.output)
@@ -123,11 +124,11 @@ def test_an_edit_that_cannot_act_is_refused(
         undo(adapter)
         with pytest.raises(BypassedNeuronsError, match=said):
             if call == "logits":
-                edited.logits(tokens, labels)
+                edited.logits(tokens, Condition.of(labels))
             elif call == "complete":
-                edited.complete(tokens[:, :1], labels, GREEDY)
+                edited.complete(tokens[:, :1], Condition.of(labels), GREEDY)
             else:
-                inputs = adapter.teacher_forced(tokens, labels)
+                inputs = adapter.teacher_forced(tokens, Condition.of(labels))
                 with edited.trace(*inputs.args):
                     nnsight_save(edited.head.output)
 
@@ -153,7 +154,7 @@ def test_reading_says_what_was_replaced(
     model = ImageARModel(adapter)
     adapter.network.blocks[2].ffn.act = nn.GELU(approximate="tanh")
     with model.borrowed(), pytest.raises(BypassedNeuronsError, match=r"blocks\.2\.ffn\.act.* repl"):
-        model.read_neurons(adapter.teacher_forced(tokens, labels))
+        model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
 
 
 @pytest.mark.parametrize("call", ["read", "edit"])
@@ -165,9 +166,9 @@ def test_an_unwrapped_model_says_that_it_is_unwrapped(
         model.unwrap()
         with pytest.raises(BypassedNeuronsError, match="was unwrapped: wrap the network again"):
             if call == "edit":
-                edited.complete(tokens[:, :1], labels, GREEDY)
+                edited.complete(tokens[:, :1], Condition.of(labels), GREEDY)
             else:
-                model.read_neurons(adapter.teacher_forced(tokens, labels))
+                model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
     assert zeroed(other, tokens, labels).shape == (4, 21, 16)
 
 
@@ -179,7 +180,7 @@ def test_a_trace_of_another_nnsight_model_that_takes_the_neurons_is_named(
     empty = torch.empty(4, 0, dtype=torch.int64)
     with intervene(model, whole_block(1), Zero()) as edited:
         with pytest.raises(BypassedNeuronsError, match="a trace of another nnsight model"):
-            with theirs.trace(empty, labels, GREEDY, fn=edited.complete):
+            with theirs.trace(empty, Condition.of(labels), GREEDY, fn=edited.complete):
                 nnsight_save(theirs.head.output)
 
 
@@ -187,12 +188,12 @@ def test_a_network_that_goes_round_its_blocks_is_noticed(
     adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     model = ImageARModel(adapter)
-    inputs = adapter.teacher_forced(tokens, labels)
+    inputs = adapter.teacher_forced(tokens, Condition.of(labels))
     with torch.no_grad(), intervene(model, whole_block(1), Zero()) as edited:
         kept = edited(*inputs.args)
         adapter.network.forward = lambda *_, **__: kept  # as a replayed graph does
         with pytest.raises(BypassedNeuronsError, match=r"never called 'blocks\.1\.ffn\.fc1'"):
-            edited.logits(tokens, labels)
+            edited.logits(tokens, Condition.of(labels))
 
 
 def test_reading_an_edited_model_notices_an_fc1_that_is_gone_round(
@@ -203,4 +204,4 @@ def test_reading_an_edited_model_notices_an_fc1_that_is_gone_round(
     model = ImageARModel(adapter)
     with intervene(model, whole_block(1), Zero()) as edited, edited.borrowed():
         with pytest.raises(BypassedNeuronsError, match=r"blocks\.1\.ffn\.fc1"):
-            edited.read_neurons(adapter.teacher_forced(tokens, labels))
+            edited.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))

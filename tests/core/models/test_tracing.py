@@ -10,7 +10,7 @@ from nnsight import save as nnsight_save
 from torch.nn import functional as F
 
 from iarmem_plugin.errors import BypassedNeuronsError, WeightsError
-from iarmem_plugin.interfaces import ForwardInputs
+from iarmem_plugin.interfaces import Condition, ForwardInputs
 from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
@@ -39,7 +39,7 @@ def by_hooks(adapter: TinyAdapter, inputs: ForwardInputs) -> torch.Tensor:
 def test_reads_what_torch_hooks_compute_bit_for_bit(
     adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    inputs = adapter.teacher_forced(tokens, labels)
+    inputs = adapter.teacher_forced(tokens, Condition.of(labels))
     expected = by_hooks(adapter, inputs)
     with wrapped(adapter) as model, model.borrowed():
         actual = model.read_neurons(inputs)
@@ -50,7 +50,7 @@ def test_reads_what_torch_hooks_compute_bit_for_bit(
 def test_two_reads_are_bit_equal(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    inputs = model.adapter.teacher_forced(tokens, labels)
+    inputs = model.adapter.teacher_forced(tokens, Condition.of(labels))
     with model.borrowed():
         assert torch.equal(model.read_neurons(inputs), model.read_neurons(inputs))
 
@@ -58,7 +58,7 @@ def test_two_reads_are_bit_equal(
 def test_neurons_are_read_inside_a_users_own_trace(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    inputs = model.adapter.teacher_forced(tokens, labels)
+    inputs = model.adapter.teacher_forced(tokens, Condition.of(labels))
     with torch.no_grad(), model.trace(*inputs.args):
         means = nnsight_save(model.neurons())
         logits = nnsight_save(model.output)
@@ -70,7 +70,7 @@ def test_neurons_are_read_inside_a_users_own_trace(
 def test_wrapping_a_family_gives_both_spellings_of_the_mlp(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    inputs = model.adapter.teacher_forced(tokens, labels)
+    inputs = model.adapter.teacher_forced(tokens, Condition.of(labels))
     with torch.no_grad(), model.trace(*inputs.args):
         renamed = nnsight_save(model.blocks[1].mlp.act.output)
     with torch.no_grad(), model.trace(*inputs.args):
@@ -83,7 +83,7 @@ def test_unwrapping_leaves_the_network_as_it_was(
 ) -> None:
     before = state_of(adapter)
     with wrapped(adapter) as model, model.borrowed():
-        model.read_neurons(adapter.teacher_forced(tokens, labels))
+        model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
     assert_same_state(before, state_of(adapter))
     assert "forward" not in adapter.network.blocks[0].ffn.__dict__
 
@@ -96,7 +96,7 @@ def test_an_exception_inside_leaves_the_network_as_it_was(
     before = state_of(adapter)
     with pytest.raises(ZeroDivisionError), wrapped(adapter) as model, model.borrowed():
         torch.rand(3)
-        model.read_neurons(adapter.teacher_forced(tokens, labels))
+        model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
         raise ZeroDivisionError
     assert_same_state(before, state_of(adapter))
 
@@ -105,7 +105,7 @@ def test_a_wrapper_inside_a_wrapper_leaves_the_outer_one_alone(
     adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
     outer = ImageARModel(adapter)
-    inputs = adapter.teacher_forced(tokens, labels)
+    inputs = adapter.teacher_forced(tokens, Condition.of(labels))
     with wrapped(adapter) as inner, inner.borrowed():
         read = inner.read_neurons(inputs)
     with outer.borrowed():
@@ -119,7 +119,7 @@ def test_a_fused_mlp_is_refused_by_name(
         fuse(adapter, block)
     with wrapped(adapter) as model, model.borrowed():
         with pytest.raises(BypassedNeuronsError, match=r"blocks\.0\.ffn\.act.*fused"):
-            model.read_neurons(adapter.teacher_forced(tokens, labels))
+            model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
 
 
 @pytest.mark.parametrize("advice", ["", "for VAR: fused_if_available=False"])
@@ -134,7 +134,7 @@ def test_the_refusal_of_a_fused_mlp_gives_the_advice_of_the_family_alone(
     monkeypatch.setattr(TinyAdapter, "fused_advice", advice)
     with wrapped(adapter) as model, model.borrowed():
         with pytest.raises(BypassedNeuronsError) as refused:
-            model.read_neurons(adapter.teacher_forced(tokens, labels))
+            model.read_neurons(adapter.teacher_forced(tokens, Condition.of(labels)))
     said = f" ({advice})" if advice else ""
     assert str(refused.value).endswith(f"; build the model without fused kernels{said}")
 
@@ -145,7 +145,7 @@ def test_editing_a_fused_mlp_through_the_trace_is_refused(
     fuse(adapter, 1)
     with wrapped(adapter) as model, intervene(model, whole_block(1), Zero()) as edited:
         with pytest.raises(BypassedNeuronsError, match=r"blocks\.1\.ffn\.fc1"):
-            edited.logits(tokens, labels)
+            edited.logits(tokens, Condition.of(labels))
 
 
 def fuse(adapter: TinyAdapter, block: int) -> None:
@@ -167,13 +167,13 @@ def test_a_layout_that_names_no_module_is_refused(adapter: TinyAdapter) -> None:
 def test_a_full_prefix_is_reproduced(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    assert torch.equal(model.complete(tokens, labels, GREEDY), tokens)
+    assert torch.equal(model.complete(tokens, Condition.of(labels), GREEDY), tokens)
 
 
 def test_reading_keeps_no_tensors_alive(
     model: ImageARModel, tokens: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    inputs = model.adapter.teacher_forced(tokens, labels)
+    inputs = model.adapter.teacher_forced(tokens, Condition.of(labels))
 
     def live() -> int:
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
@@ -196,11 +196,11 @@ def test_low_precision_reads_and_completes_nearly_the_same(
     adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
 ) -> None:
     with wrapped(adapter) as model, model.borrowed():
-        inputs = adapter.teacher_forced(tokens, labels)
+        inputs = adapter.teacher_forced(tokens, Condition.of(labels))
         exact = model.read_neurons(inputs)
         adapter.network.to(dtype)
         rough = model.read_neurons(inputs)
-        completed = model.complete(tokens[:, :1], labels, GREEDY)
+        completed = model.complete(tokens[:, :1], Condition.of(labels), GREEDY)
     assert rough.dtype == torch.float32  # sums stay in float32
     torch.testing.assert_close(rough, exact, rtol=0, atol=0.02)  # bfloat16 has 8 bits
     assert completed.shape == tokens.shape

@@ -14,7 +14,7 @@ import xarray as xr
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import NeuronWeights, Sampling
+from iarmem_plugin.interfaces import Condition, NeuronWeights, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, intervene
 from iarmem_plugin.neurons.interventions import ScaleWeights, ScaleWeightsAndBiases, Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
@@ -103,7 +103,9 @@ def test_what_is_interrupted_again_is_finished_by_the_next_use(use: str) -> None
         with model.borrowed():
             pass
     elif use == "complete":
-        model.complete(torch.empty(1, 0, dtype=torch.int64), torch.tensor([0]), Sampling())
+        model.complete(
+            torch.empty(1, 0, dtype=torch.int64), Condition.of(torch.tensor([0])), Sampling()
+        )
     elif use == "state":
         assert same(before, model.state_dict())
     else:  # as at the end of Python
@@ -173,10 +175,10 @@ def test_an_edit_acts_under_autocast_which_keeps_casts_of_the_weights(
     tokens = torch.zeros(2, 21, dtype=torch.int64)
     labels = torch.tensor([0, 1])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        before = model.logits(tokens, labels)
+        before = model.logits(tokens, Condition.of(labels))
         with intervene(model, some(1.0), Zero(), backend="weights") as edited:
-            assert not torch.equal(edited.logits(tokens, labels), before)
-        assert torch.equal(model.logits(tokens, labels), before)
+            assert not torch.equal(edited.logits(tokens, Condition.of(labels)), before)
+        assert torch.equal(model.logits(tokens, Condition.of(labels)), before)
 
 
 def test_weights_that_are_computed_at_every_pass_are_not_edited_in_vain(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy import stats
 
-from iarmem_adapters.sampling import NUMBERS_PER_DRAW, Draws, choose
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.models.sampling import NUMBERS_PER_DRAW, Draws, choose
 
 CPU = torch.device("cpu")
 

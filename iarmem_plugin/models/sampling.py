@@ -1,4 +1,4 @@
-"""How one token a place is chosen from logits, and drawn at random; the same in every family."""
+"""How one token a place is chosen from logits, at random or not; the same in every family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, NonFiniteLogitsError
 from iarmem_plugin.interfaces import Sampling
 
 NUMBERS_PER_DRAW = 1024  # drawn at once for an image; more than a released model has tokens
@@ -147,3 +147,80 @@ def check_sampling(sampling: Sampling) -> None:
         raise InputError(
             f"top_k must be 0 or more and top_p in [0, 1], got {sampling.top_k}, {sampling.top_p}"
         )
+
+
+class LogitsWatch:
+    """Notices logits that are not finite, and waits for the device only once, in the end.
+
+    The likeliest of NaN is some token, too, so nobody would see it in the tokens. A part of a
+    vocabulary may be masked with -inf, as long as a finite logit is left at every place.
+
+    Args:
+        sampling: how tokens are chosen.
+        first: position of the first token that is chosen, from 0.
+        at_once: whether every step is checked for itself, since what chooses tokens ends badly on
+            NaN; by default where torch draws from one generator.
+    """
+
+    def __init__(self, sampling: Sampling, first: int, *, at_once: bool | None = None) -> None:
+        by_torch = not sampling.greedy and not isinstance(sampling.seed, tuple)
+        self._at_once = by_torch if at_once is None else at_once
+        self._first = first
+        self._largest: list[Tensor] = []
+
+    def see(self, logits: Float[Tensor, "image place vocab"]) -> None:
+        """Take the logits of the next places, before tokens are chosen from them.
+
+        Raises:
+            NonFiniteLogitsError: some are not finite, and every step is checked.
+        """
+        self._largest.append(logits.amax(2))
+        if self._at_once:
+            self.check()
+
+    def check(self) -> None:
+        """Look at all logits that were seen.
+
+        Raises:
+            NonFiniteLogitsError: some were not finite.
+        """
+        if self._largest:
+            _refuse(torch.cat(self._largest, dim=1), self._first)
+
+
+def check_logits(logits: Float[Tensor, "image place vocab"]) -> None:
+    """Refuse logits that are not finite; -inf masks tokens, and is refused where it masks all.
+
+    Args:
+        logits: of all tokens, from the first.
+
+    Raises:
+        NonFiniteLogitsError: some are not finite.
+    """
+    _refuse(logits.amax(2), 0)
+
+
+def check_likelihood(log_likelihood: Float[Tensor, "image token"]) -> None:
+    """Refuse log-likelihoods that come from logits which are not finite.
+
+    Args:
+        log_likelihood: of all tokens, from the first; -inf where a model masks the true token.
+
+    Raises:
+        NonFiniteLogitsError: some are NaN or infinite.
+    """
+    _refuse(log_likelihood.clamp(min=0), 0)  # NaN stays
+
+
+def _refuse(largest: Float[Tensor, "image place"], first: int) -> None:
+    broken = ~largest.isfinite()
+    if not bool(broken.any()):
+        return
+    rows = tuple(broken.any(dim=1).nonzero().flatten().tolist())
+    position = first + int(broken.any(dim=0).nonzero()[0])
+    raise NonFiniteLogitsError(
+        f"the logits of {len(rows)} of {len(largest)} images are not finite, from token position "
+        f"{position} on; check the weights, or use a wider dtype than float16",
+        rows,
+        position,
+    )
