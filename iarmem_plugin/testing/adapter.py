@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from iarmem_plugin.errors import NonFiniteLogitsError
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
+from iarmem_plugin.testing.laws import AdapterLaws
 
 
-class AdapterTests:
+class AdapterTests(AdapterLaws):
     """Subclass it and give the fixture `adapter`: a tiny model in float32 on the CPU."""
 
     images = 3

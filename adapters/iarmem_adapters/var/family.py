@@ -51,7 +51,7 @@ def own_variant(network: nn.Module, config: VARConfig, side: int) -> Variant:
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         resolution=side,
         views=Views(crop=side, resize=round(1.125 * side)),
-        prefix_tokens=config.ends[min(ATTACK_SCALES, len(config.ends)) - 1],
+        prefix_tokens=(0, *config.ends)[min(ATTACK_SCALES, len(config.ends) - 1)],
         num_classes=config.num_classes,
         files=(),
         sha256=(),
