@@ -8,7 +8,17 @@ from __future__ import annotations
 from .adapter import AdapterTests
 from .intervention import InterventionTests
 from .metric import MetricTests
+from .quality import QualityTests
 from .selector import SelectorTests
+from .similarity import SimilarityTests
 from .tiny import TinyAdapter
 
-__all__ = ["AdapterTests", "InterventionTests", "MetricTests", "SelectorTests", "TinyAdapter"]
+__all__ = [
+    "AdapterTests",
+    "InterventionTests",
+    "MetricTests",
+    "QualityTests",
+    "SelectorTests",
+    "SimilarityTests",
+    "TinyAdapter",
+]

@@ -5,14 +5,33 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+import warnings
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from iarmem_plugin import plugins
-from iarmem_plugin.interfaces import Adapter, Intervention, Metric, Selector
-from iarmem_plugin.testing import AdapterTests, InterventionTests, MetricTests, SelectorTests
+from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.similarity import SSCD
+from iarmem_plugin.interfaces import (
+    Adapter,
+    Intervention,
+    Metric,
+    Quality,
+    Selector,
+    Similarity,
+)
+from iarmem_plugin.testing import (
+    AdapterTests,
+    InterventionTests,
+    MetricTests,
+    QualityTests,
+    SelectorTests,
+    SimilarityTests,
+)
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "iarmem-example"
 
@@ -35,6 +54,41 @@ class TestSelectors(SelectorTests):
         return plugins.find("selector", request.param)()
 
 
+class TestSimilarities(SimilarityTests):
+    @pytest.fixture(params=["correlation", "sscd", "token-agreement"])
+    def similarity(self, request: pytest.FixtureRequest, tmp_path: Path) -> Similarity:
+        if request.param != "sscd":
+            return plugins.find("similarity", request.param)()
+        file = tmp_path / "descriptor.pt"
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning
+            )
+            torch.jit.script(Descriptor()).save(str(file))
+            return SSCD(file)
+
+
+class TestQualities(QualityTests):
+    @pytest.fixture(params=["fid"])
+    def quality(self) -> Quality:
+        return TorchFidelity(Features().eval(), "means", kid_subset_size=4)
+
+
+class Descriptor(nn.Module):
+    """In SSCD's place, whose weights cannot be had: a picture's rough shape."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        small = nn.functional.adaptive_avg_pool2d(images, [8, 8]).flatten(1)
+        return nn.functional.normalize(small - small.mean(1, keepdim=True))
+
+
+class Features(nn.Module):
+    """In Inception's place: a picture's means."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+
+
 class X(AdapterTests):
     @pytest.fixture
     def adapter(self, adapter: Adapter) -> Adapter:
@@ -43,7 +97,13 @@ class X(AdapterTests):
 
 @pytest.mark.parametrize(
     ("kind", "tests"),
-    [("metric", TestMetrics), ("intervention", TestInterventions), ("selector", TestSelectors)],
+    [
+        ("metric", TestMetrics),
+        ("intervention", TestInterventions),
+        ("selector", TestSelectors),
+        ("similarity", TestSimilarities),
+        ("quality", TestQualities),
+    ],
 )
 def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: type) -> None:
     fixture = next(value for name, value in vars(tests).items() if name == kind)

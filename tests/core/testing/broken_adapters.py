@@ -1,0 +1,155 @@
+"""Adapters that are wrong, each in one way, and a right one; run by `test_kit.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
+from iarmem_plugin.testing import AdapterTests, TinyAdapter
+
+LAWS = {  # the law that names each of them
+    "PeeksAtItsToken": "law_2",
+    "ReversesTheTokens": "law_2",
+    "ForgetsTheFirstToken": "law_3",
+    "ChangesThePrefix": "law_4",
+    "DecodesFromMinusOne": "law_5",
+    "HasBlockZeroEverywhere": "law_6_an_edited_neuron",
+    "CompletesRoundTheEdit": "law_6_completion",
+    "CompletesBySomethingElse": "law_1",
+    "PredictsElsewhere": "law_1",
+    "SaysFewerTokens": "law_8",
+    "SaysAnotherSize": "law_8",
+    "IgnoresSampling": "law_7",
+    "MatchesEverything": "law_9",
+    "DescribesNonsense": "law_9",
+}
+
+
+class PeeksAtItsToken(TinyAdapter):
+    """Teacher forcing off by one: each scale is shown itself, and not those before it."""
+
+    def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
+        later = torch.cat((tokens[:, 1:], tokens[:, :1]), 1)
+        return super().teacher_forced(later, condition)
+
+
+class ReversesTheTokens(TinyAdapter):
+    def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
+        return super().teacher_forced(tokens.flip(1), condition)
+
+
+class ForgetsTheFirstToken(TinyAdapter):
+    def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
+        return super().teacher_forced(_without_first(tokens), condition)
+
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        if prefix.shape[1] == 0:
+            return super().complete(prefix, condition, sampling)
+        whole = super().complete(_without_first(prefix), condition, sampling)
+        return torch.cat((prefix, whole[:, prefix.shape[1] :]), 1)
+
+
+class ChangesThePrefix(TinyAdapter):
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        whole = super().complete(prefix, condition, sampling)
+        return torch.cat((whole[:, 1:], whole[:, :1]), 1)
+
+
+class DecodesFromMinusOne(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        with torch.no_grad():
+            self.tokenizer.decoder[1].weight *= 50  # black and white, as pictures are
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        return super().decode(tokens) * 2 - 1
+
+
+class HasBlockZeroEverywhere(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        blocks = self.network.blocks
+        self.network.blocks = nn.ModuleList([blocks[0]] * len(blocks))
+        count = sum(one.numel() for one in self.network.parameters())
+        self.variant = replace(self.variant, parameters=count)
+
+
+class CompletesRoundTheEdit(TinyAdapter):
+    """Completes with a copy of the network, as a generator with compiled weights would."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.copy = TinyAdapter.make()
+
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        return self.copy.complete(prefix, condition, sampling)
+
+
+class CompletesBySomethingElse(TinyAdapter):
+    """Forgets the class when it completes."""
+
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        return super().complete(prefix, Condition.of((condition.label + 2) % 5), sampling)
+
+
+class PredictsElsewhere(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        shifted = (*range(1, 21), 0)
+        self.layout = replace(self.layout, predicting=shifted)
+
+
+class SaysFewerTokens(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.layout = replace(
+            self.layout, predicting=range(5), scales=self.layout.scales[:2], ranked_tokens=4
+        )
+
+
+class SaysAnotherSize(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.variant = replace(self.variant, neurons=512)
+
+
+class IgnoresSampling(TinyAdapter):
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        return super().complete(prefix, condition, Sampling())
+
+
+class MatchesEverything(TinyAdapter):
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return isinstance(model, nn.Module)
+
+
+class DescribesNonsense(TinyAdapter):
+    @classmethod
+    def variants(cls) -> Mapping[str, Variant]:
+        tiny = TinyAdapter.variants()["tiny"]
+        return {"tiny": tiny, "huge": replace(tiny, blocks=0)}
+
+
+def _without_first(tokens: Tensor) -> Tensor:
+    return torch.cat((torch.zeros_like(tokens[:, :1]), tokens[:, 1:]), 1)
+
+
+def _tests_of(kind: type[TinyAdapter]) -> type[AdapterTests]:
+    class Tests(AdapterTests):
+        @pytest.fixture
+        def adapter(self) -> Adapter:
+            return kind.make()
+
+    Tests.__name__ = Tests.__qualname__ = f"Test{kind.__name__}"
+    return Tests
+
+
+for _kind in (TinyAdapter, *(globals()[name] for name in LAWS)):
+    globals()[f"Test{_kind.__name__}"] = _tests_of(_kind)
+del _kind
