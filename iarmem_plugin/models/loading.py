@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -28,6 +29,7 @@ def load(
     weights: str | Path | None = None,
     tokenizer: str | Path | None = None,
     *,
+    files: Mapping[str, str | Path] | None = None,
     device: str = "cpu",
     dtype: Precision | None = None,
     compile: bool = False,
@@ -39,6 +41,8 @@ def load(
             family, such as ``"var"``, for weights of any size, which is then read from them.
         weights: file of the transformer's weights; a bundled organism needs none.
         tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
+        files: files by their role, for a model of more than these two, such as
+            ``{"text encoder": path}``.
         device: device as torch names it.
         dtype: precision of the weights; float32 if not given.
         compile: whether torch compiles the tokenizer, at its first calls, which take a minute or
@@ -51,15 +55,17 @@ def load(
             the device, or there is no compiler.
     """
     adapter = plugins.families().get(name) or plugins.find_variant(name)[0]
-    files = check_files(name, weights, tokenizer)
+    two = {"weights": weights, "tokenizer": tokenizer}
+    named = {role: path for role, path in two.items() if path is not None}
+    if twice := sorted(named.keys() & (files or {}).keys()):
+        raise InputError(f"the file of the role {twice[0]!r} is named twice; name it once")
+    checked = check_files(name, {**named, **(files or {})})
     if dtype not in (None, *PRECISIONS):
         raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
     check_device(device)
 
     precision: torch.dtype = getattr(torch, dtype or "float32")
-    loaded = adapter.load(
-        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
-    )
+    loaded = adapter.load(name, files=checked, device=device, dtype=precision)
     if compile:
         loaded.compile_tokenizer()
     return ImageARModel(loaded)
