@@ -146,7 +146,11 @@ RandomSets = Annotated[
     int, typer.Option(min=0, help="Random neuron sets of the same size, to compare with.")
 ]
 PerClass = Annotated[
-    int, typer.Option(min=1, help="Images of each class to try, the best predicted first.")
+    int,
+    typer.Option(
+        min=1,
+        help="Images of each class to try, the best predicted first; of all, without classes.",
+    ),
 ]
 CandidateSource = Annotated[
     Path | None, typer.Option("--candidates", help="Images to try, instead of ranking --images.")

@@ -132,8 +132,9 @@ def captions_of(
     if given is not None:
         return given
     own = getattr(dataset, "captions", None)
-    found = isinstance(own, Sequence) and len(own) == len(dataset)
-    return own if found and all(isinstance(one, str) for one in own) else None
+    if not isinstance(own, Sequence) or len(own) != len(dataset):
+        return None
+    return own if all(isinstance(one, str) for one in own) else None
 
 
 def _caption(dataset: Items, index: int, *, labelled: bool) -> str:

@@ -147,9 +147,9 @@ def extract(
     Returns:
         dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
         whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32 (what does not
-        fit that is kept as it is; bits have the dim ``bit``, too). Coordinates on
-        ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``, ``role``. Attributes:
-        all settings; the batch size is the one that fitted.
+        fit is kept as it is; bits have the dim ``bit``, too). Coordinates on ``candidate``:
+        ``image`` (global id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings;
+        the batch size is the one that fitted.
 
     Raises:
         InputError: where targets or prefix do not fit, or the measure returns something else than

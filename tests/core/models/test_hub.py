@@ -235,7 +235,7 @@ def test_other_bytes_than_the_hubs_digest_says_are_thrown_away(
 
 def test_a_release_that_is_known_is_compared_with_its_own_digest(here: Hub, tmp_path: Path) -> None:
     told = refusal("var-d16", tmp_path)  # whose tokenizer's is known
-    pinned = plugins.find_variant("var-d16")[1].sha256[1]
+    pinned = plugins.find_variant("var-d16")[1].sha256["tokenizer"]
     assert "vae_ch160v4096z32.pth came from FoundationVision/var with other bytes" in told
     assert pinned[:16] in told
     assert not (tmp_path / "vae_ch160v4096z32.pth").exists()
