@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -116,6 +117,7 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     for adapter in _adapters():
         if adapter.matches(network):
             found = adapter.from_model(network, other)
+            _check_one_device(found.modules)
             for role, module in found.modules.items():
                 check_finite(module, "the model" if role == "network" else f"the {role}")
             return ImageARModel(found)
@@ -183,6 +185,19 @@ def _check_not_compiled(model: nn.Module) -> None:
                 "activations could not be read; hand over an object that was not, or a copy of it "
                 "by copy.deepcopy, which is not compiled"
             )
+
+
+def _check_one_device(modules: Mapping[str, nn.Module]) -> None:
+    """Refuse modules of one model on several devices."""
+    devices = {
+        role: str(tensor.device)
+        for role, module in modules.items()
+        for tensor in [next(chain(module.parameters(), module.buffers()), None)]
+        if tensor is not None
+    }
+    if len(set(devices.values())) > 1:
+        places = ", ".join(f"the {role} on {device}" for role, device in devices.items())
+        raise InputError(f"the model's parts lie on several devices ({places}): move all to one")
 
 
 def _unusable(weight: nn.Parameter) -> str:

@@ -43,7 +43,7 @@ class TinyAdapter(Adapter):
     def __init__(self, network: TinyNetwork, tokenizer: TinyTokenizer) -> None:
         self.network, self.tokenizer = network, tokenizer
         self.layout = _layout()
-        self.variant = self.variants()["tiny"]
+        self.variant = next(iter(self.variants().values()))
 
     @classmethod
     def make(cls, seed: int = 0) -> TinyAdapter:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from iarmem_plugin.activations.settings import CaptureSettings
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.loading import wrap
@@ -143,6 +145,28 @@ def test_every_module_is_put_into_evaluation_mode_hashed_and_looked_at_for_nan(
     monkeypatch.setattr("iarmem_plugin.models.loading._adapters", lambda: [WithEncoder])
     monkeypatch.setattr(WithEncoder, "from_model", lambda *_: adapter)
     with pytest.raises(InputError, match=r"the text encoder cannot be used: its weight '0.weight'"):
+        wrap(adapter.network, adapter.tokenizer)
+
+
+def test_a_run_goes_on_only_with_the_same_further_modules(pictures: Images) -> None:
+    adapter = WithEncoder.make()
+    model = ImageARModel(adapter)
+    facts = dict.fromkeys(("augmentation", "views", "seed", "batch_size"))
+    settings = [
+        CaptureSettings.of_model(model, pictures, {**model_provenance(model), **facts})
+        for _ in range(2)
+        if nn.init.normal_(adapter.encoder[0].weight) is not None
+    ]
+    first, second = (one.to_dict() for one in settings)
+    assert [key for key in first if first[key] != second[key]] == ["text_encoder_sha256"]
+
+
+def test_parts_on_several_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = WithEncoder.make()
+    adapter.encoder.to("meta")
+    monkeypatch.setattr("iarmem_plugin.models.loading._adapters", lambda: [WithEncoder])
+    monkeypatch.setattr(WithEncoder, "from_model", lambda *_: adapter)
+    with pytest.raises(InputError, match=r"\(the network on cpu, .*, the text encoder on meta\)"):
         wrap(adapter.network, adapter.tokenizer)
 
 
