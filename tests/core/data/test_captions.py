@@ -150,7 +150,6 @@ def test_files_of_captions_are_not_said_to_be_left_out(
         ("a\nb", "has a tab, a new line"),
         ("  ", "is empty"),
         ("\udcff", "not UTF-8"),
-        (3, "is of type int"),
     ],
 )
 def test_a_caption_that_a_list_cannot_hold_is_refused(caption: object, problem: str) -> None:

@@ -72,6 +72,14 @@ class TestImageGPT(AdapterTests):
         return adapter
 
 
+def test_a_variant_knows_what_its_network_and_layout_tell(adapter: Adapter) -> None:
+    variant = adapter.variant
+    assert (variant.family, variant.blocks, variant.neurons) == ("imagegpt", 2, 128)
+    assert variant.parameters == sum(one.numel() for one in adapter.network.parameters())
+    assert (variant.resolution, variant.views) == (4, Views(crop=4, resize=4))
+    assert variant.sampling == Sampling(greedy=False)
+
+
 def test_pictures_of_its_colours_come_back(adapter: Adapter, tokens: torch.Tensor) -> None:
     with wrapped(adapter) as model:
         images = model.decode(tokens)
