@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
         Adapter,
+        Condition,
         Intervention,
         Metric,
         Quality,
@@ -56,6 +57,7 @@ __all__ = [
     "Candidates",
     "CaptureOptions",
     "CaptureSettings",
+    "Condition",
     "CustomViews",
     "ExtractionOptions",
     "Highest",
@@ -112,6 +114,7 @@ _SOURCES = {
     "iarmem_plugin.data.images": ("Images",),
     "iarmem_plugin.interfaces": (
         "Adapter",
+        "Condition",
         "Intervention",
         "Metric",
         "Quality",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -137,8 +137,7 @@ class ClassConditionalAdapter(Adapter):
         cls,
         variant: str,
         *,
-        weights: Path | None,
-        tokenizer: Path | None,
+        files: Mapping[str, Path],
         device: str,
         dtype: torch.dtype,
         sizes: tuple[Any, Any] | None = None,
@@ -147,8 +146,8 @@ class ClassConditionalAdapter(Adapter):
 
         Args:
             variant: name of a variant, or the family's own name for weights of any size.
-            weights: the transformer's file.
-            tokenizer: the image tokenizer's file.
+            files: the transformer's file as ``"weights"``, the image tokenizer's as
+                ``"tokenizer"``.
             device: device for both networks, in torch's naming.
             dtype: precision of the transformer; the tokenizer stays in float32.
             sizes: sizes that the transformer's and the tokenizer's weights must have; by default
@@ -161,7 +160,6 @@ class ClassConditionalAdapter(Adapter):
         """
         from iarmem_adapters.checkpoints.loading import load_networks
 
-        files = (weights, tokenizer)
         loaded = load_networks(
             cls.family(), variant, files, device=device, dtype=dtype, sizes=sizes
         )

@@ -58,6 +58,7 @@ class CaptureSettings:
         checkpoint_sha256: hash of the model's weights.
         adapter_version: name and version of the package that the adapter is part of.
         tokenizer_sha256: hash of the tokenizer's weights.
+        modules_sha256: hashes of further modules of the model, by their name in the provenance.
         dtype: name of the weights' dtype, such as ``"float32"``.
         augmentation: parameters of what draws the views, of JSON types.
         views: number of views of each image.
@@ -81,6 +82,7 @@ class CaptureSettings:
     seed: int | None = None
     batch_size: int | None = None
     torch_threads: int | None = None
+    modules_sha256: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -134,6 +136,7 @@ class CaptureSettings:
             seed=kept["seed"],
             batch_size=kept["batch_size"],
             torch_threads=kept.get("torch_threads"),
+            modules_sha256=_further(model, kept),
             provenance=kept,
         )
 
@@ -154,7 +157,8 @@ class CaptureSettings:
             "batch_size": self.batch_size,
             "torch_threads": self.torch_threads,
         }
-        return {name: fact for name, fact in facts.items() if fact is not None}
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        return known | dict(self.modules_sha256)
 
     @property
     def fingerprint(self) -> str:
@@ -183,3 +187,10 @@ class CaptureSettings:
             "neurons": self.layout.neurons_per_block,
             "scales": [[scale.name, list(scale.tokens)] for scale in self.layout.scales],
         }
+
+
+def _further(model: ImageARModel, provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hashes of the modules that are neither transformer nor image tokenizer."""
+    roles = model.adapter.modules.keys() - {"network", "tokenizer"}
+    names = sorted(f"{role.replace(' ', '_')}_sha256" for role in roles)
+    return {name: provenance[name] for name in names}

@@ -74,8 +74,7 @@ def load_model(
     keep_freed_memory()
     model = load(
         chosen.name,
-        chosen.weights,
-        chosen.tokenizer,
+        files={role: path for role, path in chosen.files.items() if path is not None},
         device=chosen.device if device is None else device,
         dtype=chosen.dtype.value,
         compile=chosen.compile,

@@ -77,7 +77,7 @@ class _Job:
 
         preflight.check_numbers({f"--{name}": self.capture[name] for name in ("seed", "views")})
         self.pictures.check()
-        check_files(self.model.name, self.model.weights, self.model.tokenizer)
+        check_files(self.model.name, self.model.files)
         place = None if self.kept is None else self.kept["place"]
         preflight.check_scores_place(self.out, self.metrics, place)
         sources = {"--images": self.pictures.source, "--image-root": self.pictures.reading.root}
@@ -129,6 +129,7 @@ def localize(
     slab: opt.Slab = 256,
     weights: opt.Weights = None,
     tokenizer: opt.Tokenizer = None,
+    file: opt.Files = None,
     device: opt.Device = "cpu",
     dtype: opt.Dtype = opt.Precision.float32,
     compile: opt.Compile = False,
@@ -156,9 +157,10 @@ def localize(
     reading = opt.ReadingOptions(image_root, classes, on_bad_image, workers)
     subset = (images_per_class, images_fraction, subset_seed, subset_part)
     sizes = {"views": views, "batch_size": batch_size, "workers": workers, "slab": slab}
+    files = opt.read_files(weights, tokenizer, file or ())
     lock = "break" if break_lock else "take"
     job = _Job(
-        model=opt.ModelOptions(model, weights, tokenizer, device, dtype, compile),
+        model=opt.ModelOptions(model, files, device, dtype, compile),
         pictures=_Pictures(images, reading, verify_images, *subset),
         metrics=tuple(metric or ("unitmem",)),
         bands=opt.read_bands(band or ()),

@@ -157,7 +157,7 @@ class _Job:
         preflight.check_alone("mitigate")
         preflight.check_numbers(self._numbers)
         self._check_sources()
-        check_files(self.model.name, self.model.weights, self.model.tokenizer)
+        check_files(self.model.name, self.model.files)
         check_output_folder(out)
         preflight.check_apart(out, self._sources)
         check_similarity(self.attack.similarity, self.attack.sscd, threshold=self.attack.threshold)
@@ -306,6 +306,7 @@ def mitigate(
     check_batching: opt.CheckBatching = 0,
     weights: opt.Weights = None,
     tokenizer: opt.Tokenizer = None,
+    file: opt.Files = None,
     device: opt.Device = "cpu",
     dtype: opt.Dtype = opt.Precision.float32,
     compile: opt.Compile = False,
@@ -322,9 +323,10 @@ def mitigate(
 
     A run that was ended goes on after its last finished arm when the same command is given again.
     """
+    files = opt.read_files(weights, tokenizer, file or ())
     tried = (candidates, held_out, few_held_out, threshold, per_class)
     job = _Job(
-        model=opt.ModelOptions(model, weights, tokenizer, device, dtype, compile),
+        model=opt.ModelOptions(model, files, device, dtype, compile),
         scores=scores,
         images=images,
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),

@@ -72,7 +72,7 @@ def fetch(
     out: Annotated[Path | None, typer.Option(help="Folder, if not the hub's cache.")] = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Download a model's weights and tokenizer, and say what to type next."""
+    """Download a model's files, and say what to type next."""
     from iarmem_plugin.models import hub
 
     if out is not None:
@@ -80,11 +80,10 @@ def fetch(
     files = hub.fetch(model, out)
     then = f"iarmem localize {model} {hub.options(files)} --images FOLDER --out FOLDER"
     if as_json:
-        weights, tokenizer = map(str, files)
-        found = {"model": model, "weights": weights, "tokenizer": tokenizer, "next": then}
-        typer.echo(json.dumps(found))
+        paths = {role: str(path) for role, path in files.items()}
+        typer.echo(json.dumps({"model": model, **paths, "next": then}))
         return
-    for line in (*files, f"Next, with your pictures: {then}"):
+    for line in (*files.values(), f"Next, with your pictures: {then}"):
         console.say(line, err=False, limit=WHOLE)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +47,14 @@ ImageRoot = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Weights = Annotated[Path | None, typer.Option(help="File of the transformer's weights.")]
 Tokenizer = Annotated[Path | None, typer.Option(help="File of the tokenizer's weights.")]
+Files = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file",
+        metavar="ROLE=PATH",
+        help='A further file that the model needs: "text encoder=t5.bin". May be repeated.',
+    ),
+]
 Device = Annotated[str, typer.Option(help="Such as cpu, cuda or cuda:1.")]
 Dtype = Annotated[Precision, typer.Option(help="Precision of the weights.")]
 Compile = Annotated[
@@ -138,7 +146,11 @@ RandomSets = Annotated[
     int, typer.Option(min=0, help="Random neuron sets of the same size, to compare with.")
 ]
 PerClass = Annotated[
-    int, typer.Option(min=1, help="Images of each class to try, the best predicted first.")
+    int,
+    typer.Option(
+        min=1,
+        help="Images of each class to try, the best predicted first; of all, without classes.",
+    ),
 ]
 CandidateSource = Annotated[
     Path | None, typer.Option("--candidates", help="Images to try, instead of ranking --images.")
@@ -179,16 +191,14 @@ class ModelOptions:
 
     Attributes:
         name: as listed by ``iarmem models``.
-        weights: file of the transformer's weights.
-        tokenizer: file of the tokenizer's weights.
+        files: file of each role, such as ``"weights"``; None where it is not named.
         device: device as torch names it.
         dtype: precision of the weights.
         compile: compile the tokenizer.
     """
 
     name: str
-    weights: Path | None
-    tokenizer: Path | None
+    files: Mapping[str, Path | None]
     device: str
     dtype: Precision
     compile: bool
@@ -209,6 +219,36 @@ class ReadingOptions:
     classes: Path | None
     on_bad: OnBadImage
     workers: int
+
+
+def read_files(
+    weights: Path | None, tokenizer: Path | None, others: Iterable[str]
+) -> dict[str, Path | None]:
+    """Return the file of each role.
+
+    Args:
+        weights: file of the transformer's weights.
+        tokenizer: file of the tokenizer's weights.
+        others: further files, each a role, an equals sign and a path.
+
+    Raises:
+        InputError: a text of another form, or a role that is named twice.
+
+    Example:
+        >>> read_files(None, None, ["text encoder=t5.bin"])["text encoder"].name
+        't5.bin'
+    """
+    files = {"weights": weights, "tokenizer": tokenizer}
+    for text in others:
+        role, _, path = text.partition("=")
+        role = role.strip()
+        if not role or not path or files.get(role) is not None:
+            raise InputError(
+                f"--file {shown(text, 120)!r} was given; write ROLE=PATH, such as "
+                "'text encoder=t5.bin', each role once"
+            )
+        files[role] = Path(path)
+    return files
 
 
 def read_bands(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -110,33 +110,40 @@ def picture_of(dataset: Items, index: int) -> Image.Image:
     return _picture(item[0] if isinstance(item, tuple | list) and item else item, index)
 
 
-def captions_of(dataset: Items, *, labelled: bool) -> tuple[str, ...] | None:
-    """Return the caption of each item, None where the first one has none.
-
-    A caption is the text after picture and label, or after the picture where there are no labels.
-    To read them, every item is read once, with a warning.
+def captions_of(
+    dataset: Items, given: Sequence[str] | None, *, labelled: bool
+) -> Sequence[str] | None:
+    """Return the caption of each item, None where there are none.
 
     Args:
         dataset: dataset with a length and items.
+        given: captions that the user gives; ``"items"`` reads every item for its own: the first
+            text after picture and label, or after the picture where there are no labels. None
+            takes the dataset's ``captions``, where it has some.
         labelled: whether the items have labels.
 
     Raises:
-        InputError: an item has no caption, and the first one has.
+        InputError: an item has no caption.
     """
-    if len(dataset) == 0 or _caption(dataset, 0, labelled=labelled) is None:
+    if isinstance(given, str):
+        if given != "items":
+            raise InputError(f"captions={shown(given, 40)!r} was given; give a list, or 'items'")
+        return [_caption(dataset, index, labelled=labelled) for index in range(len(dataset))]
+    if given is not None:
+        return given
+    own = getattr(dataset, "captions", None)
+    if not isinstance(own, Sequence) or len(own) != len(dataset):
         return None
-    message = f"reading all {len(dataset)} items once for their captions; give captions=…"
-    warnings.warn(message, stacklevel=4)  # where Images.from_dataset is called
-    found = [_caption(dataset, index, labelled=labelled) for index in range(len(dataset))]
-    if None in found:
-        raise InputError(f"item {found.index(None)} of the dataset has no caption; give captions=…")
-    return tuple(one or "" for one in found)
+    return own if all(isinstance(one, str) for one in own) else None
 
 
-def _caption(dataset: Items, index: int, *, labelled: bool) -> str | None:
+def _caption(dataset: Items, index: int, *, labelled: bool) -> str:
     item = _item(dataset, index)
     rest = item[2 if labelled else 1 :] if isinstance(item, tuple | list) else ()
-    return next((one.strip() for one in rest if isinstance(one, str)), None)
+    for one in rest:
+        if isinstance(one, str):
+            return one
+    raise InputError(f"item {index} of the dataset has no caption; give captions=[…]")
 
 
 def _item(dataset: Items, index: int) -> Any:

@@ -195,7 +195,7 @@ class Images:
             classes: name of each class by label; labels outside it are refused.
             num_classes: number of the model's classes. Where a dataset names its classes, as
                 torchvision's ImageFolder does, they are told as in `from_folder`.
-            captions: caption of each item; by default those in the items, all read once for them.
+            captions: caption of each item; ``"items"`` reads each for it; else the dataset's.
             labelled: False for pictures without classes: items are pictures, or begin with one.
 
         Raises:

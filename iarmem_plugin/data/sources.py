@@ -153,13 +153,14 @@ def from_dataset(
 ) -> Source:
     """Take pictures from a torch dataset when they are needed; see `Images.from_dataset`."""
     count = length_of(dataset)
-    text = captions_of(dataset, labelled=labelled) if captions is None else _clean(captions)
     if not labelled:
+        text = _clean(captions_of(dataset, captions, labelled=False))
         return _unlabelled(_names(count, names), DatasetReader(dataset), text)
     found, own, known = labels_of(dataset, labels, num_classes=num_classes, classes=classes)
     paths, table = _named(count, found, names, classes)
     refuse_labels(found, None if num_classes is None else range(num_classes), paths)
     found = found.astype(np.int32)
+    text = _clean(captions_of(dataset, captions, labelled=True))
     return Source(paths, found, {**table, **known}, DatasetReader(dataset, found, own), text)
 
 

@@ -189,10 +189,7 @@ def rank_candidates(
         refuse_continuous(tokens, "ranked by how well they are predicted")
         chosen = _ranked(model.layout, tokens.shape[1]) if given is None else given
         _check_positions(chosen, tokens.shape[1])
-        told = Condition.of_images(images, rows).to(model.device)
-        hit, log_likelihood = model.predicted(tokens, told)
-        with images_named(images.paths[rows]):
-            check_likelihood(log_likelihood)
+        hit, log_likelihood = _predicted(model, tokens, images, rows)
         return _scores(hit[:, chosen], log_likelihood[:, chosen]).cpu().numpy()
 
     with model.borrowed():
@@ -202,6 +199,15 @@ def rank_candidates(
         hit_rate, log_probability = np.concatenate(list(done)).T
     kept = _best_of_each_class(images, hit_rate, log_probability, per_class)
     return Candidates(images.subset(kept), np.full(len(kept), group), hit_rate[kept])
+
+
+def _predicted(
+    model: Completes, tokens: Shaped[Tensor, "image token *rest"], images: Images, rows: slice
+) -> tuple[Shaped[Tensor, "image token"], Float[Tensor, "image token"]]:
+    hit, log_likelihood = model.predicted(tokens, Condition.of_images(images, rows))
+    with images_named(images.paths[rows]):
+        check_likelihood(log_likelihood)
+    return hit, log_likelihood
 
 
 def _scores(

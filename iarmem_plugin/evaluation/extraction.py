@@ -137,23 +137,22 @@ def extract(
         model: the traced model, edited or not.
         candidates: images with their labels and groups.
         targets: from `make_targets`, for these candidates.
-        similarity: the measure; a candidate is extracted strictly above its threshold.
+        similarity: a candidate is extracted strictly above its threshold.
         prefix_tokens: how many true tokens are given; whole scales for VAR.
-        sampling: the default is the attack's: greedy, unguided. Where tokens are drawn, each
-            candidate's draws depend on the seed and on its place, not on its batch.
+        sampling: by default the attack's: greedy, unguided. Where tokens are drawn, a candidate's
+            draws depend on the seed and its place alone.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
     Returns:
         dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
         whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32 (what does not
-        fit that is kept as it is; bits have the dim ``bit``, too). Coordinates on
-        ``candidate``: ``image`` (global id), ``path``, ``label``, ``group``, ``role``. Attributes:
-        all settings; the batch size is the one that fitted.
+        fit is kept as it is; bits have the dim ``bit``, too). Coordinates of candidates: ``image``
+        (global id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings; the batch
+        size is the one that fitted.
 
     Raises:
-        InputError: where targets or prefix do not fit, or the measure returns something else than
-            a number an image.
+        InputError: targets or prefix do not fit, or the measure gives no number an image.
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
     _check_attack(candidates, targets, prefix_tokens)

@@ -65,10 +65,11 @@ class Variant:
         sampling: sampling settings as published.
         prefix_tokens: number of tokens given to a completion when the attack is run on this model.
         num_classes: number of classes; labels are 0 to num_classes - 1.
-        files: names of the weight and the tokenizer file.
-        repositories: repository of each file on the Hugging Face hub, where they are there.
-        sha256: SHA-256 of each file as it was released, ``""`` where it is not known; empty where
-            none is.
+        files: name of each file by its role: ``"weights"`` (the transformer's), ``"tokenizer"``,
+            and what else the family needs, such as ``"text encoder"``.
+        repositories: repository of each file on the Hugging Face hub, where they are there, by
+            role.
+        sha256: SHA-256 of each file as it was released, by role, where it is known.
         source: place where the files are hosted; nothing is fetched from it unasked.
         licence: licence of the weights, or ``"not checked"``.
         organism: function that loads the bundled experiment, where the variant is an organism.
@@ -84,12 +85,53 @@ class Variant:
     sampling: Sampling
     prefix_tokens: int
     num_classes: int = 1000
-    files: tuple[str, ...] = ()
-    repositories: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    repositories: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     licence: str = "not checked"
     organism: Callable[[], Organism] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        layout: ModelLayout,
+        *,
+        name: str,
+        resolution: int,
+        prefix_tokens: int,
+        views: Augmentation | None = None,
+        sampling: Sampling | None = None,
+        **others: Any,
+    ) -> Variant:
+        """Describe a model by what its network and layout tell: blocks, neurons, parameters.
+
+        Args:
+            network: the transformer.
+            layout: where its neurons are.
+            name: name that the user types.
+            resolution: side of the square images in pixels.
+            prefix_tokens: number of tokens given to a completion by the attack.
+            views: augmentation the model was trained with; by default random crops of a picture
+                whose shorter side is an eighth longer.
+            sampling: sampling settings as published; by default every token is drawn.
+            others: further attributes by name.
+        """
+        from iarmem_plugin.data.augmentation import Views
+
+        return cls(
+            name=name,
+            family=layout.family,
+            blocks=layout.num_blocks,
+            neurons=layout.neurons_per_block,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            resolution=resolution,
+            views=views or Views(crop=resolution, resize=round(1.125 * resolution)),
+            sampling=sampling or Sampling(greedy=False),
+            prefix_tokens=prefix_tokens,
+            **others,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +209,7 @@ class Adapter(ABC):
         cls,
         variant: str,
         *,
-        weights: Path | None,
-        tokenizer: Path | None,
+        files: Mapping[str, Path],
         device: str,
         dtype: torch.dtype,
     ) -> Adapter:
@@ -176,8 +217,7 @@ class Adapter(ABC):
 
         Args:
             variant: name in `variants`; where `infers_sizes`, the family's own name, too.
-            weights: file of the transformer's weights.
-            tokenizer: file of the image tokenizer's weights.
+            files: files by role, see `Variant`; those that the user did not name are left out.
             device: device as torch names it.
             dtype: precision of the transformer.
         """

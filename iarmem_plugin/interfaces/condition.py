@@ -37,12 +37,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         """Compare the lengths."""
-        sizes = {"labels": len(self.label), "ids": len(self.image)}
-        if self.text is not None:
-            sizes["captions"] = len(self.text)
-        if len(set(sizes.values())) > 1:
-            given = ", ".join(f"{size} {name}" for name, size in sizes.items())
-            raise InputError(f"a condition was given {given}; give one of each for every image")
+        _refuse_misfits(self.label, self.image, self.text)
 
     @classmethod
     def of(
@@ -70,6 +65,7 @@ class Condition:
 
         labels = _integers(label, "labels")
         ids = torch.arange(len(labels)) if image is None else _integers(image, "ids")
+        _refuse_misfits(labels, ids, text)
         return cls(labels, ids.to(labels.device), None if text is None else tuple(text))
 
     @classmethod
@@ -95,6 +91,14 @@ class Condition:
     def to(self, device: torch.device | str) -> Condition:
         """Return the same condition on a device."""
         return Condition(self.label.to(device), self.image.to(device), self.text)
+
+
+def _refuse_misfits(*parts: Sequence[str] | Tensor | None) -> None:
+    sizes = [len(one) for one in parts if one is not None]
+    if len(set(sizes)) > 1:
+        named = zip(sizes, ("labels", "ids", "captions"), strict=False)
+        given = ", ".join(f"{size} {name}" for size, name in named)
+        raise InputError(f"a condition was given {given}; give one of each for every image")
 
 
 def _integers(values: Any, what: str) -> Tensor:

@@ -29,7 +29,7 @@ from iarmem_plugin.report.netcdf import restored, storable
 from iarmem_plugin.stages import Stages, forget
 
 KEY = re.compile(r"arm-[0-9a-f]{16}")
-_OF_MODEL = ("model", "adapter_version", "weights_sha256", "tokenizer_sha256", "dtype")
+_OF_MODEL = ("model", "adapter_version", "dtype")
 
 
 class FinishedArms:
@@ -79,6 +79,7 @@ def shared_settings(
     images, device = attack.candidates.images, str(model["device"]).partition(":")[0]
     return {
         **{name: model[name] for name in _OF_MODEL},
+        **{name: value for name, value in model.items() if name.endswith("_sha256")},
         "device": device,
         "torch": model["versions"]["torch"],
         "torch_threads": model["torch_threads"] if device == "cpu" else None,

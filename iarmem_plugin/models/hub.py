@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.models.downloads import download
 from iarmem_plugin.text import shown
 
-Files = tuple[Path, Path]
+Files = Mapping[str, Path]
+ROLES = ("weights", "tokenizer")
+"""Roles of the files of a model whose adapter names no others."""
 _LONGEST_ADVICE = 300  # so that a whole refusal is one line of at most 400 signs
 MODEL_COLUMNS = (
     "model",
@@ -63,7 +66,7 @@ def file_cells(row: dict[str, Any]) -> tuple[str, list[str], list[str] | str]:
 
 
 def fetch(name: str, folder: Path | str | None = None) -> Files:
-    """Download a model's weights and its tokenizer from the Hugging Face hub.
+    """Download a model's files from the Hugging Face hub: weights, tokenizer, and any others.
 
     A file that is there already is not downloaded again, and never overwritten. Each file is
     compared with the digest that the release or the hub gives it. The hub's own settings apply,
@@ -74,7 +77,7 @@ def fetch(name: str, folder: Path | str | None = None) -> Files:
         folder: folder for the files; by default the hub's cache.
 
     Returns:
-        the paths of the transformer's and the tokenizer's file.
+        the path of each file by its role, such as ``"weights"``.
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
@@ -84,94 +87,101 @@ def fetch(name: str, folder: Path | str | None = None) -> Files:
     variant = plugins.find_variant(name)[1]
     if variant.organism is not None:
         raise InputError(f"{name} is bundled: there is nothing to fetch")
-    if len(variant.files) != 2 or len(variant.repositories) != 2:
+    if not variant.files or variant.files.keys() != variant.repositories.keys():
         raise InputError(f"{name} is not on the Hugging Face hub; its files: {variant.source}")
     place = None if folder is None else Path(folder)
     if place is not None and place.exists() and not place.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the downloads")
     if place is not None:
         check_writable(place)
-    known = variant.sha256 or ("", "")
-    sources = zip(variant.repositories, variant.files, known, strict=True)
-    transformer, tokenizer = (download(*source, place) for source in sources)
-    return transformer, tokenizer
+    return {
+        role: download(variant.repositories[role], file, variant.sha256.get(role, ""), place)
+        for role, file in variant.files.items()
+    }
 
 
 def present(variant: Variant) -> Files | None:
-    """Return where `fetch` left a model's two files in the hub's cache, if both are there."""
+    """Return where `fetch` left a model's files in the hub's cache, if all are there."""
     if not variant.repositories:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    pairs = zip(variant.repositories, variant.files, strict=True)
-    found = [try_to_load_from_cache(*pair) for pair in pairs]
-    paths = [Path(path) for path in found if isinstance(path, str)]
-    return (paths[0], paths[1]) if len(paths) == 2 else None
+    files, hosts = variant.files, variant.repositories
+    found = {role: try_to_load_from_cache(host, files[role]) for role, host in hosts.items()}
+    paths = {role: Path(path) for role, path in found.items() if isinstance(path, str)}
+    return paths if len(paths) == len(files) else None
 
 
 def named_files(
-    name: str,
-    variant: Variant | None,
-    weights: Path | None,
-    tokenizer: Path | None,
-    *,
-    bundled: Files | None = None,
+    name: str, variant: Variant | None, given: Files, *, bundled: Files | None = None
 ) -> Files:
     """Return the files to load: those that the user named, or an organism's own.
 
     Args:
         name: name of the model.
         variant: facts about it; None for weights of any size.
-        weights: file of the transformer's weights, where it is named.
-        tokenizer: file of the tokenizer's weights, where it is named.
+        given: files by role, those that were named.
         bundled: files of an organism; None for any other model.
 
     Raises:
         InputError: a file is not named, or named for an organism; the message says what to type.
     """
     if bundled is not None:
-        if weights is not None or tokenizer is not None:
-            raise InputError(f"{name} is bundled: leave out --weights and --tokenizer")
+        if given:
+            raise _bundled(name)
         return bundled
-    if weights is not None and tokenizer is not None:
-        return weights, tokenizer
-    named = {"--weights": weights, "--tokenizer": tokenizer}
-    missing = " and ".join(option for option, path in named.items() if path is None)
-    raise InputError(f"{name} needs {missing}: {_advice(variant)}")
+    roles = tuple(variant.files) if variant is not None and variant.files else ROLES
+    if missing := [_option(role) for role in roles if role not in given]:
+        raise InputError(f"{name} needs {' and '.join(missing)}: {_advice(variant)}")
+    return given
 
 
-def check_files(
-    name: str, weights: str | Path | None, tokenizer: str | Path | None
-) -> tuple[Path | None, Path | None]:
+def check_files(name: str, given: Mapping[str, str | Path | None]) -> dict[str, Path]:
     """Return the files to load a model from, once they are known to be named and to be there.
 
     Args:
         name: name of a model or a family.
-        weights: file of the transformer's weights.
-        tokenizer: file of the image tokenizer's weights.
+        given: files by role; None where one is not named.
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
         InputError: a file is not there, or one that a hosted model needs is not named, or one is
-            named for a model that is bundled.
+            named for a model that is bundled, or in a role that the model does not know.
         WeightsError: a file begins as no weights do.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
-    given = (weights, tokenizer)
-    if variant is not None and variant.organism is not None and given != (None, None):
-        raise InputError(f"{name} is bundled: leave out --weights and --tokenizer")
-    first, second = (None if path is None else weight_file(path) for path in given)
+    named = {role: path for role, path in given.items() if path is not None}
+    if variant is not None and variant.organism is not None and named:
+        raise _bundled(name)
+    known = {*ROLES, *(() if variant is None else variant.files)}
+    if variant is not None and (strange := sorted(named.keys() - known)):
+        raise InputError(
+            f"{name} has no file of the role {shown(strange[0], 60)!r}; its files are: "
+            f"{', '.join(variant.files or ROLES)}"
+        )
+    files = {role: weight_file(path) for role, path in named.items()}
     if variant is None or variant.repositories:
-        named_files(name, variant, first, second)
-    for path in (first, second):
-        if path is not None:
-            _check_start(path)
-    return first, second
+        named_files(name, variant, files)
+    for path in files.values():
+        _check_start(path)
+    return files
 
 
 def options(files: Files) -> str:
-    """Return the command-line options that name two files."""
-    return shlex.join(("--weights", str(files[0]), "--tokenizer", str(files[1])))
+    """Return the command-line options that name files."""
+    words = [
+        [f"--{role}", str(path)] if role in ROLES else ["--file", f"{role}={path}"]
+        for role, path in files.items()
+    ]
+    return shlex.join(word for pair in words for word in pair)
+
+
+def _option(role: str) -> str:
+    return f"--{role}" if role in ROLES else f"--file {shlex.quote(f'{role}=PATH')}"
+
+
+def _bundled(name: str) -> InputError:
+    return InputError(f"{name} is bundled: leave out --weights and --tokenizer")
 
 
 def _row(variant: Variant) -> dict[str, Any]:
@@ -183,12 +193,12 @@ def _row(variant: Variant) -> dict[str, Any]:
         "neurons": variant.neurons,
         "parameters": variant.parameters,
         "resolution": variant.resolution,
-        "files": list(variant.files),
-        "repositories": list(variant.repositories),
+        "files": list(variant.files.values()),
+        "repositories": list(variant.repositories.values()),
         "source": variant.source,
         "licence": variant.licence,
         "present": variant.organism is not None or paths is not None,
-        "paths": [] if paths is None else [str(path) for path in paths],
+        "paths": [] if paths is None else [str(path) for path in paths.values()],
     }
 
 
@@ -243,7 +253,7 @@ def _advice(variant: Variant | None) -> str:
         return f"they were fetched already, so give {options(files)}"
     if files is not None:
         return f"they were fetched already, and 'iarmem fetch {variant.name}' says what to type"
-    hosted = f"{' and '.join(variant.files)} from {variant.source}"
+    hosted = f"{' and '.join(variant.files.values())} from {variant.source}"
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
     return f"download {hosted}, and name them"

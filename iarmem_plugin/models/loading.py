@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -28,6 +30,7 @@ def load(
     weights: str | Path | None = None,
     tokenizer: str | Path | None = None,
     *,
+    files: Mapping[str, str | Path] | None = None,
     device: str = "cpu",
     dtype: Precision | None = None,
     compile: bool = False,
@@ -39,6 +42,8 @@ def load(
             family, such as ``"var"``, for weights of any size, which is then read from them.
         weights: file of the transformer's weights; a bundled organism needs none.
         tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
+        files: files by their role, for a model of more than these two, such as
+            ``{"text encoder": path}``.
         device: device as torch names it.
         dtype: precision of the weights; float32 if not given.
         compile: whether torch compiles the tokenizer, at its first calls, which take a minute or
@@ -51,15 +56,17 @@ def load(
             the device, or there is no compiler.
     """
     adapter = plugins.families().get(name) or plugins.find_variant(name)[0]
-    files = check_files(name, weights, tokenizer)
+    two = {"weights": weights, "tokenizer": tokenizer}
+    named = {role: path for role, path in two.items() if path is not None}
+    if twice := sorted(named.keys() & (files or {}).keys()):
+        raise InputError(f"the file of the role {twice[0]!r} is named twice; name it once")
+    checked = check_files(name, {**named, **(files or {})})
     if dtype not in (None, *PRECISIONS):
         raise InputError(f"no precision {dtype!r}; give one of {', '.join(PRECISIONS)}, in quotes")
     check_device(device)
 
     precision: torch.dtype = getattr(torch, dtype or "float32")
-    loaded = adapter.load(
-        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
-    )
+    loaded = adapter.load(name, files=checked, device=device, dtype=precision)
     if compile:
         loaded.compile_tokenizer()
     return ImageARModel(loaded)
@@ -110,6 +117,7 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     for adapter in _adapters():
         if adapter.matches(network):
             found = adapter.from_model(network, other)
+            _check_one_device(found.modules)
             for role, module in found.modules.items():
                 check_finite(module, "the model" if role == "network" else f"the {role}")
             return ImageARModel(found)
@@ -177,6 +185,19 @@ def _check_not_compiled(model: nn.Module) -> None:
                 "activations could not be read; hand over an object that was not, or a copy of it "
                 "by copy.deepcopy, which is not compiled"
             )
+
+
+def _check_one_device(modules: Mapping[str, nn.Module]) -> None:
+    """Refuse modules of one model on several devices."""
+    devices = {
+        role: str(tensor.device)
+        for role, module in modules.items()
+        for tensor in [next(chain(module.parameters(), module.buffers()), None)]
+        if tensor is not None
+    }
+    if len(set(devices.values())) > 1:
+        places = ", ".join(f"the {role} on {device}" for role, device in devices.items())
+        raise InputError(f"the model's parts lie on several devices ({places}): move all to one")
 
 
 def _unusable(weight: nn.Parameter) -> str:

@@ -149,11 +149,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
     def predicted(
         self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
     ) -> tuple[Bool[Tensor, "image token"], Float[Tensor, "image token"]]:
-        """Return how well each token is predicted, teacher-forced through the trace.
-
-        Args:
-            tokens: ground-truth tokens of each image.
-            condition: what the model is told of each image.
+        """Return how well each token is predicted; arguments are those of `logits`.
 
         Returns:
             whether the true token is the likeliest, and its log-likelihood.

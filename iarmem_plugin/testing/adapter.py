@@ -179,7 +179,7 @@ def captured_by_hooks(adapter: Adapter, tokens: Tensor, condition: Condition) ->
 
 
 def predicted(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
-    """Run the plain network on ground-truth tokens."""
+    """Run the plain network on ground-truth tokens, and return the logits of each."""
     inputs = adapter.teacher_forced(tokens, condition)
     mode = adapter.network.training
     adapter.network.eval()
@@ -188,9 +188,7 @@ def predicted(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
             output = adapter.network(*inputs.args, **inputs.kwargs)
     finally:
         adapter.network.train(mode)
-    if not isinstance(output, Tensor):
-        raise TypeError(f"forward returned {type(output).__name__}, expected logits")
-    return output
+    return adapter.logits(output, tokens)
 
 
 @contextmanager
@@ -207,7 +205,7 @@ def snapshot(adapter: Adapter) -> dict[str, Any]:
     """Return everything about the model that must not change, by name."""
     found: dict[str, Any] = {"random state": torch.get_rng_state()}
     found |= {"Python's": random.getstate(), "numpy's": str(np.random.get_state())}
-    for part, root in (("network", adapter.network), ("tokenizer", adapter.tokenizer)):
+    for part, root in adapter.modules.items():
         tensors = [*root.named_parameters(), *root.named_buffers()]
         found |= {f"{part} {name}": tensor.detach().clone() for name, tensor in tensors}
         found |= {f"{part} {name} grad": tensor.requires_grad for name, tensor in tensors}

@@ -43,7 +43,7 @@ class TinyAdapter(Adapter):
     def __init__(self, network: TinyNetwork, tokenizer: TinyTokenizer) -> None:
         self.network, self.tokenizer = network, tokenizer
         self.layout = _layout()
-        self.variant = self.variants()["tiny"]
+        self.variant = next(iter(self.variants().values()))
 
     @classmethod
     def make(cls, seed: int = 0) -> TinyAdapter:
@@ -82,8 +82,7 @@ class TinyAdapter(Adapter):
         cls,
         variant: str,
         *,
-        weights: Path | None,
-        tokenizer: Path | None,
+        files: Mapping[str, Path],
         device: str,
         dtype: torch.dtype,
     ) -> TinyAdapter:
@@ -92,7 +91,7 @@ class TinyAdapter(Adapter):
         Raises:
             InputError: files were named.
         """
-        if weights is not None or tokenizer is not None:
+        if files:
             raise InputError(f"{variant} has no files; leave out --weights and --tokenizer")
         made = cls.make()
         made.network.to(device, dtype)

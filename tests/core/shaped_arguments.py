@@ -181,13 +181,15 @@ def main() -> None:
         for argument, annotation in annotations(function).items():
             if argument == "return" or shaped(annotation) is None:
                 continue
+            inner = inspect.unwrap(function)  # not what it calls with mocks, in an empty object
+            own = f"the parameters of {inner.__module__}.{inner.__qualname__}."
             wrong = call(function, leading, argument, wrong=True)
             right = call(function, leading, argument, wrong=False)
             found[f"{name}({argument})"] = {
                 "wrong": wrong[:400],
                 "refused": PROBLEM in wrong,
                 "right": right[:400],
-                "accepted": PROBLEM not in right,
+                "accepted": PROBLEM not in right or own not in right,
             }
     print(json.dumps(found))
 

@@ -19,6 +19,7 @@ from iarmem_plugin import (
     Candidates,
     CaptureOptions,
     CaptureSettings,
+    Condition,
     CustomViews,
     ExtractionOptions,
     Highest,
@@ -61,7 +62,7 @@ from iarmem_plugin import (
     select,
     wrap,
 )
-from iarmem_plugin.interfaces import Condition, NeuronWeights
+from iarmem_plugin.interfaces import NeuronWeights
 
 version: str = iarmem.__version__
 

@@ -14,7 +14,7 @@ from torch import nn
 from iarmem_adapters.layers.undrawn import undrawn
 from iarmem_adapters.organisms import weight_files
 from iarmem_plugin.interfaces import Variant
-from iarmem_plugin.models.hub import named_files
+from iarmem_plugin.models.hub import ROLES, named_files
 
 from .files import file_facts, read_weights
 from .filling import load_strictly
@@ -85,7 +85,7 @@ class Loaded:
 def load_networks(
     family: Family,
     name: str,
-    files: tuple[Path | None, Path | None],
+    files: Mapping[str, Path],
     *,
     device: str,
     dtype: torch.dtype,
@@ -96,7 +96,7 @@ def load_networks(
     Args:
         family: what is known about the family.
         name: name of a variant, or the family's own name for weights of any size.
-        files: the transformer's and the tokenizer's file; an organism needs none.
+        files: the transformer's and the tokenizer's file by role; an organism needs none.
         device: device for both networks, in torch's naming.
         dtype: precision of the transformer; the tokenizer stays in float32.
         sizes: sizes that the weights must have; by default those of the variant or, for the
@@ -108,8 +108,9 @@ def load_networks(
     """
     variant = family.variants().get(name)
     organism = variant is not None and variant.organism is not None
-    bundled = weight_files(family.name) if organism else None
-    paths = named_files(name, variant, *files, bundled=bundled)
+    own = zip(ROLES, weight_files(family.name), strict=True) if organism else None
+    named = named_files(name, variant, files, bundled=None if own is None else dict(own))
+    paths = [named[role] for role in ROLES]
     if sizes is None and variant is not None:
         sizes = family.configs(name)
     asked = (None, None) if sizes is None else sizes

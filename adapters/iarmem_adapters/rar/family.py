@@ -61,6 +61,7 @@ def own_variant(network: nn.Module, config: RARConfig, side: int) -> Variant:
         views=TenCrops(crop=side),
         prefix_tokens=min(ATTACK_TOKENS, config.num_tokens - 1),
         num_classes=config.num_classes,
-        files=(),
+        files={},
+        repositories={},
         source="the user's own",
     )

@@ -75,8 +75,8 @@ def _released(name: str, sizes: Sizes) -> Variant:
             greedy=False,
         ),
         prefix_tokens=ATTACK_TOKENS,
-        files=(f"{name.replace('-', '_')}.bin", TOKENIZER_FILE),
-        repositories=REPOSITORIES,
+        files={"weights": f"{name.replace('-', '_')}.bin", "tokenizer": TOKENIZER_FILE},
+        repositories=dict(zip(("weights", "tokenizer"), REPOSITORIES, strict=True)),
         source=f"{' and '.join(REPOSITORIES)} on the Hugging Face hub",
     )
 
@@ -93,7 +93,7 @@ def _organism() -> Variant:
         sampling=Sampling(greedy=False),
         prefix_tokens=13,  # the VAR organism's share
         num_classes=9,
-        files=("bundled",),
+        files={"weights": "bundled"},
         source="bundled; made by examples/train_organism.py",
         licence="Apache-2.0",
         organism=partial(organism, "rar"),

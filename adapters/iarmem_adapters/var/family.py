@@ -53,7 +53,8 @@ def own_variant(network: nn.Module, config: VARConfig, side: int) -> Variant:
         views=Views(crop=side, resize=round(1.125 * side)),
         prefix_tokens=(0, *config.ends)[min(ATTACK_SCALES, len(config.ends) - 1)],
         num_classes=config.num_classes,
-        files=(),
-        sha256=(),
+        files={},
+        repositories={},
+        sha256={},
         source="the user's own",
     )

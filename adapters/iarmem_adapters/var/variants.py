@@ -66,9 +66,12 @@ def _released(name: str, sizes: Sizes) -> Variant:
         views=Views(crop=side, resize=round(1.125 * side)),
         sampling=PUBLISHED,
         prefix_tokens=sum(n * n for n in sizes.patch_nums[:ATTACK_SCALES]),
-        files=(f"{name.replace('-', '_')}.pth", "vae_ch160v4096z32.pth"),
-        repositories=(REPOSITORY, REPOSITORY),
-        sha256=("", TOKENIZER_SHA256),
+        files={
+            "weights": f"{name.replace('-', '_')}.pth",
+            "tokenizer": "vae_ch160v4096z32.pth",
+        },
+        repositories=dict.fromkeys(("weights", "tokenizer"), REPOSITORY),
+        sha256={"tokenizer": TOKENIZER_SHA256},
         source=f"{REPOSITORY} on the Hugging Face hub",
     )
 
@@ -85,7 +88,7 @@ def _organism() -> Variant:
         sampling=ORGANISM_SAMPLING,
         prefix_tokens=1 + 4 + 9,
         num_classes=9,
-        files=("bundled",),
+        files={"weights": "bundled"},
         source="bundled; made by examples/train_organism.py",
         licence="Apache-2.0",
         organism=partial(organism, "var"),

@@ -55,7 +55,9 @@ class Family:
         known = {"device": "cpu", "dtype": torch.float32} | options
         adapter = plugins.find("adapter", self.name)
         name = self.released[0] if name is None else name
-        return adapter.load(name, weights=weights, tokenizer=tokenizer, **known)
+        files = {"weights": weights, "tokenizer": tokenizer}
+        given = {role: path for role, path in files.items() if path is not None}
+        return adapter.load(name, files=given, **known)
 
     def refusal(self, *files: Path, **options: Any) -> str:
         with pytest.raises(WeightsError) as caught:

@@ -54,8 +54,7 @@ watcher.start()
 started = time.monotonic()
 adapter = plugins.find_variant(name)[0].load(
     name,
-    weights=Path(weights),
-    tokenizer=Path(tokenizer),
+    files={"weights": Path(weights), "tokenizer": Path(tokenizer)},
     device="cpu",
     dtype=getattr(torch, dtype),
 )

@@ -50,8 +50,10 @@ def test_the_sizes_of_a_var_with_shared_adaptive_norms_and_other_scales_are_foun
         torch.save(fill.fill_state_dict(module).state_dict(), tmp_path / name)
     adapter = VARAdapter.load(
         "var",
-        weights=tmp_path / "weights.pth",
-        tokenizer=tmp_path / "tokenizer.pth",
+        files={
+            "weights": tmp_path / "weights.pth",
+            "tokenizer": tmp_path / "tokenizer.pth",
+        },
         device="cpu",
         dtype=torch.float32,
     )

@@ -58,7 +58,8 @@ def test_variants_say_the_published_sizes(
         facts["num_parameters"],
     )
     assert configs(variant.name)[0].heads == facts["num_attention_heads"]
-    assert variant.files == (f"{name}.bin", "maskgit-vqgan-imagenet-f16-256.bin")
+    tokenizer = "maskgit-vqgan-imagenet-f16-256.bin"
+    assert variant.files == {"weights": f"{name}.bin", "tokenizer": tokenizer}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def test_variants_say_the_published_sizes(
     assert transformer.shared_adaln == facts["shared_adaln"]
     assert transformer.patch_nums == tokenizer.patch_nums == tuple(facts["patch_nums"])
     assert variant.resolution == (512 if name == "var_d36_512" else 256)
-    assert variant.files == (f"{variant.name.replace('-', '_')}.pth", "vae_ch160v4096z32.pth")
+    weights = f"{variant.name.replace('-', '_')}.pth"
+    assert variant.files == {"weights": weights, "tokenizer": "vae_ch160v4096z32.pth"}
 
 
 @pytest.mark.parametrize("name", ["var-d16", "var-d20", "var-d24", "var-d30", "var-d36"])

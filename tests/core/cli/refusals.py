@@ -58,6 +58,12 @@ _COMMON = {
     "--out": _OUT,
     "--weights": [*_FILE, ("scores/scores.nc", PASS, "has no files")],
     "--tokenizer": _FILE,
+    "--file": [
+        ("t5.bin", MODEL, "write ROLE=PATH"),
+        ("weights=", MODEL, "write ROLE=PATH"),
+        ("text=nowhere.pth", MODEL, "no file of the role 'text'"),
+        ("tokenizer=nowhere.pth", MODEL, "no such file: 'nowhere.pth'"),
+    ],
     "--device": [
         ("mps", MODEL, "cannot use device 'mps'"),
         ("meta", MODEL, "holds no values"),

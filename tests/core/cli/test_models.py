@@ -50,9 +50,9 @@ def test_the_page_says_what_to_type_for_every_hosted_model() -> None:
     hosted = [one for _, one in plugins.variants().values() if one.repositories]
     assert len(hosted) == 9
     for one in hosted:
-        weights, tokenizer = one.files
+        weights, tokenizer = one.files.values()
         assert f"iarmem fetch {one.name} --out weights" in lines
         files = f"--weights weights/{weights} --tokenizer weights/{tokenizer}"
         places = "--images imagenet/train --out scores"
         assert f"iarmem localize {one.name} {files} {places}" in lines
-        assert all(repository in text for repository in one.repositories)
+        assert all(repository in text for repository in one.repositories.values())

@@ -105,7 +105,7 @@ def test_a_lists_paths_can_be_relative_to_another_folder_or_absolute(tmp_path: P
         ("../a.png\n", "line 1 of the list"),
         ("/elsewhere/a.png\n", "expected a path inside"),
         ("0/a.png\tzero\n", "a tab and a class index"),
-        ("0/a.png\t3\t4\n", "a tab and a class index"),
+        ("0/a.png\t3 4\n", "a tab and a class index"),
         ("0/a.png\t10\n", "label 10, which is outside the classes"),
         ("a.png\n", "'a.png' of the list is in no class folder"),
         ("cat/x/d.png\n", "class of folder 'cat' cannot be told"),

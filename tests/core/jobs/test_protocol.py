@@ -186,6 +186,6 @@ def test_generated_classes_are_as_frequent_as_those_of_the_first_reference(
 ) -> None:
     references = {"all": pictures, "two": pictures.subset([0, 5])}
     made = protocol.quality_protocol(model, CountingQuality(), references, generated=14, seed=3)
-    assert np.bincount(made.labels).tolist() == [4, 4, 2, 2, 2]
+    assert np.bincount(made.condition.label).tolist() == [4, 4, 2, 2, 2]
     assert list(made.references) == ["all", "two"]
     assert made.sampling.seed == 3

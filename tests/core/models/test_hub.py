@@ -184,7 +184,7 @@ def test_files_of_two_repositories_come_into_the_cache_and_are_known_from_then_o
 def test_what_was_fetched_is_named_unless_it_would_be_cut(
     monkeypatch: pytest.MonkeyPatch, folder: str, told: str
 ) -> None:
-    files = (Path(folder, "w.bin"), Path(folder, "t.bin"))
+    files = {"weights": Path(folder, "w.bin"), "tokenizer": Path(folder, "t.bin")}
     monkeypatch.setattr("iarmem_plugin.models.hub.present", lambda _: files)
     with pytest.raises(InputError, match=f"they were fetched already, {told}$"):
         load("var-d16")
@@ -215,7 +215,7 @@ def test_a_broken_download_is_no_file(here: Hub, tmp_path: Path) -> None:
     assert "run the same command again" in told
     assert not (tmp_path / "w" / "rar_b.bin").exists()
     here.breaks = False
-    assert fetch("rar-b", tmp_path / "w")[0].read_bytes() == b"another transformer" * 99
+    assert fetch("rar-b", tmp_path / "w")["weights"].read_bytes() == b"another transformer" * 99
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -229,13 +229,13 @@ def test_other_bytes_than_the_hubs_digest_says_are_thrown_away(
     )
     assert [row["paths"] for row in known_models() if row["name"] == "rar-b"] == [[]]
     here.other_bytes = False
-    weights, _ = fetch("rar-b", folder)
+    weights = fetch("rar-b", folder)["weights"]
     assert weights.read_bytes() == b"another transformer" * 99
 
 
 def test_a_release_that_is_known_is_compared_with_its_own_digest(here: Hub, tmp_path: Path) -> None:
     told = refusal("var-d16", tmp_path)  # whose tokenizer's is known
-    pinned = plugins.find_variant("var-d16")[1].sha256[1]
+    pinned = plugins.find_variant("var-d16")[1].sha256["tokenizer"]
     assert "vae_ch160v4096z32.pth came from FoundationVision/var with other bytes" in told
     assert pinned[:16] in told
     assert not (tmp_path / "vae_ch160v4096z32.pth").exists()
@@ -252,7 +252,7 @@ def test_a_users_own_file_of_that_name_is_never_overwritten(
     if digests:
         assert "rar_b.bin is there already, and is not rar_b.bin from" in refusal(folder=tmp_path)
     else:  # a mirror that says nothing which could be compared
-        assert fetch("rar-b", tmp_path)[0] == own
+        assert fetch("rar-b", tmp_path)["weights"] == own
     assert own.read_bytes() == b"my own"
     assert "rar_b.bin" not in here.asked
 
@@ -260,7 +260,7 @@ def test_a_users_own_file_of_that_name_is_never_overwritten(
 def test_a_file_of_the_hub_that_came_another_way_is_taken(here: Hub, tmp_path: Path) -> None:
     own = tmp_path / "rar_b.bin"
     own.write_bytes(b"another transformer" * 99)
-    assert fetch("rar-b", tmp_path)[0] == own
+    assert fetch("rar-b", tmp_path)["weights"] == own
     assert here.asked == [TOKENIZER]
 
 
@@ -269,7 +269,7 @@ def test_a_file_that_was_damaged_since_is_named_and_left(
     here: Hub, tmp_path: Path, cached: bool
 ) -> None:
     folder = None if cached else tmp_path / "w"
-    path, _ = fetch("rar-b", folder)
+    path = fetch("rar-b", folder)["weights"]
     path.write_bytes(b"damaged")
     told = refusal(folder=folder)
     assert f"{path}" in told

@@ -85,7 +85,7 @@ def test_every_random_generator_stays_as_it_was(
     monkeypatch.setattr(plugins, "names", lambda kind: ["drawing"])
     monkeypatch.setattr(plugins, "find", lambda kind, name: DrawingAdapter)
     monkeypatch.setattr(plugins, "families", lambda: {"tiny": DrawingAdapter})
-    monkeypatch.setattr("iarmem_plugin.models.loading.check_files", lambda *_: (None, None))
+    monkeypatch.setattr("iarmem_plugin.models.loading.check_files", lambda *_: {})
     before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
     model = wrap(adapter.network, adapter.tokenizer) if call == "wrap" else load("tiny")
     after = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
