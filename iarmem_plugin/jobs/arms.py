@@ -18,7 +18,8 @@ from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
-    Intervention,
+    ActivationIntervention,
+    AnyIntervention,
     Quality,
     QualityValue,
     Sampling,
@@ -54,7 +55,7 @@ class Arm:
 
     name: str
     selector: Selector | None = None
-    intervention: Intervention | None = None
+    intervention: AnyIntervention | None = None
     fraction: float = 0.1
     seed: int = 0
     role: ArmRole = "treatment"
@@ -163,6 +164,8 @@ class Attack:
         backend: how neurons are edited, see `intervene`.
         completing: images completed at a time; what fitted in one arm is kept for the next.
         generating: images generated at a time for the quality, likewise.
+        mean: mean activation of every neuron, dims (block, neuron), for edits of values; None
+            where the scores do not hold it.
     """
 
     candidates: Candidates
@@ -172,6 +175,7 @@ class Attack:
     backend: str
     completing: Batching
     generating: Batching
+    mean: xr.DataArray | None = None
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
         """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
@@ -212,6 +216,7 @@ def make_attack(
     similarity: Similarity,
     options: ExtractionOptions = DEFAULTS,
     *,
+    mean: xr.DataArray | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -221,6 +226,7 @@ def make_attack(
         candidates: training images to extract.
         similarity: decides what counts as extracted.
         options: how candidates are extracted.
+        mean: mean activation of every neuron, see `Attack`.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -236,6 +242,7 @@ def make_attack(
         options.backend,
         Batching(size),
         Batching(size),
+        mean,
     )
 
 
@@ -271,18 +278,24 @@ def run_arm(
         attack: what all arms share.
         quality: how image quality is measured; None leaves it out.
     """
-    with _edited(model, arm, neurons, attack.backend) as edited:
+    with _edited(model, arm, neurons, attack) as edited:
         extraction = attack.run(edited)
         measured = _measured(edited, quality, attack.generating)
     return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons)
 
 
 def _edited(
-    model: ImageARModel, arm: Arm, neurons: xr.DataArray, backend: str
+    model: ImageARModel, arm: Arm, neurons: xr.DataArray, attack: Attack
 ) -> AbstractContextManager[ImageARModel]:
     if arm.intervention is None:
         return nullcontext(model)
-    return intervene(model, neurons, arm.intervention, backend=backend)
+    backend = _backend(arm.intervention, attack.backend)
+    return intervene(model, neurons, arm.intervention, backend=backend, mean=attack.mean)
+
+
+def _backend(intervention: AnyIntervention, asked: str) -> str:
+    """Return how neurons are edited: their values by the trace, whatever is asked for."""
+    return "trace" if isinstance(intervention, ActivationIntervention) else asked
 
 
 def _measured(
@@ -303,6 +316,7 @@ def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmR
     """Return an arm's settings and measured quality, as the report has them."""
     if arm.intervention is None or arm.selector is None:
         return ArmResult(arm.name, None, None, None, quality, role="original")
+    backend = _backend(arm.intervention, backend)
     edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}
     selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
     return ArmResult(arm.name, edit, selector, arm.fraction, quality, role=arm.role)

@@ -6,9 +6,16 @@
 from __future__ import annotations
 
 from .adapter import AdapterTests
-from .intervention import InterventionTests
+from .intervention import ActivationInterventionTests, InterventionTests
 from .metric import MetricTests
 from .selector import SelectorTests
 from .tiny import TinyAdapter
 
-__all__ = ["AdapterTests", "InterventionTests", "MetricTests", "SelectorTests", "TinyAdapter"]
+__all__ = [
+    "ActivationInterventionTests",
+    "AdapterTests",
+    "InterventionTests",
+    "MetricTests",
+    "SelectorTests",
+    "TinyAdapter",
+]

@@ -63,9 +63,9 @@ def captured(adapter: RARAdapter, tokens: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_there_is_one_scale_the_last_token(adapter: RARAdapter) -> None:
-    assert [(scale.name, scale.tokens) for scale in adapter.layout.scales] == [
-        ("last token", (TOKENS,))
-    ]
+    (scale,) = adapter.layout.scales
+    assert (scale.name, scale.tokens) == ("last token", (TOKENS - 1,))
+    assert adapter.layout.positions(scale) == (TOKENS,)
 
 
 def test_what_is_captured_is_the_state_that_predicts_the_last_token(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,7 +129,7 @@ def test_outgoing_weights_can_be_edited_too(
 ) -> None:
     class CutOutgoing(ScaleWeights):
         def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight * 0)
+            return replace(neurons, writes=neurons.writes * 0)
 
     with wrapped(adapter) as model, torch.no_grad():
         with intervene(model, whole_block(2), CutOutgoing(), backend=backend) as edited:
@@ -206,7 +208,7 @@ def test_outgoing_weights_compose_too(
 ) -> None:
     class HalveOutgoing(ScaleWeights):
         def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight / 2)
+            return replace(neurons, writes=neurons.writes / 2)
 
     halve = HalveOutgoing()
     with torch.no_grad():

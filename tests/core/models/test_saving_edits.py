@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from .conftest import some_neurons, whole_block
 
 class HalveOutgoing(ScaleWeights):
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-        return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight / 2)
+        return replace(neurons, writes=neurons.writes / 2)
 
 
 def loaded(state: dict[str, torch.Tensor]) -> ImageARModel:
