@@ -17,6 +17,7 @@ from transformers import ImageGPTForCausalImageModeling
 from iarmem_plugin import hookimpl
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, ForwardInputs, ModelLayout, Scale, Variant
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Writes
 from iarmem_plugin.models.token_by_token import TokenByToken
 
 
@@ -78,9 +79,10 @@ def layout_of(config: Any) -> ModelLayout:
         num_blocks=config.n_layer,
         neurons_per_block=config.n_inner or 4 * config.n_embd,
         scales=(Scale("last token", (config.n_positions - 1,)),),
-        fc1="transformer.h.{block}.mlp.c_fc",
-        activation="transformer.h.{block}.mlp.act",
-        fc2="transformer.h.{block}.mlp.c_proj",
+        mlp=MLP(
+            writes=Writes("transformer.h.{block}.mlp.c_proj", features=0),
+            reads={"fc1": Reads("transformer.h.{block}.mlp.c_fc", features=1)},
+        ),
         predicting=range(config.n_positions),
     )
 

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.mitigate import mitigate
     from iarmem_plugin.jobs.scores import load_scores, save_scores
+    from iarmem_plugin.models.intervening import intervene
     from iarmem_plugin.models.loading import load, wrap
-    from iarmem_plugin.models.tracing import ImageARModel, intervene
+    from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.neurons.interventions import (
         ScaleWeights,
         ScaleWeightsAndBiases,
@@ -137,7 +138,8 @@ _SOURCES = {
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
     "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
     "iarmem_plugin.store": ("ActivationStore", "StoreOptions", "score_on_cluster"),
-    "iarmem_plugin.models.tracing": ("ImageARModel", "intervene"),
+    "iarmem_plugin.models.tracing": ("ImageARModel",),
+    "iarmem_plugin.models.intervening": ("intervene",),
     "iarmem_plugin.models.loading": ("load", "wrap"),
 }
 

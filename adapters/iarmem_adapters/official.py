@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iarmem_adapters.checkpoints.filling import differing_names, listed
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.models.parts import derived_advice
+from iarmem_plugin.models.sound import derived_advice
 
 WORDS = ("lacks the weights", "has the unknown weights")
 

@@ -176,7 +176,7 @@ class CaptureSettings:
             "checkpoint_sha256": self.checkpoint_sha256,
             "adapter": self.layout.family,
             "adapter_version": self.adapter_version,
-            "hook_point": self.layout.activation,
+            "hook_point": str(self.layout.mlp.site),
             "reduction": REDUCTION,
             "slab": self.slab,
             "keep_bits": self.keep_bits,
@@ -185,7 +185,7 @@ class CaptureSettings:
             "image_ids_sha256": hashlib.sha256(ids).hexdigest(),
             "blocks": self.layout.num_blocks,
             "neurons": self.layout.neurons_per_block,
-            "scales": [[scale.name, list(scale.tokens)] for scale in self.layout.scales],
+            "scales": [[one.name, list(self.layout.positions(one))] for one in self.layout.scales],
         }
 
 

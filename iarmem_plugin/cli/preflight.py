@@ -225,9 +225,7 @@ def check_room(out: Path, model: ImageARModel, *, completions: int = 0, metrics:
     """
     layout: Any = model.layout
     cells = layout.num_blocks * layout.neurons_per_block * len(layout.scales)
-    last = max(scale.tokens[-1] for scale in layout.scales) + 1
-    tokens = last if layout.predicting is None else len(layout.predicting)
-    size = cells * metrics * _CELL_BYTES + completions * (tokens + 8) * 4
+    size = cells * metrics * _CELL_BYTES + completions * (len(layout.predicting) + 8) * 4
     check_space(out, size + _FIGURE_BYTES)
 
 

@@ -6,22 +6,38 @@ from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, V
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.evaluation import Completion, Quality, QualityValue, Similarity
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
-from iarmem_plugin.interfaces.neurons import Intervention, Metric, NeuronWeights, Selector
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
+from iarmem_plugin.interfaces.neurons import (
+    ActivationIntervention,
+    AnyIntervention,
+    Intervention,
+    Metric,
+    NeuronFacts,
+    NeuronWeights,
+    Selector,
+)
 
 __all__ = [
+    "MLP",
+    "ActivationIntervention",
     "Adapter",
+    "AnyIntervention",
     "Completion",
     "Condition",
     "ForwardInputs",
     "Intervention",
     "Metric",
     "ModelLayout",
+    "NeuronFacts",
     "NeuronWeights",
     "Quality",
     "QualityValue",
+    "Reads",
     "Sampling",
     "Scale",
     "Selector",
     "Similarity",
+    "Site",
     "Variant",
+    "Writes",
 ]

@@ -312,8 +312,6 @@ class Adapter(ABC):
         """
         logits: Tensor = getattr(output, "logits", output)
         positions = self.layout.predicting
-        if positions is None:
-            return logits[:, : tokens.shape[1]]
         if isinstance(positions, range) and positions.step == 1:
             return logits[:, positions.start : positions.stop]  # a view
         return logits[:, list(positions)]

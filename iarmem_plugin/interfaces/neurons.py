@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
@@ -18,15 +19,89 @@ from iarmem_plugin.typing import Tensor
 class NeuronWeights:
     """The weights of the selected neurons of one block, and nothing else.
 
+    Whatever the layer, neurons come first in what they read, and last in what they write.
+    ``dataclasses.replace(neurons, reads={...})`` gives the same with other weights.
+
     Attributes:
-        fc1_weight: incoming weights, a row for each neuron.
-        fc1_bias: bias of each neuron.
-        fc2_weight: outgoing weights, a column for each neuron.
+        reads: incoming weights by the name of the map, a row for each neuron.
+        biases: bias of each neuron by the name of the map; None where the map has none.
+        writes: outgoing weights, a column for each neuron.
+        block: number of the block.
+        index: numbers of the neurons, ascending.
+        mean: mean over images of each neuron's |activation|, from the scores; None where it is not
+            known.
     """
 
-    fc1_weight: Float[Tensor, "neuron input"]
-    fc1_bias: Float[Tensor, " neuron"]
-    fc2_weight: Float[Tensor, "output neuron"]
+    reads: Mapping[str, Float[Tensor, "neuron input"]]
+    biases: Mapping[str, Float[Tensor, " neuron"] | None]
+    writes: Float[Tensor, "output neuron"]
+    block: int
+    index: Int[Tensor, " neuron"]
+    mean: Float[Tensor, " neuron"] | None = None
+
+    @property
+    def fc1_weight(self) -> Float[Tensor, "neuron input"]:
+        """Return the incoming weights of an MLP that has one map into its neurons.
+
+        Raises:
+            InputError: it has several, as a gated one.
+        """
+        return self.reads[self._only("fc1_weight", "reads")]
+
+    @property
+    def fc1_bias(self) -> Float[Tensor, " neuron"]:
+        """Return the biases of an MLP that has one map into its neurons.
+
+        Raises:
+            InputError: it has several, or the map has no bias.
+        """
+        name = self._only("fc1_bias", "biases")
+        return self.bias(name)
+
+    @property
+    def fc2_weight(self) -> Float[Tensor, "output neuron"]:
+        """Return the outgoing weights."""
+        return self.writes
+
+    def bias(self, name: str) -> Float[Tensor, " neuron"]:
+        """Return the biases of one map.
+
+        Raises:
+            InputError: there is no such map, or it has no bias.
+        """
+        if name not in self.biases:
+            raise InputError(f"no map named {name!r}; these neurons have {', '.join(self.biases)}")
+        found = self.biases[name]
+        if found is None:
+            raise InputError(
+                f"the map {name!r} into the neurons of block {self.block} has no bias; choose an "
+                "intervention that changes weights alone"
+            )
+        return found
+
+    def _only(self, asked: str, instead: str) -> str:
+        if len(self.reads) != 1:
+            raise InputError(
+                f"there is no {asked} where neurons have the maps {', '.join(self.reads)}; take "
+                f"them by name from {instead}"
+            )
+        return next(iter(self.reads))
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronFacts:
+    """Which neurons an `ActivationIntervention` is given the values of.
+
+    Attributes:
+        block: number of the block.
+        index: numbers of the neurons, ascending.
+        mean: mean over images of each neuron's |activation|, from the scores; None where it is not
+            known.
+    """
+
+    block: int
+    index: Int[Tensor, " chosen"]
+    mean: Float[Tensor, " chosen"] | None = None
 
 
 class Metric(ABC):
@@ -77,7 +152,7 @@ class Metric(ABC):
 
 
 class Intervention(ABC):
-    """A change to neurons that can be undone; parameters go to ``__init__``.
+    """A change to neurons' weights that can be undone; parameters go to ``__init__``.
 
     Attributes:
         name: name that users choose it by.
@@ -91,12 +166,55 @@ class Intervention(ABC):
 
     @property
     @abstractmethod
-    def parameters(self) -> Mapping[str, float]:
+    def parameters(self) -> Mapping[str, float | str]:
         """Return the parameters by name, for the report."""
 
     @abstractmethod
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-        """Return the changed weights of the selected neurons; the input is left as it was."""
+        """Return the changed weights of the selected neurons; the input is left as it was.
+
+        Raises:
+            InputError: these neurons lack what is to be changed, such as biases.
+        """
+
+
+class ActivationIntervention(ABC):
+    """A change to neurons' values, made at every visit of their block; weights stay.
+
+    Attributes:
+        name: name that users choose it by.
+        needs_mean: whether it cannot do without the neurons' mean activation.
+    """
+
+    name: ClassVar[str]
+    needs_mean: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        """Return class and parameters."""
+        return as_call(self, self.parameters)
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, float | str]:
+        """Return the parameters by name, for the report."""
+
+    @abstractmethod
+    def apply(
+        self, neuron: Float[Tensor, "image token chosen"], facts: NeuronFacts
+    ) -> Float[Tensor, "image token chosen"]:
+        """Return the changed values of the selected neurons of one block at one visit.
+
+        Args:
+            neuron: values that the MLP's outgoing map would read; a copy.
+            facts: which neurons they are.
+
+        Returns:
+            values of the same shape, dtype and device.
+        """
+
+
+AnyIntervention: TypeAlias = Intervention | ActivationIntervention
+"""What is done to neurons: to their weights, or to their values."""
 
 
 class Selector(ABC):

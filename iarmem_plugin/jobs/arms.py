@@ -19,8 +19,9 @@ from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
+    ActivationIntervention,
+    AnyIntervention,
     Condition,
-    Intervention,
     Quality,
     QualityValue,
     Sampling,
@@ -29,7 +30,8 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.tracing import ImageARModel, intervene
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import check_fraction
 from iarmem_plugin.report.results import ArmResult, ArmRole
 
@@ -56,7 +58,7 @@ class Arm:
 
     name: str
     selector: Selector | None = None
-    intervention: Intervention | None = None
+    intervention: AnyIntervention | None = None
     fraction: float = 0.1
     seed: int = 0
     role: ArmRole = "treatment"
@@ -165,6 +167,8 @@ class Attack:
         backend: how neurons are edited, see `intervene`.
         completing: images completed at a time; what fitted in one arm is kept for the next.
         generating: images generated at a time for the quality, likewise.
+        mean: mean activation of every neuron, dims (block, neuron), for edits of values; None
+            where the scores do not hold it.
     """
 
     candidates: Candidates
@@ -174,6 +178,7 @@ class Attack:
     backend: str
     completing: Batching
     generating: Batching
+    mean: xr.DataArray | None = None
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
         """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
@@ -214,6 +219,7 @@ def make_attack(
     similarity: Similarity,
     options: ExtractionOptions = DEFAULTS,
     *,
+    mean: xr.DataArray | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -223,6 +229,7 @@ def make_attack(
         candidates: training images to extract.
         similarity: decides what counts as extracted.
         options: how candidates are extracted.
+        mean: mean activation of every neuron, see `Attack`.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -239,6 +246,7 @@ def make_attack(
         options.backend,
         Batching(size),
         Batching(size),
+        mean,
     )
 
 
@@ -274,18 +282,24 @@ def run_arm(
         attack: what all arms share.
         quality: how image quality is measured; None leaves it out.
     """
-    with _edited(model, arm, neurons, attack.backend) as edited:
+    with _edited(model, arm, neurons, attack) as edited:
         extraction = attack.run(edited)
         measured = _measured(edited, quality, attack.generating)
     return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons)
 
 
 def _edited(
-    model: ImageARModel, arm: Arm, neurons: xr.DataArray, backend: str
+    model: ImageARModel, arm: Arm, neurons: xr.DataArray, attack: Attack
 ) -> AbstractContextManager[ImageARModel]:
     if arm.intervention is None:
         return nullcontext(model)
-    return intervene(model, neurons, arm.intervention, backend=backend)
+    backend = _backend(arm.intervention, attack.backend)
+    return intervene(model, neurons, arm.intervention, backend=backend, mean=attack.mean)
+
+
+def _backend(intervention: AnyIntervention, asked: str) -> str:
+    """Return how neurons are edited: their values by the trace, whatever is asked for."""
+    return "trace" if isinstance(intervention, ActivationIntervention) else asked
 
 
 def _measured(
@@ -306,6 +320,7 @@ def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmR
     """Return an arm's settings and measured quality, as the report has them."""
     if arm.intervention is None or arm.selector is None:
         return ArmResult(arm.name, None, None, None, quality, role="original")
+    backend = _backend(arm.intervention, backend)
     edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}
     selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
     return ArmResult(arm.name, edit, selector, arm.fraction, quality, role=arm.role)

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.fingerprint import fingerprint
-from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
 from iarmem_plugin.jobs.arms import (
     Arm,
     ArmOutcome,
@@ -58,7 +58,7 @@ class FinishedArms:
             InputError: the arm's file cannot be read.
             DiskFullError: there is no room; the arms that are there stay.
         """
-        key = _key(arm, neurons, attack.backend)
+        key = _key(arm, neurons, attack)
         if key in self._stages.finished():
             return _outcome(self._stages.load(key), arm, neurons, attack)
         outcome = run_arm(model, arm, neurons, attack, quality)
@@ -114,8 +114,11 @@ def _of_captions(text: tuple[str, ...] | None) -> dict[str, str]:
     return {} if text is None else {"captions_sha256": _digest(np.array(text, dtype=np.str_))}
 
 
-def _key(arm: Arm, neurons: xr.DataArray, backend: str) -> str:
-    facts = plain(asdict(result_of(arm, (), backend))) | {"neurons": _digest(neurons.to_numpy())}
+def _key(arm: Arm, neurons: xr.DataArray, attack: Attack) -> str:
+    facts = plain(asdict(result_of(arm, (), attack.backend)))
+    facts |= {"neurons": _digest(neurons.to_numpy())}
+    if attack.mean is not None and isinstance(arm.intervention, ActivationIntervention):
+        facts |= {"mean": _digest(attack.mean.to_numpy())}
     return f"arm-{fingerprint(facts)[:16]}"
 
 

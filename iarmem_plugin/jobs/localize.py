@@ -22,6 +22,7 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.interfaces.layout import spans
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.plugins.create import create
@@ -160,7 +161,8 @@ def _run(
 
 
 def _provenance(model: ImageARModel, images: Images, options: CaptureOptions) -> dict[str, Any]:
-    scales = {scale.name: scale.spans for scale in model.layout.scales}
+    layout = model.layout
+    scales = {scale.name: spans(layout.positions(scale)) for scale in layout.scales}
     augmentation = dict(_augmentation(model, options).provenance)
     return {
         **model_provenance(model),

@@ -13,7 +13,7 @@ import xarray as xr
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.interfaces import ActivationIntervention, Similarity
 from iarmem_plugin.jobs.arms import (
     DEFAULTS,
     UNMODIFIED,
@@ -27,12 +27,13 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
-from iarmem_plugin.jobs.scores import check_made_with
+from iarmem_plugin.jobs.scores import check_made_with, mean_activation
 from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.progress import progress_bar
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -75,9 +76,9 @@ def mitigate(
     """
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
-    _check_names(arms)
+    mean = _check_arms(arms, scores)
     selected = [select_neurons(arm, scores, model.layout) for arm in arms]
-    attack = make_attack(model, candidates, similarity, options, progress=progress)
+    attack = make_attack(model, candidates, similarity, options, mean=mean, progress=progress)
     provenance = model_provenance(model)
     run = _runner(options, provenance, attack, quality)
     outcomes = [
@@ -154,7 +155,18 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
     return found
 
 
-def _check_names(arms: Sequence[Arm]) -> None:
+def _check_arms(arms: Sequence[Arm], scores: xr.Dataset) -> xr.DataArray | None:
+    """Return the neurons' mean activation; refuse, before the attack, arms that cannot be run."""
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise InputError(f"arms need different names, got {names}")
+    mean = mean_activation(scores)
+    for arm in arms:
+        edit = arm.intervention
+        if isinstance(edit, ActivationIntervention) and edit.needs_mean and mean is None:
+            raise InputError(
+                f"the intervention {shown(edit.name)!r} of arm {shown(arm.name)!r} needs the "
+                "neurons' mean activation, and the scores have no 'mean_activation'; score the "
+                "neurons again with localize"
+            )
+    return mean

@@ -183,6 +183,20 @@ def check_size(scores: xr.Dataset, blocks: int, neurons: int) -> None:
         )
 
 
+def mean_activation(scores: xr.Dataset) -> xr.DataArray | None:
+    """Return the mean activation of every neuron, averaged over the scales.
+
+    Args:
+        scores: scores as `localize` made them.
+
+    Returns:
+        mean of |activation|, dims (block, neuron); None where the scores do not hold it.
+    """
+    if "mean_activation" not in scores:
+        return None
+    return by_number(scores["mean_activation"]).mean("scale").transpose("block", "neuron")
+
+
 def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
     """Refuse scores of another model, or of other weights of this one.
 

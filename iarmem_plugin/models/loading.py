@@ -15,8 +15,7 @@ from iarmem_plugin.borrowing import generators_kept
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.hub import check_files
-from iarmem_plugin.models.parts import as_code, derived_advice, known_part
-from iarmem_plugin.models.sound import check_finite
+from iarmem_plugin.models.sound import as_code, check_finite, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
 from iarmem_plugin.text import shown
 

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Scale
+from iarmem_plugin.interfaces.layout import spans
 
 
 def scale_means(
-    activation: Float[Tensor, "image token neuron"], scales: tuple[Scale, ...]
+    activation: Float[Tensor, "image token neuron"], positions: Mapping[str, Sequence[int]]
 ) -> Float[Tensor, "image scale neuron"]:
-    """Return the mean of |activation| over each scale's tokens, in float32.
+    """Return the mean of |activation| over each scale's positions, in float32.
 
     Args:
-        activation: output of one block's activation module.
-        scales: scales that the tokens belong to.
+        activation: what one block's outgoing map reads.
+        positions: positions of each scale by its name, ascending.
 
     Raises:
-        InputError: a scale reaches beyond the tokens.
+        InputError: a scale reaches beyond the positions.
     """
     means = []
-    for scale in scales:
-        first, last = scale.tokens[0], scale.tokens[-1]
+    for name, numbers in positions.items():
+        first, last = numbers[0], numbers[-1]
         if last >= activation.shape[1]:
             raise InputError(
-                f"scale {scale.name!r} has the positions {scale.spans}, "
+                f"scale {name!r} has the positions {spans(numbers)}, "
                 f"the model's are 0 to {activation.shape[1] - 1}"
             )
-        adjacent = last - first + 1 == len(scale.tokens)
-        part = activation[:, first : last + 1] if adjacent else activation[:, list(scale.tokens)]
+        adjacent = last - first + 1 == len(numbers)
+        part = activation[:, first : last + 1] if adjacent else activation[:, list(numbers)]
         means.append(part.abs().mean(dim=1, dtype=torch.float32))
     return torch.stack(means, dim=1)

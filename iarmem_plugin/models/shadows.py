@@ -8,6 +8,7 @@ from torch import nn
 
 from iarmem_plugin.errors import WeightsError
 from iarmem_plugin.interfaces import ModelLayout
+from iarmem_plugin.neurons.slices import check_maps
 
 _FORWARD, _STATE = "forward", "__nnsight__"  # what nnsight puts into a module's __dict__
 _BEFORE = "__iarmem_forward__"  # what stood there before one of our wrappers; None for nothing
@@ -22,16 +23,20 @@ class Shadows:
     Args:
         network: network to be wrapped, before nnsight wraps it.
         layout: names of the modules that hold neurons.
+        advice: how to build the network without fused kernels, in a few words.
 
     Raises:
-        WeightsError: a module that the layout names is not there, or has no weights yet.
+        WeightsError: a module that the layout names is not there, has no weights yet, or has
+            weights of other sizes than the layout says.
     """
 
-    def __init__(self, network: nn.Module, layout: ModelLayout) -> None:
+    def __init__(self, network: nn.Module, layout: ModelLayout, advice: str) -> None:
         _check_paths(network, layout)
+        check_maps(network, layout)
         self._modules = list(network.modules())
         self._taken_off = False
         self._links = _links(network, layout)
+        self._reads, self._advice = tuple(layout.mlp.reads), f" ({advice})" if advice else ""
         self._lost = [one for one in map(_prepared, self._modules) if one is not None]
 
     def put_on(self) -> None:
@@ -51,6 +56,30 @@ class Shadows:
             if not state.routes and _BEFORE in own:
                 _restore(own)
 
+    def unreached(self, interleaver: object, path: str, block: int, *, called: bool) -> str:
+        """Say why the neurons of a block were not reached.
+
+        Args:
+            interleaver: nnsight's, of that wrapper.
+            path: path of the module that was waited for.
+            block: number of the block.
+            called: whether the model called that module.
+        """
+        if found := self.obstacle(interleaver):
+            return f"neurons can be neither read nor edited: {found}"
+        name = path.format(block=block)
+        if called:
+            return (
+                f"the model called {name!r} before another map that is named first: reads must be "
+                "named in the order in which the block calls them, and are named "
+                f"{', '.join(self._reads)}"
+            )
+        return (
+            f"the model never called {name!r}: a fused MLP computes it without the "
+            f"module, so its neurons can be neither read nor edited; build the model "
+            f"without fused kernels{self._advice}"
+        )
+
     def obstacle(self, interleaver: object) -> str:
         """Say what keeps a wrapper from the neurons; nothing if it reaches them all.
 
@@ -69,7 +98,7 @@ class Shadows:
 
 def block_path(layout: ModelLayout) -> str:
     """Return the path of a block, with ``{block}`` for its number."""
-    return layout.fc1.partition("{block}")[0] + "{block}"
+    return layout.mlp.writes.path.partition("{block}")[0] + "{block}"
 
 
 def _prepared(module: nn.Module) -> tuple[nn.Module, list[Any]] | None:
@@ -116,7 +145,7 @@ def _links(
     network: nn.Module, layout: ModelLayout
 ) -> dict[str, tuple[nn.Module, str, nn.Module, bool]]:
     """Return, for every module on the way to neurons, where it hangs and whether it is needed."""
-    paths = (block_path(layout), layout.fc1, layout.activation, layout.fc2)
+    paths = (block_path(layout), *layout.mlp.paths)
     watched = {path.format(block=block) for path in paths for block in range(layout.num_blocks)}
     found: dict[str, tuple[nn.Module, str, nn.Module, bool]] = {}
     for whole in sorted(watched):
@@ -131,7 +160,7 @@ def _links(
 
 def _check_paths(network: nn.Module, layout: ModelLayout) -> None:
     for block in range(layout.num_blocks):
-        for path in (layout.fc1, layout.activation, layout.fc2):
+        for path in layout.mlp.paths:
             name = path.format(block=block)
             try:
                 module = network.get_submodule(name)

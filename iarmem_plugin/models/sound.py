@@ -1,12 +1,13 @@
 """What must hold of a model before a number is made with it.
 
-Its weights are finite, and what its adapter answers is of the kind, shape and range that it should.
+Nothing was added to it, its weights are finite, and what its adapter answers is of the kind, shape
+and range that it should.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -97,10 +98,9 @@ class Answers:
 
     def completed(self, tokens: Any, prefix: Tensor) -> Tensor:
         """Return what `complete` returned for a prefix, known to go on from it."""
-        counts = len(prefix), len(self._adapter.layout.predicting or ())
-        size = f"{list(counts)}" if counts[1] else f"{counts[0]} images"
-        expected = f"{prefix.dtype} [image token ...] of {size}, as the prefix is"
-        if not _is(tokens, lambda one: _goes_on(one, prefix, counts[1])):
+        count = len(self._adapter.layout.predicting)
+        expected = f"{prefix.dtype} [image token ...] of {[len(prefix), count]}, as the prefix is"
+        if not _is(tokens, lambda one: _goes_on(one, prefix, count)):
             raise self._refusal("complete", tokens, expected)
         if self._first("complete", prefix) and not torch.equal(
             tokens[:, : prefix.shape[1]], prefix
@@ -165,7 +165,7 @@ def _goes_on(tokens: Tensor, prefix: Tensor, count: int) -> bool:
         (tokens.dtype == prefix.dtype or integers)
         and longer
         and (tokens.shape[0], *tokens.shape[2:]) == (prefix.shape[0], *prefix.shape[2:])
-        and count in (0, tokens.shape[1])
+        and tokens.shape[1] == count
     )
 
 
@@ -173,3 +173,60 @@ def _described(given: Any) -> str:
     if isinstance(given, Tensor):
         return f"{given.dtype} {list(given.shape)}"
     return shown(given, 80) if isinstance(given, str) else f"a {type(given).__name__}"
+
+
+_ADDED = (  # what stands in the names of weights, and how it is taken back
+    (
+        (".lora_", ".base_layer.", ".lora_magnitude_vector"),
+        "merge the adapters first, such as by model = model.merge_and_unload()",
+    ),
+    (
+        (".parametrizations.",),
+        "remove the parametrizations first, by torch.nn.utils.parametrize.remove_parametrizations",
+    ),
+    ((".weight_orig", ".bias_orig"), "remove the pruning first, by torch.nn.utils.prune.remove"),
+)
+
+
+def derived_advice(names: Iterable[str]) -> str:
+    """Return what to do about weights that were added to a model, told by their names.
+
+    Returns:
+        ``"; merge the adapters first, …"`` or the like; nothing for ordinary names.
+    """
+    marked = [f".{name}." for name in names]
+    for signs, advice in _ADDED:
+        if any(sign in name for name in marked for sign in signs):
+            return f"; {advice}"
+    return ""
+
+
+def known_part(model: object, matches: Callable[[nn.Module], bool]) -> str | None:
+    """Return the attribute of an object that holds a model, as Python writes it.
+
+    Args:
+        model: any object, such as a pipeline around a model.
+        matches: tells a model.
+
+    Returns:
+        an expression such as ``".generator"`` or ``".nets[0]"``; None where no part matches.
+    """
+    for path, part in _parts(model):
+        if matches(part):
+            return as_code(path)
+    return None
+
+
+def as_code(path: str) -> str:
+    """Return what reaches a module of a dotted name, such as ``".blocks[0].attn"``."""
+    steps = path.split(".")
+    return "".join(f"[{step}]" if step.isdigit() else f".{step}" for step in steps)
+
+
+def _parts(model: object) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(model, nn.Module):
+        yield from ((path, part) for path, part in model.named_modules() if path)
+    for name, value in dict(getattr(model, "__dict__", {})).items():
+        if isinstance(value, nn.Module):
+            for path, part in value.named_modules():
+                yield f"{name}.{path}".rstrip("."), part

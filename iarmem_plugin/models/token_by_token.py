@@ -125,7 +125,7 @@ class TokenByToken(Adapter):
 
     @property
     def _count(self) -> int:
-        return len(self.layout.predicting or ())
+        return len(self.layout.predicting)
 
     def _check_count(self, tokens: Tensor, *, exactly: bool) -> None:
         given = tokens.shape[1]

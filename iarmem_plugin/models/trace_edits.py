@@ -2,47 +2,170 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import ModelLayout
-from iarmem_plugin.neurons.editing import Change
+from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.interfaces import (
+    MLP,
+    ActivationIntervention,
+    AnyIntervention,
+    ModelLayout,
+    NeuronFacts,
+    Site,
+)
+from iarmem_plugin.neurons.editing import Change, EditableWeights
+from iarmem_plugin.neurons.slices import slices
+from iarmem_plugin.text import shown
+
+_WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
+    "load_state_dict": "would change the weights under its edit",
+    "save_pretrained": "would save the weights without its edit",
+    "push_to_hub": "would publish the weights without its edit",
+}
+
+ModuleAt = Callable[[str], Any]
+"""Returns nnsight's view of the module that a path names in the block that is visited."""
 
 
-@dataclass(frozen=True, slots=True)
-class TraceEdit:
+class TraceEdit(ABC):
     """One edit.
 
     Attributes:
-        changes: what is changed, by block.
         made: how often it was made in the last run that was watched, by block.
     """
 
-    changes: Mapping[int, Change]
-    made: Counter[int] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.made: Counter[int] = Counter()
 
-    def act(self, fc1: Any, fc2: Any, block: int) -> None:
-        """Recompute the selected neurons of one visit, inside a trace.
+    @property
+    @abstractmethod
+    def blocks(self) -> Collection[int]:
+        """Numbers of the blocks that are edited."""
 
-        Args:
-            fc1: nnsight's view of the block's first linear layer.
-            fc2: and of its second one.
-            block: number of the block.
-        """
+    @property
+    @abstractmethod
+    def reached(self) -> Site:
+        """What a block must come to at every visit, for the edit to be made."""
+
+    @abstractmethod
+    def act(self, module_at: ModuleAt, block: int) -> None:
+        """Change the selected neurons at one visit, inside a trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one module that are computed anew from the module's own input.
+
+    Attributes:
+        path: path of the module, with ``{block}``.
+        where: numbers of the rows.
+        weight: changed weights, a row for each.
+        bias: changed biases; None where the module has none.
+    """
+
+    path: str
+    where: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    def put_into(self, module: Any) -> None:
+        """Replace the module's output at these rows, inside a trace."""
+        rows = F.linear(module.input, self.weight, self.bias)
+        module.output = module.output.index_copy(-1, self.where, rows)
+
+
+class WeightEdit(TraceEdit):
+    """An edit that comes to the same as other weights.
+
+    Args:
+        mlp: maps into and out of the neurons.
+        changes: what is changed, by block.
+    """
+
+    def __init__(self, mlp: MLP, changes: Mapping[int, Change]) -> None:
+        super().__init__()
+        self._mlp, self.changes = mlp, changes
+        self._rows = {block: _rows(mlp, change) for block, change in changes.items()}
+
+    @property
+    def blocks(self) -> Collection[int]:
+        """Numbers of the blocks that are edited."""
+        return self.changes
+
+    @property
+    def reached(self) -> Site:
+        """What is read of the first map that the block calls."""
+        return Site(self._mlp.first_read, "input")
+
+    def act(self, module_at: ModuleAt, block: int) -> None:
+        """Recompute what is changed of each map, in the order in which the block calls them."""
         change = self.changes[block]
-        rows = F.linear(fc1.input, change.after.fc1_weight, change.after.fc1_bias)
-        fc1.output = fc1.output.index_copy(-1, change.index, rows)
+        for rows in self._rows[block]:
+            rows.put_into(module_at(rows.path))
         self.made[block] += 1
         if change.added is not None:
-            read = fc2.input.index_select(-1, change.index)
-            fc2.output = fc2.output + F.linear(read, change.added)
+            writes = module_at(self._mlp.writes.path)
+            read = writes.input.index_select(-1, change.index)
+            writes.output = writes.output + F.linear(read, change.added)
+
+
+class ValueEdit(TraceEdit):
+    """An edit of what the outgoing map reads; no weights come to the same.
+
+    Args:
+        mlp: maps into and out of the neurons.
+        intervention: change to the values.
+        chosen: which neurons are changed, by block.
+    """
+
+    def __init__(
+        self, mlp: MLP, intervention: ActivationIntervention, chosen: Sequence[NeuronFacts]
+    ) -> None:
+        super().__init__()
+        self._site, self.intervention = mlp.site, intervention
+        self._chosen = {facts.block: facts for facts in chosen}
+        self._checked: set[int] = set()
+
+    @property
+    def blocks(self) -> Collection[int]:
+        """Numbers of the blocks that are edited."""
+        return self._chosen
+
+    @property
+    def reached(self) -> Site:
+        """Where the neurons are."""
+        return self._site
+
+    def act(self, module_at: ModuleAt, block: int) -> None:
+        """Replace the values of the selected neurons."""
+        module, side, facts = module_at(self._site.path), self._site.side, self._chosen[block]
+        values = getattr(module, side)
+        given = values.index_select(-1, facts.index)
+        changed = self._valid(given, self.intervention.apply(given.clone(), facts), block)
+        setattr(module, side, values.index_copy(-1, facts.index, changed))
+        self.made[block] += 1
+
+    def _valid(self, given: Tensor, changed: object, block: int) -> Tensor:
+        said = f"the intervention {shown(self.intervention.name)!r} returned"
+        if not isinstance(changed, Tensor):
+            raise PluginError(f"{said} {type(changed).__name__}, expected a tensor")
+        if (changed.shape, changed.dtype) != (given.shape, given.dtype):
+            raise PluginError(
+                f"{said} values of shape {tuple(changed.shape)} and {changed.dtype}, expected "
+                f"{tuple(given.shape)} and {given.dtype}"
+            )
+        if block not in self._checked and not bool(changed.isfinite().all()):
+            raise PluginError(f"{said} values that are not finite, in block {block}")
+        self._checked.add(block)  # once a block: looking makes a GPU wait
+        return changed
 
 
 class Watch:
@@ -50,27 +173,31 @@ class Watch:
 
     Args:
         edits: edits that the run makes.
-        visits: returns how often a block's first linear layer was visited so far.
+        visits: returns how often a block came to a site so far.
     """
 
-    def __init__(self, edits: Sequence[TraceEdit], visits: Callable[[int], int]) -> None:
+    def __init__(self, edits: Sequence[TraceEdit], visits: Callable[[Site, int], int]) -> None:
         self._edits, self._visits = edits, visits
-        self._before = {block: visits(block) for edit in edits for block in edit.changes}
+        self._before = {place: visits(*place) for place in self._places()}
         for edit in edits:
             edit.made.clear()
 
-    def missed(self, *, visited: bool) -> int | None:
-        """Return the number of a block whose edit did not act; None if all did.
+    def missed(self, *, visited: bool) -> tuple[str, int] | None:
+        """Return path and number of a block where an edit did not act; None if all did.
 
         Args:
             visited: whether the run must have visited every block.
         """
-        visits = {block: self._visits(block) - before for block, before in self._before.items()}
+        visits = {place: self._visits(*place) - before for place, before in self._before.items()}
         for edit in self._edits:
-            for block in edit.changes:
-                if edit.made[block] != visits[block] or visited > visits[block]:
-                    return block
+            for block in edit.blocks:
+                count = visits[edit.reached, block]
+                if edit.made[block] != count or visited > count:
+                    return edit.reached.path, block
         return None
+
+    def _places(self) -> Iterator[tuple[Site, int]]:
+        return ((edit.reached, block) for edit in self._edits for block in edit.blocks)
 
 
 @torch.no_grad()
@@ -92,53 +219,117 @@ def edited_entries(
         prefix: what the state dict's names begin with.
 
     Raises:
-        InputError: the state dict has other names than the modules.
+        InputError: the state dict has other names than the modules, or an edit is one of values.
     """
     found: dict[str, Tensor] = {}
 
-    def entries(block: int) -> list[Tensor]:
-        for key in (keys := _keys(layout, block, prefix)):
-            if key not in state:
-                raise InputError(
-                    f"the state dict has no {key!r}, so it cannot show this edit: make the edit "
-                    "with backend='weights', and save inside its block"
-                )
-            found.setdefault(key, state[key].detach().clone())
-        return [found[key] for key in keys]
+    def entry(key: str) -> Tensor:
+        if key not in state:
+            raise InputError(
+                f"the state dict has no {key!r}, so it cannot show this edit: make the edit "
+                "with backend='weights', and save inside its block"
+            )
+        return found.setdefault(key, state[key].detach().clone())
 
-    for block in copied:
-        entries(block)
-    for block, change in (one for edit in edits for one in edit.changes.items()):
-        rows, biases, columns = entries(block)
-        rows[change.index] = change.after.fc1_weight
-        biases[change.index] = change.after.fc1_bias
-        columns[:, change.index] = change.after.fc2_weight
+    for key in (one.key(block) for block in copied for one in slices(layout.mlp)):
+        if prefix + key in state:
+            entry(prefix + key)
+    for edit in edits:
+        for block, change in _weight_changes(edit).items():
+            for one in slices(layout.mlp):
+                if (numbers := one.of(change.after)) is not None:
+                    one.put(entry(prefix + one.key(block)), change.index, numbers)
     return found
 
 
-def _keys(layout: ModelLayout, block: int, prefix: str) -> tuple[str, str, str]:
-    fc1, fc2 = (f"{prefix}{path.format(block=block)}" for path in (layout.fc1, layout.fc2))
-    return f"{fc1}.weight", f"{fc1}.bias", f"{fc2}.weight"
-
-
-def refuse_without_edits(name: str) -> None:
-    """Refuse what would leave out the edits that a trace makes.
+def trace_edit(
+    weights: EditableWeights,
+    intervention: AnyIntervention,
+    chosen: Sequence[NeuronFacts],
+    earlier: Sequence[TraceEdit],
+    *,
+    backend: str = "trace",
+) -> TraceEdit:
+    """Return an edit on top of earlier ones.
 
     Args:
-        name: name of what is asked of the network.
+        weights: access to the network's weights, which the edits leave alone.
+        intervention: change to the weights or the values of neurons.
+        chosen: selected neurons of each block that has any.
+        earlier: edits that the trace makes already, in their order.
+        backend: way of editing that was asked for.
 
     Raises:
-        InputError: it is one of those.
+        InputError: see `EditableWeights.change`; or values are to be changed in the weights, or
+            to a mean that is not known.
     """
-    if name in _WITHOUT_EDITS:
+    mlp = weights.layout.mlp
+    if isinstance(intervention, ActivationIntervention):
+        _check_values(intervention, backend, chosen)
+        return ValueEdit(mlp, intervention, chosen)
+    known = [edit.changes for edit in earlier if isinstance(edit, WeightEdit)]
+    found = {facts.block: weights.change(facts, intervention, known) for facts in chosen}
+    acting = {block: change for block, change in found.items() if change.acts}
+    return WeightEdit(mlp, acting)
+
+
+def _check_values(
+    intervention: ActivationIntervention, backend: str, chosen: Sequence[NeuronFacts]
+) -> None:
+    name = shown(intervention.name)
+    if backend != "trace":
+        raise InputError(
+            f"the intervention {name!r} changes values and no weights: use backend='trace'"
+        )
+    for facts in chosen if intervention.needs_mean else ():
+        if facts.mean is None or not bool(facts.mean.isfinite().all()):
+            wrong = (
+                "is not known" if facts.mean is None else f"is not finite in block {facts.block}"
+            )
+            raise InputError(
+                f"the intervention {name!r} needs the neurons' mean activation, which {wrong}: "
+                "give mean=scores['mean_activation'].mean('scale')"
+            )
+
+
+def check_with_edits(name: str, edits: Sequence[TraceEdit]) -> None:
+    """Refuse what the network would do without the edits that a trace makes.
+
+    Args:
+        name: name of a method of the network.
+        edits: edits of the model that is asked for it.
+
+    Raises:
+        InputError: the edits would be left out.
+    """
+    if name in _WITHOUT_EDITS and edits:
+        for edit in edits:
+            _weight_changes(edit)
         raise InputError(
             f"{name} of a model that the trace edits {_WITHOUT_EDITS[name]}: save its "
             "state_dict(), or edit with backend='weights'"
         )
 
 
-_WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
-    "load_state_dict": "would change the weights under its edit",
-    "save_pretrained": "would save the weights without its edit",
-    "push_to_hub": "would publish the weights without its edit",
-}
+def _weight_changes(edit: TraceEdit) -> Mapping[int, Change]:
+    if isinstance(edit, WeightEdit):
+        return edit.changes
+    name = shown(edit.intervention.name) if isinstance(edit, ValueEdit) else type(edit).__name__
+    raise InputError(
+        f"the intervention {name!r} changes the values of neurons at every pass, so it has no "
+        "weights to show or to save: use the edited model itself"
+    )
+
+
+def _rows(mlp: MLP, change: Change) -> tuple[Rows, ...]:
+    """Return what is computed anew: of several maps in one module, all at once."""
+    found = []
+    for path in dict.fromkeys(one.path for one in mlp.reads.values()):
+        names = [n for n, one in mlp.reads.items() if one.path == path and n in change.reads]
+        if names:
+            where = [change.index + mlp.reads[name].first for name in names]
+            weight = [change.after.reads[name] for name in names]
+            biases = [one for name in names if (one := change.after.biases[name]) is not None]
+            bias = torch.cat(biases) if biases else None
+            found.append(Rows(path, torch.cat(where), torch.cat(weight), bias))
+    return tuple(found)

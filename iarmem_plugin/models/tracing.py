@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
-import xarray as xr
 from jaxtyping import Bool, Float, Shaped
 from nnsight import NNsight
 from nnsight.intervention.envoy import Envoy
@@ -17,21 +16,26 @@ from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import evaluating, generators_kept
-from iarmem_plugin.errors import BypassedNeuronsError, InputError
+from iarmem_plugin.errors import BypassedNeuronsError
 from iarmem_plugin.interfaces import (
     Adapter,
     Condition,
     ForwardInputs,
-    Intervention,
     ModelLayout,
     Sampling,
     Scale,
+    Site,
 )
 from iarmem_plugin.models.reduction import scale_means
-from iarmem_plugin.models.shadows import Shadows, block_path
+from iarmem_plugin.models.shadows import Shadows
 from iarmem_plugin.models.sound import Answers
-from iarmem_plugin.models.trace_edits import TraceEdit, Watch, edited_entries, refuse_without_edits
-from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits, chosen_neurons
+from iarmem_plugin.models.trace_edits import (
+    TraceEdit,
+    Watch,
+    check_with_edits,
+    edited_entries,
+)
+from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits
 
 
 class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
@@ -49,12 +53,13 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         adapter: adapter whose network is wrapped.
 
     Raises:
-        WeightsError: a module that the adapter's layout names is not there.
+        WeightsError: a module that the adapter's layout names is not there, or its weight has
+            other sizes, or lies the other way round, than the layout says.
     """
 
     def __init__(self, adapter: Adapter) -> None:
         network = adapter.network
-        self._shadows = Shadows(network, adapter.layout)
+        self._shadows = Shadows(network, adapter.layout, adapter.fused_advice)
         super().__init__(network, rename=dict(adapter.module_aliases))
         self._shadows.put_on()
         self._adapter = adapter
@@ -74,7 +79,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     @property
     def layout(self) -> ModelLayout:
-        """Where the neurons are, and which positions each scale is the mean over."""
+        """Where the neurons are, and which tokens each scale is the mean over."""
         return self._layout
 
     def with_scales(self, scales: Sequence[Scale]) -> ImageARModel:
@@ -84,7 +89,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             scales: new scales, such as ``[model.layout.band("first row", range(1, 17))]``.
 
         Raises:
-            InputError: positions do not predict a token, or two scales have one name.
+            InputError: an image does not have these tokens, or two scales have one name.
         """
         shown = cast(ImageARModel, self._shallow_copy())
         shown._layout = self._layout.with_scales(scales)
@@ -167,14 +172,16 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Read all blocks' activations, inside a teacher-forced trace of this model.
 
         Returns:
-            float32 mean over each scale's tokens of the absolute activation after GELU.
+            float32 mean over each scale's tokens of what the MLP's outgoing map reads, absolute.
             Save it to keep it: ``nnsight.save(model.neurons())``.
 
         Reference: arXiv 2509.00488, section 3.2.
         """
-        blocks = range(self.layout.num_blocks)
-        outputs = (self._module_at(self.layout.activation, block).output for block in blocks)
-        return torch.stack([scale_means(output, self.layout.scales) for output in outputs], dim=1)
+        layout, site = self.layout, self.layout.mlp.site
+        positions = {scale.name: layout.positions(scale) for scale in layout.scales}
+        modules = (self._module_at(site.path, block) for block in range(layout.num_blocks))
+        read = (getattr(module, site.side) for module in modules)
+        return torch.stack([scale_means(values, positions) for values in read], dim=1)
 
     def read_neurons(self, inputs: ForwardInputs) -> Float[Tensor, "image block scale neuron"]:
         """Run one teacher-forced pass and return `neurons`; nothing after them is computed.
@@ -183,7 +190,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             inputs: what the adapter's `teacher_forced` returned.
 
         Raises:
-            BypassedNeuronsError: the model does not call ``fc1`` and its activation as modules.
+            BypassedNeuronsError: the model does not call the modules of its MLPs.
         """
         kept: list[Tensor] = []
 
@@ -196,7 +203,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             with self._adapter.prepared():
                 _trace(self, inputs, body)
         except OutOfOrderError as error:
-            raise _unreached(self, self.layout.activation, 0) from error
+            raise unreached(self, self.layout.mlp.site.path, 0) from error
         except _AllRead:
             self._check_edits(watch, visited=True)
         return kept[0]
@@ -211,7 +218,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             kwargs: the same by name.
 
         Raises:
-            InputError: the edit is made by the trace, and its weights have no entry of their own.
+            InputError: the edit is made by the trace, and its weights have no entry of their own;
+                or it is an edit of values, which has no weights.
         """
         self._weight_edits.settle()
         state: dict[str, Any] = self._adapter.network.state_dict(*args, **kwargs)
@@ -254,16 +262,16 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         return super().interleave(fn, *args, **kwargs)
 
     def _watch(self) -> Watch:
-        counts, fc1 = self.interleaver.counts, self._layout.fc1
-        return Watch(
-            self._overlay,
-            lambda block: counts.get(f"{self._module_at(fc1, block).path}.input", 0),
-        )
+        return Watch(self._overlay, self._visits)
+
+    def _visits(self, site: Site, block: int) -> int:
+        path = self._module_at(site.path, block).path
+        return int(self.interleaver.counts.get(f"{path}.{site.side}", 0))
 
     def _check_edits(self, watch: Watch, *, visited: bool) -> None:
         missed = watch.missed(visited=visited)
         if missed is not None:
-            raise _unreached(self, self._layout.fc1, missed)
+            raise unreached(self, *missed)
 
     def _module_at(self, path: str, block: int) -> Any:
         return self.get(path.format(block=block))
@@ -279,9 +287,11 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     def __getattr__(self, name: str) -> Any:
         """Return what the network has of that name, but for what would leave edits out."""
-        if self.__dict__.get("_overlay"):
-            refuse_without_edits(name)
+        check_with_edits(name, self.__dict__.get("_overlay", ()))
         return super().__getattr__(name)
+
+
+OutOfOrder = OutOfOrderError  # nnsight's: a module is waited for that was not called
 
 
 class _AllRead(Exception):  # noqa: N818  # not an error: it ends the pass
@@ -303,84 +313,6 @@ def wrapped(adapter: Adapter) -> Iterator[ImageARModel]:
         model.unwrap()
 
 
-@contextmanager
-def intervene(
-    model: ImageARModel,
-    neurons: xr.DataArray,
-    intervention: Intervention,
-    *,
-    backend: str = "trace",
-) -> Iterator[ImageARModel]:
-    """Change the selected neurons of a model for a while.
-
-    Edits compose: a model that is edited already is edited further.
-
-    Args:
-        model: model to edit; with the backend ``"trace"`` it stays as it is.
-        neurons: which neurons are selected, bool, dims (block, neuron).
-        intervention: change to their weights.
-        backend: way of editing. ``"trace"`` yields an edited copy that shares the weights and
-            recomputes the selected neurons at every visit of a block; the copy is a snapshot of
-            these neurons and stays edited for as long as it is kept. ``"weights"`` yields the
-            model itself, its weights changed in place and put back exactly, which costs nothing a
-            step.
-
-    Raises:
-        InputError: the neurons are of another model, the backend is unknown, or the weights of a
-            model are to be changed that the trace edits.
-        BypassedNeuronsError: at the first run, if the model does not call ``fc1`` as a module.
-    """
-    if backend not in ("trace", "weights"):
-        raise InputError(f"no backend named {backend!r}; there are: trace, weights")
-    chosen = chosen_neurons(model.layout, neurons, model.device)
-    if backend == "trace":
-        model._weight_edits.settle()
-        weights = EditableWeights(model._adapter.network, model.layout)
-        earlier = [edit.changes for edit in model._overlay]
-        changes = {
-            block: weights.change(block, index, intervention, earlier)
-            for block, index in chosen.items()
-        }
-        yield _edited(model, TraceEdit(changes))
-        return
-    if model._overlay:
-        raise InputError("this model is edited through the trace; edit it further with 'trace'")
-    with model._weight_edits.made(chosen, intervention):
-        yield model
-
-
-def _edited(model: ImageARModel, edit: TraceEdit) -> ImageARModel:
-    if not edit.changes:
-        return model
-    copied = cast(ImageARModel, _store_edit(model, edit))
-    copied._overlay = (*model._overlay, edit)
-    return copied
-
-
-def _edit_visits(tracer: Any, model: ImageARModel, edit: TraceEdit) -> None:
-    """Edit every visit of the blocks, however many there are; a full prefix has none."""
-    layout, inside = model.layout, None
-    try:
-        for _visit in tracer.iter[:]:
-            for block in sorted(edit.changes):
-                _ = model._module_at(block_path(layout), block).input  # waits for the visit
-                inside = block
-                fc1, fc2 = (model._module_at(path, block) for path in (layout.fc1, layout.fc2))
-                edit.act(fc1, fc2, block)
-                inside = None
-    except OutOfOrderError as error:
-        if inside is not None:  # the block ran without its fc1: the edit had no effect
-            raise _unreached(model, layout.fc1, inside) from error
-
-
-def _store_edit(
-    model: ImageARModel, edit: TraceEdit
-) -> Any:  # pragma: no cover  # lines in a traced block escape coverage
-    with model.edit() as (tracer, edited):
-        _edit_visits(tracer, model, edit)
-    return edited
-
-
 def _trace(
     model: ImageARModel, inputs: ForwardInputs, body: Callable[[], None]
 ) -> None:  # pragma: no cover  # as above
@@ -388,12 +320,19 @@ def _trace(
         body()
 
 
-def _unreached(model: ImageARModel, path: str, block: int) -> BypassedNeuronsError:
-    if found := model._shadows.obstacle(model.interleaver):
-        return BypassedNeuronsError(f"neurons can be neither read nor edited: {found}")
-    advice = f" ({model._adapter.fused_advice})" if model._adapter.fused_advice else ""
+def unreached(
+    model: ImageARModel, path: str, block: int, before: Mapping[str, int] | None = None
+) -> BypassedNeuronsError:
+    """Return the error that says why the neurons of a block were not reached.
+
+    Args:
+        model: model that ran.
+        path: path of the module that was waited for.
+        block: number of the block.
+        before: how often each site was visited before the run; None where that does not matter.
+    """
+    key, counts = f"{model._module_at(path, block).path}.input", model.interleaver.counts
+    called = before is not None and counts.get(key, 0) > before.get(key, 0)
     return BypassedNeuronsError(
-        f"the model never called {path.format(block=block)!r}: a fused MLP computes it without the "
-        "module, so its neurons can be neither read nor edited; build the model without fused "
-        f"kernels{advice}"
+        model._shadows.unreached(model.interleaver, path, block, called=called)
     )

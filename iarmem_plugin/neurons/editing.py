@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import uninterrupted
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention, ModelLayout, NeuronWeights
+from iarmem_plugin.interfaces import MLP, Intervention, ModelLayout, NeuronFacts, NeuronWeights
 from iarmem_plugin.neurons.selectors import by_number
+from iarmem_plugin.neurons.slices import Slice, gathered, slices
+from iarmem_plugin.text import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,54 +27,87 @@ class Change:
     """The selected neurons of one block, before and after an edit.
 
     Attributes:
-        index: numbers of the neurons, ascending.
         before: weights before the edit.
         after: weights after the edit.
+        reads: names of the maps into the neurons whose weights or biases are changed.
         added: change of the outgoing weights; None where the edit leaves these alone.
     """
 
-    index: Int[Tensor, " neuron"]
     before: NeuronWeights
     after: NeuronWeights
+    reads: frozenset[str]
     added: Float[Tensor, "output neuron"] | None
+
+    @classmethod
+    def between(cls, before: NeuronWeights, after: NeuronWeights) -> Change:
+        """Return what an edit changed."""
+        changed = [
+            name
+            for name in before.reads
+            if not (
+                torch.equal(before.reads[name], after.reads[name])
+                and _equal(before.biases[name], after.biases[name])
+            )
+        ]
+        added = after.writes - before.writes
+        return cls(before, after, frozenset(changed), added if bool(added.any()) else None)
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything is changed."""
+        return bool(self.reads) or self.added is not None
+
+    @property
+    def index(self) -> Int[Tensor, " neuron"]:
+        """Numbers of the neurons, ascending."""
+        return self.before.index
 
 
 def chosen_neurons(
-    layout: ModelLayout, neurons: xr.DataArray, device: torch.device
-) -> dict[int, Int[Tensor, " neuron"]]:
-    """Return the numbers of the selected neurons of each block that has any.
+    layout: ModelLayout,
+    neurons: xr.DataArray,
+    device: torch.device,
+    mean: xr.DataArray | None = None,
+) -> list[NeuronFacts]:
+    """Return the selected neurons of each block that has any, in the order of blocks.
 
     Args:
         layout: layout of the model.
         neurons: which neurons are selected, bool, dims (block, neuron).
         device: device of the model.
+        mean: mean activation of every neuron, dims (block, neuron); None where it is not known.
 
     Raises:
-        InputError: the neurons are of another model, or one of them comes twice.
+        InputError: the neurons or the means are of another model, or one of them comes twice.
     """
+    selected = _by_block(layout, neurons, "neurons").astype(bool)
+    means = None if mean is None else _by_block(layout, mean, "means").astype(np.float32)
+    found = []
+    for block in np.flatnonzero(selected.any(axis=1)).tolist():
+        index = np.flatnonzero(selected[block])
+        own = None if means is None else torch.from_numpy(means[block][index]).to(device)
+        found.append(NeuronFacts(block, torch.from_numpy(index).to(device), own))
+    return found
+
+
+def _by_block(layout: ModelLayout, values: xr.DataArray, what: str) -> np.ndarray:
     expected = {"block": layout.num_blocks, "neuron": layout.neurons_per_block}
-    if dict(neurons.sizes) != expected:
-        raise InputError(f"got neurons of sizes {dict(neurons.sizes)}, the model has {expected}")
-    selected = by_number(neurons).transpose("block", "neuron").values.astype(bool)
-    blocks = np.flatnonzero(selected.any(axis=1)).tolist()
-    found = {block: torch.from_numpy(np.flatnonzero(selected[block])) for block in blocks}
-    return {block: index.to(device) for block, index in found.items()}
+    if dict(values.sizes) != expected:
+        raise InputError(f"got {what} of sizes {dict(values.sizes)}, the model has {expected}")
+    return np.asarray(by_number(values).transpose("block", "neuron").values)
 
 
-class Place(NamedTuple):
-    """The parameters that hold one block's neurons."""
+class Place(tuple[tuple[Slice, nn.Parameter], ...]):
+    """The parameters that hold one block's neurons, each with the part of it that is theirs."""
 
-    fc1_weight: nn.Parameter
-    fc1_bias: nn.Parameter
-    fc2_weight: nn.Parameter
+    __slots__ = ()
 
     @torch.no_grad()
     def write(self, index: Int[Tensor, " neuron"], weights: NeuronWeights) -> None:
         """Replace the weights of some neurons in place, wherever the parameters lie by now."""
-        index = index.to(self.fc1_weight.device)
-        self.fc1_weight[index] = weights.fc1_weight.to(self.fc1_weight)
-        self.fc1_bias[index] = weights.fc1_bias.to(self.fc1_bias)
-        self.fc2_weight[:, index] = weights.fc2_weight.to(self.fc2_weight)
+        for one, parameter in self:
+            if (numbers := one.of(weights)) is not None:
+                one.put(parameter, index, numbers)
         torch.clear_autocast_cache()  # which holds casts of the weights as they were
 
 
@@ -89,14 +123,14 @@ class EditableWeights:
     network: nn.Module
     layout: ModelLayout
 
-    def read(self, block: int, index: Int[Tensor, " neuron"]) -> NeuronWeights:
+    def read(self, facts: NeuronFacts) -> NeuronWeights:
         """Return copies of the weights."""
-        fc1, fc2 = self._linear(self.layout.fc1, block), self._linear(self.layout.fc2, block)
-        return NeuronWeights(
-            fc1_weight=fc1.weight.detach()[index],
-            fc1_bias=fc1.bias.detach()[index],
-            fc2_weight=fc2.weight.detach()[:, index],
-        )
+
+        def part(one: Slice) -> Tensor | None:
+            tensor = one.held_by(self.network, facts.block)
+            return None if tensor is None else one.taken(tensor, facts.index)
+
+        return gathered(self.layout.mlp, facts, part)
 
     def place(self, block: int) -> Place:
         """Return the parameters that hold a block's neurons.
@@ -104,48 +138,54 @@ class EditableWeights:
         Raises:
             InputError: a weight is computed anew at every pass, so writing it would change nothing.
         """
-        fc1, fc2 = self.layout.fc1, self.layout.fc2
-        entries = ((fc1, "weight"), (fc1, "bias"), (fc2, "weight"))
-        return Place(*(self._parameter(block, *entry) for entry in entries))
+        held = slices(self.layout.mlp)
+        return Place(
+            (one, self._parameter(block, one))
+            for one in held
+            if one.held_by(self.network, block) is not None
+        )
 
     def change(
         self,
-        block: int,
-        index: Int[Tensor, " neuron"],
+        facts: NeuronFacts,
         intervention: Intervention,
         earlier: Sequence[Mapping[int, Change]] = (),
     ) -> Change:
         """Work out an edit on top of the weights and of earlier edits that left them alone.
 
         Args:
-            block: number of the block.
-            index: numbers of the selected neurons, ascending.
-            intervention: change to their weights.
+            facts: which neurons are edited.
+            intervention: change to their weights; it is given copies.
             earlier: edits that the trace makes, by block, in their order.
 
         Raises:
-            InputError: the intervention returned other shapes, or values that are not finite.
+            InputError: the intervention refuses these neurons, or returned something else than
+                weights of the same shapes and dtypes, or values that are not finite.
         """
-        before = self.read(block, index)
+        mlp, before = self.layout.mlp, self.read(facts)
         for changes in earlier:
-            if block in changes:
-                before = _overlaid(before, index, changes[block], self.layout.neurons_per_block)
-        after = _checked(intervention, before, intervention.edit(before))
-        added = after.fc2_weight - before.fc2_weight
-        return Change(index, before, after, added if bool(added.any()) else None)
+            if facts.block in changes:
+                known = changes[facts.block].after
+                before = _overlaid(mlp, before, known, self.layout.neurons_per_block)
+        given = gathered(mlp, facts, lambda one: _copy(one.of(before)))
+        try:
+            after: object = intervention.edit(given)
+        except InputError as error:
+            raise InputError(
+                f"the intervention {shown(intervention.name)!r} cannot be made: {error}"
+            ) from error
+        return Change.between(before, _checked(mlp, intervention.name, before, after))
 
-    def _parameter(self, block: int, path: str, name: str) -> nn.Parameter:
-        parameter = self._linear(path, block)._parameters.get(name)
+    def _parameter(self, block: int, one: Slice) -> nn.Parameter:
+        module = self.network.get_submodule(one.path.format(block=block))
+        parameter = module._parameters.get(one.tensor)
         if parameter is None:
             raise InputError(
-                f"'{path.format(block=block)}.{name}' is no parameter of its own (a "
-                "parametrization, or none at all), so an edit of it would have no effect: edit "
-                "with backend='trace', or remove the parametrization"
+                f"{one.key(block)!r} is no parameter of its own (a parametrization, or none at "
+                "all), so an edit of it would have no effect: edit with backend='trace', or remove "
+                "the parametrization"
             )
         return parameter
-
-    def _linear(self, path: str, block: int) -> nn.Linear:
-        return cast(nn.Linear, self.network.get_submodule(path.format(block=block)))
 
 
 @dataclass(eq=False, slots=True)
@@ -153,14 +193,14 @@ class _Edit:
     """One edit in place, as it was asked for and as far as it was made.
 
     Attributes:
-        chosen: numbers of the selected neurons, by block.
+        chosen: selected neurons of each block that has any.
         intervention: change to their weights.
         changes: what it may have written, and where; known before anything is written.
         made: whether all of it is written.
         left: whether its time is over.
     """
 
-    chosen: Mapping[int, Tensor]
+    chosen: Sequence[NeuronFacts]
     intervention: Intervention
     changes: list[tuple[Place, Change]] = field(default_factory=list)
     made: bool = False
@@ -196,14 +236,14 @@ class WeightEdits:
     @property
     def blocks(self) -> set[int]:
         """Return the numbers of the blocks that are edited."""
-        return {block for edit in self._edits for block in edit.chosen}
+        return {facts.block for edit in self._edits for facts in edit.chosen}
 
     @contextmanager
-    def made(self, chosen: Mapping[int, Tensor], intervention: Intervention) -> Iterator[None]:
+    def made(self, chosen: Sequence[NeuronFacts], intervention: Intervention) -> Iterator[None]:
         """Change the weights, and put them back exactly, in whatever order edits are left.
 
         Args:
-            chosen: numbers of the selected neurons of each block that has any.
+            chosen: selected neurons of each block that has any.
             intervention: change to their weights.
 
         Raises:
@@ -236,8 +276,8 @@ class WeightEdits:
 
     def _make(self, edit: _Edit) -> None:
         edit.changes = [
-            (self._weights.place(block), self._weights.change(block, index, edit.intervention))
-            for block, index in edit.chosen.items()
+            (self._weights.place(facts.block), self._weights.change(facts, edit.intervention))
+            for facts in edit.chosen
         ]
         for place, change in edit.changes:
             place.write(change.index, change.after)
@@ -253,30 +293,68 @@ def _put_back(edits: list[_Edit], first: int = 0) -> None:
         edit.changes = []
 
 
-def _checked(
-    intervention: Intervention, before: NeuronWeights, after: NeuronWeights
+def _checked(mlp: MLP, name: str, before: NeuronWeights, after: object) -> NeuronWeights:
+    said = f"the intervention {shown(name)!r} returned"
+    if not isinstance(after, NeuronWeights):
+        raise InputError(f"{said} {shown(repr(after), 80)}, expected NeuronWeights")
+    for kind in ("reads", "biases"):
+        names, wanted = list(getattr(after, kind)), list(getattr(before, kind))
+        if sorted(map(str, names)) != sorted(wanted):
+            raise InputError(f"{said} the {kind} {names}, expected {wanted}")
+    for one in slices(mlp):
+        if found := _wrong(one.of(before), one.of(after)):
+            what = f"{one.kind} {one.read!r}" if one.read else one.kind
+            raise InputError(f"{said} {what} {found}")
+    return gathered(mlp, _facts(before), lambda one: one.of(after))
+
+
+def _wrong(given: Tensor | None, edited: object) -> str:
+    """Say what is wrong with edited numbers; nothing if they fit where the given ones were."""
+    if given is None or edited is None:
+        both = given is None and edited is None
+        return "" if both else "where there are none" if given is None else "as None"
+    if not isinstance(edited, Tensor):
+        return f"of type {type(edited).__name__}, expected a tensor"
+    if (edited.shape, edited.dtype) != (given.shape, given.dtype):
+        return (
+            f"of shape {tuple(edited.shape)} and {edited.dtype}, expected {tuple(given.shape)} "
+            f"and {given.dtype}"
+        )
+    return "" if bool(edited.isfinite().all()) else "with values that are not finite"
+
+
+def _overlaid(
+    mlp: MLP, weights: NeuronWeights, known: NeuronWeights, neurons: int
 ) -> NeuronWeights:
-    for name in ("fc1_weight", "fc1_bias", "fc2_weight"):
-        given, edited = getattr(before, name), getattr(after, name)
-        if edited.shape != given.shape:
-            found = f"{name} of shape {tuple(edited.shape)}, expected {tuple(given.shape)}"
-        elif not edited.isfinite().all():
-            found = f"{name} with values that are not finite"
-        else:
-            continue
-        raise InputError(f"the intervention {intervention.name!r} returned {found}")
-    return after
-
-
-def _overlaid(weights: NeuronWeights, index: Tensor, change: Change, neurons: int) -> NeuronWeights:
     """Put an earlier edit's weights in the place of those of the neurons that it edits, too."""
+    index = weights.index
     row = torch.full((neurons,), -1, device=index.device)
-    row[change.index] = torch.arange(len(change.index), device=index.device)
+    row[known.index] = torch.arange(len(known.index), device=index.device)
     both = row[index] >= 0
     source = row[index][both]
-    parts = (weights.fc1_weight, weights.fc1_bias, weights.fc2_weight)
-    rows, biases, columns = (part.clone() for part in parts)
-    rows[both] = change.after.fc1_weight[source]
-    biases[both] = change.after.fc1_bias[source]
-    columns[:, both] = change.after.fc2_weight[:, source]
-    return NeuronWeights(rows, biases, columns)
+
+    def part(one: Slice) -> Tensor | None:
+        numbers, others = _copy(one.of(weights)), one.of(known)
+        if numbers is None or others is None:
+            return None
+        if one.kind == "writes":
+            numbers[:, both] = others[:, source]
+        else:
+            numbers[both] = others[source]
+        return numbers
+
+    return gathered(mlp, _facts(weights), part)
+
+
+def _facts(weights: NeuronWeights) -> NeuronFacts:
+    return NeuronFacts(weights.block, weights.index, weights.mean)
+
+
+def _copy(numbers: Tensor | None) -> Tensor | None:
+    return None if numbers is None else numbers.clone()
+
+
+def _equal(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return torch.equal(first, second)

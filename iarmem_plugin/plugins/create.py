@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from iarmem_plugin.errors import IarmemError, InputError, PluginError
-from iarmem_plugin.interfaces import Intervention, Metric, Selector, Similarity
+from iarmem_plugin.interfaces import AnyIntervention, Metric, Selector, Similarity
 from iarmem_plugin.plugins.registry import Kind, find
 
 Parameters = Mapping[str, object]
@@ -20,7 +20,7 @@ def create(kind: Literal["metric"], name: str, parameters: Parameters = ...) -> 
 @overload
 def create(
     kind: Literal["intervention"], name: str, parameters: Parameters = ...
-) -> Intervention: ...
+) -> AnyIntervention: ...
 @overload
 def create(kind: Literal["selector"], name: str, parameters: Parameters = ...) -> Selector: ...
 @overload
@@ -53,7 +53,7 @@ def create(kind: Kind, name: str, parameters: Parameters | None = None) -> Any:
         ) from error
 
 
-def create_intervention(name: str, factor: float | None) -> Intervention:
+def create_intervention(name: str, factor: float | None) -> AnyIntervention:
     """Return the intervention of that name, with a factor where one is given.
 
     Raises:

@@ -8,7 +8,7 @@ import pluggy
 
 from iarmem_plugin.interfaces import (
     Adapter,
-    Intervention,
+    AnyIntervention,
     Metric,
     Quality,
     Selector,
@@ -31,8 +31,8 @@ def provide_metrics() -> Iterable[type[Metric]]:  # type: ignore[empty-body]  # 
 
 
 @hookspec
-def provide_interventions() -> Iterable[type[Intervention]]:  # type: ignore[empty-body]  # a specification
-    """Return intervention classes, which change the weights of selected neurons."""
+def provide_interventions() -> Iterable[type[AnyIntervention]]:  # type: ignore[empty-body]  # a specification
+    """Return intervention classes, which change the weights or the values of selected neurons."""
 
 
 @hookspec

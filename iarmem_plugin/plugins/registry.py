@@ -14,7 +14,9 @@ import pluggy
 
 from iarmem_plugin.errors import PluginError, UnknownNameError
 from iarmem_plugin.interfaces import (
+    ActivationIntervention,
     Adapter,
+    AnyIntervention,
     Intervention,
     Metric,
     Quality,
@@ -41,10 +43,10 @@ LONGEST_NAME = 60
 
 Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
 
-_HOOKS: dict[Kind, tuple[str, type[Any]]] = {
+_HOOKS: dict[Kind, tuple[str, type[Any] | tuple[type[Any], ...]]] = {
     "adapter": ("provide_adapters", Adapter),
     "metric": ("provide_metrics", Metric),
-    "intervention": ("provide_interventions", Intervention),
+    "intervention": ("provide_interventions", (Intervention, ActivationIntervention)),
     "selector": ("provide_selectors", Selector),
     "similarity": ("provide_similarities", Similarity),
     "quality": ("provide_qualities", Quality),
@@ -214,7 +216,7 @@ def find(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
 @overload
 def find(kind: Literal["metric"], name: str) -> type[Metric]: ...
 @overload
-def find(kind: Literal["intervention"], name: str) -> type[Intervention]: ...
+def find(kind: Literal["intervention"], name: str) -> type[AnyIntervention]: ...
 @overload
 def find(kind: Literal["selector"], name: str) -> type[Selector]: ...
 @overload
@@ -301,7 +303,9 @@ def _skip(manager: Manager, name: str, error: BaseException) -> None:
     warnings.warn(message, PluginWarning, stacklevel=2)
 
 
-def _classes(hook: Callable[[], object], base: type, where: str) -> list[type[Any]]:
+def _classes(
+    hook: Callable[[], object], base: type | tuple[type, ...], where: str
+) -> list[type[Any]]:
     try:
         value = hook()
         if isinstance(value, Iterable) and not isinstance(value, str):
@@ -313,8 +317,9 @@ def _classes(hook: Callable[[], object], base: type, where: str) -> list[type[An
     return [_checked(one, base, where) for one in value]
 
 
-def _checked(value: object, base: type, where: str) -> type[Any]:
-    expected = f"expected a subclass of iarmem_plugin.{base.__name__}"
+def _checked(value: object, base: type | tuple[type, ...], where: str) -> type[Any]:
+    names = [one.__name__ for one in (base if isinstance(base, tuple) else (base,))]
+    expected = f"expected a subclass of iarmem_plugin.{' or '.join(names)}"
     if not (isinstance(value, type) and issubclass(value, base)):
         raise PluginError(f"{where} provides {value!r}; {expected}")
     missing = sorted(getattr(value, "__abstractmethods__", ()))

@@ -97,7 +97,7 @@ def group_attributes(settings: CaptureSettings) -> dict[str, Any]:
         "checkpoint_sha256": settings.checkpoint_sha256,
         "adapter": layout.family,
         "adapter_version": settings.adapter_version,
-        "hook_point": layout.activation,
+        "hook_point": str(layout.mlp.site),
         "provenance": {
             **settings.provenance,
             **settings.known,

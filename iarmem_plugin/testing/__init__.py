@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .adapter import AdapterTests
-from .intervention import InterventionTests
+from .intervention import ActivationInterventionTests, InterventionTests
 from .metric import MetricTests
 from .quality import QualityTests
 from .selector import SelectorTests
@@ -14,6 +14,7 @@ from .similarity import SimilarityTests
 from .tiny import TinyAdapter
 
 __all__ = [
+    "ActivationInterventionTests",
     "AdapterTests",
     "InterventionTests",
     "MetricTests",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from iarmem_plugin.errors import NonFiniteLogitsError
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
+from iarmem_plugin.neurons.slices import check_maps
 from iarmem_plugin.testing.laws import AdapterLaws
 
 
@@ -43,14 +44,14 @@ class AdapterTests(AdapterLaws):
         return Condition.of(torch.arange(self.images) % 2, text=text)
 
     def test_the_layout_names_modules_of_the_stated_sizes(self, adapter: Adapter) -> None:
-        """Every block has its three modules, and `fc1` as many rows as there are neurons."""
-        for block in range(adapter.layout.num_blocks):
-            fc1 = adapter.network.get_submodule(adapter.layout.fc1.format(block=block))
-            fc2 = adapter.network.get_submodule(adapter.layout.fc2.format(block=block))
-            adapter.network.get_submodule(adapter.layout.activation.format(block=block))
-            assert isinstance(fc1, nn.Linear)
-            assert isinstance(fc2, nn.Linear)
-            assert fc1.out_features == fc2.in_features == adapter.layout.neurons_per_block
+        """Every map into and out of the neurons is there, and has a row or column for each."""
+        layout = adapter.layout
+        check_maps(adapter.network, layout)
+        assert "{block}" in str(layout.mlp.site)
+        assert (layout.num_blocks, layout.neurons_per_block) == (
+            adapter.variant.blocks,
+            adapter.variant.neurons,
+        )
 
     def test_what_is_captured_equals_plain_pytorch(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -70,9 +71,8 @@ class AdapterTests(AdapterLaws):
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Scaling what is captured changes what is predicted: the path is causal."""
-        path = adapter.layout.activation.format(block=0)
         before = predicted(adapter, tokens, condition)
-        with hooked(adapter.network, path, lambda _module, _inputs, output: output * 3):
+        with hooked(adapter, 0, lambda values: values * 3):
             assert not torch.equal(predicted(adapter, tokens, condition), before)
 
     def test_a_full_prefix_comes_back(
@@ -112,7 +112,9 @@ class AdapterTests(AdapterLaws):
     ) -> None:
         """The likeliest of NaN is some token, too: the image would count as not extracted."""
         layout = adapter.layout
-        fc2 = adapter.network.get_submodule(layout.fc2.format(block=layout.num_blocks - 1))
+        fc2 = adapter.network.get_submodule(
+            layout.mlp.writes.path.format(block=layout.num_blocks - 1)
+        )
         weight = fc2.get_parameter("weight")
         before = weight.detach().clone()
         sampling = Sampling(greedy=greedy, seed=tuple(range(self.images)))
@@ -158,23 +160,19 @@ def captured(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
 
 def captured_by_hooks(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
     """Capture through plain torch hooks: (image, block, scale, neuron)."""
-    outputs: list[Tensor] = []
+    found: list[Tensor] = []
 
-    def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs.append(output)
+    def keep(values: Tensor) -> Tensor:
+        found.append(values)
+        return values
 
     layout = adapter.layout
-    modules = [
-        adapter.network.get_submodule(layout.activation.format(block=block))
-        for block in range(layout.num_blocks)
-    ]
-    handles = [module.register_forward_hook(keep) for module in modules]
-    try:
+    with ExitStack() as stack:
+        for block in range(layout.num_blocks):
+            stack.enter_context(hooked(adapter, block, keep))
         predicted(adapter, tokens, condition)
-    finally:
-        for handle in handles:
-            handle.remove()
-    means = [[out[:, scale.tokens].abs().mean(1) for scale in layout.scales] for out in outputs]
+    positions = [list(layout.positions(scale)) for scale in layout.scales]
+    means = [[values[:, one].abs().mean(1) for one in positions] for values in found]
     return torch.stack([torch.stack(row, 1) for row in means], 1)
 
 
@@ -192,9 +190,16 @@ def predicted(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
 
 
 @contextmanager
-def hooked(network: nn.Module, path: str, hook: Callable[..., Tensor]) -> Iterator[None]:
-    """Change a module's output for a while."""
-    handle = network.get_submodule(path).register_forward_hook(hook)
+def hooked(adapter: Adapter, block: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change the neurons of a block for a while, by a hook of torch."""
+    site = adapter.layout.mlp.site
+    module = adapter.network.get_submodule(site.path.format(block=block))
+    if site.side == "input":
+        handle = module.register_forward_pre_hook(
+            lambda _module, inputs: (change(inputs[0]), *inputs[1:])
+        )
+    else:
+        handle = module.register_forward_hook(lambda _module, _inputs, output: change(output))
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.models.sampling import LogitsWatch
 from iarmem_plugin.testing.tiny_model import (
     CLASSES,
@@ -190,9 +191,11 @@ def _layout() -> ModelLayout:
         num_blocks=DEPTH,
         neurons_per_block=4 * WIDTH,
         scales=tuple(Scale(str(number), tuple(range(*span))) for number, span in spans),
-        fc1="blocks.{block}.ffn.fc1",
-        activation="blocks.{block}.ffn.act",
-        fc2="blocks.{block}.ffn.fc2",
+        mlp=MLP(
+            Writes("blocks.{block}.ffn.fc2"),
+            {"fc1": Reads("blocks.{block}.ffn.fc1")},
+            Site("blocks.{block}.ffn.act"),
+        ),
         predicting=range(ENDS[-1]),
         ranked_tokens=SIDES[-1] ** 2,
     )

@@ -111,7 +111,7 @@ def test_a_users_own_trace_reads_the_objects_own_modules(
     inputs = model.adapter.teacher_forced(model.tokenize(pixels), Condition.of(torch.tensor([1])))
     with model.borrowed(), model.trace(*inputs.args, **inputs.kwargs):
         means = nnsight_save(model.neurons())
-        head = nnsight_save(model.get(model.layout.fc2.format(block=1)).output)
+        head = nnsight_save(model.get(model.layout.mlp.writes.path.format(block=1)).output)
     assert torch.equal(means, model.read_neurons(inputs))
     assert head.shape[2] == 16
 

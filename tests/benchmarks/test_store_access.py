@@ -17,10 +17,12 @@ import xarray as xr
 import iarmem_plugin as iarmem
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store.store import ActivationStore
 
 SPANS = tuple(Scale(str(number), (number,)) for number in range(4))
-LAYOUT = ModelLayout("var", 2, 512, SPANS, "{block}.a", "{block}.b", "{block}.c")
+PATHS = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+LAYOUT = ModelLayout("var", 2, 512, SPANS, PATHS, range(4))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from iarmem_metrics.unitmem import UnitMem
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store import ActivationStore
 from iarmem_plugin.store.reading import read_slabs
 
@@ -49,7 +50,8 @@ def make(folder: Path, shape: tuple[int, int, int, int]) -> tuple[ActivationStor
     """Return an empty store and one slab like activations: a neuron's level, and noise."""
     blocks, scales, neurons, images = shape
     spans = tuple(Scale(str(s), (s,)) for s in range(scales))
-    layout = ModelLayout("var", blocks, neurons, spans, "{block}.a", "{block}.b", "{block}.c")
+    paths = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+    layout = ModelLayout("var", blocks, neurons, spans, paths, range(scales))
     pictures = Images.from_arrays(
         np.zeros((SLABS * images, 1, 1, 3), np.uint8), np.zeros(SLABS * images, int)
     )

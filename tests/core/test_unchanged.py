@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import iarmem_plugin as iarmem
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale  # its only internal names
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "unchanged"
 _spec = spec_from_file_location("compare_report", GOLDEN / "compare_report.py")
@@ -57,7 +58,9 @@ KNOWN = {
 
 def layout(neurons: int, scales: int) -> ModelLayout:
     spans = [Scale(str(s), tuple(range(s * s, (s + 1) ** 2))) for s in range(scales)]
-    return ModelLayout("var", 2, neurons, tuple(spans), "b.{block}.1", "b.{block}.a", "b.{block}.2")
+    site, fc1 = Site("b.{block}.a"), Reads("b.{block}.1")
+    paths = MLP(Writes("b.{block}.2"), {"fc1": fc1}, site)
+    return ModelLayout("var", 2, neurons, tuple(spans), paths, range(scales**2))
 
 
 def images(count: int) -> iarmem.Images:

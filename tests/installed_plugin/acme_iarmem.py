@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import xarray as xr
 
@@ -49,7 +50,7 @@ class Negate(Intervention):
         return {}
 
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-        return NeuronWeights(-neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight)
+        return replace(neurons, reads={name: -rows for name, rows in neurons.reads.items()})
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -155,7 +156,7 @@ class Halve(Intervention):
         return {}
 
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-        return NeuronWeights(neurons.fc1_weight / 2, neurons.fc1_bias, neurons.fc2_weight)
+        return replace(neurons, reads={name: rows / 2 for name, rows in neurons.reads.items()})
 
 
 @hookimpl

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import WeightsError
-from iarmem_plugin.models.parts import derived_advice
-from iarmem_plugin.models.sound import is_finite
+from iarmem_plugin.models.sound import derived_advice, is_finite
 from iarmem_plugin.text import shown
 
 from .states import State

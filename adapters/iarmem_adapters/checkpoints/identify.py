@@ -10,7 +10,7 @@ from pathlib import Path
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import WeightsError
-from iarmem_plugin.models.parts import derived_advice
+from iarmem_plugin.models.sound import derived_advice
 from iarmem_plugin.text import shown
 
 from .files import WeightFile

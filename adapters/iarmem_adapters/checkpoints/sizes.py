@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from iarmem_plugin.errors import WeightsError
-from iarmem_plugin.models.parts import derived_advice
+from iarmem_plugin.models.sound import derived_advice
 
 from .filling import listed
 from .states import State

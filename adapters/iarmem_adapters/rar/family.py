@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from iarmem_plugin.data.augmentation import TenCrops
 from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 
 from .variants import ATTACK_TOKENS, variants
 
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
 def layout_of(config: RARConfig) -> ModelLayout:
     """Return where the neurons of a transformer of these sizes are.
 
-    A block sees ``[start, class, token 1 .. token N]``. The one scale is the element that
-    predicts token N: number N from 0, which holds token N - 1. The last element predicts nothing.
+    A block sees ``[start, class, token 1 .. token N]``. The one scale is token N: the element that
+    predicts it is number N from 0, which holds token N - 1. The last element predicts nothing.
     """
     return ModelLayout(
         family="rar",
         num_blocks=config.depth,
         neurons_per_block=config.mlp_width,
-        scales=(Scale("last token", (config.num_tokens,)),),
-        fc1="blocks.{block}.mlp.fc1",
-        activation="blocks.{block}.mlp.act",
-        fc2="blocks.{block}.mlp.fc2",
+        scales=(Scale("last token", (config.num_tokens - 1,)),),
+        mlp=MLP(
+            Writes("blocks.{block}.mlp.fc2"),
+            {"fc1": Reads("blocks.{block}.mlp.fc1")},
+            Site("blocks.{block}.mlp.act"),
+        ),
         predicting=range(1, config.num_tokens + 1),
         ranked_tokens=max(1, 99 * config.num_tokens // 256),  # as the attack's (arXiv 2502.02514)
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.interfaces import Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 
 from .variants import ATTACK_SCALES, variants
 
@@ -26,9 +27,11 @@ def layout_of(config: VARConfig) -> ModelLayout:
         num_blocks=config.depth,
         neurons_per_block=4 * config.width,
         scales=tuple(Scale(str(k), tuple(range(*span))) for k, span in enumerate(spans)),
-        fc1="blocks.{block}.ffn.fc1",
-        activation="blocks.{block}.ffn.act",
-        fc2="blocks.{block}.ffn.fc2",
+        mlp=MLP(
+            Writes("blocks.{block}.ffn.fc2"),
+            {"fc1": Reads("blocks.{block}.ffn.fc1")},
+            Site("blocks.{block}.ffn.act"),
+        ),
         predicting=range(config.ends[-1]),
         ranked_tokens=config.patch_nums[-1] ** 2,
     )

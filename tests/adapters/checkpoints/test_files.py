@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 import iarmem_plugin as iarmem
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.provenance import model_provenance
-from iarmem_plugin.models.tracing import ImageARModel, intervene
+from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights
 
 State = dict[str, Tensor]
@@ -66,8 +67,8 @@ def test_an_edit_of_the_weights_never_reaches_the_file(
     neurons = torch.ones(tuple(chosen.values()), dtype=torch.bool).numpy()
     edited = xr.DataArray(neurons, dims=tuple(chosen))
     with intervene(model, edited, ScaleWeights(0.5), backend="weights"):
-        fc1 = model.adapter.network.get_submodule(model.layout.fc1.format(block=0))
-        key = f"{model.layout.fc1.format(block=0)}.weight"
+        path = model.layout.mlp.first_read.format(block=0)
+        fc1, key = model.adapter.network.get_submodule(path), f"{path}.weight"
         assert torch.equal(fc1.weight, states[0][key] / 2)
     with torch.no_grad():
         next(model.adapter.network.parameters()).zero_()

@@ -14,7 +14,8 @@ from iarmem_plugin import plugins
 from iarmem_plugin.data.augmentation import TenCrops
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing import AdapterTests
 
@@ -65,9 +66,9 @@ def captured(adapter: RARAdapter, tokens: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_there_is_one_scale_the_last_token(adapter: RARAdapter) -> None:
-    assert [(scale.name, scale.tokens) for scale in adapter.layout.scales] == [
-        ("last token", (TOKENS,))
-    ]
+    (scale,) = adapter.layout.scales
+    assert (scale.name, scale.tokens) == ("last token", (TOKENS - 1,))
+    assert adapter.layout.positions(scale) == (TOKENS,)
 
 
 def test_what_is_captured_is_the_state_that_predicts_the_last_token(

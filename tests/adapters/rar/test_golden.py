@@ -121,8 +121,9 @@ def test_logits_without_a_class(case: Case) -> None:
 
 
 def test_activations_that_predict_the_last_token(case: Case) -> None:
-    (scale,) = layout_of(case.transformer.config).scales
-    scaled = [block[:, scale.tokens].abs().mean(1) for block in case.activations]
+    layout = layout_of(case.transformer.config)
+    positions = layout.positions(layout.scales[0])
+    scaled = [block[:, positions].abs().mean(1) for block in case.activations]
     actual = torch.stack(scaled, dim=1)
     close(actual[..., :: case.step("neuron")], case.golden["fc1_abs_last"])
 

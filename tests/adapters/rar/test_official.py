@@ -20,7 +20,8 @@ from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin import wrap
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.testing import AdapterTests
 

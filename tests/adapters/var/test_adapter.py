@@ -12,7 +12,8 @@ from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.models.tracing import intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing import AdapterTests
 

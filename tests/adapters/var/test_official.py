@@ -17,7 +17,8 @@ from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin import wrap
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.testing import AdapterTests
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +18,33 @@ from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition
-from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.layout import ModelLayout, Scale, spans
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Writes
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.store import ActivationStore
 from iarmem_plugin.testing.tiny import TinyAdapter
 
-LAYOUT = ModelLayout("any", 1, 1, (Scale("all", (0,)),), "", "", "", predicting=range(1, 257))
+PATHS = MLP(Writes("{block}.fc2"), {"fc1": Reads("{block}.fc1")})
+LAYOUT = ModelLayout("any", 1, 1, (Scale("all", (0,)),), PATHS, range(1, 257))
 
 
-def test_a_band_of_predicted_tokens_is_the_positions_that_predict_them() -> None:
-    assert LAYOUT.band("first row", range(1, 17)) == Scale("first row", tuple(range(1, 17)))
-    assert LAYOUT.band("last token", [256]).tokens == (256,)
+def test_a_band_is_of_tokens_counted_from_0_and_is_mapped_to_the_positions_that_predict_them() -> (
+    None
+):
+    first, last = LAYOUT.band("first row", range(1, 17)), LAYOUT.band("last token", [256])
+    assert first == Scale("first row", tuple(range(16)))
+    assert LAYOUT.positions(first) == tuple(range(1, 17))
+    assert (last.tokens, LAYOUT.positions(last)) == ((255,), (256,))
 
 
 def test_a_band_may_have_gaps_and_come_in_any_order() -> None:
-    assert LAYOUT.band("some", [30, 2, 2, 3, 1]).spans == "1-3,30"
+    assert spans(LAYOUT.positions(LAYOUT.band("some", [30, 2, 2, 3, 1]))) == "1-3,30"
+
+
+def test_positions_are_ascending_where_tokens_are_predicted_in_another_order() -> None:
+    layout = replace(LAYOUT, predicting=(5, 3, 9, 4))
+    assert layout.positions(Scale("x", (0, 1, 3))) == (3, 4, 5)
 
 
 @pytest.mark.parametrize("tokens", [[0], [257], [1, 300], []])
@@ -40,14 +53,34 @@ def test_tokens_outside_an_image_are_refused(tokens: list[int]) -> None:
         LAYOUT.band("x", tokens)
 
 
-@pytest.mark.parametrize("tokens", [(0,), (257,), (1, 258)])
-def test_positions_that_predict_nothing_are_refused(tokens: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="predict tokens are 1 to 256"):
+@pytest.mark.parametrize("tokens", [(256,), (1, 258)])
+def test_scales_of_tokens_outside_an_image_are_refused(tokens: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"has the tokens .*; those of an image are 0 to 255"):
         LAYOUT.with_scales([Scale("x", tokens)])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_blocks": 0}, "0 blocks with 1 neurons, for images of 256 tokens"),
+        ({"neurons_per_block": 0}, "1 blocks with 0 neurons"),
+        ({"predicting": ()}, "images of 0 tokens"),
+        ({"predicting": (-1, 0)}, r"predicting is \[-1, 0\].*from 0, each once"),
+        ({"predicting": (3, 4, 3)}, r"predicting is \[3, 4, 3\]"),
+        ({"predicting": (3,), "scales": (Scale("x", (1,)),)}, "tokens 1; those of an image are 0"),
+        ({"ranked_tokens": 257}, "ranked_tokens is 257; an image has 256 tokens"),
+        ({"ranked_tokens": 0}, "ranked_tokens is 0"),
+    ],
+)
+def test_a_layout_whose_numbers_do_not_fit_each_other_is_refused(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        replace(LAYOUT, **changes)
+
+
 @pytest.mark.parametrize("tokens", [(-1,), (3, 1, 2), (1, 1)])
-def test_positions_that_are_no_set_in_order_are_refused(tokens: tuple[int, ...]) -> None:
+def test_tokens_that_are_no_set_in_order_are_refused(tokens: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="ascending"):
         Scale("x", tokens)
 
@@ -56,12 +89,6 @@ def test_positions_that_are_no_set_in_order_are_refused(tokens: tuple[int, ...])
 def test_scales_need_different_names(names: list[str]) -> None:
     with pytest.raises(InputError, match="different names"):
         LAYOUT.with_scales([Scale(name, (1,)) for name in names])
-
-
-def test_an_adapter_that_does_not_say_where_tokens_are_predicted_has_no_bands() -> None:
-    silent = ModelLayout("acme", 1, 1, (Scale("all", (0,)),), "", "", "")
-    with pytest.raises(InputError, match="'acme' adapter does not say"):
-        silent.band("x", [1])
 
 
 @pytest.fixture
@@ -125,12 +152,8 @@ def test_scores_and_store_carry_the_names_and_positions(
     assert data["scale_size"].values.tolist() == [3, 2]
 
 
-def test_positions_beyond_the_models_are_refused_where_the_adapter_says_nothing(
-    adapter: TinyAdapter, pictures: Images
-) -> None:
-    layout = adapter.layout
-    adapter.layout = ModelLayout(
-        "var", 3, 128, (Scale("far", (20, 21)),), layout.fc1, layout.activation, layout.fc2
-    )
+def test_positions_beyond_the_models_are_refused(adapter: TinyAdapter, pictures: Images) -> None:
+    far = (Scale("far", (19, 20)),)
+    adapter.layout = replace(adapter.layout, scales=far, predicting=range(1, 22))
     with pytest.raises(InputError, match="positions 20-21, the model's are 0 to 20"):
         activations(ImageARModel(adapter), pictures)

@@ -21,9 +21,11 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 
 METRICS = ("unitmem", "mean-activation")
-LAYOUT = ModelLayout("var", 2, 3, (Scale("0", (0,)),), "{block}.a", "{block}.b", "{block}.c")
+PATHS = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+LAYOUT = ModelLayout("var", 2, 3, (Scale("0", (0,)),), PATHS, range(1))
 IMAGES = Images.from_arrays(np.zeros((5, 4, 4, 3), np.uint8), np.zeros(5, int))
 
 

@@ -13,12 +13,14 @@ from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.testing.tiny import TinyAdapter
 
 SHOWN = {"views": 2, "batch_size": 3, "seed": 4, "augmentation": {"name": "shift"}}
-LAYOUT = ModelLayout("var", 1, 2, (Scale("0", (0,)),), "{block}.a", "{block}.b", "{block}.c")
+PATHS = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+LAYOUT = ModelLayout("var", 1, 2, (Scale("0", (0,)),), PATHS, range(1))
 OTHERS: dict[str, Any] = {
     "layout": replace(LAYOUT, neurons_per_block=3),
     "slab": 4,

@@ -31,6 +31,7 @@ from iarmem_plugin.errors import (
 )
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.scores import begin_scores, load_scores, save_scores
 from iarmem_plugin.models.tracing import ImageARModel
@@ -109,8 +110,8 @@ def test_states_merge_to_the_same_in_any_split_order_and_nesting(
 
 def checkpoints(folder: Path, metrics: tuple[str, ...] = METRICS, **changes: Any) -> Checkpoints:
     """Return the checkpoints of a made-up capture of three slabs."""
-    paths = ("{block}.a", "{block}.b", "{block}.c")
-    layout = ModelLayout("var", 1, 50, (Scale("0", (0,)),), *paths)
+    paths = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+    layout = ModelLayout("var", 1, 50, (Scale("0", (0,)),), paths, range(1))
     images = Images.from_arrays(np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, int))
     given: dict[str, Any] = {"layout": layout, "images": images, "slab": 1} | changes
     return Checkpoints(folder, CaptureSettings("made up", **given), metrics)

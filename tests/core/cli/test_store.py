@@ -19,6 +19,7 @@ from iarmem_plugin.cli.store import app
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import IarmemError, StoreLockedError
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store import ActivationStore, top_images
 from iarmem_plugin.store.lock import WriteLock
 
@@ -48,7 +49,8 @@ def activations(count: int, neurons: int) -> np.ndarray:
 def fill(path: Path, *, count: int = 21, slab: int = 8, neurons: int = 20) -> Path:
     """Make a whole store of the model "tiny"."""
     spans = tuple(Scale(str(number), (number,)) for number in range(3))
-    layout = ModelLayout("var", 2, neurons, spans, "{block}.a", "{block}.b", "{block}.c")
+    paths = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+    layout = ModelLayout("var", 2, neurons, spans, paths, range(3))
     settings = CaptureSettings("tiny", layout, pictures(count), slab)
     group, values = ActivationStore.create(path, settings)["tiny"], activations(count, neurons)
     for number in group.slabs:

@@ -21,6 +21,7 @@ from iarmem_plugin.evaluation.generation import conditions_like, generate
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, ModelLayout, Sampling, Scale
 from iarmem_plugin.interfaces.adapter import Variant
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Writes
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.report.netcdf import restored, storable
 
@@ -69,9 +70,9 @@ class BitAdapter(Adapter):
             num_blocks=1,
             neurons_per_block=4 * WIDTH,
             scales=(Scale("all", tuple(range(TOKENS))),),
-            fc1="blocks.{block}.fc1",
-            activation="blocks.{block}.act",
-            fc2="blocks.{block}.fc2",
+            mlp=MLP(
+                writes=Writes("blocks.{block}.fc2"), reads={"fc1": Reads("blocks.{block}.fc1")}
+            ),
             predicting=range(TOKENS),
             ranked_tokens=TOKENS,
         )

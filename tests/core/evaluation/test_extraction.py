@@ -28,6 +28,7 @@ from iarmem_plugin.evaluation.extraction import (
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement
 from iarmem_plugin.interfaces import Condition, Sampling, Similarity
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.interfaces.prediction import hits_and_likelihoods
 
 SIDE, LEVELS = 4, 6  # 16 tokens; a token is a grey value in steps of a fifth
@@ -45,9 +46,8 @@ class Parrot:
         num_blocks=1,
         neurons_per_block=1,
         scales=(Scale("0", tuple(range(12))), Scale("1", (12, 13, 14, 15))),
-        fc1="",
-        activation="",
-        fc2="",
+        mlp=MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b")),
+        predicting=range(16),
     )
     device = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -28,6 +28,11 @@ def tokens() -> torch.Tensor:
 @pytest.fixture
 def labels() -> torch.Tensor:
     return torch.tensor([0, 1, 4, 2])
+
+
+@pytest.fixture
+def condition(labels: torch.Tensor) -> Condition:
+    return Condition.of(labels)
 
 
 def some_neurons(fraction: float = 0.3) -> xr.DataArray:

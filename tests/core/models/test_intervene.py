@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, NeuronWeights
-from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import (
     ScaleWeights,
     ScaleWeightsAndBiases,
@@ -131,7 +134,7 @@ def test_outgoing_weights_can_be_edited_too(
 ) -> None:
     class CutOutgoing(ScaleWeights):
         def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight * 0)
+            return replace(neurons, writes=neurons.writes * 0)
 
     with wrapped(adapter) as model, torch.no_grad():
         with intervene(model, whole_block(2), CutOutgoing(), backend=backend) as edited:
@@ -210,7 +213,7 @@ def test_outgoing_weights_compose_too(
 ) -> None:
     class HalveOutgoing(ScaleWeights):
         def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight / 2)
+            return replace(neurons, writes=neurons.writes / 2)
 
     halve = HalveOutgoing()
     with torch.no_grad():

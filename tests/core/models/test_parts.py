@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from iarmem_plugin.models.parts import derived_advice, known_part
+from iarmem_plugin.models.sound import derived_advice, known_part
 
 
 def is_linear(part: nn.Module) -> bool:

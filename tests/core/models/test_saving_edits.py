@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import FingerprintMismatchError, InputError
 from iarmem_plugin.interfaces import Condition, NeuronWeights
 from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.provenance import weights_sha256
-from iarmem_plugin.models.tracing import ImageARModel, intervene
+from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights, ScaleWeightsAndBiases, Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -22,7 +24,7 @@ from .conftest import some_neurons, whole_block
 
 class HalveOutgoing(ScaleWeights):
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-        return NeuronWeights(neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight / 2)
+        return replace(neurons, writes=neurons.writes / 2)
 
 
 def loaded(state: dict[str, torch.Tensor]) -> ImageARModel:

@@ -12,7 +12,8 @@ from torch import nn
 
 from iarmem_plugin.errors import BypassedNeuronsError
 from iarmem_plugin.interfaces import Condition
-from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
 

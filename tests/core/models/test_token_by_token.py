@@ -63,10 +63,6 @@ def tokens() -> torch.Tensor:
 
 
 class TestImageGPT(AdapterTests):
-    """The example passes the contract, but for what takes its layers for linear ones."""
-
-    test_the_layout_names_modules_of_the_stated_sizes = None  # type: ignore[assignment]  # Conv1D
-
     @pytest.fixture
     def adapter(self, adapter: Adapter) -> Adapter:
         return adapter

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from iarmem_plugin.errors import BypassedNeuronsError, WeightsError
 from iarmem_plugin.interfaces import Condition, ForwardInputs
-from iarmem_plugin.models.tracing import ImageARModel, intervene, wrapped
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, NeuronWeights, Sampling
-from iarmem_plugin.models.tracing import ImageARModel, intervene
+from iarmem_plugin.models.intervening import intervene
+from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights, ScaleWeightsAndBiases, Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -192,19 +194,35 @@ def test_weights_that_are_computed_at_every_pass_are_not_edited_in_vain(
     assert same(before, weights(adapter))
 
 
+def renamed(neurons: NeuronWeights) -> NeuronWeights:
+    return replace(neurons, reads={"gate": neurons.fc1_weight})
+
+
 @pytest.mark.parametrize("backend", ["trace", "weights"])
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
         (
-            lambda part: part * float("nan"),
-            "'odd' returned fc1_weight with values that are not finite",
+            lambda w: replace(w, reads={"fc1": w.fc1_weight * float("nan")}),
+            "'odd' returned reads 'fc1' with values that are not finite",
         ),
         (
-            lambda part: part[:1],
-            r"'odd' returned fc1_weight of shape \(1, 32\), expected \(128, 32\)",
+            lambda w: replace(w, reads={"fc1": w.fc1_weight[:, :1]}),
+            r"'odd' returned reads 'fc1' of shape \(128, 1\) .*, expected \(128, 32\) and",
         ),
+        (
+            lambda w: replace(w, biases={"fc1": w.fc1_bias.double()}),
+            r"'odd' returned biases 'fc1' of shape \(128,\) and torch.float64, expected .*float32",
+        ),
+        (
+            lambda w: replace(w, writes=w.writes[:1]),
+            r"'odd' returned writes of shape \(1, 128\) and torch.float32, expected \(32, 128\)",
+        ),
+        (lambda w: replace(w, biases={"fc1": None}), "'odd' returned biases 'fc1' as None"),
+        (renamed, r"'odd' returned the reads \['gate'\], expected \['fc1'\]"),
+        (lambda w: None, "'odd' returned None, expected NeuronWeights"),
     ],
+    ids=["not finite", "shape", "dtype", "writes", "no bias", "name", "type"],
 )
 def test_an_intervention_that_returns_what_is_no_weight_is_refused(
     adapter: TinyAdapter, backend: str, returned: Any, said: str
@@ -212,13 +230,31 @@ def test_an_intervention_that_returns_what_is_no_weight_is_refused(
     class Odd(ScaleWeights):
         name = "odd"
 
-        def edit(self, neurons: NeuronWeights) -> NeuronWeights:
-            parts = (neurons.fc1_weight, neurons.fc1_bias, neurons.fc2_weight.T)
-            rows, biases, columns = map(returned, parts)
-            return NeuronWeights(rows, biases, columns.T)
+        def edit(self, neurons):
+            return returned(neurons)
 
     before, model = weights(adapter), ImageARModel(adapter)
     with pytest.raises(InputError, match=said):
         with intervene(model, some(1.0), Odd(), backend=backend):
             pass
+    assert same(before, weights(adapter))
+
+
+@pytest.mark.parametrize("backend", ["trace", "weights"])
+def test_an_intervention_that_writes_into_its_argument_leaves_the_model_alone(
+    adapter: TinyAdapter, backend: str
+) -> None:
+    class Careless(ScaleWeights):
+        def edit(self, neurons: NeuronWeights) -> NeuronWeights:
+            neurons.fc1_weight.zero_()
+            neurons.fc1_bias.zero_()
+            neurons.writes.zero_()
+            return neurons
+
+    before, model = weights(adapter), ImageARModel(adapter)
+    with intervene(model, some(0.5), Careless(), backend=backend) as edited:
+        chosen = torch.from_numpy(some(0.5).values[1])
+        state = edited.state_dict()
+        assert not state["blocks.1.ffn.fc1.weight"][chosen].any()
+        assert not state["blocks.1.ffn.fc2.weight"][:, chosen].any()
     assert same(before, weights(adapter))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Intervention, NeuronWeights
+from iarmem_plugin.interfaces import Intervention, NeuronFacts, NeuronWeights
 from iarmem_plugin.neurons.interventions import (
+    Clamp,
+    MeanAblate,
+    ScaleBiases,
     ScaleWeights,
     ScaleWeightsAndBiases,
     Zero,
@@ -19,10 +23,19 @@ from iarmem_plugin.neurons.interventions import (
 
 def neurons() -> NeuronWeights:
     return NeuronWeights(
-        fc1_weight=torch.tensor([[2.0, -4.0], [6.0, 8.0]]),
-        fc1_bias=torch.tensor([1.0, -3.0]),
-        fc2_weight=torch.tensor([[5.0, 7.0]]),
+        reads={"fc1": torch.tensor([[2.0, -4.0], [6.0, 8.0]])},
+        biases={"fc1": torch.tensor([1.0, -3.0])},
+        writes=torch.tensor([[5.0, 7.0]]),
+        block=2,
+        index=torch.tensor([3, 9]),
     )
+
+
+def gated() -> NeuronWeights:
+    """The same neurons with two maps, of which the first alone has a bias."""
+    rows = {"gate": torch.tensor([[2.0, -4.0], [6.0, 8.0]]), "up": torch.tensor([[1.0, 3.0]] * 2)}
+    biases = {"gate": torch.tensor([1.0, -3.0]), "up": None}
+    return replace(neurons(), reads=rows, biases=biases)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +45,7 @@ def neurons() -> NeuronWeights:
         (ScaleWeights(2.0), [[4.0, -8.0], [12.0, 16.0]], [1.0, -3.0]),
         (ScaleWeightsAndBiases(0.5), [[1.0, -2.0], [3.0, 4.0]], [0.5, -1.5]),
         (ZeroWeights(), [[0.0, 0.0], [0.0, 0.0]], [1.0, -3.0]),
+        (ScaleBiases(3.0), [[2.0, -4.0], [6.0, 8.0]], [3.0, -9.0]),
         (Zero(), [[0.0, 0.0], [0.0, 0.0]], [0.0, 0.0]),
     ],
     ids=lambda value: value.name if isinstance(value, Intervention) else "",
@@ -45,6 +59,102 @@ def test_rows_and_biases_change_as_the_name_says(
     assert after.fc1_bias.tolist() == bias
     assert after.fc2_weight.tolist() == [[5.0, 7.0]]
     assert before.fc1_weight.tolist() == neurons().fc1_weight.tolist()
+
+
+@pytest.mark.parametrize(
+    ("reads", "gate", "up"),
+    [
+        (None, [[1.0, -2.0], [3.0, 4.0]], [[0.5, 1.5]] * 2),
+        (("gate",), [[1.0, -2.0], [3.0, 4.0]], [[1.0, 3.0]] * 2),
+        ("up", [[2.0, -4.0], [6.0, 8.0]], [[0.5, 1.5]] * 2),
+    ],
+)
+def test_scaling_says_which_maps_of_a_gated_mlp_it_scales(
+    reads: tuple[str, ...] | str | None, gate: list[list[float]], up: list[list[float]]
+) -> None:
+    after = ScaleWeights(0.5, reads=reads).edit(gated())
+    assert {name: rows.tolist() for name, rows in after.reads.items()} == {"gate": gate, "up": up}
+    assert after.biases["gate"].tolist() == [1.0, -3.0]
+    assert after.biases["up"] is None
+
+
+def test_the_report_names_the_maps_where_they_were_given() -> None:
+    assert ScaleWeights(0.5, reads=("gate", "up")).parameters == {
+        "factor": 0.5,
+        "reads": "gate, up",
+    }
+
+
+def test_a_map_that_is_not_there_is_refused_with_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"no map named 'fc1'.*there are gate, up"):
+        ScaleWeights(0.5, reads=("fc1",)).edit(gated())
+    with pytest.raises(InputError, match="reads is empty"):
+        ScaleWeights(0.5, reads=())
+
+
+@pytest.mark.parametrize("intervention", [ScaleBiases(), ScaleWeightsAndBiases()], ids=repr)
+def test_biases_that_are_not_there_are_never_skipped(intervention: Intervention) -> None:
+    with pytest.raises(InputError, match="the map 'up' into the neurons of block 2 has no bias"):
+        intervention.edit(gated())
+    scaled = type(intervention)(0.5, reads=("gate",)).edit(gated())
+    assert scaled.biases["gate"].tolist() == [0.5, -1.5]
+
+
+def test_zero_is_zero_without_biases_too() -> None:
+    after = Zero().edit(gated())
+    assert [float(rows.abs().max()) for rows in after.reads.values()] == [0.0, 0.0]
+    assert after.biases["gate"].tolist() == [0.0, 0.0]
+    assert after.biases["up"] is None
+
+
+@pytest.mark.parametrize("name", ["fc1_weight", "fc1_bias"])
+def test_neurons_of_several_maps_have_no_one_map(name: str) -> None:
+    with pytest.raises(InputError, match=f"no {name} where neurons have the maps gate, up"):
+        getattr(gated(), name)
+
+
+def test_a_bias_that_is_not_there_has_a_name() -> None:
+    without = replace(neurons(), biases={"fc1": None})
+    with pytest.raises(InputError, match="'fc1' into the neurons of block 2 has no bias"):
+        without.fc1_bias  # noqa: B018  # that is the test
+    with pytest.raises(InputError, match="no map named 'up'; these neurons have fc1"):
+        without.bias("up")
+
+
+VALUES = torch.tensor([[[-3.0, 0.5], [1.0, 4.0]]])  # an image of two tokens, two neurons
+
+
+def test_mean_ablation_puts_the_mean_at_every_token() -> None:
+    facts = NeuronFacts(0, torch.tensor([3, 9]), torch.tensor([0.25, 2.0]))
+    assert MeanAblate().apply(VALUES, facts).tolist() == [[[0.25, 2.0], [0.25, 2.0]]]
+
+
+@pytest.mark.parametrize(
+    ("clamp", "expected"),
+    [
+        (Clamp(), [[[0.0, 0.0], [0.0, 0.0]]]),
+        (Clamp(-1.0, 2.0), [[[-1.0, 0.5], [1.0, 2.0]]]),
+        (Clamp(None, 0.75), [[[-3.0, 0.5], [0.75, 0.75]]]),
+        (Clamp(0.75, None), [[[0.75, 0.75], [1.0, 4.0]]]),
+    ],
+    ids=repr,
+)
+def test_a_clamp_keeps_values_between_its_bounds(
+    clamp: Clamp, expected: list[list[list[float]]]
+) -> None:
+    facts = NeuronFacts(0, torch.tensor([3, 9]))
+    assert clamp.apply(VALUES.clone(), facts).tolist() == expected
+
+
+def test_a_clamp_names_the_bounds_that_there_are() -> None:
+    assert Clamp(-1.0, 2.5).parameters == {"low": -1.0, "high": 2.5}
+    assert Clamp(None, 2.5).parameters == {"high": 2.5}
+
+
+@pytest.mark.parametrize("bounds", [(None, None), (2.0, 1.0), (math.nan, 1.0), (0.0, math.inf)])
+def test_bounds_that_bound_nothing_are_refused(bounds: tuple[float | None, float | None]) -> None:
+    with pytest.raises(InputError, match="finite numbers, the lower one first"):
+        Clamp(*bounds)
 
 
 def test_parameters_name_the_factor_where_there_is_one() -> None:

@@ -14,6 +14,7 @@ import xarray as xr
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store import ActivationStore, open_for_capture
 
 IMAGES = 21  # of a capture that is begun, in slabs of 8
@@ -28,8 +29,9 @@ class Builders:
         self, neurons: int = NEURONS, scales: int = SCALES, blocks: int = BLOCKS
     ) -> ModelLayout:
         spans = [Scale(str(s), tuple(range(s * s, (s + 1) ** 2))) for s in range(scales)]
-        paths = ("b.{block}.fc1", "b.{block}.act", "b.{block}.fc2")
-        return ModelLayout("var", blocks, neurons, tuple(spans), *paths)
+        site, fc1 = Site("b.{block}.act"), Reads("b.{block}.fc1")
+        paths = MLP(Writes("b.{block}.fc2"), {"fc1": fc1}, site)
+        return ModelLayout("var", blocks, neurons, tuple(spans), paths, range(scales**2))
 
     def images(self, count: int) -> Images:
         pixels = np.zeros((count + 3, 4, 4, 3), np.uint8)

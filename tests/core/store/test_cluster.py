@@ -31,6 +31,7 @@ from iarmem_plugin.errors import (
 )
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store.store import ActivationStore
 
 BLOCKS, SCALES, NEURONS, IMAGES, SLAB = 3, 2, 20, 38, 4
@@ -44,7 +45,8 @@ def make_store(
     """Store values with dims (block, scale, neuron, image), all of them or the first slabs."""
     blocks, scales, neurons, count = values.shape
     spans = tuple(Scale(str(number), (number,)) for number in range(scales))
-    layout = ModelLayout("var", blocks, neurons, spans, "{block}.1", "{block}.a", "{block}.2")
+    paths = MLP(Writes("{block}.2"), {"fc1": Reads("{block}.1")}, Site("{block}.a"))
+    layout = ModelLayout("var", blocks, neurons, spans, paths, range(scales))
     pixels = np.zeros((count + 5, 4, 4, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(count + 5) % 3).subset(range(5, count + 5))
     store = ActivationStore.create(path, CaptureSettings("tiny", layout, images, slab))

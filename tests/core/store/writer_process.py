@@ -17,6 +17,7 @@ import numpy as np
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store import ActivationStore, open_for_capture
 
 BLOCKS, SCALES, NEURONS, IMAGES, SLAB = 32, 3, 64, 8 * 12 - 3, 8
@@ -24,7 +25,8 @@ BLOCKS, SCALES, NEURONS, IMAGES, SLAB = 32, 3, 64, 8 * 12 - 3, 8
 
 def settings() -> CaptureSettings:
     spans = tuple(Scale(str(number), (number,)) for number in range(SCALES))
-    layout = ModelLayout("var", BLOCKS, NEURONS, spans, "{block}.a", "{block}.b", "{block}.c")
+    paths = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")}, Site("{block}.b"))
+    layout = ModelLayout("var", BLOCKS, NEURONS, spans, paths, range(SCALES))
     images = Images.from_arrays(np.zeros((IMAGES, 4, 4, 3), np.uint8), np.arange(IMAGES) % 5)
     return CaptureSettings("tiny", layout, images, SLAB)
 

@@ -17,6 +17,7 @@ from iarmem_plugin import plugins
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import SSCD
 from iarmem_plugin.interfaces import (
+    ActivationIntervention,
     Adapter,
     Intervention,
     Metric,
@@ -25,6 +26,7 @@ from iarmem_plugin.interfaces import (
     Similarity,
 )
 from iarmem_plugin.testing import (
+    ActivationInterventionTests,
     AdapterTests,
     InterventionTests,
     MetricTests,
@@ -43,8 +45,16 @@ class TestMetrics(MetricTests):
 
 
 class TestInterventions(InterventionTests):
-    @pytest.fixture(params=["scale-weights", "scale-weights-and-biases", "zero-weights", "zero"])
+    @pytest.fixture(
+        params=["scale-weights", "scale-weights-and-biases", "scale-biases", "zero-weights", "zero"]
+    )
     def intervention(self, request: pytest.FixtureRequest) -> Intervention:
+        return plugins.find("intervention", request.param)()
+
+
+class TestActivationInterventions(ActivationInterventionTests):
+    @pytest.fixture(params=["mean-ablate", "clamp"])
+    def intervention(self, request: pytest.FixtureRequest) -> ActivationIntervention:
         return plugins.find("intervention", request.param)()
 
 
@@ -98,17 +108,18 @@ class X(AdapterTests):
 @pytest.mark.parametrize(
     ("kind", "tests"),
     [
-        ("metric", TestMetrics),
-        ("intervention", TestInterventions),
-        ("selector", TestSelectors),
-        ("similarity", TestSimilarities),
-        ("quality", TestQualities),
+        ("metric", (TestMetrics,)),
+        ("intervention", (TestInterventions, TestActivationInterventions)),
+        ("selector", (TestSelectors,)),
+        ("similarity", (TestSimilarities,)),
+        ("quality", (TestQualities,)),
     ],
 )
-def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: type) -> None:
-    fixture = next(value for name, value in vars(tests).items() if name == kind)
+def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: tuple[type, ...]) -> None:
+    fixtures = [vars(one)[kind] for one in tests]
+    tried = {name for one in fixtures for name in one._fixture_function_marker.params}
     shipped = {one.name for one in plugins.provided(kind, plugins.make_manager(entry_points=[]))}
-    assert set(fixture._fixture_function_marker.params) == shipped
+    assert tried == shipped
 
 
 def test_the_example_distribution_is_found_by_its_entry_point(
