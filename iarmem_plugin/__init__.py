@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.quality import TorchFidelity
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
+        ActivationIntervention,
         Adapter,
         Intervention,
         Metric,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from iarmem_plugin.models.loading import load, wrap
     from iarmem_plugin.models.tracing import ImageARModel, intervene
     from iarmem_plugin.neurons.interventions import (
+        Clamp,
+        MeanAblate,
+        ScaleBiases,
         ScaleWeights,
         ScaleWeightsAndBiases,
         Zero,
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SSCD",
+    "ActivationIntervention",
     "ActivationStore",
     "Adapter",
     "Arm",
@@ -56,6 +61,7 @@ __all__ = [
     "Candidates",
     "CaptureOptions",
     "CaptureSettings",
+    "Clamp",
     "CustomViews",
     "ExtractionOptions",
     "Highest",
@@ -64,6 +70,7 @@ __all__ = [
     "Images",
     "Intervention",
     "Lowest",
+    "MeanAblate",
     "Metric",
     "PixelCorrelation",
     "Quality",
@@ -72,6 +79,7 @@ __all__ = [
     "Ranks",
     "Report",
     "Sampling",
+    "ScaleBiases",
     "ScaleWeights",
     "ScaleWeightsAndBiases",
     "Selector",
@@ -111,6 +119,7 @@ _SOURCES = {
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
     "iarmem_plugin.data.images": ("Images",),
     "iarmem_plugin.interfaces": (
+        "ActivationIntervention",
         "Adapter",
         "Intervention",
         "Metric",
@@ -120,6 +129,9 @@ _SOURCES = {
         "Similarity",
     ),
     "iarmem_plugin.neurons.interventions": (
+        "Clamp",
+        "MeanAblate",
+        "ScaleBiases",
         "ScaleWeights",
         "ScaleWeightsAndBiases",
         "Zero",
