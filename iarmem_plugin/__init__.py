@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.quality import TorchFidelity
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
+        ActivationIntervention,
         Adapter,
         Condition,
         Intervention,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from iarmem_plugin.models.loading import load, wrap
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.neurons.interventions import (
+        Clamp,
+        MeanAblate,
+        ScaleBiases,
         ScaleWeights,
         ScaleWeightsAndBiases,
         Zero,
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SSCD",
+    "ActivationIntervention",
     "ActivationStore",
     "Adapter",
     "Arm",
@@ -58,6 +63,7 @@ __all__ = [
     "Candidates",
     "CaptureOptions",
     "CaptureSettings",
+    "Clamp",
     "Condition",
     "CustomViews",
     "ExtractionOptions",
@@ -67,6 +73,7 @@ __all__ = [
     "Images",
     "Intervention",
     "Lowest",
+    "MeanAblate",
     "Metric",
     "PixelCorrelation",
     "Quality",
@@ -75,6 +82,7 @@ __all__ = [
     "Ranks",
     "Report",
     "Sampling",
+    "ScaleBiases",
     "ScaleWeights",
     "ScaleWeightsAndBiases",
     "Selector",
@@ -114,6 +122,7 @@ _SOURCES = {
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
     "iarmem_plugin.data.images": ("Images",),
     "iarmem_plugin.interfaces": (
+        "ActivationIntervention",
         "Adapter",
         "Condition",
         "Intervention",
@@ -124,6 +133,9 @@ _SOURCES = {
         "Similarity",
     ),
     "iarmem_plugin.neurons.interventions": (
+        "Clamp",
+        "MeanAblate",
+        "ScaleBiases",
         "ScaleWeights",
         "ScaleWeightsAndBiases",
         "Zero",

@@ -28,7 +28,7 @@ class FetchError(IarmemError, OSError):
 
 
 class BypassedNeuronsError(IarmemError, RuntimeError):
-    """A trace cannot reach the model's neurons, as where a fused MLP never calls ``fc1``."""
+    """A trace cannot reach the model's neurons, as where a fused MLP never calls its maps."""
 
 
 class NonFiniteActivationError(IarmemError, ArithmeticError):

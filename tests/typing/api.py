@@ -13,6 +13,7 @@ from PIL import Image
 import iarmem_plugin as iarmem
 from iarmem_plugin import (
     SSCD,
+    ActivationIntervention,
     ActivationStore,
     Adapter,
     Arm,
@@ -20,6 +21,7 @@ from iarmem_plugin import (
     Candidates,
     CaptureOptions,
     CaptureSettings,
+    Clamp,
     Condition,
     CustomViews,
     ExtractionOptions,
@@ -29,6 +31,7 @@ from iarmem_plugin import (
     Images,
     Intervention,
     Lowest,
+    MeanAblate,
     Metric,
     PixelCorrelation,
     Quality,
@@ -37,6 +40,7 @@ from iarmem_plugin import (
     Ranks,
     Report,
     Sampling,
+    ScaleBiases,
     ScaleWeights,
     ScaleWeightsAndBiases,
     Selector,
@@ -63,7 +67,7 @@ from iarmem_plugin import (
     select,
     wrap,
 )
-from iarmem_plugin.interfaces import NeuronWeights
+from iarmem_plugin.interfaces import NeuronFacts, NeuronWeights
 
 version: str = iarmem.__version__
 
@@ -159,9 +163,28 @@ class Halve(Intervention):
         return replace(neurons, reads={name: rows / 2 for name, rows in neurons.reads.items()})
 
 
+class Quieter(ActivationIntervention):
+    name = "quieter"
+
+    @property
+    def parameters(self) -> Mapping[str, float]:
+        return {}
+
+    def apply(self, neuron: torch.Tensor, facts: NeuronFacts) -> torch.Tensor:
+        return neuron / (1 + facts.block)
+
+
 @hookimpl
-def provide_interventions() -> Iterable[type[Intervention]]:
-    return [Halve]
+def provide_interventions() -> Iterable[type[Intervention] | type[ActivationIntervention]]:
+    return [Halve, Quieter]
+
+
+def edit_values(model: ImageARModel, scores: xr.Dataset) -> list[str]:
+    neurons, mean = select(scores, fraction=0.1), scores["mean_activation"].mean("scale")
+    with intervene(model, neurons, MeanAblate(), mean=mean) as once:
+        with intervene(once, neurons, Clamp(low=None, high=2.0)) as twice:
+            edits = [ScaleBiases(0.5, reads=("gate",)), ScaleWeights(0.5, reads="up")]
+            return [repr(twice), *map(repr, edits)]
 
 
 kinds: tuple[type, ...] = (Adapter, Metric, Intervention, Selector, Similarity, Quality)

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -440,6 +441,16 @@ def test_ranking_does_not_depend_on_the_batch():
     labels = [0, 1] * 10
     alone, together = (ranked(pictures, labels, batch_size=size) for size in (1, 20))
     assert alone.images.ids.tolist() == together.images.ids.tolist()
+
+
+def test_the_last_scales_tokens_are_ranked_wherever_a_prompt_moves_their_positions():
+    class Prompted(Parrot):
+        layout = replace(Parrot.layout, predicting=range(2, 18))  # a prompt of three positions
+
+    pictures, labels = with_hits(1, 4, 2, 0, 3, 1), [0, 0, 0, 1, 1, 1]
+    found = ranked(pictures, labels, Prompted({}), per_class=2)
+    assert found.images.ids.tolist() == [1, 2, 4, 5]
+    assert found.hit_rate.tolist() == [1.0, 0.5, 0.75, 0.25]
 
 
 def test_ranked_candidates_get_their_group():

@@ -13,7 +13,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
-from iarmem_plugin.interfaces import Condition, Sampling
+from iarmem_plugin.interfaces import AnyIntervention, Condition, Sampling
 from iarmem_plugin.jobs.arms import (
     UNMODIFIED,
     Arm,
@@ -24,8 +24,9 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.neurons.interventions import Zero
+from iarmem_plugin.neurons.interventions import Clamp, MeanAblate, Zero
 from iarmem_plugin.neurons.selectors import Highest
 
 
@@ -76,6 +77,40 @@ def test_an_arm_run_alone_gives_what_it_gives_after_others(
         mine = report.extraction.isel(arm=place).drop_vars("arm")
         xr.testing.assert_equal(outcome.extraction, mine)
         assert int(outcome.neurons.sum()) == (0, 192)[place]
+
+
+@pytest.mark.parametrize("edit", [MeanAblate(), Clamp(-0.1, 0.1)], ids=["mean-ablate", "clamp"])
+def test_values_are_edited_by_the_trace_whatever_is_asked_for_weights(
+    model: ImageARModel, scores: xr.Dataset, pictures: Images, edit: AnyIntervention
+) -> None:
+    candidates = Candidates(pictures, np.array(["some"] * len(pictures)))
+    similarity, options = TokenAgreement(0.5), ExtractionOptions(prefix_tokens=1)
+    arms = [Arm("values", Highest(), edit, 0.5), Arm("weights", Highest(), Zero(), 0.5)]
+    report = mitigate(model, scores, candidates, arms, similarity=similarity, options=options)
+    _, values, weights = report.arms
+    assert values.intervention == {"name": edit.name, **edit.parameters, "backend": "trace"}
+    assert weights.intervention == {"name": "zero", "backend": "weights"}
+    mean = scores["mean_activation"].mean("scale")
+    neurons = select_neurons(arms[0], scores, model.layout)
+    attack = make_attack(model, candidates, similarity, options)
+    with intervene(model, neurons, edit, mean=mean) as edited:
+        expected = attack.run(edited)
+    xr.testing.assert_equal(report.extraction.isel(arm=1).drop_vars("arm"), expected)
+
+
+def test_mean_ablation_is_refused_before_the_attack_where_the_scores_hold_no_means(
+    model: ImageARModel, scores: xr.Dataset, pictures: Images
+) -> None:
+    candidates = Candidates(pictures, np.array(["some"] * len(pictures)))
+    arms = [Arm("mean", Highest(), MeanAblate(), 0.5)]
+    with pytest.raises(InputError, match=r"'mean-ablate' of arm 'mean' needs .*'mean_activation'"):
+        mitigate(
+            model,
+            scores.drop_vars("mean_activation"),
+            candidates,
+            arms,
+            similarity=TokenAgreement(),
+        )
 
 
 def test_arms_and_protocols_are_shown_as_text(model: ImageARModel, pictures: Images) -> None:
