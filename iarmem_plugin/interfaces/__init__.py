@@ -6,6 +6,7 @@ from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, V
 from iarmem_plugin.interfaces.evaluation import Completion, Quality, QualityValue, Similarity
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.neurons import Intervention, Metric, NeuronWeights, Selector
+from iarmem_plugin.interfaces.plugin import Plugin
 
 __all__ = [
     "Adapter",
@@ -15,6 +16,7 @@ __all__ = [
     "Metric",
     "ModelLayout",
     "NeuronWeights",
+    "Plugin",
     "Quality",
     "QualityValue",
     "Sampling",

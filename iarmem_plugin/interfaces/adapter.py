@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
@@ -104,7 +105,7 @@ class ForwardInputs:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Adapter(ABC):
+class Adapter(Plugin):
     """The only place that knows a model family.
 
     Attributes:
@@ -126,7 +127,7 @@ class Adapter(ABC):
             ``sha256``, ``bytes``; empty for a model object that came from elsewhere.
     """
 
-    name: ClassVar[str]
+    kind = "adapter"
     infers_sizes: ClassVar[bool] = False
     recognises: ClassVar[str] = ""
     module_aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -142,6 +143,11 @@ class Adapter(ABC):
         """Return the class and the model's name."""
         variant = getattr(self, "variant", None)
         return as_call(self, {} if variant is None else {"variant": variant.name})
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Return nothing: the model's facts are in ``variant``, ``layout`` and ``files``."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import xarray as xr
 from jaxtyping import Float
 
-from iarmem_plugin.text import as_call
+from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.typing import Tensor
 
 
@@ -29,21 +28,16 @@ class NeuronWeights:
     fc2_weight: Float[Tensor, "output neuron"]
 
 
-class Metric(ABC):
-    """Scores neurons from activations; one instance is one run.
+class Metric(Plugin):
+    """Scores neurons from activations; options go to ``__init__``; one instance is one run.
 
     Attributes:
-        name: name that users choose it by.
         blockwise: whether a block's scores depend on that block alone; a store is then read block
             by block, with a fresh instance for each.
     """
 
-    name: ClassVar[str]
+    kind = "metric"
     blockwise: ClassVar[bool] = False
-
-    def __repr__(self) -> str:
-        """Return the class and the metric's name."""
-        return as_call(self, {"name": self.name})
 
     @abstractmethod
     def update(self, activations: xr.DataArray) -> None:
@@ -51,7 +45,8 @@ class Metric(ABC):
 
         Args:
             activations: activations of the images, float32, dims (block, scale, neuron, image);
-                coordinates ``image`` (global id) and ``label``.
+                coordinates ``image`` (global id) and ``label``; read-only, since other metrics
+                read the same.
         """
 
     @abstractmethod
@@ -76,46 +71,20 @@ class Metric(ABC):
         """
 
 
-class Intervention(ABC):
-    """A change to neurons that can be undone; parameters go to ``__init__``.
+class Intervention(Plugin):
+    """A change to neurons that can be undone; options go to ``__init__``."""
 
-    Attributes:
-        name: name that users choose it by.
-    """
-
-    name: ClassVar[str]
-
-    def __repr__(self) -> str:
-        """Return class and parameters."""
-        return as_call(self, self.parameters)
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Mapping[str, float]:
-        """Return the parameters by name, for the report."""
+    kind = "intervention"
 
     @abstractmethod
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
         """Return the changed weights of the selected neurons; the input is left as it was."""
 
 
-class Selector(ABC):
-    """Picks neurons; the pool and how scales are joined go to ``__init__``.
+class Selector(Plugin):
+    """Picks neurons; options, such as the pool and how scales are joined, go to ``__init__``."""
 
-    Attributes:
-        name: name that users choose it by.
-    """
-
-    name: ClassVar[str]
-
-    def __repr__(self) -> str:
-        """Return class and parameters."""
-        return as_call(self, self.parameters)
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters by name, for the report."""
+    kind = "selector"
 
     @abstractmethod
     def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:

@@ -13,16 +13,18 @@ import xarray as xr
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
 from iarmem_plugin.activations.distributed import Ranks
+from iarmem_plugin.activations.metrics import scores_of, update
 from iarmem_plugin.activations.run import Run
 from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.progress import print_above, progress_bar
 from iarmem_plugin.store import (
@@ -90,7 +92,8 @@ def localize(
     Args:
         model: wrapped model; it comes back as it was.
         images: training images.
-        metric: name of a metric, or a fresh instance; or several, which share one run.
+        metric: name of a metric, be it with options (``"gini:power=2"``), or a fresh instance;
+            or several, which share one run. One metric may be given with several settings.
         options: how the images are shown to the model: views, batch size, seed, ...
         store: where activations are kept; None keeps none.
         checkpoints: folder for the states of a run without a store; None saves none. It stays,
@@ -101,7 +104,8 @@ def localize(
     Returns:
         ``score`` (the metric's) and ``mean_activation``, both with dims (block, scale, neuron)
         and the coordinate ``valid``; attribute ``provenance`` (JSON) says how they were made.
-        For several metrics, such a dataset by the name of each. In all processes the same.
+        For several metrics, such a dataset by the key of each, such as ``"gini(power=2)"``. In all
+        processes the same.
 
     Raises:
         UnknownNameError: there is no such metric.
@@ -122,25 +126,25 @@ def localize(
     provenance = run.ranks.broadcast(lambda: _provenance(model, images, options))
     _capture(model, run, metrics, provenance, kept, checkpoints, progress)
     provenance |= {"slab": run.slab, "batch_size_used": min(run.ranks.gather(batching.size))}
-    scores = run.ranks.broadcast(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance))
+    scores = run.ranks.broadcast(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance, model))
     return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
 
 
 def make_metrics(given: Sequence[str | Metric]) -> dict[str, Metric]:
-    """Return a fresh instance of each metric by its name.
+    """Return a fresh instance of each metric by its key: its name, and options that are set.
 
     Args:
-        given: names of metrics, or fresh instances.
+        given: names of metrics, be it with options, or fresh instances.
 
     Raises:
         UnknownNameError: there is no such metric.
         InputError: none is given, or one twice.
     """
     made = [create("metric", one) if isinstance(one, str) else one for one in given]
-    names = [one.name for one in made]
-    if not made or len(set(names)) != len(names):
-        raise InputError(f"the metrics {names} were given; give one or more, each once")
-    return dict(zip(names, made, strict=True))
+    keys = [one.key for one in made]
+    if not made or len(set(keys)) != len(keys):
+        raise InputError(f"the metrics {keys} were given; give one or more, each once")
+    return dict(zip(keys, made, strict=True))
 
 
 def _run(
@@ -220,34 +224,33 @@ def _keep_and_read(
     advance = progress_bar(progress, "score", len(run.images))
     for batch in ActivationStore.open(store.place).batches(settings.model):
         for metric in metrics.values():
-            metric.update(batch)
+            update(metric, batch)
         advance(batch.sizes["image"])
 
 
 def _all_scores(
-    scorers: Mapping[str, Metric], activity: Metric, provenance: Mapping[str, Any]
+    scorers: Mapping[str, Metric],
+    activity: Metric,
+    provenance: Mapping[str, Any],
+    model: ImageARModel,
 ) -> dict[str, xr.Dataset]:
-    mean = activity.compute()
+    mean = scores_of(activity, model.layout)
     mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
-    return {
-        name: _scores(scorer, mean, {**provenance, "metric": name})
-        for name, scorer in scorers.items()
-    }
+    return {key: _scores(key, scorer, mean, provenance, model) for key, scorer in scorers.items()}
 
 
-def _scores(scorer: Metric, mean: xr.DataArray, provenance: Mapping[str, Any]) -> xr.Dataset:
-    score = _computed(scorer)
+def _scores(
+    key: str, scorer: Metric, mean: xr.DataArray, provenance: Mapping[str, Any], model: ImageARModel
+) -> xr.Dataset:
+    score = scores_of(scorer, model.layout)
     variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
-    dataset = xr.Dataset(variables, attrs={"metric": scorer.name})
-    dataset.attrs["provenance"] = json.dumps(provenance)
+    dataset = xr.Dataset(variables, attrs={"metric": key})
+    said = {
+        **provenance,
+        "metric": key,
+        "metric_parameters": dict(scorer.parameters),
+        "plugins": [described(model.adapter), described(scorer)],
+        "versions": provenance["versions"] | versions(scorer),
+    }
+    dataset.attrs["provenance"] = json.dumps(said)
     return dataset
-
-
-def _computed(metric: Metric) -> xr.DataArray:
-    score = metric.compute()
-    if set(score.dims) != {"block", "scale", "neuron"} or "valid" not in score.coords:
-        raise PluginError(
-            f"metric {metric.name!r} computed dims {score.dims} with the coordinates "
-            f"{sorted(map(str, score.coords))}; it must give block, scale, neuron and 'valid'"
-        )
-    return score

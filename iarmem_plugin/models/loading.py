@@ -16,6 +16,7 @@ from iarmem_plugin.models.finite import check_finite
 from iarmem_plugin.models.hub import check_files
 from iarmem_plugin.models.parts import as_code, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
+from iarmem_plugin.plugins.blame import blamed
 from iarmem_plugin.text import shown
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -57,9 +58,10 @@ def load(
     check_device(device)
 
     precision: torch.dtype = getattr(torch, dtype or "float32")
-    loaded = adapter.load(
-        name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
-    )
+    with blamed(adapter):
+        loaded = adapter.load(
+            name, weights=files[0], tokenizer=files[1], device=device, dtype=precision
+        )
     if compile:
         loaded.compile_tokenizer()
     return ImageARModel(loaded)
@@ -107,13 +109,14 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     network = unwrapped(model, "the model")
     _check_not_compiled(network)
     other = None if tokenizer is None else unwrapped(tokenizer, "the tokenizer")
-    for adapter in _adapters():
-        if adapter.matches(network):
-            found = adapter.from_model(network, other)
-            check_finite(found.network, "the model")
-            check_finite(found.tokenizer, "the tokenizer")
-            return ImageARModel(found)
-    raise InputError(_unknown(network))
+    adapter = plugins.recognising(network)
+    if adapter is None:
+        raise InputError(_unknown(network))
+    with blamed(adapter):
+        found = adapter.from_model(network, other)
+    check_finite(found.network, "the model")
+    check_finite(found.tokenizer, "the tokenizer")
+    return ImageARModel(found)
 
 
 def unwrapped(model: object, what: str) -> nn.Module:
@@ -207,7 +210,7 @@ def _unknown(model: nn.Module) -> str:
 
 def _held_inside(model: object) -> str:
     """Say which attribute of an object, such as a pipeline, holds a model that is known."""
-    known = known_part(model, lambda part: any(one.matches(part) for one in _adapters()))
+    known = known_part(model, lambda part: plugins.recognising(part) is not None)
     if known is None:
         return ""
     part = f"model{known}"

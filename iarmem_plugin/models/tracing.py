@@ -30,6 +30,7 @@ from iarmem_plugin.models.reduction import scale_means
 from iarmem_plugin.models.shadows import Shadows, block_path
 from iarmem_plugin.models.trace_edits import TraceEdit, Watch, edited_entries
 from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits, chosen_neurons
+from iarmem_plugin.plugins.blame import blamed
 
 _WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
     "load_state_dict": "would change the weights under its edit",
@@ -94,12 +95,12 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
     def tokenize(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
         """Turn RGB images in [0, 1] into tokens; no gradients are recorded."""
-        with torch.no_grad():
+        with torch.no_grad(), blamed(self._adapter):
             return self._adapter.tokenize(images.to(self.device))
 
     def decode(self, tokens: Int[Tensor, "image token"]) -> Float[Tensor, "image 3 height width"]:
         """Turn tokens into RGB images in [0, 1]; no gradients are recorded."""
-        with torch.no_grad():
+        with torch.no_grad(), blamed(self._adapter):
             return self._adapter.decode(tokens.to(self.device))
 
     def complete(

@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import uninterrupted
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Intervention, ModelLayout, NeuronWeights
 from iarmem_plugin.neurons.selectors import by_number
+from iarmem_plugin.plugins.blame import author, blamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,9 @@ class EditableWeights:
         for changes in earlier:
             if block in changes:
                 before = _overlaid(before, index, changes[block], self.layout.neurons_per_block)
-        after = _checked(intervention, before, intervention.edit(before))
+        with blamed(intervention):
+            after = intervention.edit(before)
+        after = _checked(intervention, before, after)
         added = after.fc2_weight - before.fc2_weight
         return Change(index, before, after, added if bool(added.any()) else None)
 
@@ -256,6 +259,10 @@ def _put_back(edits: list[_Edit], first: int = 0) -> None:
 def _checked(
     intervention: Intervention, before: NeuronWeights, after: NeuronWeights
 ) -> NeuronWeights:
+    if not isinstance(after, NeuronWeights):
+        raise PluginError(
+            f"{author(intervention)} returned a {type(after).__name__}; expected NeuronWeights"
+        )
     for name in ("fc1_weight", "fc1_bias", "fc2_weight"):
         given, edited = getattr(before, name), getattr(after, name)
         if edited.shape != given.shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -30,11 +30,6 @@ class ScaleWeights(Intervention):
 
     def __init__(self, factor: float = 0.5) -> None:
         self.factor = _finite(factor)
-
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        """Return the factor."""
-        return {"factor": self.factor}
 
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
         """Return the weights with scaled rows."""
@@ -74,11 +69,6 @@ class ZeroWeights(ScaleWeights):
     def __init__(self) -> None:
         super().__init__(0.0)
 
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        """Return nothing: there are no parameters."""
-        return {}
-
 
 class Zero(ScaleWeightsAndBiases):
     """Set the rows of ``fc1.weight`` and the biases to zero: ablation, since GELU(0) = 0."""
@@ -87,11 +77,6 @@ class Zero(ScaleWeightsAndBiases):
 
     def __init__(self) -> None:
         super().__init__(0.0)
-
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        """Return nothing: there are no parameters."""
-        return {}
 
 
 def _finite(factor: float) -> float:
