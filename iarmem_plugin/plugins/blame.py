@@ -68,7 +68,7 @@ def described(plugin: Plugin) -> dict[str, Any]:
 def versions(*plugins: Plugin) -> dict[str, str]:
     """Return the version of each distribution that plugins come from, by its name."""
     found = [_distribution(type(plugin).__module__) for plugin in plugins]
-    return {one.name: one.version for one in found if one is not None}
+    return dict(one for one in found if one is not None)
 
 
 def distribution(plugin: type) -> str:
@@ -78,19 +78,20 @@ def distribution(plugin: type) -> str:
         such as ``"iarmem 0.1.0"``, or ``"module mine.py (no distribution)"``.
     """
     found = _distribution(plugin.__module__)
-    return _outside(plugin.__module__) if found is None else f"{found.name} {found.version}"
+    return _outside(plugin.__module__) if found is None else " ".join(found)
 
 
 @cache
-def _distribution(module: str) -> metadata.Distribution | None:
+def _distribution(module: str) -> tuple[str, str] | None:
+    """Return name and version of the distribution of a module; None where there is none."""
     package = module.partition(".")[0]
     if package in OURS:
-        return metadata.distribution("iarmem")
-    for entry_point in metadata.entry_points(group="iarmem"):  # an editable install lists no files
-        if entry_point.dist is not None and entry_point.module.partition(".")[0] == package:
-            return entry_point.dist
+        return "iarmem", metadata.version("iarmem")
+    for one in metadata.entry_points(group="iarmem"):  # an editable install lists no files
+        if one.dist is not None and one.module.partition(".")[0] == package:
+            return one.dist.name, one.dist.version
     names = _packages().get(package)
-    return metadata.distribution(names[0]) if names else None
+    return (names[0], metadata.version(names[0])) if names else None
 
 
 @cache
