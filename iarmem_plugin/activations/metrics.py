@@ -12,6 +12,7 @@ from iarmem_plugin.interfaces import Metric, ModelLayout
 from iarmem_plugin.plugins.blame import author, blamed
 
 NEURONS = ("block", "scale", "neuron")
+_READ_ONLY = ("read-only", "destination is a view")  # as numpy and xarray say it
 
 
 def update(metric: Metric, batch: xr.DataArray) -> None:
@@ -27,7 +28,7 @@ def update(metric: Metric, batch: xr.DataArray) -> None:
         try:
             metric.update(batch.copy(deep=False))
         except ValueError as error:
-            if "read-only" not in str(error):
+            if not any(said in str(error) for said in _READ_ONLY):
                 raise
             raise PluginError(
                 f"{author(metric)} writes into its batch, which other metrics read, too; it is to "
@@ -72,6 +73,11 @@ def scores_of(metric: Metric, layout: ModelLayout | None = None) -> xr.DataArray
     """
     with blamed(metric):
         scores = metric.compute()
+    return checked(metric, scores, layout)
+
+
+def checked(metric: Metric, scores: object, layout: ModelLayout | None = None) -> xr.DataArray:
+    """Refuse what is no score of each neuron at each scale; see `scores_of`."""
     if not isinstance(scores, xr.DataArray):
         raise _wrong(metric, f"computed a {type(scores).__name__}", "an xarray.DataArray")
     if set(scores.dims) != set(NEURONS) or "valid" not in scores.coords:

@@ -34,10 +34,13 @@ class Metric(Plugin):
     Attributes:
         blockwise: whether a block's scores depend on that block alone; a store is then read block
             by block, with a fresh instance for each.
+        keeps_images: whether its memory grows with the images, as where it needs all values; a
+            run without a store is then refused where these would not fit.
     """
 
     kind = "metric"
     blockwise: ClassVar[bool] = False
+    keeps_images: bool = False
 
     @abstractmethod
     def update(self, activations: xr.DataArray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +14,7 @@ import xarray as xr
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
 from iarmem_plugin.activations.distributed import Ranks
-from iarmem_plugin.activations.metrics import scores_of, update
+from iarmem_plugin.activations.metrics import checked, scores_of, update
 from iarmem_plugin.activations.run import Run
 from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.models.tracing import ImageARModel
 
 ACTIVITY = "mean-activation"
+MOST_KEPT = 4e9  # bytes
 _DEFAULTS = CaptureOptions()
 
 
@@ -124,9 +126,11 @@ def localize(
     batching = Batching(options.batch_size)
     run = _run(model, images, options, batching, Ranks() if ranks is None else ranks)
     provenance = run.ranks.broadcast(lambda: _provenance(model, images, options))
-    _capture(model, run, metrics, provenance, kept, checkpoints, progress)
+    scored = _capture(model, run, metrics, provenance, kept, checkpoints, progress)
     provenance |= {"slab": run.slab, "batch_size_used": min(run.ranks.gather(batching.size))}
-    scores = run.ranks.broadcast(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance, model))
+    scores = run.ranks.broadcast(
+        lambda: _all_scores(scorers, metrics[ACTIVITY], provenance, model, scored)
+    )
     return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
 
 
@@ -189,8 +193,12 @@ def _capture(
     store: StoreOptions | None,
     checkpoints: Path | str | None,
     progress: Progress | None,
-) -> None:
-    """Give the activations of all images to the metrics, by way of a store where there is one."""
+) -> dict[str, xr.DataArray]:
+    """Give the activations of all images to the metrics, by way of a store where there is one.
+
+    Returns:
+        the scores of metrics that took a store's activations block by block.
+    """
     shown, images = progress if run.ranks.first else None, len(run.images)
     views = provenance["views"]
     print_above(shown, f"{images:,} images, {views} views of each: {images * views:,} passes")
@@ -199,10 +207,24 @@ def _capture(
         model, run.images, provenance, slab=run.slab, keep_bits=bits
     )
     if store is not None:
-        _keep_and_read(store, run, settings, metrics, shown)
-        return
+        return _keep_and_read(store, run, settings, metrics, shown)
+    _check_fits(metrics, model, len(run.images))
     saved = None if checkpoints is None else Checkpoints(checkpoints, settings, metrics)
     stream(run, metrics, saved, shown)
+    return {}
+
+
+def _check_fits(metrics: Mapping[str, Metric], model: ImageARModel, images: int) -> None:
+    """Refuse metrics that keep every image's activations where these would be too many."""
+    layout = model.layout
+    cells = layout.num_blocks * len(layout.scales) * layout.neurons_per_block
+    size = 4 * cells * images
+    if size > MOST_KEPT and (keep := [key for key, one in metrics.items() if one.keeps_images]):
+        raise InputError(
+            f"metric {keep[0]!r} keeps the activations of all {images:,} images, {size / 1e9:.0f} "
+            "GB: give a store (--store), from which they are read a block at a time, or fewer "
+            "images"
+        )
 
 
 def _keep_and_read(
@@ -211,8 +233,10 @@ def _keep_and_read(
     settings: CaptureSettings,
     metrics: Mapping[str, Metric],
     progress: Progress | None,
-) -> None:
+) -> dict[str, xr.DataArray]:
     """Capture into a store what it lacks; then give all of it to the first process's metrics.
+
+    Those that would keep all of it are given a block at a time, and their scores are returned.
 
     They read in the order of the images, so sums do not depend on who captured what, and when.
     """
@@ -220,12 +244,17 @@ def _keep_and_read(
         check_writable(local)
     capture_into(store.place, run, settings, lock=store.lock, progress=progress)
     if not run.ranks.first:
-        return
+        return {}
+    kept = ActivationStore.open(store.place)
+    large = {key: one for key, one in metrics.items() if one.keeps_images and one.blockwise}
     advance = progress_bar(progress, "score", len(run.images))
-    for batch in ActivationStore.open(store.place).batches(settings.model):
-        for metric in metrics.values():
+    for batch in kept.batches(settings.model):
+        for metric in [one for key, one in metrics.items() if key not in large]:
             update(metric, batch)
         advance(batch.sizes["image"])
+    return {
+        key: kept.score(partial(copy.deepcopy, one), settings.model) for key, one in large.items()
+    }
 
 
 def _all_scores(
@@ -233,23 +262,34 @@ def _all_scores(
     activity: Metric,
     provenance: Mapping[str, Any],
     model: ImageARModel,
+    scored: Mapping[str, xr.DataArray],
 ) -> dict[str, xr.Dataset]:
     mean = scores_of(activity, model.layout)
     mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
-    return {key: _scores(key, scorer, mean, provenance, model) for key, scorer in scorers.items()}
+    every = {
+        key: checked(one, scored[key], model.layout)
+        if key in scored
+        else scores_of(one, model.layout)
+        for key, one in scorers.items()
+    }
+    said = {**provenance, "plugins": [described(model.adapter)]}
+    return {key: _scores(key, one, every[key], mean, said) for key, one in scorers.items()}
 
 
 def _scores(
-    key: str, scorer: Metric, mean: xr.DataArray, provenance: Mapping[str, Any], model: ImageARModel
+    key: str,
+    scorer: Metric,
+    score: xr.DataArray,
+    mean: xr.DataArray,
+    provenance: Mapping[str, Any],
 ) -> xr.Dataset:
-    score = scores_of(scorer, model.layout)
     variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
     dataset = xr.Dataset(variables, attrs={"metric": key})
     said = {
         **provenance,
         "metric": key,
         "metric_parameters": dict(scorer.parameters),
-        "plugins": [described(model.adapter), described(scorer)],
+        "plugins": [*provenance["plugins"], described(scorer)],
         "versions": provenance["versions"] | versions(scorer),
     }
     dataset.attrs["provenance"] = json.dumps(said)

@@ -90,8 +90,15 @@ def _distribution(module: str) -> tuple[str, str] | None:
     for one in metadata.entry_points(group="iarmem"):  # an editable install lists no files
         if one.dist is not None and one.module.partition(".")[0] == package:
             return one.dist.name, one.dist.version
-    names = _packages().get(package)
-    return (names[0], metadata.version(names[0])) if names else None
+    held = (name for name in _packages().get(package, ()) if _holds(name, module))
+    return next(((name, metadata.version(name)) for name in held), None)
+
+
+def _holds(name: str, module: str) -> bool:
+    """Tell whether a module lies where a distribution lies: others may have its package, too."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    root = Path(str(metadata.distribution(name).locate_file(""))).resolve()
+    return file is not None and Path(file).resolve().is_relative_to(root)
 
 
 @cache
@@ -100,10 +107,9 @@ def _packages() -> Mapping[str, list[str]]:
 
 
 def _outside(module: str) -> str:
-    package = module.partition(".")[0]
-    place = getattr(sys.modules.get(package), "__file__", None)
+    place = getattr(sys.modules.get(module), "__file__", None)
     if place is None or Path(place).name == "__init__.py":
-        what = f"{'module' if place is None else 'package'} {shown(package, 80)}"
+        what = f"{'module' if place is None else 'package'} {shown(module, 80)}"
     else:
         what = f"module {shown(Path(place).name, 80)}"
     return f"{what} (no distribution)"

@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": "demo --out new",
     "fetch": "fetch {model}",
     "models": "models",
-    "plugins": "plugins",
+    "plugins": "plugins {name}",
     "store info": "store info {place}",
     "store verify": "store verify {place}",
     "store invalidate": "store invalidate {place} --slab 0",
