@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.activations.metrics import merge_into
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.plugins.blame import distribution
 from iarmem_plugin.stages import Stages
 
 _KEY = re.compile(r"rank-(0|[1-9]\d{0,8})")
@@ -25,20 +28,29 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path | str, settings: CaptureSettings, metrics: Iterable[str]
+        self,
+        folder: Path | str,
+        settings: CaptureSettings,
+        metrics: Iterable[str] | Mapping[str, Metric],
     ) -> None:
         """Name the folder; nothing is touched yet.
 
         Args:
             folder: folder that holds nothing else.
             settings: settings of the capture; a run goes on only with the same.
-            metrics: names of the metrics, which must be the same, too.
+            metrics: keys of the metrics, which must be the same, too; with the metrics
+                themselves, so must be their parameters and distributions.
 
         Raises:
             InputError: a setting is not a JSON value.
         """
         self._settings, self._metrics = settings, sorted(metrics)
-        self._stages = Stages(folder, settings.to_dict() | {"metrics": self._metrics})
+        given = metrics if isinstance(metrics, Mapping) else {}
+        facts: dict[str, Any] = {"metrics": self._metrics}
+        for key, metric in given.items():
+            facts[f"parameters of {key}"] = dict(metric.parameters)
+            facts[f"distribution of {key}"] = distribution(type(metric))
+        self._stages = Stages(folder, settings.to_dict() | facts)
 
     def check(self) -> None:
         """Refuse a folder in which nothing can be saved; call it before the work.
@@ -90,7 +102,7 @@ class Checkpoints:
         states = self.load(rank)
         try:
             for key, metric in metrics.items():
-                metric.merge(states[key])
+                merge_into(metric, states[key])
         except Exception as error:
             raise self._spoilt(rank, f"a metric does not take its state: {error!r}") from error
 

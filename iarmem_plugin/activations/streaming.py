@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 from iarmem_plugin.activations.checkpoints import Checkpoints
+from iarmem_plugin.activations.metrics import merge_into, states_of, update
 from iarmem_plugin.activations.run import Run, show_batches
 from iarmem_plugin.errors import IncompleteCaptureError
 from iarmem_plugin.interfaces import Metric
@@ -49,7 +50,7 @@ def stream(
     pending = [slab for slab in run.slabs if slab not in finished]
     for batch, slab, completes in show_batches(run, pending, progress):
         for metric in metrics.values():
-            metric.update(batch)
+            update(metric, batch)
         if completes:
             mine.finish(slab)
     mine.save()
@@ -67,7 +68,7 @@ def stream(
 def merge(metrics: Mapping[str, Metric], states: Mapping[str, xr.Dataset]) -> None:
     """Add states to the metrics of the same keys."""
     for key, metric in metrics.items():
-        metric.merge(states[key])
+        merge_into(metric, states[key])
 
 
 class _Share:
@@ -87,7 +88,7 @@ class _Share:
             checkpoints.merge_into(metrics, rank)
 
     def states(self) -> dict[str, xr.Dataset]:
-        return {key: metric.state() for key, metric in self._metrics.items()}
+        return states_of(self._metrics)
 
     def finish(self, slab: int) -> None:
         self.slabs.append(slab)

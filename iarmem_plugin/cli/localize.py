@@ -79,10 +79,9 @@ class _Job:
         self.pictures.check()
         check_files(self.model.name, self.model.files)
         place = None if self.kept is None else self.kept["place"]
-        preflight.check_scores_place(self.out, self.metrics, place)
+        preflight.check_scores_place(self.out, list(make_metrics(self.metrics)), place)
         sources = {"--images": self.pictures.source, "--image-root": self.pictures.reading.root}
         preflight.check_apart(self.out, sources)
-        make_metrics(self.metrics)
         if place is not None:
             preflight.check_store_place(place, self.model.name, sources)
         preflight.check_device(self.model.device)

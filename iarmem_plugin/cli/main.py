@@ -1,8 +1,8 @@
 """``iarmem`` on the command line: its commands, and how they end.
 
 Exit codes: 0 done; 1 a bug, with its traceback; 2 an argument, file, picture, model or plugin
-that cannot be used, with one plain line on standard error, of at most 400 signs; 130 interrupted;
-143 ended by SIGTERM.
+that cannot be used, or a plugin that fails, with one plain line on standard error, of at most 400
+signs; 130 interrupted; 143 ended by SIGTERM.
 
 Only typer and rich are imported here; a command imports what it needs when it runs.
 """
@@ -10,6 +10,8 @@ Only typer and rich are imported here; a command imports what it needs when it r
 from __future__ import annotations
 
 import errno
+import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
-from iarmem_plugin.cli.console import LogLevel, say, terminal, warn
+from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, warn
 from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
@@ -75,6 +77,8 @@ def _plain_errors() -> Iterator[None]:
     except IarmemError as error:
         _refuse(str(error), error)
     except OSError as error:
+        if (plugin := _plugin(error)) is not None:
+            _refuse_plugin(plugin, error)
         if error.errno not in _USERS_ERRNOS:
             raise
         place = "" if error.filename is None else f"{shown(error.filename, 120)}: "
@@ -83,6 +87,28 @@ def _plain_errors() -> Iterator[None]:
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
         _refuse(_usage(error), error)
+    except Exception as error:
+        if (plugin := _plugin(error)) is None:
+            raise
+        _refuse_plugin(plugin, error)
+
+
+def _plugin(error: Exception) -> str | None:
+    """Return the plugin that raised an error; None if none did."""
+    from iarmem_plugin.plugins.blame import blame
+
+    note = blame(error) if hasattr(error, "__notes__") else None
+    return None if note is None else note.removeprefix("in ")
+
+
+def _refuse_plugin(plugin: str, error: Exception) -> NoReturn:
+    if LOGGER.isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error)
+    _refuse(
+        f"{plugin} failed with {type(error).__name__}: {shown(error)}; its traceback is shown with "
+        "--log-level debug",
+        error,
+    )
 
 
 def _usage(error: Any) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
-
-import typer
+from typing import TYPE_CHECKING, NamedTuple
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
@@ -17,8 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.evaluation.quality import TorchFidelity
-    from iarmem_plugin.interfaces import Similarity
+    from iarmem_plugin.interfaces import Quality, Similarity
     from iarmem_plugin.jobs.arms import Arm, QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.report.report import Report
@@ -30,7 +27,6 @@ class _Edit:
 
     selector: str
     intervention: str
-    factor: float | None
     fraction: float
     random_sets: int
     seed: int
@@ -39,11 +35,11 @@ class _Edit:
         """Make the arm that the user named, and random sets with the seeds after its own."""
         from iarmem_plugin.jobs.arms import Arm
         from iarmem_plugin.jobs.protocol import with_random_sets
-        from iarmem_plugin.plugins.create import create, create_intervention
+        from iarmem_plugin.plugins.create import create
 
-        intervention = create_intervention(self.intervention, self.factor)
+        intervention = create("intervention", self.intervention)
         selector = create("selector", self.selector)
-        named = Arm(self.selector, selector, intervention, self.fraction, seed=self.seed)
+        named = Arm(selector.key, selector, intervention, self.fraction, seed=self.seed)
         return with_random_sets([named], self.random_sets, first_seed=self.seed + 1)
 
 
@@ -57,42 +53,62 @@ class _Attack:
     threshold: float | None
     per_class: int
     similarity: str
-    sscd: Path | None
     check_batching: int
 
-    def measure(self) -> Similarity:
-        """Make what decides whether an image was extracted."""
-        from iarmem_plugin.plugins.create import create_similarity
+    def check(self) -> dict[str, Path]:
+        """Refuse a measure or threshold that cannot be; return the files that are named."""
+        from iarmem_plugin.evaluation.similarity import check_threshold
+        from iarmem_plugin.plugins.create import check
 
-        return create_similarity(self.similarity, self.sscd, threshold=self.threshold)
+        check_threshold(self.threshold)
+        return check("similarity", self.similarity)
+
+    def measure(self, device: str) -> Similarity:
+        """Make what decides whether an image was extracted."""
+        from iarmem_plugin.evaluation.similarity import GIVEN
+        from iarmem_plugin.plugins.create import create
+
+        similarity = create("similarity", self.similarity, {"device": device})
+        if self.threshold is not None:
+            similarity.threshold, similarity.threshold_source = self.threshold, GIVEN
+        return similarity
 
 
 @dataclass(frozen=True, slots=True)
 class _Quality:
     """How image quality is measured, if it is."""
 
-    inception: Path | None
+    measured_by: str | None
     reference: Path | None
     generated: int
     seed: int
 
-    def check(self, images: Images, reference: Images | None) -> None:
+    def check(self) -> dict[str, Path]:
+        """Refuse a measure that cannot be; return the files that are named."""
+        from iarmem_plugin.plugins.create import check
+
+        if self.measured_by is None and self.reference is not None:
+            raise InputError(
+                "--reference is what image quality is compared with; give --quality, too"
+            )
+        return {} if self.measured_by is None else check("quality", self.measured_by)
+
+    def check_enough(self, measure: Quality | None, opened: _Opened) -> None:
         """Refuse fewer images than are needed on either side."""
-        from iarmem_plugin.evaluation.quality import KID_SUBSET_SIZE, TorchFidelity
         from iarmem_plugin.jobs.arms import check_enough
 
-        if self.inception is not None:
-            real = images if reference is None else reference
+        if measure is not None:
+            real = opened.images if opened.reference is None else opened.reference
             sizes = {"generated": self.generated, "given images": len(real)}
-            check_enough(TorchFidelity.name, KID_SUBSET_SIZE, sizes)
+            check_enough(measure.name, measure.minimum, sizes)
 
-    def measure(self, device: str) -> TorchFidelity | None:
+    def measure(self, device: str) -> Quality | None:
         """Load what sees the images."""
-        from iarmem_plugin.evaluation.quality import TorchFidelity
+        from iarmem_plugin.plugins.create import create
 
-        if self.inception is None:
+        if self.measured_by is None:
             return None
-        return TorchFidelity(self.inception, "Inception v3", device=device)
+        return create("quality", self.measured_by, {"device": device})
 
 
 class _Opened(NamedTuple):
@@ -132,9 +148,12 @@ class _Job:
         from iarmem_plugin.report.report import PROGRESS
 
         arms, scores, opened = self._checked(out)
-        similarity, measure = self.attack.measure(), self.quality.measure(self.model.device)
+        similarity = self.attack.measure(self.model.device)
+        measure = self.quality.measure(self.model.device)
+        self.quality.check_enough(measure, opened)
         opened = opened.read(self.reading)
         self._check_counts(opened)  # of those that can be read
+        self.quality.check_enough(measure, opened)
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
         preflight.check_fit(model, opened)
@@ -151,7 +170,6 @@ class _Job:
         """Refuse what can be told to be wrong before the model is loaded; return what is opened."""
         from iarmem_plugin.jobs.scores import load_scores
         from iarmem_plugin.models.hub import check_files
-        from iarmem_plugin.plugins.create import check_similarity
         from iarmem_plugin.report.report import check_output_folder
 
         preflight.check_alone("mitigate")
@@ -160,7 +178,6 @@ class _Job:
         check_files(self.model.name, self.model.files)
         check_output_folder(out)
         preflight.check_apart(out, self._sources)
-        check_similarity(self.attack.similarity, self.attack.sscd, threshold=self.attack.threshold)
         arms, scores = self.edit.arms(), load_scores(self.scores)
         preflight.check_scores_of(self.model, scores, arms)
         preflight.check_device(self.model.device)
@@ -187,18 +204,14 @@ class _Job:
         }
 
     def _check_sources(self) -> None:
-        files = {
+        files: dict[str, Path | None] = {
             "--scores": self.scores,
             "--classes": self.reading.classes,
-            "--sscd": self.attack.sscd,
-            "--inception": self.quality.inception,
         }
+        files |= {f"--similarity {name}": file for name, file in self.attack.check().items()}
+        files |= {f"--quality {name}": file for name, file in self.quality.check().items()}
         preflight.check_pictures(self._sources)
         preflight.check_sources(files)
-        if self.quality.reference is not None and self.quality.inception is None:
-            raise InputError(
-                "--reference is what image quality is compared with; give --inception, too"
-            )
 
     def _opened(self) -> _Opened:
         from iarmem_plugin.cli.inputs import open_pictures
@@ -217,7 +230,6 @@ class _Job:
 
         if opened.held_out is not None and self.attack.threshold is None:
             check_calibration(len(opened.held_out), few=self.attack.few)
-        self.quality.check(opened.images, opened.reference)
 
     def _completions(self, arms: Sequence[Arm], opened: _Opened) -> int:
         """Return how many images are completed at most, in all arms together."""
@@ -232,15 +244,18 @@ class _Job:
         arms: Sequence[Arm],
         opened: _Opened,
         similarity: Similarity,
-        measure: TorchFidelity | None,
+        measure: Quality | None,
         kept: Path,
     ) -> Report:
         from iarmem_plugin.jobs.arms import ExtractionOptions
         from iarmem_plugin.jobs.mitigate import mitigate
         from iarmem_plugin.jobs.protocol import Pictures, choose_candidates
+        from iarmem_plugin.jobs.rehearsal import rehearse
 
         quality = None if measure is None else self._quality_protocol(model, opened, measure)
         size, checked = self.batch_size, self.attack.check_batching
+        tried = opened.images if opened.candidates is None else opened.candidates
+        rehearse(model, scores, arms, tried, similarity)
         with console.progress_bars() as progress:
             candidates = choose_candidates(
                 model,
@@ -266,7 +281,7 @@ class _Job:
             )
 
     def _quality_protocol(
-        self, model: ImageARModel, opened: _Opened, measure: TorchFidelity
+        self, model: ImageARModel, opened: _Opened, measure: Quality
     ) -> QualityProtocol:
         from iarmem_plugin.jobs.protocol import quality_protocol
 
@@ -287,20 +302,16 @@ def mitigate(
     images: opt.ImageSource,
     out: opt.Out,
     fraction: opt.Fraction = 0.1,
-    intervention: Annotated[str, typer.Option(help="How to edit them.")] = "scale-weights",
-    factor: opt.Factor = None,
-    selector: Annotated[str, typer.Option(help="Which neurons to edit.")] = "highest",
+    intervention: opt.Intervention = "scale-weights",
+    selector: opt.Selector = "highest",
     random_sets: opt.RandomSets = 5,
-    similarity: Annotated[str, typer.Option(help="Compares completion and target.")] = (
-        "correlation"
-    ),
-    sscd: opt.SSCDFile = None,
+    similarity: opt.Similarity = "correlation",
     candidates: opt.CandidateSource = None,
     held_out: opt.HeldOut = None,
     few_held_out: opt.FewHeldOut = False,
     threshold: opt.Threshold = None,
     per_class: opt.PerClass = 5,
-    inception: opt.Inception = None,
+    quality: opt.Quality = None,
     reference: opt.Reference = None,
     generated: opt.Generated = 1000,
     check_batching: opt.CheckBatching = 0,
@@ -330,9 +341,9 @@ def mitigate(
         scores=scores,
         images=images,
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
-        edit=_Edit(selector, intervention, factor, fraction, random_sets, seed),
-        attack=_Attack(*tried, similarity, sscd, check_batching),
-        quality=_Quality(inception, reference, generated, seed),
+        edit=_Edit(selector, intervention, fraction, random_sets, seed),
+        attack=_Attack(*tried, similarity, check_batching),
+        quality=_Quality(quality, reference, generated, seed),
         batch_size=batch_size,
     )
     report = job.run(out, restart=restart)

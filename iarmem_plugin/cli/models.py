@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.errors import UnknownNameError
 from iarmem_plugin.files import check_writable
 from iarmem_plugin.table import TextTable
+from iarmem_plugin.text import shown
+
+if TYPE_CHECKING:
+    from iarmem_plugin.plugins import Provided
 
 WHOLE = 4000  # signs of a line that is to be copied
 
@@ -87,14 +93,22 @@ def fetch(
         console.say(line, err=False, limit=WHOLE)
 
 
-def list_plugins(as_json: opt.AsJson = False) -> None:
-    """List what plugins provide, and the plugins that could not be loaded."""
+def list_plugins(
+    name: Annotated[str | None, typer.Argument(help="Show one, with its options.")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """List what plugins provide, and what is wrong with them; or show the options of one."""
     from iarmem_plugin import plugins
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", plugins.PluginWarning)  # they are in the table
+        plugins.problems()
+        found = [one for kind in plugins.KINDS for one in plugins.provided(kind)]
+        plugins.variants()
         problems = plugins.problems()
-    found = [one for kind in plugins.KINDS for one in plugins.provided(kind)]
+    if name is not None:
+        _show_plugin(name, found, as_json=as_json)
+        return
     rows = [
         {"kind": one.kind, "name": one.name, "plugin": one.plugin, "does": _summary(one.value)}
         for one in found
@@ -104,6 +118,41 @@ def list_plugins(as_json: opt.AsJson = False) -> None:
     columns = ("kind", "name", "plugin", "what it does")
     table = TextTable("Plugins", columns, cells, whole=columns[1:2], tight=True)
     console.show({"plugins": rows, "skipped": problems}, table, as_json=as_json)
+
+
+def _show_plugin(name: str, found: Sequence[Provided], *, as_json: bool) -> None:
+    """Show every plugin of a name: there may be several kinds."""
+    chosen = [one for one in found if one.name == name]
+    if not chosen:
+        known = ", ".join(sorted({one.name for one in found}))
+        raise UnknownNameError(f"no plugin named {shown(name, 60)!r}; installed: {known}")
+    rows = [_facts(one) for one in chosen]
+    console.show({"plugins": rows}, Group(*map(_option_table, rows)), as_json=as_json)
+
+
+def _facts(one: Provided) -> dict[str, Any]:
+    from iarmem_plugin.plugins.blame import distribution
+    from iarmem_plugin.plugins.options import REQUIRED, options
+
+    listed = [
+        {
+            "name": option.name,
+            "type": option.form,
+            "default": "required" if option.default is REQUIRED else shown(option.default, 60),
+            "does": option.does,
+        }
+        for option in (() if one.kind == "adapter" else options(one.value))
+    ]
+    facts = {"kind": one.kind, "name": one.name, "plugin": one.plugin}
+    made_by = {"distribution": distribution(one.value), "does": _summary(one.value)}
+    return facts | made_by | {"options": listed}
+
+
+def _option_table(row: Mapping[str, Any]) -> TextTable:
+    title = f"{row['kind']} {row['name']} of {row['distribution']}"
+    columns = ("option", "type", "default", "what it does")
+    cells = [tuple(one.values()) for one in row["options"]] or [("none", "", "", "")]
+    return TextTable(title, columns, cells, notes=[row["does"]], whole=columns[:1], tight=True)
 
 
 def _summary(value: object) -> str:

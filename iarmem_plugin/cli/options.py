@@ -64,8 +64,8 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="A metric listed by `iarmem plugins`; give several to share one pass; unitmem if "
-        "none is given.",
+        help="A metric listed by `iarmem plugins`, be it with options: NAME:KEY=VALUE; give "
+        "several to share one pass; unitmem if none is given.",
     ),
 ]
 Store = Annotated[
@@ -141,7 +141,6 @@ SubsetPart = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Fraction = Annotated[float, typer.Option(help="Share of neurons to edit, in (0, 1].")]
 Scores = Annotated[Path, typer.Option(help="Folder or file that `iarmem localize` wrote.")]
-Factor = Annotated[float | None, typer.Option(help="The intervention's factor, if it has one.")]
 RandomSets = Annotated[
     int, typer.Option(min=0, help="Random neuron sets of the same size, to compare with.")
 ]
@@ -174,10 +173,23 @@ FewHeldOut = Annotated[
     bool,
     typer.Option("--few-held-out", help="Fix the threshold on fewer than 20 images, too."),
 ]
-SSCDFile = Annotated[Path | None, typer.Option("--sscd", help="SSCD's TorchScript file.")]
-Inception = Annotated[
-    Path | None,
-    typer.Option(help="torch-fidelity's Inception weights; without them, quality is not measured."),
+Intervention = Annotated[
+    str,
+    typer.Option(
+        help="How to edit them, be it with options: NAME:KEY=VALUE,KEY=VALUE, which "
+        "`iarmem plugins NAME` lists."
+    ),
+]
+Selector = Annotated[str, typer.Option(help="Which neurons to edit, be it with options.")]
+Similarity = Annotated[
+    str, typer.Option(help="Compares completion and target, be it with options.")
+]
+Quality = Annotated[
+    str | None,
+    typer.Option(
+        help="Measures image quality, be it with options, such as fid:extractor=FILE; without it, "
+        "quality is not measured."
+    ),
 ]
 Reference = Annotated[
     Path | None, typer.Option(help="Real images to compare quality with, if not --images.")

@@ -185,13 +185,14 @@ def check_scores_of(model: ModelOptions, scores: xr.Dataset, arms: Sequence[Arm]
     """
     from iarmem_plugin import plugins
     from iarmem_plugin.jobs.scores import check_size
+    from iarmem_plugin.neurons.selectors import select
 
     if plugins.num_classes(model.name) is not None:  # else the weights tell the size
         variant = plugins.find_variant(model.name)[1]
         check_size(scores, variant.blocks, variant.neurons)
     for arm in arms:
         if arm.selector is not None and arm.role != "control":
-            arm.selector.select(scores, fraction=arm.fraction, seed=arm.seed)
+            select(scores, fraction=arm.fraction, selector=arm.selector, seed=arm.seed)
 
 
 # --- with the model, before a pass

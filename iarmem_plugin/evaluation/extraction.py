@@ -25,7 +25,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from iarmem_plugin.data.augmentation import Augmentation
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import (
     Candidates,
     Completes,
@@ -39,6 +39,7 @@ from iarmem_plugin.evaluation.candidates import (
 from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.plugins.blame import author, blamed
 
 __all__ = [
     "GREEDY",
@@ -152,25 +153,26 @@ def extract(
         size is the one that fitted.
 
     Raises:
-        InputError: targets or prefix do not fit, or the measure gives no number an image.
+        InputError: where targets or prefix do not fit.
+        PluginError: where the measure returns something else than a number an image.
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
     _check_attack(candidates, targets, prefix_tokens)
     batching = Batching.of(batch_size)
 
-    def compared(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         target = targets.at(rows, model.device)
         told = Condition.of_images(candidates.images, rows).to(model.device)
         prefix, names = target.tokens[:, :prefix_tokens], candidates.images.paths[rows]
         with images_named(names):
             tokens = model.complete(prefix, told, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
-        closeness = _closeness(similarity, completion, target, names)
+        closeness = compared(similarity, completion, target, names)
         return closeness.float().cpu().numpy(), tokens.cpu().numpy()
 
     with model.borrowed():
         parts = batching.over(
-            len(candidates), compared, progress=progress, description="completing prefixes"
+            len(candidates), tried, progress=progress, description="completing prefixes"
         )
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
@@ -226,17 +228,34 @@ def calibrate(
     return similarity.threshold
 
 
-def _closeness(
+def compared(
     similarity: Similarity, completion: Completion, target: Completion, names: Sequence[str]
-) -> Tensor:
+) -> Float[Tensor, " image"]:
+    """Return what a similarity says of each completion.
+
+    Args:
+        similarity: the measure.
+        completion: images completed from a prefix.
+        target: what they are compared with.
+        names: names of the images.
+
+    Raises:
+        NonFiniteSimilarityError: where a decoded image is not finite.
+        PluginError: the measure returns something else than a number an image.
+    """
     check_pixels(completion.images, names)
-    closeness: Tensor = similarity.compare(completion, target)
-    if closeness.shape != (len(names),):
-        raise InputError(
-            f"similarity {similarity.name!r} returned shape {tuple(closeness.shape)} for "
-            f"{len(names)} images; expected one number for each"
-        )
-    return closeness
+    with blamed(similarity):
+        closeness = similarity.compare(completion, target)
+    if not isinstance(closeness, Tensor) or closeness.is_complex():
+        found = f"a {type(closeness).__name__}"
+    elif closeness.shape != (len(names),):
+        found = f"shape {tuple(closeness.shape)}"
+    else:
+        return closeness.float()
+    raise PluginError(
+        f"{author(similarity)} returned {found} for {len(names)} images; expected a tensor with "
+        "one number for each"
+    )
 
 
 def _result(

@@ -32,6 +32,7 @@ KID_SUBSETS = 100
 KID_SUBSET_SIZE = 100
 KID_SEED = 2020  # torch-fidelity's own default
 FID_LAYER = "2048"
+INCEPTION = "Inception v3"
 UINT8_RULE = "times 255, rounded"
 _UNLOADABLE = (  # what torch.load raises on files that it did not write
     RuntimeError,
@@ -57,7 +58,8 @@ class TorchFidelity(Quality):
         extractor: a module that maps uint8 images [image, 3, height, width] to features
             [image, feature], such as any of torch-fidelity's with one layer, run where it is; or
             the path of torch-fidelity's Inception v3 weights.
-        extractor_name: how labels call it, such as ``"emoji classifier"``.
+        extractor_name: how labels call it, such as ``"emoji classifier"``; Inception's weights are
+            called so by default.
         kid_subset_size: images drawn for each of KID's 100 subsets; 1000 is usual for 50 000.
         device: where Inception is put; ignored for a module.
 
@@ -73,14 +75,14 @@ class TorchFidelity(Quality):
     def __init__(
         self,
         extractor: Callable[[Any], Any] | Path | str,
-        extractor_name: str,
+        extractor_name: str = "",
         *,
         kid_subset_size: int = KID_SUBSET_SIZE,
         device: str = "cpu",
     ) -> None:
         if kid_subset_size < 2:
             raise InputError(f"kid_subset_size {kid_subset_size} is too small; it needs at least 2")
-        self.extractor_name = extractor_name
+        self.extractor_name = extractor_name or INCEPTION
         self.kid_subset_size = self.minimum = kid_subset_size
         self.weights_sha256: str | None = None
         if isinstance(extractor, Path | str):
@@ -88,12 +90,19 @@ class TorchFidelity(Quality):
             self.weights_sha256 = _digest(extractor)
             self.extractor_name += f" sha256 {self.weights_sha256[:12]}"
             extractor = _load_inception(extractor, device)
+        elif not extractor_name:
+            raise InputError("a feature extractor needs a name for labels; give extractor_name")
         self._extractor = _checked_module(extractor)
         self._batching = Batching(sys.maxsize)  # as many images as it is given, while they fit
 
     def __repr__(self) -> str:
         """Return what labels say of it."""
         return f"TorchFidelity({self.extractor_name!r}, kid_subset_size={self.kid_subset_size})"
+
+    @property
+    def parameters(self) -> Mapping[str, str | int | None]:
+        """Return the extractor, by name and digest, and the size of KID's subsets."""
+        return {"extractor": self.extractor_name, "kid_subset_size": self.kid_subset_size}
 
     @property
     def provenance(self) -> Mapping[str, str | int | None]:

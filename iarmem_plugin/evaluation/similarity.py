@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ class PixelCorrelation(Similarity):
     name = "correlation"
 
     def __init__(self, threshold: float | None = None) -> None:
+        check_threshold(threshold)
         self.threshold = 0.9 if threshold is None else threshold
         self.threshold_source = NOT_CALIBRATED if threshold is None else GIVEN
 
@@ -61,6 +63,7 @@ class TokenAgreement(Similarity):
     name = "token-agreement"
 
     def __init__(self, threshold: float | None = None) -> None:
+        check_threshold(threshold)
         self.threshold = 0.9 if threshold is None else threshold
         self.threshold_source = NOT_CALIBRATED if threshold is None else GIVEN
 
@@ -100,6 +103,7 @@ class SSCD(Similarity):
     def __init__(
         self, file: Path | str, *, sha256: str | None = None, threshold: float | None = None
     ) -> None:
+        check_threshold(threshold)
         path = Path(file)
         self.file = path
         self.sha256 = _checked_digest(path, sha256)
@@ -171,6 +175,16 @@ def sscd_view(images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "i
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
     return (resized - mean) / std
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Refuse a threshold that is no finite number; None is the measure's own.
+
+    Raises:
+        InputError: it is NaN or infinite.
+    """
+    if threshold is not None and not math.isfinite(threshold):
+        raise InputError(f"the threshold {threshold} was given; expected a finite number")
 
 
 def _check_same_shape(completion: Tensor, target: Tensor, what: str) -> None:

@@ -16,6 +16,7 @@ from iarmem_plugin.interfaces.neurons import (
     NeuronWeights,
     Selector,
 )
+from iarmem_plugin.interfaces.plugin import Plugin
 
 __all__ = [
     "MLP",
@@ -30,6 +31,7 @@ __all__ = [
     "ModelLayout",
     "NeuronFacts",
     "NeuronWeights",
+    "Plugin",
     "Quality",
     "QualityValue",
     "Reads",

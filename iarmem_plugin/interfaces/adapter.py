@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Shaped
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
@@ -147,7 +148,7 @@ class ForwardInputs:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Adapter(ABC):
+class Adapter(Plugin):
     """The only place that knows a model family.
 
     Attributes:
@@ -171,7 +172,7 @@ class Adapter(ABC):
             ``sha256``, ``bytes``; empty for a model object that came from elsewhere.
     """
 
-    name: ClassVar[str]
+    kind = "adapter"
     infers_sizes: ClassVar[bool] = False
     recognises: ClassVar[str] = ""
     module_aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -197,6 +198,11 @@ class Adapter(ABC):
         ``"text encoder"``.
         """
         return {"network": self.network, "tokenizer": self.tokenizer}
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Return nothing: the model's facts are in ``variant``, ``layout`` and ``files``."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
@@ -44,16 +44,15 @@ class QualityValue:
     n: int
 
 
-class Similarity(ABC):
-    """Closeness of completion and target; higher is closer.
+class Similarity(Plugin):
+    """Closeness of completion and target; higher is closer; options go to ``__init__``.
 
     Attributes:
-        name: name that users choose it by.
         threshold: similarity strictly above which a candidate is extracted.
         threshold_source: who calibrated the threshold, on what.
     """
 
-    name: ClassVar[str]
+    kind = "similarity"
     threshold: float
     threshold_source: str
 
@@ -80,15 +79,14 @@ class Similarity(ABC):
         """
 
 
-class Quality(ABC):
+class Quality(Plugin):
     """Measures image quality; every value carries the label of its protocol.
 
     Attributes:
-        name: name that users choose it by.
         minimum: smallest number of images that it can measure, on either side.
     """
 
-    name: ClassVar[str]
+    kind = "quality"
     minimum: int
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.text import as_call
+from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.typing import Tensor
 
 
@@ -104,21 +104,19 @@ class NeuronFacts:
     mean: Float[Tensor, " chosen"] | None = None
 
 
-class Metric(ABC):
-    """Scores neurons from activations; one instance is one run.
+class Metric(Plugin):
+    """Scores neurons from activations; options go to ``__init__``; one instance is one run.
 
     Attributes:
-        name: name that users choose it by.
         blockwise: whether a block's scores depend on that block alone; a store is then read block
             by block, with a fresh instance for each.
+        keeps_images: whether its memory grows with the images, as where it needs all values; a
+            run without a store is then refused where these would not fit.
     """
 
-    name: ClassVar[str]
+    kind = "metric"
     blockwise: ClassVar[bool] = False
-
-    def __repr__(self) -> str:
-        """Return the class and the metric's name."""
-        return as_call(self, {"name": self.name})
+    keeps_images: bool = False
 
     @abstractmethod
     def update(self, activations: xr.DataArray) -> None:
@@ -126,7 +124,8 @@ class Metric(ABC):
 
         Args:
             activations: activations of the images, float32, dims (block, scale, neuron, image);
-                coordinates ``image`` (global id) and ``label``.
+                coordinates ``image`` (global id) and ``label``; read-only, since other metrics
+                read the same.
         """
 
     @abstractmethod
@@ -151,23 +150,10 @@ class Metric(ABC):
         """
 
 
-class Intervention(ABC):
-    """A change to neurons' weights that can be undone; parameters go to ``__init__``.
+class Intervention(Plugin):
+    """A change to neurons that can be undone; options go to ``__init__``."""
 
-    Attributes:
-        name: name that users choose it by.
-    """
-
-    name: ClassVar[str]
-
-    def __repr__(self) -> str:
-        """Return class and parameters."""
-        return as_call(self, self.parameters)
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Mapping[str, float | str]:
-        """Return the parameters by name, for the report."""
+    kind = "intervention"
 
     @abstractmethod
     def edit(self, neurons: NeuronWeights) -> NeuronWeights:
@@ -178,25 +164,15 @@ class Intervention(ABC):
         """
 
 
-class ActivationIntervention(ABC):
+class ActivationIntervention(Plugin):
     """A change to neurons' values, made at every visit of their block; weights stay.
 
     Attributes:
-        name: name that users choose it by.
         needs_mean: whether it cannot do without the neurons' mean activation.
     """
 
-    name: ClassVar[str]
+    kind = "intervention"
     needs_mean: ClassVar[bool] = False
-
-    def __repr__(self) -> str:
-        """Return class and parameters."""
-        return as_call(self, self.parameters)
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Mapping[str, float | str]:
-        """Return the parameters by name, for the report."""
 
     @abstractmethod
     def apply(
@@ -217,23 +193,10 @@ AnyIntervention: TypeAlias = Intervention | ActivationIntervention
 """What is done to neurons: to their weights, or to their values."""
 
 
-class Selector(ABC):
-    """Picks neurons; the pool and how scales are joined go to ``__init__``.
+class Selector(Plugin):
+    """Picks neurons; options, such as the pool and how scales are joined, go to ``__init__``."""
 
-    Attributes:
-        name: name that users choose it by.
-    """
-
-    name: ClassVar[str]
-
-    def __repr__(self) -> str:
-        """Return class and parameters."""
-        return as_call(self, self.parameters)
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Mapping[str, str]:
-        """Return the parameters by name, for the report."""
+    kind = "selector"
 
     @abstractmethod
     def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:

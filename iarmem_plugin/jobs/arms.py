@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
+from torch import Tensor
 
 from iarmem_plugin.data.opening import check_conditions
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
@@ -32,7 +33,8 @@ from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.neurons.selectors import check_fraction
+from iarmem_plugin.neurons.selectors import check_fraction, select
+from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.report.results import ArmResult, ArmRole
 
 if TYPE_CHECKING:
@@ -260,7 +262,7 @@ def select_neurons(arm: Arm, scores: xr.Dataset, layout: ModelLayout) -> xr.Data
         InputError: the scores lack what the selector needs.
     """
     if arm.selector is not None:
-        return arm.selector.select(scores, fraction=arm.fraction, seed=arm.seed)
+        return select(scores, fraction=arm.fraction, selector=arm.selector, seed=arm.seed)
     shape = (layout.num_blocks, layout.neurons_per_block)
     return xr.DataArray(np.zeros(shape, bool), dims=("block", "neuron"))
 
@@ -308,12 +310,56 @@ def _measured(
     if protocol is None:
         return ()
     images = generate(model, protocol.condition, protocol.sampling, batch_size=batch_size)
-    features = protocol.quality.features(images)
+    features = features_of(protocol.quality, images)
     return tuple(
         value
         for name, reference in protocol.references.items()
-        for value in protocol.quality.compare(features, reference, reference_name=name)
+        for value in _compared(protocol.quality, features, reference, name)
     )
+
+
+def features_of(
+    quality: Quality, images: Iterable[Float[Tensor, "_ 3 _ _"]]
+) -> Float[np.ndarray, "image feature"]:
+    """Return what a quality measure sees of images.
+
+    Args:
+        quality: the measure.
+        images: batches of images, RGB in [0, 1].
+
+    Raises:
+        PluginError: it is no finite number for each image and feature.
+    """
+    given = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal given
+        for batch in images:
+            given += len(batch)
+            yield batch
+
+    with blamed(quality):
+        features = quality.features(counted())
+    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
+        found = type(features).__name__
+    elif len(features) != given or not np.isfinite(features).all():
+        found = f"{len(features)} rows for {given} images, or values that are not finite"
+    else:
+        return features
+    raise PluginError(
+        f"{author(quality)} returned features that are {found}; expected an array of finite "
+        "numbers, a row for each image"
+    )
+
+
+def _compared(
+    quality: Quality, generated: np.ndarray, reference: np.ndarray, name: str
+) -> list[QualityValue]:
+    with blamed(quality):
+        values = quality.compare(generated, reference, reference_name=name)
+    if not isinstance(values, list) or not all(isinstance(one, QualityValue) for one in values):
+        raise PluginError(f"{author(quality)} returned no list of QualityValue")
+    return values
 
 
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:

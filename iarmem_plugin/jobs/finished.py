@@ -24,6 +24,7 @@ from iarmem_plugin.jobs.arms import (
     run_arm,
 )
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.blame import described, distribution
 from iarmem_plugin.report.document import plain
 from iarmem_plugin.report.netcdf import restored, storable
 from iarmem_plugin.stages import Stages, forget
@@ -88,7 +89,7 @@ def shared_settings(
         "groups_sha256": _digest(attack.candidates.group, attack.candidates.role),
         "targets_sha256": _digest(attack.targets.tokens.numpy()),
         "reference": attack.targets.reference,
-        "similarity": plain(attack.similarity.provenance),
+        "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
         "quality": None if quality is None else _of_quality(quality),
@@ -102,7 +103,7 @@ def forget_arms(folder: Path) -> None:
 
 def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
     return {
-        "measure": plain(quality.quality.provenance),
+        "measure": plain(quality.quality.provenance) | described(quality.quality),
         "labels_sha256": _digest(quality.condition.label.cpu().numpy()),
         **_of_captions(quality.condition.text),
         "references": {name: _digest(one) for name, one in quality.references.items()},
@@ -119,6 +120,8 @@ def _key(arm: Arm, neurons: xr.DataArray, attack: Attack) -> str:
     facts |= {"neurons": _digest(neurons.to_numpy())}
     if attack.mean is not None and isinstance(arm.intervention, ActivationIntervention):
         facts |= {"mean": _digest(attack.mean.to_numpy())}
+    for one in (arm.selector, arm.intervention):
+        facts |= {} if one is None else {f"made by {one.kind}": distribution(type(one))}
     return f"arm-{fingerprint(facts)[:16]}"
 
 

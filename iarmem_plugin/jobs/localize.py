@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,18 +14,20 @@ import xarray as xr
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.checkpoints import Checkpoints
 from iarmem_plugin.activations.distributed import Ranks
+from iarmem_plugin.activations.metrics import checked, scores_of, update
 from iarmem_plugin.activations.run import Run
 from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
-from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_writable
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.interfaces.layout import spans
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.progress import print_above, progress_bar
 from iarmem_plugin.store import (
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.models.tracing import ImageARModel
 
 ACTIVITY = "mean-activation"
+MOST_KEPT = 4e9  # bytes
 _DEFAULTS = CaptureOptions()
 
 
@@ -92,7 +96,8 @@ def localize(
     Args:
         model: wrapped model; it comes back as it was.
         images: training images.
-        metric: name of a metric, or a fresh instance; or several, which share one run.
+        metric: name of a metric, be it with options (``"gini:power=2"``), or a fresh instance;
+            or several, which share one run. One metric may be given with several settings.
         options: how the images are shown to the model: views, batch size, seed, ...
         store: where activations are kept; None keeps none.
         checkpoints: folder for the states of a run without a store; None saves none. It stays,
@@ -103,7 +108,8 @@ def localize(
     Returns:
         ``score`` (the metric's) and ``mean_activation``, both with dims (block, scale, neuron)
         and the coordinate ``valid``; attribute ``provenance`` (JSON) says how they were made.
-        For several metrics, such a dataset by the name of each. In all processes the same.
+        For several metrics, such a dataset by the key of each, such as ``"gini(power=2)"``. In all
+        processes the same.
 
     Raises:
         UnknownNameError: there is no such metric.
@@ -122,27 +128,29 @@ def localize(
     batching = Batching(options.batch_size)
     run = _run(model, images, options, batching, Ranks() if ranks is None else ranks)
     provenance = run.ranks.broadcast(lambda: _provenance(model, images, options))
-    _capture(model, run, metrics, provenance, kept, checkpoints, progress)
+    scored = _capture(model, run, metrics, provenance, kept, checkpoints, progress)
     provenance |= {"slab": run.slab, "batch_size_used": min(run.ranks.gather(batching.size))}
-    scores = run.ranks.broadcast(lambda: _all_scores(scorers, metrics[ACTIVITY], provenance))
+    scores = run.ranks.broadcast(
+        lambda: _all_scores(scorers, metrics[ACTIVITY], provenance, model, scored)
+    )
     return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
 
 
 def make_metrics(given: Sequence[str | Metric]) -> dict[str, Metric]:
-    """Return a fresh instance of each metric by its name.
+    """Return a fresh instance of each metric by its key: its name, and options that are set.
 
     Args:
-        given: names of metrics, or fresh instances.
+        given: names of metrics, be it with options, or fresh instances.
 
     Raises:
         UnknownNameError: there is no such metric.
         InputError: none is given, or one twice.
     """
     made = [create("metric", one) if isinstance(one, str) else one for one in given]
-    names = [one.name for one in made]
-    if not made or len(set(names)) != len(names):
-        raise InputError(f"the metrics {names} were given; give one or more, each once")
-    return dict(zip(names, made, strict=True))
+    keys = [one.key for one in made]
+    if not made or len(set(keys)) != len(keys):
+        raise InputError(f"the metrics {keys} were given; give one or more, each once")
+    return dict(zip(keys, made, strict=True))
 
 
 def _run(
@@ -188,8 +196,12 @@ def _capture(
     store: StoreOptions | None,
     checkpoints: Path | str | None,
     progress: Progress | None,
-) -> None:
-    """Give the activations of all images to the metrics, by way of a store where there is one."""
+) -> dict[str, xr.DataArray]:
+    """Give the activations of all images to the metrics, by way of a store where there is one.
+
+    Returns:
+        the scores of metrics that took a store's activations block by block.
+    """
     shown, images = progress if run.ranks.first else None, len(run.images)
     views = provenance["views"]
     print_above(shown, f"{images:,} images, {views} views of each: {images * views:,} passes")
@@ -198,10 +210,24 @@ def _capture(
         model, run.images, provenance, slab=run.slab, keep_bits=bits
     )
     if store is not None:
-        _keep_and_read(store, run, settings, metrics, shown)
-        return
+        return _keep_and_read(store, run, settings, metrics, shown)
+    _check_fits(metrics, model, len(run.images))
     saved = None if checkpoints is None else Checkpoints(checkpoints, settings, metrics)
     stream(run, metrics, saved, shown)
+    return {}
+
+
+def _check_fits(metrics: Mapping[str, Metric], model: ImageARModel, images: int) -> None:
+    """Refuse metrics that keep every image's activations where these would be too many."""
+    layout = model.layout
+    cells = layout.num_blocks * len(layout.scales) * layout.neurons_per_block
+    size = 4 * cells * images
+    if size > MOST_KEPT and (keep := [key for key, one in metrics.items() if one.keeps_images]):
+        raise InputError(
+            f"metric {keep[0]!r} keeps the activations of all {images:,} images, {size / 1e9:.0f} "
+            "GB: give a store (--store), from which they are read a block at a time, or fewer "
+            "images"
+        )
 
 
 def _keep_and_read(
@@ -210,8 +236,10 @@ def _keep_and_read(
     settings: CaptureSettings,
     metrics: Mapping[str, Metric],
     progress: Progress | None,
-) -> None:
+) -> dict[str, xr.DataArray]:
     """Capture into a store what it lacks; then give all of it to the first process's metrics.
+
+    Those that would keep all of it are given a block at a time, and their scores are returned.
 
     They read in the order of the images, so sums do not depend on who captured what, and when.
     """
@@ -219,38 +247,53 @@ def _keep_and_read(
         check_writable(local)
     capture_into(store.place, run, settings, lock=store.lock, progress=progress)
     if not run.ranks.first:
-        return
+        return {}
+    kept = ActivationStore.open(store.place)
+    large = {key: one for key, one in metrics.items() if one.keeps_images and one.blockwise}
     advance = progress_bar(progress, "score", len(run.images))
-    for batch in ActivationStore.open(store.place).batches(settings.model):
-        for metric in metrics.values():
-            metric.update(batch)
+    for batch in kept.batches(settings.model):
+        for metric in [one for key, one in metrics.items() if key not in large]:
+            update(metric, batch)
         advance(batch.sizes["image"])
-
-
-def _all_scores(
-    scorers: Mapping[str, Metric], activity: Metric, provenance: Mapping[str, Any]
-) -> dict[str, xr.Dataset]:
-    mean = activity.compute()
-    mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
     return {
-        name: _scores(scorer, mean, {**provenance, "metric": name})
-        for name, scorer in scorers.items()
+        key: kept.score(partial(copy.deepcopy, one), settings.model) for key, one in large.items()
     }
 
 
-def _scores(scorer: Metric, mean: xr.DataArray, provenance: Mapping[str, Any]) -> xr.Dataset:
-    score = _computed(scorer)
+def _all_scores(
+    scorers: Mapping[str, Metric],
+    activity: Metric,
+    provenance: Mapping[str, Any],
+    model: ImageARModel,
+    scored: Mapping[str, xr.DataArray],
+) -> dict[str, xr.Dataset]:
+    mean = scores_of(activity, model.layout)
+    mean = mean.drop_vars(["valid", "top_image"], errors="ignore")  # the metric's own are kept
+    every = {
+        key: checked(one, scored[key], model.layout)
+        if key in scored
+        else scores_of(one, model.layout)
+        for key, one in scorers.items()
+    }
+    said = {**provenance, "plugins": [described(model.adapter)]}
+    return {key: _scores(key, one, every[key], mean, said) for key, one in scorers.items()}
+
+
+def _scores(
+    key: str,
+    scorer: Metric,
+    score: xr.DataArray,
+    mean: xr.DataArray,
+    provenance: Mapping[str, Any],
+) -> xr.Dataset:
     variables = {"score": score.astype("float32"), "mean_activation": mean.astype("float32")}
-    dataset = xr.Dataset(variables, attrs={"metric": scorer.name})
-    dataset.attrs["provenance"] = json.dumps(provenance)
+    dataset = xr.Dataset(variables, attrs={"metric": key})
+    said = {
+        **provenance,
+        "metric": key,
+        "metric_parameters": dict(scorer.parameters),
+        "plugins": [*provenance["plugins"], described(scorer)],
+        "versions": provenance["versions"] | versions(scorer),
+    }
+    dataset.attrs["provenance"] = json.dumps(said)
     return dataset
-
-
-def _computed(metric: Metric) -> xr.DataArray:
-    score = metric.compute()
-    if set(score.dims) != {"block", "scale", "neuron"} or "valid" not in score.coords:
-        raise PluginError(
-            f"metric {metric.name!r} computed dims {score.dims} with the coordinates "
-            f"{sorted(map(str, score.coords))}; it must give block, scale, neuron and 'valid'"
-        )
-    return score

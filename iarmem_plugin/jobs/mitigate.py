@@ -13,7 +13,7 @@ import xarray as xr
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.interfaces import ActivationIntervention, Similarity
+from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
     DEFAULTS,
     UNMODIFIED,
@@ -27,9 +27,11 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
+from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
 from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
@@ -69,6 +71,8 @@ def mitigate(
 
     Raises:
         InputError: scores of another model, or arms of one name.
+        PluginError: a plugin returns something else than it should; most is seen on two pictures,
+            before the rest is begun.
         FingerprintMismatchError: the arms that were finished before had other settings.
         DiskFullError: there is no room for a finished arm; those before it stay.
 
@@ -77,6 +81,7 @@ def mitigate(
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
+    rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
     selected = [select_neurons(arm, scores, model.layout) for arm in arms]
     attack = make_attack(model, candidates, similarity, options, mean=mean, progress=progress)
     provenance = model_provenance(model)
@@ -85,13 +90,14 @@ def mitigate(
         run(model, arm, neurons, attack, quality)
         for arm, neurons in _shown(list(zip(arms, selected, strict=True)), progress)
     ]
+    used = _plugins(model, arms, attack, quality, provenance)
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
     extractions = [outcome.extraction for outcome in outcomes]
     joined = xr.concat(extractions, names, combine_attrs="override")
     return Report(
         model=model.adapter.variant.name,
-        provenance=provenance | settings | _inputs(scores, attack, quality),
+        provenance=provenance | settings | _inputs(scores, attack, quality) | used,
         scores=scores,
         arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
@@ -153,6 +159,25 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
         found["quality"] = dict(quality.quality.provenance)
     return found
+
+
+def _plugins(
+    model: ImageARModel,
+    arms: Sequence[Arm],
+    attack: Attack,
+    quality: QualityProtocol | None,
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return each plugin that was used, once, and the versions of their distributions."""
+    used: list[Plugin] = [model.adapter, attack.similarity]
+    for arm in arms:
+        used += [one for one in (arm.selector, arm.intervention) if one is not None]
+    if quality is not None:
+        used.append(quality.quality)
+    facts: list[dict[str, Any]] = []
+    for one in map(described, used):
+        facts += [] if one in facts else [one]
+    return {"plugins": facts, "versions": provenance["versions"] | versions(*used)}
 
 
 def _check_arms(arms: Sequence[Arm], scores: xr.Dataset) -> xr.DataArray | None:

@@ -23,7 +23,13 @@ from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import conditions_like
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Quality, Similarity
-from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, make_attack
+from iarmem_plugin.jobs.arms import (
+    Arm,
+    ExtractionOptions,
+    QualityProtocol,
+    features_of,
+    make_attack,
+)
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Random
 
@@ -239,7 +245,7 @@ def quality_protocol(
     """
     variant = model.adapter.variant
     features = {
-        name: measure.features(_batches(real, variant.views, batch_size))
+        name: features_of(measure, _batches(real, variant.views, batch_size))
         for name, real in references.items()
     }
     told = conditions_like(next(iter(references.values())), generated)

@@ -17,6 +17,7 @@ from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.hub import check_files
 from iarmem_plugin.models.sound import as_code, check_finite, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
+from iarmem_plugin.plugins.blame import blamed
 from iarmem_plugin.text import shown
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -65,7 +66,8 @@ def load(
     check_device(device)
 
     precision: torch.dtype = getattr(torch, dtype or "float32")
-    loaded = adapter.load(name, files=checked, device=device, dtype=precision)
+    with blamed(adapter):
+        loaded = adapter.load(name, files=checked, device=device, dtype=precision)
     if compile:
         loaded.compile_tokenizer()
     return ImageARModel(loaded)
@@ -113,14 +115,15 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
     network = unwrapped(model, "the model")
     _check_not_compiled(network)
     other = None if tokenizer is None else unwrapped(tokenizer, "the tokenizer")
-    for adapter in _adapters():
-        if adapter.matches(network):
-            found = adapter.from_model(network, other)
-            _check_one_device(found.modules)
-            for role, module in found.modules.items():
-                check_finite(module, "the model" if role == "network" else f"the {role}")
-            return ImageARModel(found)
-    raise InputError(_unknown(network))
+    adapter = plugins.recognising(network)
+    if adapter is None:
+        raise InputError(_unknown(network))
+    with blamed(adapter):
+        found = adapter.from_model(network, other)
+    _check_one_device(found.modules)
+    for role, module in found.modules.items():
+        check_finite(module, "the model" if role == "network" else f"the {role}")
+    return ImageARModel(found)
 
 
 def unwrapped(model: object, what: str) -> nn.Module:
@@ -227,7 +230,7 @@ def _unknown(model: nn.Module) -> str:
 
 def _held_inside(model: object) -> str:
     """Say which attribute of an object, such as a pipeline, holds a model that is known."""
-    known = known_part(model, lambda part: any(one.matches(part) for one in _adapters()))
+    known = known_part(model, lambda part: plugins.recognising(part) is not None)
     if known is None:
         return ""
     part = f"model{known}"

@@ -13,6 +13,7 @@ from torch import nn
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.blame import distribution, versions
 
 LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
 
@@ -54,7 +55,7 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
     return {
         "model": adapter.variant.name,
         "family": adapter.variant.family,
-        "adapter_version": _version(type(adapter)),
+        "adapter_version": distribution(type(adapter)),
         "weights_sha256": weights_sha256(model),
         **{f"{role}_sha256": digest for role, digest in module_hashes(adapter).items()},
         "files": {role: dict(facts) for role, facts in adapter.files.items()},
@@ -62,7 +63,7 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
         "device": str(parameter.device),
         "torch_threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {name: metadata.version(name) for name in LIBRARIES} | versions(adapter),
     }
 
 
@@ -74,11 +75,3 @@ def describe_images(images: Images) -> dict[str, Any]:
         "skipped_images": list(images.skipped),
         "classes": {str(label): name for label, name in sorted(images.classes.items())},
     }
-
-
-def _version(adapter: type) -> str:
-    """Return name and version of the distribution that an adapter is part of."""
-    package = adapter.__module__.partition(".")[0]
-    # an editable install does not list its packages
-    names = metadata.packages_distributions().get(package, ["iarmem"])
-    return f"{names[0]} {metadata.version(names[0])}"

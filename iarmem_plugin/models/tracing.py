@@ -36,6 +36,7 @@ from iarmem_plugin.models.trace_edits import (
     edited_entries,
 )
 from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits
+from iarmem_plugin.plugins.blame import blamed
 
 
 class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
@@ -99,7 +100,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self, images: Float[Tensor, "image 3 height width"]
     ) -> Shaped[Tensor, "image token *rest"]:
         """Turn RGB images in [0, 1] into tokens; no gradients are recorded."""
-        with torch.no_grad():
+        with torch.no_grad(), blamed(self._adapter):
             tokens = self._adapter.tokenize(images.to(self.device))
         return self._answers.tokens(tokens, len(images))
 
@@ -107,7 +108,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self, tokens: Shaped[Tensor, "image token *rest"]
     ) -> Float[Tensor, "image 3 height width"]:
         """Turn tokens into RGB images in [0, 1]; no gradients are recorded."""
-        with torch.no_grad():
+        with torch.no_grad(), blamed(self._adapter):
             images = self._adapter.decode(tokens.to(self.device))
         return self._answers.images(images, len(tokens))
 

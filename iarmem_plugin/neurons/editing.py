@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import uninterrupted
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import MLP, Intervention, ModelLayout, NeuronFacts, NeuronWeights
 from iarmem_plugin.neurons.selectors import by_number
 from iarmem_plugin.neurons.slices import Slice, gathered, slices
+from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.text import shown
 
 
@@ -169,12 +170,13 @@ class EditableWeights:
                 before = _overlaid(mlp, before, known, self.layout.neurons_per_block)
         given = gathered(mlp, facts, lambda one: _copy(one.of(before)))
         try:
-            after: object = intervention.edit(given)
+            with blamed(intervention):
+                after: object = intervention.edit(given)
         except InputError as error:
             raise InputError(
                 f"the intervention {shown(intervention.name)!r} cannot be made: {error}"
             ) from error
-        return Change.between(before, _checked(mlp, intervention.name, before, after))
+        return Change.between(before, _checked(mlp, intervention, before, after))
 
     def _parameter(self, block: int, one: Slice) -> nn.Parameter:
         module = self.network.get_submodule(one.path.format(block=block))
@@ -293,18 +295,20 @@ def _put_back(edits: list[_Edit], first: int = 0) -> None:
         edit.changes = []
 
 
-def _checked(mlp: MLP, name: str, before: NeuronWeights, after: object) -> NeuronWeights:
-    said = f"the intervention {shown(name)!r} returned"
+def _checked(
+    mlp: MLP, intervention: Intervention, before: NeuronWeights, after: object
+) -> NeuronWeights:
+    said = f"{author(intervention)} returned"
     if not isinstance(after, NeuronWeights):
-        raise InputError(f"{said} {shown(repr(after), 80)}, expected NeuronWeights")
+        raise PluginError(f"{said} {shown(repr(after), 80)}, expected NeuronWeights")
     for kind in ("reads", "biases"):
         names, wanted = list(getattr(after, kind)), list(getattr(before, kind))
         if sorted(map(str, names)) != sorted(wanted):
-            raise InputError(f"{said} the {kind} {names}, expected {wanted}")
+            raise PluginError(f"{said} the {kind} {names}, expected {wanted}")
     for one in slices(mlp):
         if found := _wrong(one.of(before), one.of(after)):
             what = f"{one.kind} {one.read!r}" if one.read else one.kind
-            raise InputError(f"{said} {what} {found}")
+            raise PluginError(f"{said} {what} {found}")
     return gathered(mlp, _facts(before), lambda one: one.of(after))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import TypeVar
 
@@ -12,9 +11,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from iarmem_plugin import plugins
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.plugins.blame import author, blamed
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.plugins.hookspecs import hookimpl
 
 POOLS = ("model", "block")
@@ -36,7 +36,8 @@ def select(
     Args:
         scores: scores that `localize` or a metric's `compute` returned.
         fraction: share of all neurons to select, in (0, 1].
-        selector: name of a selector, or an instance where its parameters matter.
+        selector: name of a selector, be it with options (``"highest:pool=block"``), or an
+            instance.
         seed: seed for selectors that draw at random.
 
     Returns:
@@ -45,10 +46,13 @@ def select(
     Raises:
         InputError: if the fraction is outside (0, 1] or the scores cannot be used.
         UnknownNameError: if no selector has that name.
+        PluginError: if the selector returns something else than a fraction of the neurons.
     """
-    chosen = plugins.find("selector", selector)() if isinstance(selector, str) else selector
+    chosen = create("selector", selector) if isinstance(selector, str) else selector
     data = scores if isinstance(scores, xr.Dataset) else scores.to_dataset(name="score")
-    return chosen.select(data, fraction=fraction, seed=seed)
+    with blamed(chosen):
+        selected = chosen.select(data, fraction=fraction, seed=seed)
+    return _checked(chosen, selected, data, fraction)
 
 
 class _Pooled(Selector):
@@ -76,12 +80,6 @@ class _Pooled(Selector):
                 "scale names"
             )
         self.pool, self.scales, self.by = pool, scales, by
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """Return pool, scales and by, for the report."""
-        scales = self.scales if isinstance(self.scales, str) else ", ".join(self.scales)
-        return {"pool": self.pool, "scales": scales, "by": self.by}
 
     def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:
         """Pick ceil(fraction x n) of the n neurons of each pool, never one that is not valid.
@@ -177,6 +175,59 @@ class Random(_Pooled):
         self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
     ) -> Int[np.ndarray, " neuron"]:
         return random.permutation(values.size)
+
+
+def _checked(
+    selector: Selector, selected: object, scores: xr.Dataset, fraction: float
+) -> xr.DataArray:
+    """Return what a selector selected, in the order of the neurons' numbers.
+
+    Raises:
+        PluginError: other neurons than there are, no truth values, another number than the
+            fraction, or neurons that are not valid.
+    """
+    dims = {dim: scores.sizes[dim] for dim in NEURONS}
+    if not isinstance(selected, xr.DataArray):
+        found = f"a {type(selected).__name__}"
+    elif dict(selected.sizes) != dims:
+        found = f"sizes {dict(selected.sizes)}"
+    elif selected.dtype != bool:
+        found = f"values of type {selected.dtype}"
+    else:
+        return _of_those(selector, selected, scores, fraction)
+    raise PluginError(f"{author(selector)} returned {found}; expected bool with sizes {dims}")
+
+
+def _of_those(
+    selector: Selector, selected: xr.DataArray, scores: xr.Dataset, fraction: float
+) -> xr.DataArray:
+    try:
+        selected, scores = by_number(selected), by_number(scores)
+    except InputError as error:
+        raise PluginError(f"{author(selector)}: {error}") from error
+    for dim in {*selected.coords} & {*scores.coords} & {*NEURONS}:
+        if not np.array_equal(selected[dim], scores[dim]):
+            raise PluginError(f"{author(selector)} returned {dim}s that the scores do not have")
+    selected = selected.transpose(*NEURONS)
+    allowed = _selectable(scores).transpose(*NEURONS).to_numpy()
+    count, exact = int(selected.sum()), Fraction(repr(float(fraction))) * selected.size
+    share = exact / len(allowed)
+    fewest = sum(min(share, block.sum().item()) for block in allowed)
+    if not fewest <= count < exact + len(allowed):
+        raise PluginError(
+            f"{author(selector)} selected {count} of {selected.size} neurons for the fraction "
+            f"{fraction}; expected {math.ceil(exact)}, or less than one a block more"
+        )
+    if wrong := int((selected.to_numpy() & ~allowed).sum()):
+        raise PluginError(f"{author(selector)} selected {wrong} neurons that are not valid")
+    return selected
+
+
+def _selectable(scores: xr.Dataset) -> xr.DataArray:
+    """Return which neurons are valid at some scale."""
+    every = xr.ones_like(next(iter(scores.data_vars.values())), bool)
+    valid = every if "valid" not in scores.coords else scores["valid"].broadcast_like(every)
+    return valid.any([dim for dim in valid.dims if dim not in NEURONS])
 
 
 def by_number(scores: Scores) -> Scores:

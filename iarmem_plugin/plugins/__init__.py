@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from iarmem_plugin.plugins.registry import (
+from iarmem_plugin.plugins.loading import (
     DEFAULT_PLUGINS,
-    KINDS,
+    DISABLED,
     STRICT,
-    Kind,
     Manager,
     PluginWarning,
+    make_manager,
+)
+from iarmem_plugin.plugins.registry import (
+    KINDS,
+    Kind,
     Provided,
     conditions,
     families,
     find,
     find_variant,
-    make_manager,
     names,
     num_classes,
     problems,
     provided,
+    recognising,
     variants,
 )
 
 __all__ = [
     "DEFAULT_PLUGINS",
+    "DISABLED",
     "KINDS",
     "STRICT",
     "Kind",
@@ -39,5 +44,6 @@ __all__ = [
     "num_classes",
     "problems",
     "provided",
+    "recognising",
     "variants",
 ]

@@ -1,16 +1,11 @@
-"""Load plugins and look up what they provide, ours like anyone's."""
+"""Look up what plugins provide, ours like anyone's."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
 from typing import Any, Literal, cast, overload
-
-import pluggy
 
 from iarmem_plugin.errors import PluginError, UnknownNameError
 from iarmem_plugin.interfaces import (
@@ -24,52 +19,22 @@ from iarmem_plugin.interfaces import (
     Similarity,
     Variant,
 )
-from iarmem_plugin.plugins import hookspecs
-from iarmem_plugin.text import one_line, shown
+from iarmem_plugin.plugins.loading import Manager, make_manager
+from iarmem_plugin.text import shown
 
-DEFAULT_PLUGINS = (
-    "iarmem_adapters.rar",
-    "iarmem_adapters.var",
-    "iarmem_metrics.unitmem",
-    "iarmem_metrics.mean_activation",
-    "iarmem_metrics.random_score",
-    "iarmem_plugin.neurons.interventions",
-    "iarmem_plugin.neurons.selectors",
-    "iarmem_plugin.evaluation.similarity",
-    "iarmem_plugin.evaluation.quality",
-)
-STRICT = "IARMEM_STRICT_PLUGINS"
 LONGEST_NAME = 60
 
 Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
 
-_HOOKS: dict[Kind, tuple[str, type[Any] | tuple[type[Any], ...]]] = {
-    "adapter": ("provide_adapters", Adapter),
-    "metric": ("provide_metrics", Metric),
+_HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
+    "adapter": ("provide_adapters", (Adapter,)),
+    "metric": ("provide_metrics", (Metric,)),
     "intervention": ("provide_interventions", (Intervention, ActivationIntervention)),
-    "selector": ("provide_selectors", Selector),
-    "similarity": ("provide_similarities", Similarity),
-    "quality": ("provide_qualities", Quality),
+    "selector": ("provide_selectors", (Selector,)),
+    "similarity": ("provide_similarities", (Similarity,)),
+    "quality": ("provide_qualities", (Quality,)),
 }
 KINDS: tuple[Kind, ...] = tuple(_HOOKS)
-
-
-class PluginWarning(UserWarning):
-    """A plugin was skipped; the message names it and gives its error."""
-
-
-class Manager(pluggy.PluginManager):
-    """Pluggy's manager, with the plugins that were skipped.
-
-    Attributes:
-        problems: error of each skipped plugin, by its name.
-        origins: distribution and module of each plugin, by its name.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(hookspecs.PROJECT)
-        self.problems: dict[str, str] = {}
-        self.origins: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,66 +54,40 @@ class Provided:
     value: type[Any]
 
 
-def make_manager(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Manager:
-    """Load the default plugins, then those of other distributions, each on its own.
-
-    A plugin that fails to import is skipped with a `PluginWarning`;
-    with ``IARMEM_STRICT_PLUGINS=1`` in the environment it is an error.
-
-    Args:
-        entry_points: plugins of other distributions; by default the installed entry points of
-            the group ``iarmem``.
-
-    Returns:
-        a manager with the plugins, and with the errors of those that were skipped.
-
-    Raises:
-        PluginError: a hook has a misspelt name, two plugins have one name, or, when strict, a
-            plugin fails to import.
-    """
-    manager = Manager()
-    manager.add_hookspecs(hookspecs)
-    for name in DEFAULT_PLUGINS:
-        _add(manager, metadata.EntryPoint(name, name, hookspecs.PROJECT))
-    if entry_points is None:
-        entry_points = metadata.entry_points(group=hookspecs.PROJECT)
-    for entry_point in entry_points:
-        _add(manager, entry_point)
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        hooks = ", ".join(hook for hook, _ in _HOOKS.values())
-        raise PluginError(f"{error}; the hooks are: {hooks}") from error
-    return manager
-
-
 def provided(kind: Kind, manager: Manager | None = None) -> list[Provided]:
     """Return what plugins provide of one kind, by name.
+
+    A hook that fails is skipped with a `PluginWarning`, and so is a class of another kind; a name
+    that two plugins provide is there twice.
 
     Args:
         kind: kind of the classes.
         manager: manager of the plugins; by default the one with all that are installed.
 
     Raises:
-        PluginError: a hook fails or provides something that is not a class of that kind, or two
-            plugins provide one name.
+        PluginError: when strict (``IARMEM_STRICT_PLUGINS=1``), a hook fails or provides something
+            that is not a class of that kind, or two plugins provide one name.
     """
     manager = _installed() if manager is None else manager
-    hook, base = _HOOKS[kind]
-    found: dict[str, Provided] = {}
+    hook, bases = _HOOKS[kind]
+    found: list[Provided] = []
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         plugin = implementation.plugin_name
-        where = f"plugin {plugin!r}: {hook}"
-        for value in _classes(implementation.function, base, where):
-            other = found.setdefault(value.name, Provided(kind, value.name, plugin, value))
-            if other.value is not value or other.plugin != plugin:
-                message = f"{kind} {value.name!r} comes from both {other.plugin!r} and {plugin!r}"
-                raise PluginError(message)
-    return [found[name] for name in sorted(found)]
+        for value in _classes(manager, plugin, implementation.function, hook):
+            if (wrong := _wrong(value, bases)) is not None:
+                manager.skip(plugin, f": {hook} {wrong}")
+                continue
+            one = Provided(kind, value.name, plugin, value)
+            if one in found:
+                continue
+            if (clash := _clash([*found, one], value.name)) is not None:
+                manager.skip(plugin, f": {clash}")
+            found.append(one)
+    return sorted(found, key=lambda one: one.name)
 
 
 def problems() -> dict[str, str]:
-    """Return the installed plugins that were skipped, each with its error."""
+    """Return what is wrong with installed plugins that were skipped, or a part of them was."""
     return dict(_installed().problems)
 
 
@@ -165,19 +104,8 @@ def names(kind: Kind) -> list[str]:
 
 
 def variants() -> dict[str, tuple[type[Adapter], Variant]]:
-    """Return every model that an installed adapter can load, by name.
-
-    Raises:
-        PluginError: two adapters claim one name.
-    """
-    found: dict[str, tuple[type[Adapter], Variant]] = {}
-    for adapter in _lookup("adapter").values():
-        for name, variant in adapter.variants().items():
-            if name in found:
-                families = f"{found[name][0].name!r} and {adapter.name!r}"
-                raise PluginError(f"model {name!r} comes from both adapters {families}")
-            found[name] = (adapter, variant)
-    return found
+    """Return every model that an installed adapter can load, by name; none that two claim."""
+    return {name: found[0] for name, found in _claimed().items() if len(found) == 1}
 
 
 def families() -> dict[str, type[Adapter]]:
@@ -188,6 +116,21 @@ def families() -> dict[str, type[Adapter]]:
         for name, adapter in _lookup("adapter").items()
         if adapter.infers_sizes and name not in known
     }
+
+
+def recognising(model: object) -> type[Adapter] | None:
+    """Return the first installed adapter that recognises a model; one that fails is skipped.
+
+    Raises:
+        PluginError: when strict, an adapter raised an error.
+    """
+    for adapter in _lookup("adapter").values():
+        try:
+            if adapter.matches(cast(Any, model)):
+                return adapter
+        except Exception as error:  # noqa: BLE001  # a stranger's adapter may raise anything
+            _skip_adapter(adapter, "matches", error)
+    return None
 
 
 def num_classes(name: str) -> int | None:
@@ -232,7 +175,10 @@ def find(kind: Kind, name: str) -> type[Any]:
 
     Raises:
         UnknownNameError: no plugin provides it; the message lists what there is.
+        PluginError: two plugins provide it.
     """
+    if clash := _clash(_provided(kind), name):
+        raise PluginError(f"{clash}; leave one of them out with IARMEM_DISABLE_PLUGINS")
     return cast(type[Any], _find(_lookup(kind), kind, name))
 
 
@@ -244,7 +190,12 @@ def find_variant(name: str) -> tuple[type[Adapter], Variant]:
 
     Raises:
         UnknownNameError: no adapter knows it; the message lists what there is.
+        PluginError: two adapters claim it.
     """
+    claims = _claimed().get(name, [])
+    if len(claims) > 1:
+        families = " and ".join(repr(adapter.name) for adapter, _ in claims)
+        raise PluginError(f"model {name!r} comes from both adapters {families}")
     return cast(tuple[type[Adapter], Variant], _find(variants(), "model", name))
 
 
@@ -259,78 +210,84 @@ def _provided(kind: Kind) -> tuple[Provided, ...]:
 
 
 def _lookup(kind: Kind) -> dict[str, type[Any]]:
-    return {one.name: one.value for one in _provided(kind)}
+    """Return the classes of one kind by name, but for names that two plugins provide."""
+    every = _provided(kind)
+    return {one.name: one.value for one in every if _clash(every, one.name) is None}
+
+
+def _clash(every: Iterable[Provided], name: str) -> str | None:
+    claims = [one for one in every if one.name == name]
+    if len(claims) < 2:
+        return None
+    both = " and ".join(repr(one.plugin) for one in claims)
+    return f"{claims[0].kind} {name!r} comes from both {both}"
+
+
+def _claimed() -> dict[str, list[tuple[type[Adapter], Variant]]]:
+    """Return the adapters that can load each model, by its name; one that fails is skipped."""
+    found: dict[str, list[tuple[type[Adapter], Variant]]] = {}
+    for adapter in _lookup("adapter").values():
+        try:
+            known = _checked_variants(adapter.variants())
+        except Exception as error:  # noqa: BLE001  # a stranger's adapter may raise anything
+            _skip_adapter(adapter, "variants", error)
+            continue
+        for name, variant in known.items():
+            found.setdefault(name, []).append((adapter, variant))
+    return found
+
+
+def _checked_variants(given: object) -> Mapping[str, Variant]:
+    if not isinstance(given, Mapping) or not all(
+        isinstance(name, str) and isinstance(variant, Variant) for name, variant in given.items()
+    ):
+        raise PluginError(f"returned {shown(given, 80)}; expected a Variant by each name")
+    return given
+
+
+def _skip_adapter(adapter: type[Adapter], method: str, error: Exception) -> None:
+    plugin = next(one.plugin for one in _provided("adapter") if one.value is adapter)
+    _installed().skip(plugin, f": {method}() of adapter {adapter.name!r} failed with", error)
 
 
 def _find(known: dict[str, Any], kind: str, name: str) -> Any:
     if name not in known:
-        message = f"no {kind} named {name!r}; installed: {', '.join(sorted(known)) or 'none'}"
+        message = (
+            f"no {kind} named {shown(name, 60)!r}; installed: {', '.join(sorted(known)) or 'none'}"
+        )
         raise UnknownNameError(message)
     return known[name]
 
 
-def _add(manager: Manager, entry_point: metadata.EntryPoint) -> None:
-    name = entry_point.name
-    try:
-        plugin = entry_point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
-        _skip(manager, name, error)
-        return
-    origin = _origin(entry_point)
-    if other := manager.get_name(plugin) or (name if manager.has_plugin(name) else None):
-        raise PluginError(
-            f"plugin {name!r} is installed twice, as {other!r} from {manager.origins[other]} and "
-            f"as {name!r} from {origin}; uninstall one of them"
-        )
-    manager.origins[name] = origin
-    try:
-        manager.register(plugin, name=name)
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {name!r}: {error}") from error
-
-
-def _origin(entry_point: metadata.EntryPoint) -> str:
-    module = shown(entry_point.value, 60)
-    return module if entry_point.dist is None else f"{shown(entry_point.dist.name, 60)} ({module})"
-
-
-def _skip(manager: Manager, name: str, error: BaseException) -> None:
-    reason = one_line(f"{type(error).__name__}: {error}")
-    if os.environ.get(STRICT) == "1":
-        raise PluginError(f"plugin {name!r} cannot be imported: {reason}") from error
-    manager.problems[name] = reason
-    message = f"plugin {name!r} cannot be imported and is skipped: {reason}"
-    warnings.warn(message, PluginWarning, stacklevel=2)
-
-
-def _classes(
-    hook: Callable[[], object], base: type | tuple[type, ...], where: str
-) -> list[type[Any]]:
+def _classes(manager: Manager, plugin: str, hook: Callable[[], object], name: str) -> list[Any]:
+    """Return what a hook provides; nothing where it fails."""
     try:
         value = hook()
         if isinstance(value, Iterable) and not isinstance(value, str):
             value = list(value)  # a generator fails here
-    except (Exception, SystemExit) as error:  # a stranger's hook may raise anything
-        raise PluginError(f"{where} failed with {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's hook may raise anything
+        manager.skip(plugin, f": {name} failed with", error)
+        return []
     if not isinstance(value, list):
-        raise PluginError(f"{where} returned {value!r}; expected a list of classes")
-    return [_checked(one, base, where) for one in value]
+        manager.skip(plugin, f": {name} returned {shown(value)!r}; expected a list of classes")
+        return []
+    return value
 
 
-def _checked(value: object, base: type | tuple[type, ...], where: str) -> type[Any]:
-    names = [one.__name__ for one in (base if isinstance(base, tuple) else (base,))]
-    expected = f"expected a subclass of iarmem_plugin.{' or '.join(names)}"
-    if not (isinstance(value, type) and issubclass(value, base)):
-        raise PluginError(f"{where} provides {value!r}; {expected}")
+def _wrong(value: object, bases: tuple[type[Any], ...]) -> str | None:
+    """Say what is wrong with a class that a hook provides; None where nothing is."""
+    if not (isinstance(value, type) and issubclass(value, bases)):
+        expected = " or ".join(f"iarmem_plugin.{base.__name__}" for base in bases)
+        return f"provides {shown(repr(value))}; expected a subclass of {expected}"
     missing = sorted(getattr(value, "__abstractmethods__", ()))
     if missing:
-        raise PluginError(f"{where} provides {value.__name__}, which lacks {', '.join(missing)}")
+        return f"provides {value.__name__}, which lacks {', '.join(missing)}"
     name = getattr(value, "name", None)
     if not isinstance(name, str):
-        raise PluginError(f"{where} provides {value.__name__} without a name; set its `name`")
-    if not name or len(name) > LONGEST_NAME or not name.isprintable() or set(name) & set("/\\"):
-        raise PluginError(
-            f"{where} provides {value.__name__} with the name {shown(name, 60)!r}, which is to be "
-            f"typed, and be part of a file's name: up to {LONGEST_NAME} signs, no slash"
+        return f"provides {value.__name__} without a name; set its `name`"
+    if not name or len(name) > LONGEST_NAME or not name.isprintable() or set(name) & set("/\\:"):
+        return (
+            f"provides {value.__name__} with the name {shown(name, 60)!r}, which is to be typed, "
+            f"and be part of a file's name: up to {LONGEST_NAME} signs, no slash, no colon"
         )
-    return value
+    return None

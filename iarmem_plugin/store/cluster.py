@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from iarmem_plugin import plugins
+from iarmem_plugin.activations.metrics import merge_into, scores_of, state_of, update
 from iarmem_plugin.activations.slabs import Slabs
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.plugins.create import create
 
 if TYPE_CHECKING:
     from iarmem_plugin.store.store import ActivationStore
@@ -31,7 +32,7 @@ def score_on_cluster(
 
     Args:
         store: store of activations; workers must be able to read the same place.
-        metric: name of a metric, or a fresh instance, which is left as it is.
+        metric: name of a metric, be it with options, or a fresh instance, which is left as it is.
         model: name of the model; may be left out where the store holds one.
 
     Returns:
@@ -48,12 +49,12 @@ def score_on_cluster(
         PluginError: the metric's states cannot be joined block by block.
     """
     dask = _dask()
-    fresh = plugins.find("metric", metric)() if isinstance(metric, str) else metric
+    fresh = create("metric", metric) if isinstance(metric, str) else metric
     data = store.dataset(model)
     blocks = _plan(_batches(data), fresh, Slabs(data.sizes["image"], int(data.attrs["slab"])))
     whole = copy.deepcopy(fresh)
-    whole.merge(_joined(dask.compute(*blocks), fresh.name))
-    return whole.compute()
+    merge_into(whole, _joined(dask.compute(*blocks), fresh.name))
+    return scores_of(whole)
 
 
 def reduce_shard(
@@ -62,16 +63,16 @@ def reduce_shard(
     """Read one block of one slab, and return what a fresh metric knows after it."""
     part = activation.isel(block=slice(block, block + 1), image=slice(low, high))
     one = copy.deepcopy(metric)
-    one.update(part.load())
-    return one.state()
+    update(one, part.load())
+    return state_of(one)
 
 
 def merge_states(states: Sequence[xr.Dataset], metric: Metric) -> xr.Dataset:
     """Return what a fresh metric knows after merging states of one block."""
     one = copy.deepcopy(metric)
     for state in states:
-        one.merge(state)
-    return one.state()
+        merge_into(one, state)
+    return state_of(one)
 
 
 def _plan(activation: xr.DataArray, metric: Metric, slabs: Slabs) -> list[Any]:

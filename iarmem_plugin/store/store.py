@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +13,7 @@ import zarr
 from jaxtyping import Bool
 from zarr.storage import MemoryStore
 
-from iarmem_plugin import plugins
+from iarmem_plugin.activations.metrics import scores_of, update
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.errors import (
     CorruptStoreError,
@@ -22,6 +23,7 @@ from iarmem_plugin.errors import (
 )
 from iarmem_plugin.files import fsync, write_whole
 from iarmem_plugin.interfaces import Metric
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.store.format import (
     ARRAYS,
     FORMAT,
@@ -227,7 +229,8 @@ class ActivationStore:
         together: each request is one whole shard. Others read a slab of all blocks at a time.
 
         Args:
-            metric: name of a metric, or what makes a fresh instance, such as its class.
+            metric: name of a metric, be it with options, or what makes a fresh instance, such as
+                its class.
             model: name of the model; may be left out where the store holds one.
 
         Returns:
@@ -237,7 +240,7 @@ class ActivationStore:
             IncompleteCaptureError: not all images are captured.
             CorruptStoreError: data are missing or damaged.
         """
-        make = plugins.find("metric", metric) if isinstance(metric, str) else metric
+        make = partial(create, "metric", metric) if isinstance(metric, str) else metric
         data = self.dataset(model)
         if not make().blockwise:
             return _score(make(), read_slabs(data))
@@ -350,8 +353,8 @@ def _require_one_of(choices: Sequence[str], given: str) -> None:
 
 def _score(metric: Metric, batches: Iterable[xr.DataArray]) -> xr.DataArray:
     for batch in batches:
-        metric.update(batch)
-    return metric.compute()
+        update(metric, batch)
+    return scores_of(metric)
 
 
 def holds(place: StoreLike, name: str) -> bool:

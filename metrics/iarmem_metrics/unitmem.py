@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from iarmem_metrics.every_value import EveryValue
 from iarmem_metrics.stream import Stream, rows
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.plugins.hookspecs import hookimpl
 
+Reference = Literal["mean", "median"]
 _TILE = 40_960  # neurons at a time: their running values stay in the cache
 _ROUNDING = 1e-5  # relative error of a float32 sum that is not a sign of negative values
 _IMAGES = 8  # images between two looks at which neurons have a new maximum
@@ -60,6 +63,12 @@ class UnitMem(Metric):
             whose maximum and rest do not add up to more than 0 is not valid.
         propagate: whether a neuron with a value that is not finite scores NaN and is not valid,
             instead of ending the run.
+        reference: what the maximum is compared with: the ``"mean"`` of the other images, as in the
+            paper's formula, or their ``"median"``, as in its published code. The median is exact
+            and needs the values of all images: from a store a block at a time, else in memory.
+
+    Raises:
+        InputError: the reference is neither.
 
     Reference:
         Wang et al. 2024; Kowalczuk et al. 2025 (arXiv 2502.02514) use it per scale.
@@ -75,7 +84,12 @@ class UnitMem(Metric):
         eps: float = 0.0,
         signed: bool = False,
         propagate: bool = False,
+        reference: Reference = "mean",
     ) -> None:
+        if reference not in get_args(Reference):
+            raise InputError(f"the reference {reference!r} was given; expected mean or median")
+        self.keeps_images = reference == "median"
+        self._every = EveryValue() if self.keeps_images else None
         self._eps, self._signed, self._propagate = eps, signed, propagate
         self._stream = Stream()
         self._dtype = np.dtype(dtype)
@@ -94,6 +108,8 @@ class UnitMem(Metric):
         """
         images = self._stream.take(activations)
         self._allocate(activations.dtype)
+        if self._every is not None:
+            self._every.take(activations)
         order = np.argsort(images)
         ordered = bool((order[1:] > order[:-1]).all())
         for block, values in rows(activations):
@@ -104,8 +120,12 @@ class UnitMem(Metric):
         self._last = max(self._last, int(images.max(initial=-1)))
 
     def state(self) -> xr.Dataset:
-        """Return the running maximum, its image and the sum, with the ids of all images."""
-        return self._stream.state(maximum=self._maximum, top_image=self._image, total=self._sum)
+        """Return the running maximum, its image and the sum, with the ids of all images.
+
+        For the median, all values are in it, too.
+        """
+        state = self._stream.state(maximum=self._maximum, top_image=self._image, total=self._sum)
+        return state if self._every is None else self._every.add_to(state)
 
     def merge(self, state: xr.Dataset) -> None:
         """Add another run's state, in any order.
@@ -124,6 +144,8 @@ class UnitMem(Metric):
         np.copyto(self._maximum, maximum, where=better)
         np.copyto(self._image, image, where=better)
         self._sum += total
+        if self._every is not None:
+            self._every.merge(state)
         self._last = max(self._last, int(state["images"].max()))
 
     def compute(self) -> xr.DataArray:
@@ -152,7 +174,11 @@ class UnitMem(Metric):
         if count == 1:
             return np.full_like(maximum, np.nan)
         with np.errstate(invalid="ignore"):  # infinities that are to propagate
-            rest: np.ndarray = (self._sum - maximum) / (count - 1)
+            rest: np.ndarray = (
+                (self._sum - maximum) / (count - 1)
+                if self._every is None
+                else self._every.median_of_others().astype(self._dtype)
+            )
         if self._signed:
             return rest
         if (rest < -_ROUNDING * np.abs(maximum)).any():

@@ -19,12 +19,11 @@ from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.jobs.demo import demo
 from iarmem_plugin.models.hub import fetch
-from iarmem_plugin.plugins.create import create_similarity
 from iarmem_plugin.stages import Stages
 from iarmem_plugin.store import ActivationStore, save_slice
 
 FUNCTIONS = [
-    *(open_images, TorchFidelity.__init__, fetch, create_similarity, Stages.__init__, save_slice),
+    *(open_images, TorchFidelity.__init__, fetch, Stages.__init__, save_slice),
     demo,
 ]
 BY_PLUGINS = {"Adapter"}  # we call these, with paths
@@ -101,7 +100,6 @@ def test_paths_may_be_text(tmp_path: Path, call: Callable[[str], int]) -> None:
         ActivationStore.open,
         lambda path: iarmem_plugin.load("var-d16", path, path),
         lambda path: TorchFidelity(path, "Inception v3"),
-        lambda path: create_similarity("sscd", path),
         Images.from_folder,
         Images.from_list,
         Images.from_npz,

@@ -207,11 +207,11 @@ REFUSED = {
     "another model's scores": "mitigate rar-organism --scores scores --images images --out new",
     "a fraction above 1": f"{MITIGATE} --fraction 1.5",
     "an unknown intervention": f"{MITIGATE} --intervention pray",
-    "a factor too many": f"{MITIGATE} --intervention zero --factor 0.5",
+    "an option too many": f"{MITIGATE} --intervention zero:factor=0.5",
     "an unknown selector": f"{MITIGATE} --selector best",
     "an unknown similarity": f"{MITIGATE} --similarity taste",
     "a similarity without its file": f"{MITIGATE} --similarity sscd",
-    "a similarity that takes no file": f"{MITIGATE} --sscd a.pt",
+    "a similarity that takes no file": f"{MITIGATE} --similarity correlation:file=a.pt",
     "a report among other files": (
         "mitigate var-organism --scores scores --images images --out images"
     ),

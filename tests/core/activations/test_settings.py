@@ -24,6 +24,7 @@ LAYOUT = ModelLayout("var", 1, 2, (Scale("0", (0,)),), PATHS, range(1))
 OTHERS: dict[str, Any] = {
     "layout": replace(LAYOUT, neurons_per_block=3),
     "slab": 4,
+    "modules_sha256": {"text_encoder_sha256": "other"},
     "keep_bits": 13,
     **dict.fromkeys(("checkpoint_sha256", "adapter_version", "tokenizer_sha256", "dtype"), "other"),
     "augmentation": {"crop": 256},

@@ -167,7 +167,7 @@ def test_unusable_scores_are_refused() -> None:
 @SELECTORS
 def test_parameters_are_reported(selector: type[Highest]) -> None:
     chosen: Selector = selector(pool="block", scales=("1", "2"))
-    assert chosen.parameters == {"pool": "block", "scales": "1, 2", "by": "score"}
+    assert chosen.parameters == {"pool": "block", "scales": ["1", "2"], "by": "score"}
 
 
 # --- by number, whatever the order

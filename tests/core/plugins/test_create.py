@@ -1,4 +1,4 @@
-"""A name and parameters become the object that was meant."""
+"""A name and options become the object that was meant."""
 
 from __future__ import annotations
 
@@ -8,45 +8,83 @@ import pytest
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError, PluginError, UnknownNameError
-from iarmem_plugin.plugins.create import create, create_intervention, create_similarity
+from iarmem_plugin.evaluation.similarity import check_threshold
+from iarmem_plugin.plugins.create import check, create
 
 
 def test_each_instance_is_new() -> None:
     assert create("selector", "highest") is not create("selector", "highest")
-    assert create("selector", "lowest", {"pool": "block"}).parameters["pool"] == "block"
 
 
-def test_what_needs_more_than_is_given_is_to_be_made_in_python() -> None:
-    with pytest.raises(InputError, match=r"similarity 'sscd' cannot be made here: .*; use it in"):
-        create("similarity", "sscd")
+@pytest.mark.parametrize(
+    ("text", "parameters", "key"),
+    [
+        ("highest", {"pool": "model", "scales": "mean", "by": "score"}, "highest"),
+        ("highest:pool=block", {"pool": "block"}, "highest(pool=block)"),
+        ("highest:scales='0,1',by=score", {"scales": ["0", "1"]}, "highest(scales=[0,1])"),
+        ("highest:pool=model", {"pool": "model"}, "highest"),
+    ],
+)
+def test_options_are_written_after_the_name(
+    text: str, parameters: dict[str, object], key: str
+) -> None:
+    made = create("selector", text)
+    assert dict(made.parameters) | parameters == made.parameters
+    assert made.key == key
 
 
-def test_a_factor_is_refused_where_there_is_none() -> None:
-    with pytest.raises(InputError, match="takes no factor"):
-        create_intervention("zero", 0.5)
-    assert create_intervention("zero", None).name == "zero"
-    assert create_intervention("scale-weights", 0.25).parameters == {"factor": 0.25}
+def test_numbers_are_read_as_numbers() -> None:
+    assert create("intervention", "scale-weights:factor=0.25").parameters == {"factor": 0.25}
+    assert create("metric", "random:seed=3").key == "random(seed=3)"
+
+
+def test_what_is_offered_is_taken_where_there_is_such_an_option() -> None:
+    offered = {"factor": 2.0, "device": "cuda"}
+    assert create("intervention", "scale-weights", offered).parameters == {"factor": 2.0}
+    assert create("intervention", "scale-weights:factor=3", offered).parameters == {"factor": 3.0}
+    assert create("intervention", "zero", offered).parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "message"),
+    [
+        ("intervention", "scale-weights:factr=1", "has no option 'factr'; it has: factor (float, "),
+        ("intervention", "scale-weights:factor=x", "factor=x; expected float; it has: factor (fl"),
+        ("intervention", "zero:factor=1", "has no option 'factor'; it has: no options"),
+        ("metric", "random:seed=1.5", "was given seed=1.5; expected int; it has: seed (int, 0)"),
+        ("metric", "random:seed", "write NAME:KEY=VALUE,KEY=VALUE"),
+        ("metric", "random:", "write NAME:KEY=VALUE,KEY=VALUE"),
+        ("metric", "random:seed=1,seed=2", "each key once"),
+        ("metric", ":seed=1", "write NAME:KEY=VALUE,KEY=VALUE"),
+        ("similarity", "sscd", "needs file: sscd:file=...; it has: file (file, required), sha256"),
+        ("quality", "fid", "needs extractor: fid:extractor=..."),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_that_lists_what_there_is(
+    kind: plugins.Kind, text: str, message: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        check(kind, text)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_name_lists_the_names() -> None:
     with pytest.raises(UnknownNameError, match="scale-weights"):
-        create_intervention("halve", None)
+        create("intervention", "halve:factor=2")
 
 
-def test_a_similarity_gets_the_file_that_it_needs_and_no_other(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--sscd FILE"):
-        create_similarity("sscd", None)
-    with pytest.raises(InputError, match="takes no file"):
-        create_similarity("correlation", tmp_path)
-    assert create_similarity("correlation", None).name == "correlation"
+def test_the_files_that_are_named_are_known_before_anything_is_made() -> None:
+    assert check("similarity", "sscd:file=a/b.pt") == {"sscd:file": Path("a/b.pt")}
+    assert check("similarity", "correlation:threshold=0.5") == {}
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
 def test_a_threshold_is_a_finite_number(threshold: float) -> None:
     with pytest.raises(InputError, match="expected a finite number"):
-        create_similarity("correlation", None, threshold=threshold)
-
-
-def test_a_given_threshold_takes_the_place_of_the_measures_own() -> None:
-    similarity = create_similarity("token-agreement", None, threshold=0.75)
-    assert (similarity.threshold, similarity.threshold_source) == (0.75, "given by the user")
+        check_threshold(threshold)
+    with pytest.raises(InputError, match="expected a finite number"):
+        create("similarity", f"correlation:threshold={threshold}")
 
 
 def test_what_a_strangers_class_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,5 +92,6 @@ def test_what_a_strangers_class_raises_is_named(monkeypatch: pytest.MonkeyPatch)
         raise KeyError("acme")
 
     monkeypatch.setattr(plugins.find("selector", "highest"), "__init__", broken)
-    with pytest.raises(PluginError, match="selector 'highest' failed when it was made, with KeyE"):
+    message = r"selector 'highest' of iarmem .* failed when it was made, with KeyError"
+    with pytest.raises(PluginError, match=message):
         create("selector", "highest")

@@ -143,7 +143,7 @@ def test_a_hook_that_raises_is_named_with_its_plugin(folder: Path, body: str, re
 def test_a_clash_names_both_sides(folder: Path) -> None:
     acme = install(folder, name="acme", source=ONE_METRIC.format(name="unitmem"))
     manager = plugins.make_manager(entry_points=[acme])
-    message = "metric 'unitmem' comes from both 'iarmem_metrics.unitmem' and 'acme'"
+    message = "plugin 'acme': metric 'unitmem' comes from both 'iarmem_metrics.unitmem' and 'acme'"
     with pytest.raises(PluginError, match=f"^{message}$"):
         plugins.provided("metric", manager)
 
