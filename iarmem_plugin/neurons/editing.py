@@ -132,8 +132,8 @@ class EditableWeights:
             if block in changes:
                 before = _overlaid(before, index, changes[block], self.layout.neurons_per_block)
         with blamed(intervention):
-            after = intervention.edit(before)
-        after = _checked(intervention, before, after)
+            edited: object = intervention.edit(before)
+        after = _checked(intervention, before, edited)
         added = after.fc2_weight - before.fc2_weight
         return Change(index, before, after, added if bool(added.any()) else None)
 
@@ -256,9 +256,7 @@ def _put_back(edits: list[_Edit], first: int = 0) -> None:
         edit.changes = []
 
 
-def _checked(
-    intervention: Intervention, before: NeuronWeights, after: NeuronWeights
-) -> NeuronWeights:
+def _checked(intervention: Intervention, before: NeuronWeights, after: object) -> NeuronWeights:
     if not isinstance(after, NeuronWeights):
         raise PluginError(
             f"{author(intervention)} returned a {type(after).__name__}; expected NeuronWeights"
