@@ -80,15 +80,12 @@ def mitigate(
     check_made_with(model, scores)
     _check_names(arms)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
-    selected = [select_neurons(arm, scores, model.layout) for arm in arms]
+    work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
     attack = make_attack(model, candidates, similarity, options, progress=progress)
     made_by = model_provenance(model)
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)
-    outcomes = [
-        run(model, arm, neurons, attack, quality)
-        for arm, neurons in _shown(list(zip(arms, selected, strict=True)), progress)
-    ]
+    outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
     joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
