@@ -95,9 +95,11 @@ def _plain_errors() -> Iterator[None]:
 
 def _plugin(error: Exception) -> str | None:
     """Return the plugin that raised an error; None if none did."""
+    if not hasattr(error, "__notes__"):
+        return None
     from iarmem_plugin.plugins.blame import blame
 
-    note = blame(error) if hasattr(error, "__notes__") else None
+    note = blame(error)
     return None if note is None else note.removeprefix("in ")
 
 

@@ -71,8 +71,7 @@ def mitigate(
 
     Raises:
         InputError: scores of another model, or arms of one name.
-        PluginError: a plugin returns something else than it should; most is seen on two pictures,
-            before the rest is begun.
+        PluginError: a plugin returns what it should not; mostly seen before the rest is begun.
         FingerprintMismatchError: the arms that were finished before had other settings.
         DiskFullError: there is no room for a finished arm; those before it stay.
 
@@ -82,22 +81,18 @@ def mitigate(
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
-    selected = [select_neurons(arm, scores, model.layout) for arm in arms]
+    work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
     attack = make_attack(model, candidates, similarity, options, mean=mean, progress=progress)
-    provenance = model_provenance(model)
+    made_by = model_provenance(model)
+    provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)
-    outcomes = [
-        run(model, arm, neurons, attack, quality)
-        for arm, neurons in _shown(list(zip(arms, selected, strict=True)), progress)
-    ]
-    used = _plugins(model, arms, attack, quality, provenance)
+    outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
-    extractions = [outcome.extraction for outcome in outcomes]
-    joined = xr.concat(extractions, names, combine_attrs="override")
+    joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
     return Report(
         model=model.adapter.variant.name,
-        provenance=provenance | settings | _inputs(scores, attack, quality) | used,
+        provenance=provenance | settings | _inputs(scores, attack, quality),
         scores=scores,
         arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
@@ -166,7 +161,7 @@ def _plugins(
     arms: Sequence[Arm],
     attack: Attack,
     quality: QualityProtocol | None,
-    provenance: Mapping[str, Any],
+    libraries: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return each plugin that was used, once, and the versions of their distributions."""
     used: list[Plugin] = [model.adapter, attack.similarity]
@@ -177,7 +172,7 @@ def _plugins(
     facts: list[dict[str, Any]] = []
     for one in map(described, used):
         facts += [] if one in facts else [one]
-    return {"plugins": facts, "versions": provenance["versions"] | versions(*used)}
+    return {"plugins": facts, "versions": {**libraries, **versions(*used)}}
 
 
 def _check_arms(arms: Sequence[Arm], scores: xr.Dataset) -> xr.DataArray | None:

@@ -44,6 +44,22 @@ def test_plugins_says_what_each_does_and_where_it_is_from(iarmem: Run) -> None:
     assert listed["skipped"] == {}
 
 
+def test_a_plugin_is_shown_with_its_options(iarmem: Run) -> None:
+    (shown,) = json.loads(iarmem("plugins", "scale-weights", "--json").stdout)["plugins"]
+    does = "number that the weights are multiplied by"
+    assert shown["options"] == [{"name": "factor", "type": "float", "default": "0.5", "does": does}]
+    assert (shown["kind"], shown["distribution"].partition(" ")[0]) == ("intervention", "iarmem")
+    lines = [" ".join(line.split()) for line in iarmem("plugins", "sscd").stdout.splitlines()]
+    assert "threshold float or none None extracted means strictly above" in lines
+    assert lines[0].startswith("similarity sscd of iarmem ")
+
+
+def test_all_kinds_of_one_name_are_shown(iarmem: Run) -> None:
+    shown = json.loads(iarmem("plugins", "random", "--json").stdout)["plugins"]
+    assert [one["kind"] for one in shown] == ["metric", "selector"]
+    assert [option["name"] for option in shown[0]["options"]] == ["seed"]
+
+
 def test_the_page_says_what_to_type_for_every_hosted_model() -> None:
     text = PAGE.read_text()
     lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()

@@ -15,6 +15,7 @@ from textwrap import dedent
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import PluginError
@@ -246,3 +247,23 @@ def test_a_model_that_two_adapters_claim_is_refused_only_itself(
     assert plugins.find_variant("rar-organism")[0].name == "rar"
     with pytest.raises(PluginError, match="'var-organism' comes from both adapters 'claiming' and"):
         plugins.find_variant("var-organism")
+
+
+@pytest.mark.parametrize("level", ["warning", "debug"])
+def test_a_metric_that_fails_ends_the_command_in_one_plain_line(
+    install: Install, tmp_path: Path, level: str
+) -> None:
+    install("acme", METRIC.format(name="mine").replace("activations): ...", "given): given.lost"))
+    for shade in (60, 190):
+        place = tmp_path / "images" / "0" / f"{shade}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (shade, 0, 0)).save(place)
+    places = ("--images", "images", "--out", "out", "--views", "1", "--metric", "mine")
+    done = run(tmp_path, "--log-level", level, "localize", "var-organism", *places)
+    assert done.returncode == 2
+    *before, line = done.stderr.splitlines()
+    message = "Error: metric 'mine' of iarmem-acme 1.0 failed with AttributeError: 'DataArray'"
+    assert line.startswith(message)
+    assert line.endswith("its traceback is shown with --log-level debug")
+    assert ("Traceback (most recent call last):" in before) == (level == "debug")
+    assert not list((tmp_path / "out").glob("scores*"))
