@@ -140,8 +140,7 @@ def extract(
         targets: from `make_targets`, for these candidates.
         similarity: a candidate is extracted strictly above its threshold.
         prefix_tokens: how many true tokens are given; whole scales for VAR.
-        sampling: by default the attack's: greedy, unguided. Where tokens are drawn, a candidate's
-            draws depend on the seed and its place alone.
+        sampling: by default the attack's; draws depend on the seed and a candidate's place alone.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
@@ -153,8 +152,8 @@ def extract(
         size is the one that fitted.
 
     Raises:
-        InputError: where targets or prefix do not fit.
-        PluginError: where the measure returns something else than a number an image.
+        InputError: targets or prefix do not fit.
+        PluginError: the measure returns something else than a number an image.
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
     _check_attack(candidates, targets, prefix_tokens)

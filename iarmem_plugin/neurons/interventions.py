@@ -147,6 +147,11 @@ class _Zeroing(_Scaling):
     def __init__(self) -> None:
         super().__init__(0.0)
 
+    @property
+    def parameters(self) -> Mapping[str, float | str]:
+        """Return nothing: there are no parameters."""
+        return {}
+
 
 class ZeroWeights(_Zeroing):
     """Set the incoming weights to zero and keep the biases.
@@ -227,6 +232,12 @@ class Clamp(ActivationIntervention):
                 "one first, or None for at most one of them"
             )
         self.low, self.high = low, high
+
+    @property
+    def parameters(self) -> Mapping[str, float | str]:
+        """Return the bounds that there are."""
+        bounds = {"low": self.low, "high": self.high}
+        return {name: float(bound) for name, bound in bounds.items() if bound is not None}
 
     def apply(
         self, neuron: Float[Tensor, "image token chosen"], facts: NeuronFacts

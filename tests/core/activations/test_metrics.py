@@ -14,10 +14,12 @@ from iarmem_plugin.activations.metrics import merge_into, scores_of, state_of, u
 from iarmem_plugin.errors import PluginError
 from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
+from iarmem_plugin.interfaces.mlp import MLP, Reads, Writes
 from iarmem_plugin.plugins.blame import blame
 
 SCALES = tuple(Scale(str(number), (number,)) for number in range(2))
-LAYOUT = ModelLayout("tiny", 2, 3, SCALES, "{block}.a", "{block}.b", "{block}.c")
+PATHS = MLP(Writes("{block}.c"), {"fc1": Reads("{block}.a")})
+LAYOUT = ModelLayout("tiny", 2, 3, SCALES, PATHS, range(2))
 MeanActivation: Any = plugins.find("metric", "mean-activation")
 WHO = r"metric 'bad' of module test_metrics.py \(no distribution\)"
 Edit = Callable[[xr.DataArray], object]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import InputError, NonFiniteSimilarityError
+from iarmem_plugin.errors import NonFiniteSimilarityError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
 from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.evaluation.extraction import extract, make_targets
@@ -118,5 +118,5 @@ def test_a_measure_that_returns_one_number_for_all_images_is_refused(
             return super().compare(completion, target).mean()
 
     targets = make_targets(model, candidates, adapter.variant.views)
-    with pytest.raises(InputError, match=r"returned shape \(\) for 7 images"):
+    with pytest.raises(PluginError, match=r"returned shape \(\) for 7 images"):
         extract(model, candidates, targets, similarity=Mean(), prefix_tokens=5)

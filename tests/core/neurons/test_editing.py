@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Condition, NeuronWeights, Sampling
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
@@ -204,23 +204,23 @@ def renamed(neurons: NeuronWeights) -> NeuronWeights:
     [
         (
             lambda w: replace(w, reads={"fc1": w.fc1_weight * float("nan")}),
-            "'odd' returned reads 'fc1' with values that are not finite",
+            "'odd' of .* returned reads 'fc1' with values that are not finite",
         ),
         (
             lambda w: replace(w, reads={"fc1": w.fc1_weight[:, :1]}),
-            r"'odd' returned reads 'fc1' of shape \(128, 1\) .*, expected \(128, 32\) and",
+            r"'odd' of .* returned reads 'fc1' of shape \(128, 1\) .*, expected \(128, 32\) and",
         ),
         (
             lambda w: replace(w, biases={"fc1": w.fc1_bias.double()}),
-            r"'odd' returned biases 'fc1' of shape \(128,\) and torch.float64, expected .*float32",
+            r"'odd' of .* returned biases 'fc1' of shape \(128,\) and torch.float64, expected .*float32",
         ),
         (
             lambda w: replace(w, writes=w.writes[:1]),
-            r"'odd' returned writes of shape \(1, 128\) and torch.float32, expected \(32, 128\)",
+            r"'odd' of .* returned writes of shape \(1, 128\) and torch.float32, expected \(32, 128\)",
         ),
-        (lambda w: replace(w, biases={"fc1": None}), "'odd' returned biases 'fc1' as None"),
-        (renamed, r"'odd' returned the reads \['gate'\], expected \['fc1'\]"),
-        (lambda w: None, "'odd' returned None, expected NeuronWeights"),
+        (lambda w: replace(w, biases={"fc1": None}), "'odd' of .* returned biases 'fc1' as None"),
+        (renamed, r"'odd' of .* returned the reads \['gate'\], expected \['fc1'\]"),
+        (lambda w: None, "'odd' of .* returned None, expected NeuronWeights"),
     ],
     ids=["not finite", "shape", "dtype", "writes", "no bias", "name", "type"],
 )
@@ -234,7 +234,7 @@ def test_an_intervention_that_returns_what_is_no_weight_is_refused(
             return returned(neurons)
 
     before, model = weights(adapter), ImageARModel(adapter)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(PluginError, match=said):
         with intervene(model, some(1.0), Odd(), backend=backend):
             pass
     assert same(before, weights(adapter))
