@@ -330,6 +330,10 @@ def _rows(mlp: MLP, change: Change) -> tuple[Rows, ...]:
             where = [change.index + mlp.reads[name].first for name in names]
             weight = [change.after.reads[name] for name in names]
             biases = [one for name in names if (one := change.after.biases[name]) is not None]
-            bias = torch.cat(biases) if biases else None
-            found.append(Rows(path, torch.cat(where), torch.cat(weight), bias))
+            bias = _joined(biases) if biases else None
+            found.append(Rows(path, _joined(where), _joined(weight), bias))
     return tuple(found)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

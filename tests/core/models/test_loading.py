@@ -82,8 +82,7 @@ class DrawingAdapter(TinyAdapter):
 def test_every_random_generator_stays_as_it_was(
     adapter: TinyAdapter, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    monkeypatch.setattr(plugins, "names", lambda kind: ["drawing"])
-    monkeypatch.setattr(plugins, "find", lambda kind, name: DrawingAdapter)
+    monkeypatch.setattr(plugins, "recognising", lambda network: DrawingAdapter)
     monkeypatch.setattr(plugins, "families", lambda: {"tiny": DrawingAdapter})
     monkeypatch.setattr("iarmem_plugin.models.loading.check_files", lambda *_: {})
     before = random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()

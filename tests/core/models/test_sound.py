@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from iarmem_plugin import plugins
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
@@ -142,7 +143,7 @@ def test_every_module_is_put_into_evaluation_mode_hashed_and_looked_at_for_nan(
     model.unwrap()
     with torch.no_grad():
         adapter.encoder[0].weight[0, 0] = torch.nan
-    monkeypatch.setattr("iarmem_plugin.models.loading._adapters", lambda: [WithEncoder])
+    monkeypatch.setattr(plugins, "recognising", lambda network: WithEncoder)
     monkeypatch.setattr(WithEncoder, "from_model", lambda *_: adapter)
     with pytest.raises(InputError, match=r"the text encoder cannot be used: its weight '0.weight'"):
         wrap(adapter.network, adapter.tokenizer)
@@ -164,7 +165,7 @@ def test_a_run_goes_on_only_with_the_same_further_modules(pictures: Images) -> N
 def test_parts_on_several_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = WithEncoder.make()
     adapter.encoder.to("meta")
-    monkeypatch.setattr("iarmem_plugin.models.loading._adapters", lambda: [WithEncoder])
+    monkeypatch.setattr(plugins, "recognising", lambda network: WithEncoder)
     monkeypatch.setattr(WithEncoder, "from_model", lambda *_: adapter)
     with pytest.raises(InputError, match=r"\(the network on cpu, .*, the text encoder on meta\)"):
         wrap(adapter.network, adapter.tokenizer)

@@ -212,11 +212,11 @@ def renamed(neurons: NeuronWeights) -> NeuronWeights:
         ),
         (
             lambda w: replace(w, biases={"fc1": w.fc1_bias.double()}),
-            r"'odd' of .* returned biases 'fc1' of shape \(128,\) and torch.float64, expected .*float32",
+            r"'odd' of .* biases 'fc1' of shape \(128,\) and torch.float64, expected .*float32",
         ),
         (
             lambda w: replace(w, writes=w.writes[:1]),
-            r"'odd' of .* returned writes of shape \(1, 128\) and torch.float32, expected \(32, 128\)",
+            r"'odd' of .* writes of shape \(1, 128\) and torch.float32, expected \(32, 128\)",
         ),
         (lambda w: replace(w, biases={"fc1": None}), "'odd' of .* returned biases 'fc1' as None"),
         (renamed, r"'odd' of .* returned the reads \['gate'\], expected \['fc1'\]"),
