@@ -46,7 +46,9 @@ def test_an_unknown_intervention_lists_the_interventions(
     pictures: Path, mitigate: Run, assert_plain_error: Check
 ) -> None:
     done = mitigate(pictures, "--intervention", "pray")
-    assert_plain_error(done, "no intervention named 'pray'; installed: scale-weights")
+    assert_plain_error(
+        done, "no intervention named 'pray'; installed: clamp, mean-ablate, scale-biases"
+    )
 
 
 def test_scores_that_are_not_there_are_refused(

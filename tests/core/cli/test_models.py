@@ -47,7 +47,9 @@ def test_plugins_says_what_each_does_and_where_it_is_from(iarmem: Run) -> None:
 def test_a_plugin_is_shown_with_its_options(iarmem: Run) -> None:
     (shown,) = json.loads(iarmem("plugins", "scale-weights", "--json").stdout)["plugins"]
     does = "number that the weights are multiplied by"
-    assert shown["options"] == [{"name": "factor", "type": "float", "default": "0.5", "does": does}]
+    factor, reads = shown["options"]
+    assert factor == {"name": "factor", "type": "float", "default": "0.5", "does": does}
+    assert (reads["name"], reads["default"]) == ("reads", "None")
     assert (shown["kind"], shown["distribution"].partition(" ")[0]) == ("intervention", "iarmem")
     lines = [" ".join(line.split()) for line in iarmem("plugins", "sscd").stdout.splitlines()]
     assert "threshold float or none None extracted means strictly above" in lines

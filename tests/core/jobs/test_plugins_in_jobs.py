@@ -209,12 +209,12 @@ def test_a_similarity_of_no_use_is_refused_before_the_work(
         (
             lambda _: None,
             PluginError,
-            f"intervention 'edit' of {HERE} returned a NoneType; expected",
+            f"intervention 'edit' of {HERE} returned None, expected NeuronWeights",
         ),
         (
-            lambda given: replace(given, fc1_bias=given.fc1_bias * torch.nan),
-            InputError,
-            "'edit' returned fc1_bias with values that are not finite",
+            lambda given: replace(given, biases={"fc1": given.fc1_bias * torch.nan}),
+            PluginError,
+            f"intervention 'edit' of {HERE} returned biases 'fc1' with values that are not finite",
         ),
         (lambda given: given.no_such_weights, AttributeError, "no_such_weights"),
     ],
@@ -242,7 +242,7 @@ def test_a_rehearsal_changes_nothing_and_tries_each_intervention_once(
 
     def halve(given: NeuronWeights) -> NeuronWeights:
         sizes.append(len(given.fc1_bias))
-        return replace(given, fc1_weight=given.fc1_weight / 2)
+        return replace(given, reads={"fc1": given.fc1_weight / 2})
 
     edited = run(model, scores, pictures, intervention=Edit(halve))
     plain = run(model, scores, pictures)

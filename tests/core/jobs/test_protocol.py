@@ -162,8 +162,9 @@ class CountingQuality(Quality):
         self.sizes: list[int] = []
 
     def features(self, images: Iterable[torch.Tensor]) -> np.ndarray:
-        self.sizes += [len(batch) for batch in images]
-        return np.zeros((sum(self.sizes), 1))
+        sizes = [len(batch) for batch in images]
+        self.sizes += sizes
+        return np.zeros((sum(sizes), 1))
 
     def compare(
         self, generated: np.ndarray, reference: np.ndarray, *, reference_name: str
