@@ -22,6 +22,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.blame import blamed
 from iarmem_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def mean_over_views(
     with model.borrowed():
         passes = []
         for view in pixels.unbind(1):
-            inputs = model.adapter.teacher_forced(model.tokenize(_floats(model, view)), told)
+            tokens = model.tokenize(_floats(model, view))
+            with blamed(model.adapter):
+                inputs = model.adapter.teacher_forced(tokens, told)
             passes.append(model.read_neurons(inputs))
             if len(passes) == 2:  # keep the running sum alone
                 passes = [passes[0].add_(passes[1])]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Adapter
+from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.text import shown
 
 
@@ -141,10 +142,9 @@ class Answers:
         return True
 
     def _refusal(self, method: str, given: Any, expected: str) -> PluginError:
-        kind, name = type(self._adapter).__name__, shown(self._adapter.variant.family, 60)
         return PluginError(
-            f"{kind}.{method} of the adapter {name!r} returned {_described(given)}; "
-            f"expected {expected}"
+            f"{type(self._adapter).__name__}.{method} of {author(self._adapter)} returned "
+            f"{_described(given)}; expected {expected}"
         )
 
 

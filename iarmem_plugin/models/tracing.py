@@ -136,7 +136,9 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         if self.interleaver.interleaving:  # called as the function that a trace runs
             return run(prefix, condition)
         watch, given = self._watch(), (prefix.to(self.device), condition.to(self.device))
-        tokens = self._answers.completed(self.interleave(run, *given), given[0])
+        with blamed(self._adapter):
+            completed = self.interleave(run, *given)
+        tokens = self._answers.completed(completed, given[0])
         self._check_edits(watch, visited=tokens.shape[1] > prefix.shape[1])
         return tokens
 
@@ -149,7 +151,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             tokens: ground-truth tokens of each image.
             condition: what the model is told of each image.
         """
-        logits = self._adapter.logits(self._forced(tokens, condition), tokens.to(self.device))
+        with blamed(self._adapter):
+            logits = self._adapter.logits(self._forced(tokens, condition), tokens.to(self.device))
         return self._answers.logits(logits, tokens)
 
     def predicted(
@@ -160,7 +163,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         Returns:
             whether the true token is the likeliest, and its log-likelihood.
         """
-        found = self._adapter.predicted(self._forced(tokens, condition), tokens.to(self.device))
+        with blamed(self._adapter):
+            found = self._adapter.predicted(self._forced(tokens, condition), tokens.to(self.device))
         return self._answers.predicted(found, tokens)
 
     def _forced(self, tokens: Tensor, condition: Condition) -> Any:

@@ -20,7 +20,7 @@ from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.testing.tiny import PIXELS, TinyAdapter
 
 TOLD = Condition.of([0, 1, 4, 2])
-WHO = r"TinyAdapter\.{} of the adapter 'tiny' returned {}; expected {}"
+WHO = r"TinyAdapter\.{} of adapter 'tiny' of .* returned {}; expected {}"
 
 
 def model_that(adapter: TinyAdapter, method: str, answer: Callable[..., Any]) -> ImageARModel:
