@@ -286,10 +286,6 @@ class Raster(TokenByToken):
 class Darkness(Similarity):
     name = "darkness"
 
-    @property
-    def parameters(self) -> Mapping[str, float]:
-        return {}
-
     def compare(self, completion: Completion, target: Completion) -> torch.Tensor:
         return 1 - (completion.images - target.images).amax((1, 2, 3))
 
