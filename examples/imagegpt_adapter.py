@@ -14,11 +14,19 @@ import torch
 from torch import Tensor, nn
 from transformers import ImageGPTForCausalImageModeling
 
-from iarmem_plugin import hookimpl
-from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Condition, ForwardInputs, ModelLayout, Scale, Variant
-from iarmem_plugin.interfaces.mlp import MLP, Reads, Writes
-from iarmem_plugin.models.token_by_token import TokenByToken
+from iarmem_plugin import (
+    MLP,
+    Condition,
+    ForwardInputs,
+    InputError,
+    ModelLayout,
+    Reads,
+    Scale,
+    TokenByToken,
+    Variant,
+    Writes,
+    hookimpl,
+)
 
 
 class Colours(nn.Module):

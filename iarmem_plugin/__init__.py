@@ -16,21 +16,34 @@ if TYPE_CHECKING:
     from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
     from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.errors import IarmemError
+    from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
     from iarmem_plugin.evaluation.quality import TorchFidelity
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
+        MLP,
         ActivationIntervention,
         Adapter,
+        Completion,
         Condition,
+        ForwardInputs,
         Intervention,
         Metric,
+        ModelLayout,
+        NeuronFacts,
+        NeuronWeights,
+        Plugin,
         Quality,
+        QualityValue,
+        Reads,
         Sampling,
+        Scale,
         Selector,
         Similarity,
+        Site,
+        Variant,
+        Writes,
     )
     from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol
     from iarmem_plugin.jobs.localize import localize
@@ -38,6 +51,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.scores import load_scores, save_scores
     from iarmem_plugin.models.intervening import intervene
     from iarmem_plugin.models.loading import load, wrap
+    from iarmem_plugin.models.token_by_token import TokenByToken
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.neurons.interventions import (
         Clamp,
@@ -54,6 +68,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.store import ActivationStore, StoreOptions, score_on_cluster
 
 __all__ = [
+    "MLP",
     "SSCD",
     "ActivationIntervention",
     "ActivationStore",
@@ -64,33 +79,48 @@ __all__ = [
     "CaptureOptions",
     "CaptureSettings",
     "Clamp",
+    "Completion",
     "Condition",
     "CustomViews",
     "ExtractionOptions",
+    "ForwardInputs",
     "Highest",
     "IarmemError",
     "ImageARModel",
     "Images",
+    "InputError",
     "Intervention",
     "Lowest",
     "MeanAblate",
     "Metric",
+    "ModelLayout",
+    "NeuronFacts",
+    "NeuronWeights",
     "PixelCorrelation",
+    "Plugin",
+    "PluginError",
     "Quality",
     "QualityProtocol",
+    "QualityValue",
     "Random",
     "Ranks",
+    "Reads",
     "Report",
     "Sampling",
+    "Scale",
     "ScaleBiases",
     "ScaleWeights",
     "ScaleWeightsAndBiases",
     "Selector",
     "Similarity",
+    "Site",
     "StoreOptions",
     "TenCrops",
+    "TokenByToken",
     "TorchFidelity",
+    "Variant",
     "Views",
+    "Writes",
     "Zero",
     "ZeroWeights",
     "__version__",
@@ -114,7 +144,7 @@ __all__ = [
 _SOURCES = {
     "iarmem_plugin.data.augmentation": ("Augmentation", "CustomViews", "TenCrops", "Views"),
     "iarmem_plugin.activations.capture": ("capture",),
-    "iarmem_plugin.errors": ("IarmemError",),
+    "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
@@ -122,15 +152,28 @@ _SOURCES = {
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
     "iarmem_plugin.data.images": ("Images",),
     "iarmem_plugin.interfaces": (
+        "MLP",
         "ActivationIntervention",
         "Adapter",
+        "Completion",
         "Condition",
+        "ForwardInputs",
         "Intervention",
         "Metric",
+        "ModelLayout",
+        "NeuronFacts",
+        "NeuronWeights",
+        "Plugin",
         "Quality",
+        "QualityValue",
+        "Reads",
         "Sampling",
+        "Scale",
         "Selector",
         "Similarity",
+        "Site",
+        "Variant",
+        "Writes",
     ),
     "iarmem_plugin.neurons.interventions": (
         "Clamp",
@@ -153,6 +196,7 @@ _SOURCES = {
     "iarmem_plugin.models.tracing": ("ImageARModel",),
     "iarmem_plugin.models.intervening": ("intervene",),
     "iarmem_plugin.models.loading": ("load", "wrap"),
+    "iarmem_plugin.models.token_by_token": ("TokenByToken",),
 }
 
 if not TYPE_CHECKING:  # type checkers know the names above, and no others

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-# First of all: nnsight mounts attributes on `object`, after which beartype cannot be imported.
-import beartype  # noqa: F401  # imported for that effect
+import random
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import settings
+
+# Before nnsight mounts attributes on `object`, after which beartype cannot be imported. It looks at
+# a random item of a list, which it draws here from a generator of its own, not from Python's.
+with patch("random.getrandbits", random.Random(0).getrandbits):
+    import beartype  # noqa: F401  # imported for that effect
 
 torch.set_num_threads(1)
 settings.register_profile("iarmem", deadline=None)  # first calls are slow

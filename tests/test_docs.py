@@ -76,6 +76,16 @@ def test_the_plugin_example_runs_and_passes_its_tests(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("block", blocks("docs/adapters.md", "python"), ids=lambda one: one[:30])
+def test_the_code_of_adapters_is_that_of_files_which_tests_run(block: str) -> None:
+    files = (
+        "examples/imagegpt_adapter.py",
+        "tests/core/models/janus_adapter.py",
+        "iarmem_plugin/testing/tiny.py",
+    )
+    assert any(block in (ROOT / file).read_text() for file in files)
+
+
 def test_every_command_in_the_readme_exists() -> None:
     used = set(re.findall(r"^iarmem (\w+)", "\n".join(blocks("README.md", "sh")), re.MULTILINE))
     command = [sys.executable, "-m", "iarmem_plugin", "--help"]

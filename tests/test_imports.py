@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,17 @@ def test_our_plugins_cost_no_import_of_torch(arguments: str) -> None:
     loaded = loaded_by(iarmem(arguments))
     assert loaded & (HEAVY - {"xarray"}) == set()
     assert {"iarmem_adapters", "iarmem_metrics"} <= loaded
+
+
+@pytest.mark.parametrize("family", ["var", "rar"])
+def test_a_familys_package_gives_its_networks_and_loads_torch_for_them_alone(family: str) -> None:
+    package = f"iarmem_adapters.{family}"
+    assert "torch" not in loaded_by(f"import {package}")
+    module = import_module(package)
+    named = [getattr(module, name) for name in module.__all__]
+    assert [one.__name__ for one in named] == module.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'Sizes'"):
+        module.Sizes  # noqa: B018  # that is the test
 
 
 @pytest.mark.parametrize("arguments", ["--help", "--version"])

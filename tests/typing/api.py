@@ -12,6 +12,7 @@ from PIL import Image
 
 import iarmem_plugin as iarmem
 from iarmem_plugin import (
+    MLP,
     SSCD,
     ActivationIntervention,
     ActivationStore,
@@ -22,33 +23,48 @@ from iarmem_plugin import (
     CaptureOptions,
     CaptureSettings,
     Clamp,
+    Completion,
     Condition,
     CustomViews,
     ExtractionOptions,
+    ForwardInputs,
     Highest,
     IarmemError,
     ImageARModel,
     Images,
+    InputError,
     Intervention,
     Lowest,
     MeanAblate,
     Metric,
+    ModelLayout,
+    NeuronFacts,
+    NeuronWeights,
     PixelCorrelation,
+    Plugin,
+    PluginError,
     Quality,
     QualityProtocol,
+    QualityValue,
     Random,
     Ranks,
+    Reads,
     Report,
     Sampling,
+    Scale,
     ScaleBiases,
     ScaleWeights,
     ScaleWeightsAndBiases,
     Selector,
     Similarity,
+    Site,
     StoreOptions,
     TenCrops,
+    TokenByToken,
     TorchFidelity,
+    Variant,
     Views,
+    Writes,
     Zero,
     ZeroWeights,
     calibrate,
@@ -67,7 +83,6 @@ from iarmem_plugin import (
     select,
     wrap,
 )
-from iarmem_plugin.interfaces import NeuronFacts, NeuronWeights
 
 version: str = iarmem.__version__
 
@@ -215,3 +230,65 @@ def score_by_several_on_every_gpu(model: ImageARModel, images: Images, out: Path
         )
         if ranks.first and not alone:
             save_scores(scores, out)
+
+
+class Raster(TokenByToken):
+    """A gated model of one block and sixteen tokens behind a prompt of four."""
+
+    name, conditions, caches = "raster", frozenset({"text"}), True
+
+    def __init__(self, network: torch.nn.Module, tokenizer: torch.nn.Module) -> None:
+        gate, up = Reads("layers.{block}.gate_proj"), Reads("layers.{block}.up_proj")
+        writes, neuron = Writes("layers.{block}.down_proj"), Site("layers.{block}.act")
+        self.network, self.tokenizer = network, tokenizer
+        self.layout = ModelLayout(
+            family=self.name,
+            num_blocks=1,
+            neurons_per_block=64,
+            scales=(Scale("all", tuple(range(16))),),
+            mlp=MLP(writes, {"gate": gate, "up": up}, neuron=neuron),
+            predicting=range(3, 19),
+        )
+        self.variant = Variant.of(
+            network, self.layout, name=self.name, resolution=8, prefix_tokens=4
+        )
+
+    @classmethod
+    def variants(cls) -> Mapping[str, Variant]:
+        return {}
+
+    @classmethod
+    def load(cls, variant: str, **_: object) -> Raster:
+        raise InputError("wrap the model")
+
+    @classmethod
+    def matches(cls, model: torch.nn.Module) -> bool:
+        return False
+
+    @classmethod
+    def from_model(cls, model: torch.nn.Module, tokenizer: torch.nn.Module | None) -> Raster:
+        if tokenizer is None:
+            raise PluginError(f"{cls.name} was given no tokenizer")
+        return cls(model, tokenizer)
+
+    def tokenize(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0].flatten(1).long()
+
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.view(-1, 1, 4, 4).expand(-1, 3, -1, -1) / 255
+
+    def inputs(
+        self, condition: Condition, tokens: torch.Tensor, *, unconditional: bool = False
+    ) -> ForwardInputs:
+        return ForwardInputs((condition.text, tokens), {"guided": not unconditional})
+
+
+class Darkness(Similarity):
+    name = "darkness"
+
+    def compare(self, completion: Completion, target: Completion) -> torch.Tensor:
+        return 1 - (completion.images - target.images).amax((1, 2, 3))
+
+
+def described(plugin: Plugin, value: QualityValue) -> str:
+    return f"{plugin.kind} {plugin.name} {plugin.parameters}: {value}"

@@ -22,8 +22,10 @@ from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, ModelLayout, Sampling, Scale
 from iarmem_plugin.interfaces.adapter import Variant
 from iarmem_plugin.interfaces.mlp import MLP, Reads, Writes
+from iarmem_plugin.models.sampling import LogitsWatch, choose, seeded_generator
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.report.netcdf import restored, storable
+from iarmem_plugin.testing import AdapterTests
 
 SIDE, BITS, WIDTH = 4, 3, 16
 TOKENS = SIDE**2
@@ -80,15 +82,19 @@ class BitAdapter(Adapter):
             self.network, self.layout, name="bits", resolution=SIDE, prefix_tokens=4, views=VIEWS
         )
 
-    variants = load = matches = from_model = classmethod(lambda cls, *_, **__: {})
+    variants = load = from_model = classmethod(lambda cls, *_, **__: {})
+
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return isinstance(model, BitNetwork)
 
     def tokenize(self, images: Tensor) -> Tensor:
         levels = (images[:, 0].flatten(1) * 255).round().int()
         return torch.stack([(levels >> shift) & 1 for shift in (7, 6, 5)], 2).bool()
 
     def decode(self, tokens: Tensor) -> Tensor:
-        weights = torch.tensor([128, 64, 32]) / 224
-        grey = (tokens * weights).sum(2).view(-1, 1, SIDE, SIDE)
+        weights = torch.tensor([128, 64, 32])
+        grey = (tokens * weights).sum(2).view(-1, 1, SIDE, SIDE) / 224
         return grey.expand(-1, 3, -1, -1)
 
     def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
@@ -97,24 +103,27 @@ class BitAdapter(Adapter):
         return ForwardInputs((letters, tokens))
 
     def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
-        tokens = prefix
+        tokens, generator = prefix, seeded_generator(sampling, prefix.device)
+        watch = LogitsWatch(sampling, prefix.shape[1])
         for _ in range(prefix.shape[1], TOKENS):
-            grown = torch.cat(
-                (
-                    tokens,
-                    torch.zeros_like(tokens[:, :1])
-                    if tokens.shape[1]
-                    else tokens.new_zeros(len(tokens), 1, BITS),
-                ),
-                1,
-            )
-            output = self.network(*self.teacher_forced(grown, condition).args)
-            tokens = torch.cat((tokens, output[:, -1:] > 0), 1)
+            grown = torch.cat((tokens, tokens.new_zeros(len(tokens), 1, BITS)), 1)
+            output = self.network(*self.teacher_forced(grown, condition).args)[:, -1]
+            logits = torch.stack((torch.zeros_like(output), output), 2)  # of 0 and 1, bit by bit
+            watch.see(logits)
+            bits = choose(logits, sampling, generator).bool()
+            tokens = torch.cat((tokens, bits.unsqueeze(1)), 1)
+        watch.check()
         return tokens
 
     def predicted(self, output: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
         signed = output.double() * (tokens.double() * 2 - 1)
         return (signed > 0).all(2), nn.functional.logsigmoid(signed).sum(2)
+
+
+class TestBits(AdapterTests):
+    @pytest.fixture
+    def adapter(self) -> Adapter:
+        return BitAdapter()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import SSCD
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
-    Adapter,
     Intervention,
     Metric,
     Quality,
@@ -27,7 +26,6 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.testing import (
     ActivationInterventionTests,
-    AdapterTests,
     InterventionTests,
     MetricTests,
     QualityTests,
@@ -97,12 +95,6 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
-
-
-class X(AdapterTests):
-    @pytest.fixture
-    def adapter(self, adapter: Adapter) -> Adapter:
-        return adapter
 
 
 @pytest.mark.parametrize(
