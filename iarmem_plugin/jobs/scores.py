@@ -100,7 +100,6 @@ def check_scores_folder(
     check_results(folder, [*OUR_FILES, *map(_file_of, metrics)])
     check_results(folder / CHECKPOINTS, ())
     _check_sources(folder, sources, metrics)
-    _check_ours(folder, metrics)
     found = list(folder.iterdir()) if folder.exists() else []
     kept = None if store is None else store.resolve()
     stores = [one.name for one in found if (one / "zarr.json").is_file() or one.resolve() == kept]
@@ -109,6 +108,7 @@ def check_scores_folder(
             f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "
             "one that holds earlier scores"
         )
+    _check_ours(folder, metrics)
 
 
 def begin_scores(folder: Path, *, restart: bool = False, store: Path | None = None) -> None:
