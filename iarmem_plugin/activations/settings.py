@@ -58,6 +58,8 @@ class CaptureSettings:
         checkpoint_sha256: hash of the model's weights.
         adapter_version: name and version of the package that the adapter is part of.
         tokenizer_sha256: hash of the tokenizer's weights.
+        autocast: dtype in which torch's autocast computes; None where it is off.
+        pixels_sha256: hash over pictures in memory; None for those that are read from files.
         modules_sha256: hashes of further modules of the model, by their name in the provenance.
         dtype: name of the weights' dtype, such as ``"float32"``.
         augmentation: parameters of what draws the views, of JSON types.
@@ -82,6 +84,8 @@ class CaptureSettings:
     seed: int | None = None
     batch_size: int | None = None
     torch_threads: int | None = None
+    autocast: str | None = None
+    pixels_sha256: str | None = None
     modules_sha256: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -136,6 +140,8 @@ class CaptureSettings:
             seed=kept["seed"],
             batch_size=kept["batch_size"],
             torch_threads=kept.get("torch_threads"),
+            autocast=kept.get("autocast"),
+            pixels_sha256=images.reader.content_sha256(images.ids),
             modules_sha256=_further(model, kept),
             provenance=kept,
         )
@@ -156,6 +162,8 @@ class CaptureSettings:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "torch_threads": self.torch_threads,
+            "autocast": self.autocast,
+            "pixels_sha256": self.pixels_sha256,
         }
         known = {name: fact for name, fact in facts.items() if fact is not None}
         return known | dict(self.modules_sha256)
