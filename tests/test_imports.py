@@ -40,6 +40,7 @@ ROOMS = (
     {"untrusted"},
     {"table"},
     {"progress"},
+    {"checks"},
     {"text"},
     {"fingerprint"},
     {"borrowing"},

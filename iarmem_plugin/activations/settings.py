@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.activations.slabs import Slabs
+from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
@@ -33,6 +34,9 @@ class CaptureOptions:
             one.
         slab: number of images that are finished together, K; no batch goes over the end of a
             slab.
+
+    Raises:
+        InputError: one of them is of another kind.
     """
 
     views: int = 10
@@ -41,6 +45,12 @@ class CaptureOptions:
     augmentation: Augmentation | None = None
     workers: int = 0
     slab: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse what is no integer."""
+        for name in ("views", "batch_size", "workers", "slab"):
+            check_integer(name, getattr(self, name))
+        check_integer("the seed", self.seed, least=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class ArrayReader(Reader):
         """Return a hash over the sizes and values of pictures, in this order."""
         digest = hashlib.sha256(str(self.images.shape[1:]).encode())
         for image in images:
-            digest.update(np.ascontiguousarray(self.images[image]))
+            digest.update(self.images[image].tobytes())
         return digest.hexdigest()
 
 

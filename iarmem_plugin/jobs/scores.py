@@ -252,9 +252,7 @@ def _check_apart(folder: Path, store: Path) -> None:
 
 def _of_metrics(folder: Path) -> list[str]:
     """Return the names of further metrics' scores in a folder, and not of files named alike."""
-    return [
-        file.name for file in folder.glob(OF_METRICS) if file.name == _file_of(_metric(file))
-    ]
+    return [file.name for file in folder.glob(OF_METRICS) if file.name == _file_of(_metric(file))]
 
 
 def _file_of(metric: object) -> str:
