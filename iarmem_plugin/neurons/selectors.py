@@ -212,9 +212,6 @@ def _of_those(
         selected, scores = by_number(selected), by_number(scores)
     except InputError as error:
         raise PluginError(f"{author(selector)}: {error}") from error
-    for dim in {*selected.coords} & {*scores.coords} & {*NEURONS}:
-        if not np.array_equal(selected[dim], scores[dim]):
-            raise PluginError(f"{author(selector)} returned {dim}s that the scores do not have")
     selected = selected.transpose(*NEURONS)
     allowed = _selectable(scores).transpose(*NEURONS).to_numpy()
     count, exact = int(selected.sum()), Fraction(repr(float(fraction))) * selected.size
