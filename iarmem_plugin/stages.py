@@ -25,8 +25,8 @@ _DIGEST_SIZE = hashlib.sha256().digest_size  # netCDF has no checksum of its own
 class Stages:
     """A folder with a file for each finished piece of a job, by key.
 
-    A file is whole or absent. It is netCDF, followed by its SHA-256, and carries the settings with
-    which it was made: it is read only for a job with the same ones.
+    A file is whole or absent. It is netCDF, followed by its SHA-256, and carries its key and the
+    settings with which it was made: it is read only under that key, for a job with the same ones.
     Nothing is touched before something is saved.
     """
 
@@ -58,6 +58,8 @@ class Stages:
         try:
             tree = self._read(key)
             settings = dict(parse_json(tree.attrs.pop("settings"), "the settings"))
+            if (made_as := tree.attrs.pop("key")) != key:
+                raise ValueError(f"it was written as {made_as}{_SUFFIX}, and renamed or copied")
         except Exception as error:
             raise self.unreadable(key, error) from error
         require_same(
@@ -99,7 +101,7 @@ class Stages:
             InputError: the folder cannot be written any more.
         """
         stamped = tree.copy()
-        stamped.attrs["settings"] = self._text
+        stamped.attrs |= {"settings": self._text, "key": key}
         content = bytes(stamped.to_netcdf(engine="h5netcdf"))  # HDF5 does not survive a full disk
         try:
             write_whole(self._file(key), content + hashlib.sha256(content).digest())

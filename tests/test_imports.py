@@ -41,6 +41,7 @@ ROOMS = (
     {"untrusted"},
     {"table"},
     {"progress"},
+    {"checks"},
     {"text"},
     {"fingerprint"},
     {"borrowing"},

@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.dataloader import load_batches
 from iarmem_plugin.data.images import Images
@@ -76,6 +77,9 @@ def capture(
     Reference: arXiv 2509.00488, section 3.2 and algorithm 1.
     """
     size = batch_size.size if isinstance(batch_size, Batching) else batch_size
+    for name, value in {"views": views, "the batch size": size, "workers": workers}.items():
+        check_integer(name, value)
+    check_integer("the seed", seed, least=0)
     _check(images, views, size)
     augmentation = model.adapter.variant.views if augmentation is None else augmentation
     batches = _batches([range(len(images))] if slabs is None else slabs, size)

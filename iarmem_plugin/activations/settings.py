@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.activations.slabs import Slabs
+from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
@@ -33,6 +34,9 @@ class CaptureOptions:
             one.
         slab: number of images that are finished together, K; no batch goes over the end of a
             slab.
+
+    Raises:
+        InputError: one of them is of another kind.
     """
 
     views: int = 10
@@ -41,6 +45,12 @@ class CaptureOptions:
     augmentation: Augmentation | None = None
     workers: int = 0
     slab: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse what is no integer."""
+        for name in ("views", "batch_size", "workers", "slab"):
+            check_integer(name, getattr(self, name))
+        check_integer("the seed", self.seed, least=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class CaptureSettings:
         checkpoint_sha256: hash of the model's weights.
         adapter_version: name and version of the package that the adapter is part of.
         tokenizer_sha256: hash of the tokenizer's weights.
+        autocast: dtype in which torch's autocast computes; None where it is off.
+        pixels_sha256: hash over pictures in memory; None for those that are read from files.
         modules_sha256: hashes of further modules of the model, by their name in the provenance.
         dtype: name of the weights' dtype, such as ``"float32"``.
         augmentation: parameters of what draws the views, of JSON types.
@@ -82,6 +94,8 @@ class CaptureSettings:
     seed: int | None = None
     batch_size: int | None = None
     torch_threads: int | None = None
+    autocast: str | None = None
+    pixels_sha256: str | None = None
     modules_sha256: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -136,6 +150,8 @@ class CaptureSettings:
             seed=kept["seed"],
             batch_size=kept["batch_size"],
             torch_threads=kept.get("torch_threads"),
+            autocast=kept.get("autocast"),
+            pixels_sha256=images.reader.content_sha256(images.ids),
             modules_sha256=_further(model, kept),
             provenance=kept,
         )
@@ -156,6 +172,8 @@ class CaptureSettings:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "torch_threads": self.torch_threads,
+            "autocast": self.autocast,
+            "pixels_sha256": self.pixels_sha256,
         }
         known = {name: fact for name, fact in facts.items() if fact is not None}
         return known | dict(self.modules_sha256)

@@ -79,8 +79,9 @@ class _Job:
         self.pictures.check()
         check_files(self.model.name, self.model.files)
         place = None if self.kept is None else self.kept["place"]
-        preflight.check_scores_place(self.out, list(make_metrics(self.metrics)), place)
         sources = {"--images": self.pictures.source, "--image-root": self.pictures.reading.root}
+        read = sources | {"--classes": self.pictures.reading.classes}
+        preflight.check_scores_place(self.out, list(make_metrics(self.metrics)), place, read)
         preflight.check_apart(self.out, sources)
         if place is not None:
             preflight.check_store_place(place, self.model.name, sources)

@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
-from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, warn
+from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindered, warn
 from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
@@ -43,6 +43,11 @@ _USERS_ERRNOS = frozenset(  # what a path or a disk can be, whatever the code
 
 class Commands(TyperGroup):
     """The commands; what iarmem refuses becomes one plain line and exit code 2."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run what the command line asks for, whether or not its messages can be printed."""
+        with unhindered():
+            return super().main(*args, **settings)
 
     def make_context(
         self, info_name: Any, args: list[str], parent: Any = None, **settings: Any

@@ -60,7 +60,7 @@ class _Attack:
         from iarmem_plugin.evaluation.similarity import check_threshold
         from iarmem_plugin.plugins.create import check
 
-        check_threshold(self.threshold)
+        check_threshold(self.threshold, self.similarity)
         return check("similarity", self.similarity)
 
     def measure(self, device: str) -> Similarity:

@@ -87,7 +87,7 @@ def fetch(
     then = f"iarmem localize {model} {hub.options(files)} --images FOLDER --out FOLDER"
     if as_json:
         paths = {role: str(path) for role, path in files.items()}
-        typer.echo(json.dumps({"model": model, **paths, "next": then}))
+        console.echo(json.dumps({"model": model, **paths, "next": then}))
         return
     for line in (*files.values(), f"Next, with your pictures: {then}"):
         console.say(line, err=False, limit=WHOLE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.files import check_results, check_space, check_writable, looks_like_url
+from iarmem_plugin.files import check_space, check_writable, looks_like_url
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
@@ -108,19 +108,21 @@ def check_apart(out: Path, sources: Sources, *, option: str = "--out") -> None:
             )
 
 
-def check_scores_place(out: Path, metrics: Sequence[str], store: str | None) -> None:
+def check_scores_place(
+    out: Path, metrics: Sequence[str], store: str | None, sources: Sources
+) -> None:
     """Refuse a folder in which scores, or how far a run has come, could not be written.
 
     Raises:
-        InputError: it is a file, a URL or holds other files, a name in it is taken, or the store
-            would be in its way.
+        InputError: it is a file, a URL or holds other files, a name in it is taken, the store
+            would be in its way, or what an option names would be replaced.
     """
     from iarmem_plugin.jobs.scores import CHECKPOINTS, check_scores_folder
     from iarmem_plugin.store import local_folder
 
-    check_scores_folder(out, None if store is None else local_folder(store))
+    kept = None if store is None else local_folder(store)
+    check_scores_folder(out, kept, metrics=metrics[1:], sources=sources)
     check_writable(out / CHECKPOINTS / "state")
-    check_results(out, [f"scores-{metric}.nc" for metric in metrics[1:]])
 
 
 def check_store_place(place: str, model: str, sources: Sources) -> None:

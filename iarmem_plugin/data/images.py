@@ -256,9 +256,9 @@ class Images:
             indices: different positions in this list.
 
         Raises:
-            InputError: if a position is outside the list or given twice.
+            InputError: if a position is no integer, outside the list, or given twice.
         """
-        chosen = np.asarray(indices, np.int64)
+        chosen = subsets.positions(indices)
         outside = (chosen < 0) | (chosen >= len(self))
         if outside.any() or len(np.unique(chosen)) != len(chosen):
             raise InputError(f"positions must be different and in 0..{len(self) - 1}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import struct
 from abc import ABC, abstractmethod
@@ -69,6 +70,10 @@ class Reader(ABC):
     def check_header(self, image: int, path: str) -> None:  # noqa: B027  # nothing to check
         """Read as much of a picture as tells that it is one; by default nothing."""
 
+    def content_sha256(self, images: Int64[np.ndarray, " image"]) -> str | None:
+        """Return a hash over the pictures of these global ids; None where it is not known."""
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class FileReader(Reader):
@@ -109,6 +114,13 @@ class ArrayReader(Reader):
         """Take a picture."""
         return Image.fromarray(self.images[image])
 
+    def content_sha256(self, images: Int64[np.ndarray, " image"]) -> str | None:
+        """Return a hash over the sizes and values of pictures, in this order."""
+        digest = hashlib.sha256(str(self.images.shape[1:]).encode())
+        for image in images:
+            digest.update(self.images[image].tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class JoinedReader(Reader):
@@ -129,6 +141,13 @@ class JoinedReader(Reader):
         if image < self.shift:
             return self.first.check_header(image, path)
         return self.second.check_header(image - self.shift, path)
+
+    def content_sha256(self, images: Int64[np.ndarray, " image"]) -> str | None:
+        """Return a hash over the pictures of either list of which it is known."""
+        first, second = images[images < self.shift], images[images >= self.shift] - self.shift
+        parts = [self.first.content_sha256(first), self.second.content_sha256(second)]
+        known = [one or "" for one in parts]
+        return hashlib.sha256(" ".join(known).encode()).hexdigest() if any(known) else None
 
 
 def in_rgb(picture: Image.Image) -> Image.Image:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int64, Integer
+from jaxtyping import Int, Int64, Integer
 
+from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.errors import InputError
 
 
@@ -90,3 +91,25 @@ def count_for(
     if not 0 < fraction <= 1:
         raise InputError(f"fraction {fraction} was given; expected more than 0, at most 1")
     return max(1, round(fraction * len(labels) / len(np.unique(labels))))
+
+
+def positions(indices: Sequence[int] | Int[np.ndarray, " subset"]) -> Int64[np.ndarray, " subset"]:
+    """Return positions as an array.
+
+    Args:
+        indices: positions in a list of pictures.
+
+    Raises:
+        InputError: one is no integer.
+    """
+    if not isinstance(indices, np.ndarray | range):
+        check_kind("positions", indices, (list, tuple), "a list or an array of integers")
+        for one in indices:
+            check_integer("a position", one)
+    chosen = np.asarray(indices)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise InputError(
+            f"positions of type {chosen.dtype} and shape {chosen.shape} were given; expected a row "
+            "of integers"
+        )
+    return chosen.astype(np.int64)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Shaped
 from rich.progress import Progress
 from torch import Tensor
 
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteLogitsError, NonFiniteSimilarityError
@@ -97,6 +98,10 @@ class Candidates:
 
     def __post_init__(self) -> None:
         """Check that every image has its group, and that roles are those of groups."""
+        for name in (given := np.asarray(self.group, object)).flat:
+            check_kind("the group of a candidate", name, str, "a text")
+        if not isinstance(self.group, np.ndarray):
+            object.__setattr__(self, "group", given.astype(np.str_))
         if self.group.shape != (len(self.images),):
             raise InputError(
                 f"{len(self.images)} candidates with groups of shape {self.group.shape}; "

@@ -10,6 +10,7 @@ Reference:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from jaxtyping import Float, Shaped
 from rich.progress import Progress
 from torch import Tensor
 
+from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import (
@@ -65,11 +67,13 @@ class Targets:
         images: RGB in [0, 1]; float32.
         reference: ``"reconstruction"`` if the images were decoded from the tokens, which removes
             the tokenizer's loss from the comparison; ``"original"`` if they are the pictures.
+        made_for: hash over the ids, paths and labels of the candidates; empty where not known.
     """
 
     tokens: Shaped[Tensor, "candidate token *rest"]
     images: Float[Tensor, "candidate 3 height width"]
     reference: Literal["reconstruction", "original"]
+    made_for: str = ""
 
     def __repr__(self) -> str:
         """Return numbers in place of values."""
@@ -118,7 +122,7 @@ def make_targets(
             len(candidates), read, progress=progress, description="reading targets"
         )
         tokens, images = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Targets(tokens, images, reference)
+    return Targets(tokens, images, reference, _identity(candidates))
 
 
 def extract(
@@ -157,6 +161,8 @@ def extract(
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
     _check_attack(candidates, targets, prefix_tokens)
+    check_kind("the similarity", similarity, Similarity, "a similarity measure")
+    check_number(f"the threshold of {similarity.name!r}", similarity.threshold)
     batching = Batching.of(batch_size)
 
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -296,11 +302,24 @@ def _judged(result: xr.Dataset, similarity: Similarity) -> xr.Dataset:
     )
 
 
+def _identity(candidates: Candidates) -> str:
+    images = candidates.images
+    return hashlib.sha256(images.ids.astype("<i8").tobytes() + images.digest.encode()).hexdigest()
+
+
 def _check_attack(candidates: Candidates, targets: Targets, prefix_tokens: int) -> None:
+    check_kind("the candidates", candidates, Candidates, "Candidates")
+    check_kind("the targets", targets, Targets, "what make_targets returned")
+    check_integer("prefix_tokens", prefix_tokens)
     if len(targets.tokens) != len(candidates):
         raise InputError(
             f"{len(targets.tokens)} targets for {len(candidates)} candidates; "
             "make the targets of these candidates with make_targets"
+        )
+    if targets.made_for not in ("", _identity(candidates)):
+        raise InputError(
+            "the targets were made for other candidates, or for these in another order; make the "
+            "targets of these candidates with make_targets"
         )
     if not 0 <= prefix_tokens <= targets.tokens.shape[1]:
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 
+from iarmem_plugin.checks import check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Completion, Similarity
 from iarmem_plugin.plugins.hookspecs import hookimpl
@@ -39,7 +39,7 @@ class PixelCorrelation(Similarity):
     name = "correlation"
 
     def __init__(self, threshold: float | None = None) -> None:
-        check_threshold(threshold)
+        check_threshold(threshold, self.name)
         self.threshold = 0.9 if threshold is None else threshold
         self.threshold_source = NOT_CALIBRATED if threshold is None else GIVEN
 
@@ -63,7 +63,7 @@ class TokenAgreement(Similarity):
     name = "token-agreement"
 
     def __init__(self, threshold: float | None = None) -> None:
-        check_threshold(threshold)
+        check_threshold(threshold, self.name)
         self.threshold = 0.9 if threshold is None else threshold
         self.threshold_source = NOT_CALIBRATED if threshold is None else GIVEN
 
@@ -103,7 +103,7 @@ class SSCD(Similarity):
     def __init__(
         self, file: Path | str, *, sha256: str | None = None, threshold: float | None = None
     ) -> None:
-        check_threshold(threshold)
+        check_threshold(threshold, self.name)
         path = Path(file)
         self.file = path
         self.sha256 = _checked_digest(path, sha256)
@@ -177,14 +177,22 @@ def sscd_view(images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "i
     return (resized - mean) / std
 
 
-def check_threshold(threshold: float | None) -> None:
+def check_threshold(threshold: float | None, measure: str = "") -> None:
     """Refuse a threshold that is no finite number; None is the measure's own.
 
+    Args:
+        threshold: smallest similarity that does not count as extracted.
+        measure: name of the similarity, be it with options; ours are in [-1, 1].
+
     Raises:
-        InputError: it is NaN or infinite.
+        InputError: it is NaN, infinite or no number, or outside the range of a measure of ours.
     """
-    if threshold is not None and not math.isfinite(threshold):
-        raise InputError(f"the threshold {threshold} was given; expected a finite number")
+    if threshold is None:
+        return
+    check_number("the threshold", threshold)
+    name = measure.partition(":")[0]
+    if name in (PixelCorrelation.name, SSCD.name) and not -1 <= threshold <= 1:
+        raise InputError(f"the threshold {threshold} was given; {name} is in [-1, 1]")
 
 
 def _check_same_shape(completion: Tensor, target: Tensor, what: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Bool, Float, Shaped
 
+from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.layout import ModelLayout
@@ -40,6 +41,9 @@ class Sampling:
         greedy: whether the likeliest token is taken; then nothing is drawn at random.
         seed: seed for a generator of the call's own, or, as a tuple, for one of each image, whose
             tokens then do not depend on the other images; None draws from the global generator.
+
+    Raises:
+        InputError: one of them is of another kind.
     """
 
     guidance: float = 0.0
@@ -49,6 +53,16 @@ class Sampling:
     top_p: float = 0.0
     greedy: bool = True
     seed: int | tuple[int, ...] | None = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values of another kind; `check_sampling` refuses those out of range."""
+        for name in ("guidance", "guidance_power", "temperature", "top_p"):
+            check_number(name, getattr(self, name))
+        check_integer("top_k", self.top_k)
+        check_kind("greedy", self.greedy, bool, "True or False")
+        for seed in self.seed if isinstance(self.seed, tuple) else (self.seed,):
+            if seed is not None:
+                check_integer("the seed", seed, least=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -23,6 +24,7 @@ from iarmem_plugin.interfaces import (
     ActivationIntervention,
     AnyIntervention,
     Condition,
+    Intervention,
     Quality,
     QualityValue,
     Sampling,
@@ -67,7 +69,12 @@ class Arm:
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
+        check_kind("the name of an arm", self.name, str, "a text")
+        if not self.name.strip():
+            raise InputError("the name of an arm is empty; give each arm a name of its own")
         check_fraction(self.fraction)
+        check_integer("the seed", self.seed, least=0)
+        self._check_edit()
         if (self.selector is None) != (self.intervention is None):
             raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
         if self.role == "original" and self.selector is not None:
@@ -75,6 +82,18 @@ class Arm:
                 f"arm {self.name!r} edits neurons, so its role is not 'original'; give 'treatment' "
                 "or 'control'"
             )
+
+    def _check_edit(self) -> None:
+        changes = (Intervention, ActivationIntervention)
+        parts = (
+            ("selector", self.selector, Selector),
+            ("intervention", self.intervention, changes),
+        )
+        for name, one, kinds in parts:
+            if one is not None:
+                check_kind(
+                    f"the {name} of arm {self.name!r}", one, kinds, f"an instance of a {name}"
+                )
 
 
 UNMODIFIED = Arm(ORIGINAL, role="original")

@@ -80,6 +80,7 @@ def shared_settings(
     images, device = attack.candidates.images, str(model["device"]).partition(":")[0]
     return {
         **{name: model[name] for name in _OF_MODEL},
+        **{name: model[name] for name in ("autocast",) if name in model},
         **{name: value for name, value in model.items() if name.endswith("_sha256")},
         "device": device,
         "torch": model["versions"]["torch"],

@@ -18,6 +18,7 @@ from iarmem_plugin.activations.metrics import checked, scores_of, update
 from iarmem_plugin.activations.run import Run
 from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
 from iarmem_plugin.activations.streaming import stream
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
@@ -122,6 +123,8 @@ def localize(
     Reference: arXiv 2509.00488, section 3.2.
     """
     check_conditions(images, model.adapter.conditions, model.adapter.variant.num_classes)
+    kinds = (str, Metric, list, tuple)
+    check_kind("metric", metric, kinds, "the name of a metric, an instance, or a list of them")
     scorers = make_metrics((metric,) if isinstance(metric, str | Metric) else metric)
     metrics = {ACTIVITY: create("metric", ACTIVITY), **scorers}
     kept = store if isinstance(store, StoreOptions | None) else StoreOptions(store)
@@ -146,6 +149,8 @@ def make_metrics(given: Sequence[str | Metric]) -> dict[str, Metric]:
         UnknownNameError: there is no such metric.
         InputError: none is given, or one twice.
     """
+    for one in given:
+        check_kind("a metric", one, (str, Metric), "the name of a metric, or a fresh instance")
     made = [create("metric", one) if isinstance(one, str) else one for one in given]
     keys = [one.key for one in made]
     if not made or len(set(keys)) != len(keys):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
@@ -77,6 +78,10 @@ def mitigate(
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
+    check_kind("arms", arms, (list, tuple), "a list of arms")
+    for arm in arms:
+        check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
+    check_kind("the candidates", candidates, Candidates, "Candidates")
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -17,6 +19,7 @@ from iarmem_plugin.files import check_results, finish_writing, is_ours, write_re
 from iarmem_plugin.fingerprint import canonical_json
 from iarmem_plugin.neurons.selectors import by_number, check_valid
 from iarmem_plugin.stages import forget
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
@@ -29,6 +32,7 @@ LIST_FILE = "images.txt"
 CHECKPOINTS = "progress"
 RANK = re.compile(r"rank-\d+")
 OUR_FILES = (SCORES_FILE, LIST_FILE, "heatmap.png", "neurons.png", "histogram.png")
+NO_SOURCES: Mapping[str, Path | None] = MappingProxyType({})
 DAMAGES = (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError)
 """What h5netcdf and xarray raise at files that are damaged, or not theirs."""
 
@@ -57,9 +61,9 @@ def save_scores(
         DiskFullError: there is no room; earlier scores stay.
     """
     target = Path(folder)
-    check_scores_folder(target)
     first, *others = [scores] if isinstance(scores, xr.Dataset) else scores.values()
-    files = {SCORES_FILE: first} | {f"scores-{one.attrs['metric']}.nc": one for one in others}
+    check_scores_folder(target, metrics=[str(one.attrs["metric"]) for one in others])
+    files = {SCORES_FILE: first} | {_file_of(one.attrs["metric"]): one for one in others}
     contents = {name: _content(one) for name, one in files.items()}
     if images is not None:
         contents[LIST_FILE] = images.as_list()
@@ -70,21 +74,32 @@ def save_scores(
     return target
 
 
-def check_scores_folder(folder: Path, store: Path | None = None) -> None:
+def check_scores_folder(
+    folder: Path,
+    store: Path | None = None,
+    *,
+    metrics: Sequence[str] = (),
+    sources: Mapping[str, Path | None] = NO_SOURCES,
+) -> None:
     """Refuse a place where scores must not be written; call it before the expensive part.
+
+    Files of the names that we write are ours where they lie beside scores that we wrote.
 
     Args:
         folder: folder for the scores; a store of activations may lie in it.
         store: the store that the same run writes, if it is a folder.
+        metrics: metrics but the first, whose scores are written into files of their own.
+        sources: what the same run reads, by the options that name it.
 
     Raises:
         InputError: it is a file or a folder with other files, or cannot be made; or the store
-            would take its place, or hold it.
+            would take its place, or hold it; or what is read would be replaced.
     """
     if store is not None:
         _check_apart(folder, store)
-    check_results(folder, OUR_FILES)
+    check_results(folder, [*OUR_FILES, *map(_file_of, metrics)])
     check_results(folder / CHECKPOINTS, ())
+    _check_sources(folder, sources, metrics)
     found = list(folder.iterdir()) if folder.exists() else []
     kept = None if store is None else store.resolve()
     stores = [one.name for one in found if (one / "zarr.json").is_file() or one.resolve() == kept]
@@ -93,6 +108,7 @@ def check_scores_folder(folder: Path, store: Path | None = None) -> None:
             f"{folder} holds other files, such as {min(others)!r}; name a new or empty folder, or "
             "one that holds earlier scores"
         )
+    _check_ours(folder, metrics)
 
 
 def begin_scores(folder: Path, *, restart: bool = False, store: Path | None = None) -> None:
@@ -236,17 +252,52 @@ def _check_apart(folder: Path, store: Path) -> None:
 
 def _of_metrics(folder: Path) -> list[str]:
     """Return the names of further metrics' scores in a folder, and not of files named alike."""
-    return [
-        file.name for file in folder.glob(OF_METRICS) if file.name == f"scores-{_metric(file)}.nc"
-    ]
+    return [file.name for file in folder.glob(OF_METRICS) if file.name == _file_of(_metric(file))]
+
+
+def _file_of(metric: object) -> str:
+    return f"scores-{metric}.nc"
 
 
 def _metric(file: Path) -> str | None:
+    """Return which metric's scores a file holds; None where they are none of ours."""
     try:
         with xr.open_dataset(file, engine="h5netcdf") as scores:
-            return str(scores.attrs.get("metric"))
+            return str(scores.attrs["metric"]) if "provenance" in scores.attrs else None
     except DAMAGES:
         return None
+
+
+def _check_ours(folder: Path, metrics: Sequence[str]) -> None:
+    """Refuse files of our names that we did not write: they would be replaced."""
+    found = [name for name in OUR_FILES if os.path.lexists(folder / name)]
+    others = [name for name in map(_file_of, metrics) if os.path.lexists(folder / name)]
+    links = [name for name in (*found, *others) if (folder / name).is_symlink()]
+    if links:
+        raise InputError(
+            f"{folder / links[0]} is a link, and would be replaced; move it, or name another folder"
+        )
+    mine = [name for name in others if name not in _of_metrics(folder)]
+    if found and _metric(folder / SCORES_FILE) is None:
+        mine = [*found, *mine]
+    if mine:
+        raise InputError(
+            f"{folder} holds {mine[0]!r}, but no scores of ours, and it would be replaced; move "
+            "it, or name another folder"
+        )
+
+
+def _check_sources(
+    folder: Path, sources: Mapping[str, Path | None], metrics: Sequence[str]
+) -> None:
+    """Refuse to replace what is read."""
+    for option, path in sources.items():
+        for name in (*OUR_FILES, *map(_file_of, metrics)):
+            if path is not None and path.resolve() == (folder / name).resolve():
+                raise InputError(
+                    f"{option} {shown(path)} would be replaced by the {name} of these results; "
+                    "name another folder with --out"
+                )
 
 
 def _pictures(scores: xr.Dataset) -> dict[str, Content]:

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import xarray as xr
 
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import ActivationIntervention, AnyIntervention
+from iarmem_plugin.interfaces import ActivationIntervention, AnyIntervention, Intervention
 from iarmem_plugin.models.shadows import block_path
 from iarmem_plugin.models.trace_edits import TraceEdit, ValueEdit, trace_edit
 from iarmem_plugin.models.tracing import ImageARModel, OutOfOrder, unreached
@@ -49,6 +50,9 @@ def intervene(
     """
     if backend not in ("trace", "weights"):
         raise InputError(f"no backend named {backend!r}; there are: trace, weights")
+    check_kind("the model", model, ImageARModel, "a wrapped model")
+    kinds = (Intervention, ActivationIntervention)
+    check_kind("the intervention", intervention, kinds, "an intervention, such as ScaleWeights()")
     chosen = chosen_neurons(model.layout, neurons, model.device, mean)
     if backend == "trace" or isinstance(intervention, ActivationIntervention):
         model._weight_edits.settle()

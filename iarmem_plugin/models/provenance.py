@@ -48,7 +48,8 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
     and precision included, so they do not depend on the file's format; an adapter's further modules
     have theirs under their role, such as ``text_encoder_sha256``. ``files`` says which files
     they were loaded from: by role, ``name`` without folder, ``sha256`` over the whole file as it
-    was loaded, ``bytes``; it is empty for a model object that came from elsewhere.
+    was loaded, ``bytes``; it is empty for a model object that came from elsewhere. ``autocast`` is
+    there where torch's autocast is on, and names the dtype in which it computes.
     """
     adapter = model.adapter
     parameter = next(adapter.network.parameters())
@@ -60,11 +61,18 @@ def model_provenance(model: ImageARModel) -> dict[str, Any]:
         **{f"{role}_sha256": digest for role, digest in module_hashes(adapter).items()},
         "files": {role: dict(facts) for role, facts in adapter.files.items()},
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        **_autocast(parameter.device.type),
         "device": str(parameter.device),
         "torch_threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in LIBRARIES} | versions(adapter),
     }
+
+
+def _autocast(device: str) -> dict[str, str]:
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return {}
+    return {"autocast": str(torch.get_autocast_dtype(device)).removeprefix("torch.")}
 
 
 def describe_images(images: Images) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import uninterrupted
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import MLP, Intervention, ModelLayout, NeuronFacts, NeuronWeights
 from iarmem_plugin.neurons.selectors import by_number
@@ -81,7 +82,13 @@ def chosen_neurons(
     Raises:
         InputError: the neurons or the means are of another model, or one of them comes twice.
     """
-    selected = _by_block(layout, neurons, "neurons").astype(bool)
+    selected = _by_block(layout, neurons, "neurons")
+    if selected.dtype.kind not in "biu" or not np.isin(selected, (0, 1)).all():
+        raise InputError(
+            f"the neurons are {selected.dtype}; expected an array of truth values that says which "
+            "are selected, as from select"
+        )
+    selected = selected.astype(bool)
     means = None if mean is None else _by_block(layout, mean, "means").astype(np.float32)
     found = []
     for block in np.flatnonzero(selected.any(axis=1)).tolist():
@@ -92,6 +99,7 @@ def chosen_neurons(
 
 
 def _by_block(layout: ModelLayout, values: xr.DataArray, what: str) -> np.ndarray:
+    check_kind(what, values, xr.DataArray, "an xarray.DataArray with dims block and neuron")
     expected = {"block": layout.num_blocks, "neuron": layout.neurons_per_block}
     if dict(values.sizes) != expected:
         raise InputError(f"got {what} of sizes {dict(values.sizes)}, the model has {expected}")

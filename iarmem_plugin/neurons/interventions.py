@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from jaxtyping import Float
 
+from iarmem_plugin.checks import check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
@@ -34,8 +34,7 @@ class _Scaling(Intervention):
     """
 
     def __init__(self, factor: float = 0.5, reads: str | Sequence[str] | None = None) -> None:
-        if not math.isfinite(factor):
-            raise InputError(f"the factor must be a finite number, got {factor}")
+        check_number("the factor", factor)
         self.factor = float(factor)
         self.reads = (reads,) if isinstance(reads, str) else None if reads is None else tuple(reads)
         if self.reads == ():
@@ -225,8 +224,10 @@ class Clamp(ActivationIntervention):
     name: ClassVar[str] = "clamp"
 
     def __init__(self, low: float | None = 0.0, high: float | None = 0.0) -> None:
-        bounds = [float(one) for one in (low, high) if one is not None]
-        if not bounds or not all(map(math.isfinite, bounds)) or bounds != sorted(bounds):
+        bounds = [one for one in (low, high) if one is not None]
+        for one in bounds:
+            check_number("a bound of clamp", one)
+        if not bounds or bounds != sorted(bounds):
             raise InputError(
                 f"clamp was given low={low} and high={high}; expected finite numbers, the lower "
                 "one first, or None for at most one of them"

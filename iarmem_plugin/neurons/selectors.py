@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
+from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Selector
 from iarmem_plugin.plugins.blame import author, blamed
@@ -48,7 +49,11 @@ def select(
         UnknownNameError: if no selector has that name.
         PluginError: if the selector returns something else than a fraction of the neurons.
     """
+    check_kind("scores", scores, (xr.Dataset, xr.DataArray), "what localize returned")
+    check_fraction(fraction)
+    check_integer("the seed", seed, least=0)
     chosen = create("selector", selector) if isinstance(selector, str) else selector
+    check_kind("the selector", chosen, Selector, "a selector, or the name of one")
     data = scores if isinstance(scores, xr.Dataset) else scores.to_dataset(name="score")
     with blamed(chosen):
         selected = chosen.select(data, fraction=fraction, seed=seed)
@@ -74,12 +79,15 @@ class _Pooled(Selector):
     ) -> None:
         if pool not in POOLS:
             raise InputError(f"the pool {pool!r} was given; expected one of {', '.join(POOLS)}")
+        joins = f"one of {', '.join(JOINS)}, or a tuple of scale names"
+        check_kind("scales", scales, (str, tuple, list), joins)
         if isinstance(scales, str) and scales not in JOINS:
-            raise InputError(
-                f"scales {scales!r} was given; expected one of {', '.join(JOINS)}, or a tuple of "
-                "scale names"
-            )
-        self.pool, self.scales, self.by = pool, scales, by
+            raise InputError(f"scales {scales!r} was given; expected {joins}")
+        for name in () if isinstance(scales, str) else scales:
+            check_kind("the name of a scale", name, str, "a text")
+        check_kind("by", by, str, "the name of a variable of the scores")
+        self.pool, self.by = pool, by
+        self.scales = scales if isinstance(scales, str) else tuple(scales)
 
     def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:
         """Pick ceil(fraction x n) of the n neurons of each pool, never one that is not valid.
@@ -98,8 +106,7 @@ class _Pooled(Selector):
                 what is asked for.
         """
         check_fraction(fraction)
-        if seed < 0:
-            raise InputError(f"the seed {seed} was given; expected 0 or more")
+        check_integer("the seed", seed, least=0)
         joined, valid = self._join(scores)
         rows = (1, -1) if self.pool == "model" else (joined.sizes["block"], -1)
         values, selectable = joined.to_numpy().reshape(rows), valid.to_numpy().reshape(rows)
@@ -205,9 +212,6 @@ def _of_those(
         selected, scores = by_number(selected), by_number(scores)
     except InputError as error:
         raise PluginError(f"{author(selector)}: {error}") from error
-    for dim in {*selected.coords} & {*scores.coords} & {*NEURONS}:
-        if not np.array_equal(selected[dim], scores[dim]):
-            raise PluginError(f"{author(selector)} returned {dim}s that the scores do not have")
     selected = selected.transpose(*NEURONS)
     allowed = _selectable(scores).transpose(*NEURONS).to_numpy()
     count, exact = int(selected.sum()), Fraction(repr(float(fraction))) * selected.size
@@ -237,7 +241,7 @@ def by_number(scores: Scores) -> Scores:
         scores: anything with the dims (block, neuron); what has no such coordinates is in order.
 
     Raises:
-        InputError: a number is no whole number, or comes twice.
+        InputError: a number is no whole number, or comes twice, or one is missing.
     """
     for dim in NEURONS:
         if dim not in scores.coords or dim not in scores.dims:
@@ -251,6 +255,11 @@ def by_number(scores: Scores) -> Scores:
         if (counts > 1).any():
             raise InputError(
                 f"{dim} {found[counts > 1][0]} is there {counts.max()} times; give each once"
+            )
+        if (largest := int(numbers.max(initial=-1))) != len(numbers) - 1:
+            raise InputError(
+                f"{dim} {largest} is there, but only {len(numbers)} {dim}s; give all from 0, each "
+                "once"
             )
         if (found != numbers).any():
             scores = scores.sortby(dim)
@@ -284,6 +293,7 @@ def check_fraction(fraction: float) -> None:
     Raises:
         InputError: if it is outside (0, 1].
     """
+    check_number("the fraction", fraction)
     if not 0 < fraction <= 1:
         raise InputError(f"the fraction {fraction} was given; expected one in (0, 1]")
 

@@ -34,6 +34,14 @@ def test_what_was_saved_comes_back(stages: Stages) -> None:
     assert PIECE.attrs == {}  # what was given is left as it was
 
 
+def test_a_piece_under_another_name_is_refused(stages: Stages) -> None:
+    stages.save("a", PIECE)
+    (stages.folder / "b.nc").write_bytes((stages.folder / "a.nc").read_bytes())
+    with pytest.raises(InputError, match=r"b\.nc cannot be read \(it was written as a\.nc"):
+        stages.load("b")
+    xr.testing.assert_identical(stages.load("a"), PIECE)
+
+
 def test_what_is_half_written_is_not_there(stages: Stages) -> None:
     stages.save("a", PIECE)
     (stages.folder / "b.nc.partial").write_bytes(b"half a file")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from iarmem_plugin.activations.settings import CaptureSettings
 from iarmem_plugin.data.images import Images
@@ -27,6 +28,7 @@ OTHERS: dict[str, Any] = {
     "modules_sha256": {"text_encoder_sha256": "other"},
     "keep_bits": 13,
     **dict.fromkeys(("checkpoint_sha256", "adapter_version", "tokenizer_sha256", "dtype"), "other"),
+    **dict.fromkeys(("autocast", "pixels_sha256"), "other"),
     "augmentation": {"crop": 256},
     **dict.fromkeys(("views", "seed", "batch_size", "torch_threads"), 7),
 }
@@ -64,6 +66,26 @@ def test_a_captures_settings_name_the_adapters_version(
     settings = of_model(adapter, pictures)
     assert settings.adapter_version == f"iarmem {version('iarmem')}"
     assert SHOWN.items() <= settings.to_dict().items()
+
+
+def test_autocast_is_a_setting_where_it_is_on(adapter: TinyAdapter, pictures: Images) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = of_model(adapter, pictures).to_dict()
+    without = of_model(adapter, pictures).to_dict()
+    assert cast.pop("autocast") == "bfloat16"
+    assert cast == without
+
+
+def test_pictures_in_memory_are_told_apart_by_their_pixels(adapter: TinyAdapter) -> None:
+    pixels = np.zeros((5, 4, 4, 3), np.uint8)
+    first = of_model(adapter, Images.from_arrays(pixels))
+    same = of_model(adapter, Images.from_arrays(pixels.copy()))
+    pixels[3, 0, 0, 0] = 1
+    other = Images.from_arrays(pixels)
+    assert first.fingerprint == same.fingerprint != of_model(adapter, other).fingerprint
+    parts = [one.subset([0, 1, 2]) for one in (other, same.images)]
+    assert len({of_model(adapter, one).fingerprint for one in parts}) == 1
+    assert of_model(adapter, other.join(other)).pixels_sha256 not in (None, first.pixels_sha256)
 
 
 @pytest.mark.parametrize(("device", "threads"), [("cpu", True), ("cuda:0", False)])

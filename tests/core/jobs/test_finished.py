@@ -100,6 +100,14 @@ def test_a_run_that_was_ended_goes_on_to_the_report_of_an_unbroken_one(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_finished_arm_under_the_name_of_another_is_refused(run: Run, tmp_path: Path) -> None:
+    run(tmp_path)
+    first, second, *_ = sorted(tmp_path.glob("arm-*.nc"))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(InputError, match=f"{first.name} .*it was written as {second.name}"):
+        run(tmp_path)
+
+
 def test_arms_can_be_added_to_a_run_that_was_ended(
     run: Run, begun: list[str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import Mock
@@ -173,11 +174,43 @@ def test_links_under_names_of_temporary_files_are_not_followed(tmp_path: Path) -
     out = tmp_path / "out"
     out.mkdir()
     (out / f".iarmem-{'0' * 16}.partial").symlink_to(tmp_path / "victim")
-    (out / "scores.nc").symlink_to(tmp_path / "victim")
     save_scores(NEW, out)
     assert (tmp_path / "victim").read_text() == "mine"
     assert load_scores(out).equals(NEW)
-    assert not (out / "scores.nc").is_symlink()
+
+
+@pytest.mark.parametrize("name", OUR_FILES)
+def test_files_of_our_names_without_scores_of_ours_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    for write in (check_scores_folder, begin_scores, partial(save_scores, NEW)):
+        with pytest.raises(InputError, match=f"holds '{name}', but no scores of ours"):
+            write(tmp_path)
+    assert contents_of(tmp_path) == {name: b"mine"}
+
+
+def test_another_metrics_file_that_is_not_ours_stays(tmp_path: Path) -> None:
+    save_scores(NEW, tmp_path)
+    (tmp_path / "scores-random.nc").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"holds 'scores-random\.nc'"):
+        save_scores(OLD, tmp_path)
+    assert (tmp_path / "scores-random.nc").read_bytes() == b"mine"
+
+
+def test_links_of_our_names_are_refused(tmp_path: Path) -> None:
+    save_scores(NEW, tmp_path / "before")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scores.nc").symlink_to(tmp_path / "before" / "scores.nc")
+    with pytest.raises(InputError, match="is a link, and would be replaced"):
+        save_scores(NEW, tmp_path / "out")
+
+
+@pytest.mark.parametrize("option", ["--images", "--classes"])
+def test_what_is_read_is_not_replaced(tmp_path: Path, option: str) -> None:
+    save_scores(NEW, tmp_path, images=IMAGES)
+    other = tmp_path / ".." / tmp_path.name / "images.txt"
+    with pytest.raises(InputError, match=rf"{option} .*would be replaced by the images\.txt"):
+        check_scores_folder(tmp_path, sources={"--image-root": None, option: other})
+    check_scores_folder(tmp_path, sources={option: tmp_path.parent / "images.txt"})
 
 
 def test_an_unfinished_runs_states_go_and_other_files_in_their_folder_stay(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def scores() -> xr.Dataset:
         (lambda chosen: ~chosen, "selected 15 of 20 neurons for the fraction 0.25; expected 5"),
         (
             lambda chosen: chosen.assign_coords(neuron=np.arange(10) + 1),
-            "returned neurons that the scores do not have",
+            "neuron 10 is there, but only 10 neurons",
         ),
         (lambda chosen: chosen.assign_coords(neuron=[1] * 10), "neuron 1 is there 10 times"),
         (lambda chosen: chosen.assign_coords(block=[-1, 0]), "the numbers of blocks are not whole"),
