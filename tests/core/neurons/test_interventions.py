@@ -153,7 +153,7 @@ def test_a_clamp_names_the_bounds_that_there_are() -> None:
 
 @pytest.mark.parametrize("bounds", [(None, None), (2.0, 1.0), (math.nan, 1.0), (0.0, math.inf)])
 def test_bounds_that_bound_nothing_are_refused(bounds: tuple[float | None, float | None]) -> None:
-    with pytest.raises(InputError, match="a finite number|finite numbers, the lower one first"):
+    with pytest.raises(InputError, match=r"a finite number|finite numbers, the lower one first"):
         Clamp(*bounds)
 
 
