@@ -16,6 +16,7 @@ from pathlib import Path
 from iarmem_plugin.errors import DiskFullError, InputError
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+RUNNING = ".iarmem-running"
 TEMPORARY = re.compile(r"\.iarmem-[0-9a-f]{16}\.partial")
 _LOCK_SECONDS = 60
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.EISDIR)
@@ -105,6 +106,52 @@ def _wait_for_lock(descriptor: int, folder: Path) -> bool:
             return False
         else:
             return True
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other commands of ours from using a folder for their results; the lock dies with us.
+
+    The folder is made where it is missing, and goes if it is empty in the end. Where the file
+    system has no locks, nothing is kept apart.
+
+    Raises:
+        InputError: another command writes its results into it, or it cannot be written.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    with named_errors(folder, 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_running(folder)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / RUNNING).unlink()
+        os.close(descriptor)
+        with suppress(OSError):  # it holds something
+            for one in made:
+                one.rmdir()
+
+
+def _open_running(folder: Path) -> int:
+    """Return the open and locked file that says that a command runs."""
+    while True:
+        place = folder / RUNNING
+        descriptor = os.open(place, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(
+                f"another command writes its results into {folder}; wait for its end, or name "
+                "another folder"
+            ) from None
+        except OSError:  # such as NFS
+            return descriptor
+        with suppress(FileNotFoundError):  # it went when the one before us ended
+            if place.stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from iarmem_plugin.disk import DISK_FULL_ERRNOS as DISK_FULL_ERRNOS
 from iarmem_plugin.disk import (
+    RUNNING,
     TEMPORARY,
     Content,
     locked,
@@ -29,6 +30,7 @@ from iarmem_plugin.disk import (
     put,
     try_to_write,
 )
+from iarmem_plugin.disk import alone as alone
 from iarmem_plugin.disk import fsync as fsync
 from iarmem_plugin.errors import DiskFullError, InputError
 from iarmem_plugin.text import shown
@@ -183,8 +185,8 @@ def clean(folder: Path) -> None:
 
 
 def is_ours(name: str) -> bool:
-    """Tell whether a name in a folder is that of a journal or of a file not yet renamed."""
-    return name == JOURNAL or TEMPORARY.fullmatch(name) is not None
+    """Tell whether a name in a folder is that of a journal, a lock, or a file not yet renamed."""
+    return name in (JOURNAL, RUNNING) or TEMPORARY.fullmatch(name) is not None
 
 
 def _write(folder: Path, contents: Mapping[str, Content], remove: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from rich.console import Group
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import alone
 from iarmem_plugin.table import TextTable
 
 if TYPE_CHECKING:
@@ -87,8 +89,16 @@ class _Job:
             preflight.check_store_place(place, self.model.name, sources)
         preflight.check_device(self.model.device)
 
-    def run(self, ranks: Ranks, *, restart: bool) -> tuple[Images, dict[str, xr.Dataset]]:
-        """Return the pictures that were used, and the scores by metric."""
+    def run(
+        self, ranks: Ranks, held: ExitStack, *, restart: bool
+    ) -> tuple[Images, dict[str, xr.Dataset]]:
+        """Return the pictures that were used, and the scores by metric.
+
+        Args:
+            ranks: the processes that share the work.
+            held: keeps other commands from the results until it is left.
+            restart: whether an unfinished run is forgotten.
+        """
         pictures = ranks.broadcast(lambda: self.pictures.open(self.model.name))
 
         from iarmem_plugin.activations.settings import CaptureOptions
@@ -98,6 +108,7 @@ class _Job:
         from iarmem_plugin.store import StoreOptions, local_folder
 
         kept = None if self.kept is None else local_folder(self.kept["place"])
+        ranks.broadcast(lambda: held.enter_context(alone(self.out)))
         ranks.broadcast(lambda: begin_scores(self.out, restart=restart, store=kept))
         device = ranks.device(self.model.device)
         model = load_model(self.model, device=device, bands=self.bands)
@@ -172,8 +183,8 @@ def localize(
 
     from iarmem_plugin.activations.distributed import join_processes
 
-    with join_processes(device) as ranks:
-        pictures, scores = job.run(ranks, restart=restart)
+    with join_processes(device) as ranks, ExitStack() as held:
+        pictures, scores = job.run(ranks, held, restart=restart)
         if ranks.first:
             _save(pictures, scores, out, finished=store is None)
             _show(scores, out, as_json=as_json)

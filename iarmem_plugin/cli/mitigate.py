@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import alone
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -142,12 +143,18 @@ class _Job:
 
     def run(self, out: Path, *, restart: bool) -> Report:
         """Open what is named, refusing what cannot be used, and mitigate; save the report."""
+        arms, scores, opened = self._checked(out)
+        with alone(out):
+            return self._reported(out, arms, scores, opened, restart=restart)
+
+    def _reported(
+        self, out: Path, arms: list[Arm], scores: xr.Dataset, opened: _Opened, *, restart: bool
+    ) -> Report:
         from iarmem_plugin.cli.inputs import load_model
         from iarmem_plugin.jobs.finished import forget_arms
         from iarmem_plugin.jobs.scores import check_made_with
         from iarmem_plugin.report.report import PROGRESS
 
-        arms, scores, opened = self._checked(out)
         similarity = self.attack.measure(self.model.device)
         measure = self.quality.measure(self.model.device)
         self.quality.check_enough(measure, opened)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,10 @@ class Reader(ABC):
         """Return a hash over the pictures of these global ids; None where it is not known."""
         return None
 
+    def place(self, image: int, path: str) -> Hashable:
+        """Return where a picture is, equal for two lists of one picture; by default this reader."""
+        return id(self), image
+
 
 @dataclass(frozen=True, slots=True)
 class FileReader(Reader):
@@ -91,6 +96,10 @@ class FileReader(Reader):
         """Read a file's first bytes: format, size and mode."""
         with self._opened(path) as file:
             check_levels(file)
+
+    def place(self, image: int, path: str) -> Hashable:
+        """Return the file, links followed."""
+        return os.path.realpath(self.root / path)
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[Image.Image]:
@@ -148,6 +157,12 @@ class JoinedReader(Reader):
         parts = [self.first.content_sha256(first), self.second.content_sha256(second)]
         known = [one or "" for one in parts]
         return hashlib.sha256(" ".join(known).encode()).hexdigest() if any(known) else None
+
+    def place(self, image: int, path: str) -> Hashable:
+        """Return where a picture of either list is."""
+        if image < self.shift:
+            return self.first.place(image, path)
+        return self.second.place(image - self.shift, path)
 
 
 def in_rgb(picture: Image.Image) -> Image.Image:

@@ -160,9 +160,7 @@ def extract(
         PluginError: the measure returns something else than a number an image.
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
-    _check_attack(candidates, targets, prefix_tokens)
-    check_kind("the similarity", similarity, Similarity, "a similarity measure")
-    check_number(f"the threshold of {similarity.name!r}", similarity.threshold)
+    _check_attack(candidates, targets, similarity, prefix_tokens)
     batching = Batching.of(batch_size)
 
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -307,10 +305,14 @@ def _identity(candidates: Candidates) -> str:
     return hashlib.sha256(images.ids.astype("<i8").tobytes() + images.digest.encode()).hexdigest()
 
 
-def _check_attack(candidates: Candidates, targets: Targets, prefix_tokens: int) -> None:
+def _check_attack(
+    candidates: Candidates, targets: Targets, similarity: Similarity, prefix_tokens: int
+) -> None:
     check_kind("the candidates", candidates, Candidates, "Candidates")
     check_kind("the targets", targets, Targets, "what make_targets returned")
     check_integer("prefix_tokens", prefix_tokens)
+    check_kind("the similarity", similarity, Similarity, "a similarity measure")
+    check_number(f"the threshold of {similarity.name!r}", similarity.threshold)
     if len(targets.tokens) != len(candidates):
         raise InputError(
             f"{len(targets.tokens)} targets for {len(candidates)} candidates; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from iarmem_plugin.jobs.arms import (
 )
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Random
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -101,12 +102,14 @@ def choose_candidates(
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: too few held-out images, or some lack what the model must be told.
+        InputError: too few held-out images, or all of them among the others, or some lack what the
+            model must be told.
     """
     given, held_out, adapter = pictures.given, pictures.held_out, model.adapter
     for images in (pictures.images, given, held_out):
         if images is not None:
             check_conditions(images, adapter.conditions, adapter.variant.num_classes)
+    _check_unseen(pictures)
     if given is not None:
         tried = Candidates(given, np.full(len(given), "candidate"))
     else:
@@ -262,6 +265,31 @@ def _warn_of_few(count: int, threshold: float) -> None:
         "held-out images or more, or a threshold",
         stacklevel=4,
     )
+
+
+def _check_unseen(pictures: Pictures) -> None:
+    """Warn of held-out images that are among the others; refuse it if all are."""
+    held_out = pictures.held_out
+    if held_out is None:
+        return
+    others = [one for one in (pictures.images, pictures.given) if one is not None]
+    known = {place for images in others for place in _places(images)}
+    held = zip(held_out.paths, _places(held_out), strict=True)
+    if not (shared := [path for path, place in held if place in known]):
+        return
+    message = (
+        f"{len(shared)} of {len(held_out)} held-out images are also among the training images or "
+        f"the candidates, such as {shown(shared[0])}; held-out images are those that the model was "
+        "not trained on"
+    )
+    if len(shared) == len(held_out):
+        raise InputError(message)
+    warnings.warn(message, stacklevel=3)
+
+
+def _places(images: Images) -> list[Hashable]:
+    ids = images.ids.tolist()
+    return [images.reader.place(*one) for one in zip(ids, images.paths, strict=True)]
 
 
 def _joined(candidates: Candidates, images: Images, groups: np.ndarray) -> Candidates:

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from iarmem_plugin import disk, files
+from iarmem_plugin.disk import RUNNING
 from iarmem_plugin.errors import DiskFullError, InputError
 from iarmem_plugin.files import (
     JOURNAL,
+    alone,
     check_file,
     check_results,
     check_writable,
@@ -367,3 +369,25 @@ def test_a_folder_that_can_only_be_read_says_what_was_not_finished(
     monkeypatch.setattr(files.os, "unlink", refuse)
     with pytest.raises(InputError, match=r"not finished.*Read-only"):
         finish_writing(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["", "a/b"])
+def test_one_command_at_a_time_uses_a_folder_for_its_results(tmp_path: Path, missing: str) -> None:
+    out = tmp_path / missing
+    with alone(out):
+        check_scores_folder(out)
+        with pytest.raises(InputError, match="another command writes its results into"):
+            alone(out).__enter__()
+        check_output_folder(out)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / RUNNING).touch()  # of a command that was killed
+    with alone(tmp_path):
+        (tmp_path / "mine").touch()
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / RUNNING).symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match="cannot be written to"):
+        alone(tmp_path).__enter__()
+    assert not (tmp_path / "victim").exists()

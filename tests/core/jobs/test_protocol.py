@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,29 @@ def test_fewer_than_100_pictures_warn_with_the_interval_of_the_rate(
     enough = Pictures(pictures, pictures.subset([0]), unseen_pictures(200))
     joined = protocol.choose_candidates(model, enough, TokenAgreement())  # a warning would fail
     assert joined.group.tolist() == ["candidate"] + ["held-out"] * 100
+
+
+def test_held_out_pictures_that_were_seen_are_told(
+    model: ImageARModel, pictures: Images, tmp_path: Path
+) -> None:
+    for folder in ("0", "1"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        pictures.load(number).save(tmp_path / "0" / f"{number}.png")
+    (tmp_path / "1" / "1.png").symlink_to(tmp_path / "0" / "1.png")
+    images, again = (Images.from_folder(tmp_path, num_classes=5) for _ in range(2))
+    similarity = TokenAgreement(0.5)
+
+    def choose(given: Images, held_out: Images) -> None:
+        both = Pictures(given, given, held_out)
+        protocol.choose_candidates(model, both, similarity, calibrates=False)
+
+    with pytest.warns(UserWarning, match=r"1 of 2 held-out images .*such as 1/1\.png"):
+        choose(images.subset([0, 1]), again.subset([2, 3]))
+    with pytest.raises(InputError, match="2 of 2 held-out images are also among"):
+        choose(images, again.subset([0, 3]))
+    with pytest.raises(InputError, match="2 of 2 held-out images are also among"):
+        choose(pictures, pictures.subset([3, 1]))
 
 
 def test_held_out_pictures_are_all_reported_where_the_threshold_is_given(
