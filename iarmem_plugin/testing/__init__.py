@@ -5,6 +5,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+_OF = ("adapter", "intervention", "laws", "metric", "quality", "selector", "similarity")
+pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in _OF))  # so that failures say why
+
+# ruff: noqa: E402  # what pytest rewrites is imported after it was told so
 from .adapter import AdapterTests
 from .intervention import ActivationInterventionTests, InterventionTests
 from .metric import MetricTests
