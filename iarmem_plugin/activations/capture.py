@@ -23,7 +23,6 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.plugins.blame import blamed
 from iarmem_plugin.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -114,9 +113,7 @@ def mean_over_views(
         passes = []
         for view in pixels.unbind(1):
             tokens = model.tokenize(_floats(model, view))
-            with blamed(model.adapter):
-                inputs = model.adapter.teacher_forced(tokens, told)
-            passes.append(model.read_neurons(inputs))
+            passes.append(model.read_neurons(model.teacher_forced(tokens, told)))
             if len(passes) == 2:  # keep the running sum alone
                 passes = [passes[0].add_(passes[1])]
         return passes[0].div_(pixels.shape[1])

@@ -21,9 +21,10 @@ def update(metric: Metric, batch: xr.DataArray) -> None:
     Raises:
         PluginError: the metric writes into it.
     """
-    for variable in (batch.variable, *batch.coords.variables.values()):
-        if isinstance(values := variable._data, np.ndarray):
-            values.flags.writeable = False
+    variables = (batch.variable, *batch.coords.variables.values())
+    arrays = [one._data for one in variables if isinstance(one._data, np.ndarray)]
+    for values in arrays:
+        values.flags.writeable = False
     with blamed(metric):
         try:
             metric.update(batch.copy(deep=False))
@@ -34,6 +35,11 @@ def update(metric: Metric, batch: xr.DataArray) -> None:
                 f"{author(metric)} writes into its batch, which other metrics read, too; it is to "
                 f"change a copy ({error})"
             ) from error
+    if any(values.flags.writeable for values in arrays):
+        raise PluginError(
+            f"{author(metric)} made its batch writable, which other metrics read, too; it is to "
+            "change a copy"
+        )
 
 
 def state_of(metric: Metric) -> xr.Dataset:

@@ -248,13 +248,13 @@ def compared(
     """
     check_pixels(completion.images, names)
     with blamed(similarity):
-        closeness = similarity.compare(completion, target)
+        closeness = similarity.compare(completion.copy(), target.copy())
     if not isinstance(closeness, Tensor) or closeness.is_complex():
         found = f"a {type(closeness).__name__}"
     elif closeness.shape != (len(names),):
         found = f"shape {tuple(closeness.shape)}"
     else:
-        return closeness.float()
+        return closeness.float().clone()  # whatever the measure writes there later
     raise PluginError(
         f"{author(similarity)} returned {found} for {len(names)} images; expected a tensor with "
         "one number for each"
@@ -305,6 +305,14 @@ def _identity(candidates: Candidates) -> str:
     return hashlib.sha256(images.ids.astype("<i8").tobytes() + images.digest.encode()).hexdigest()
 
 
+def _check_threshold(similarity: Similarity) -> None:
+    threshold, source = (
+        getattr(similarity, one, None) for one in ("threshold", "threshold_source")
+    )
+    check_number(f"the threshold of {similarity.name!r}", threshold)
+    check_kind(f"the threshold_source of {similarity.name!r}", source, str, "a text")
+
+
 def _check_attack(
     candidates: Candidates, targets: Targets, similarity: Similarity, prefix_tokens: int
 ) -> None:
@@ -312,7 +320,7 @@ def _check_attack(
     check_kind("the targets", targets, Targets, "what make_targets returned")
     check_integer("prefix_tokens", prefix_tokens)
     check_kind("the similarity", similarity, Similarity, "a similarity measure")
-    check_number(f"the threshold of {similarity.name!r}", similarity.threshold)
+    _check_threshold(similarity)
     if len(targets.tokens) != len(candidates):
         raise InputError(
             f"{len(targets.tokens)} targets for {len(candidates)} candidates; "

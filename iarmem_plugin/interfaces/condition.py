@@ -92,6 +92,11 @@ class Condition:
         """Return the same condition on a device."""
         return Condition(self.label.to(device), self.image.to(device), self.text)
 
+    def copy(self, device: torch.device | str) -> Condition:
+        """Return the same on a device, with memory of its own."""
+        label, image = (one.to(device, copy=True) for one in (self.label, self.image))
+        return Condition(label, image, self.text)
+
 
 def _refuse_misfits(*parts: Sequence[str] | Tensor | None) -> None:
     sizes = [len(one) for one in parts if one is not None]

@@ -26,6 +26,10 @@ class Completion:
     images: Float[Tensor, "image 3 height width"]
     tokens: Shaped[Tensor, "image token *rest"]
 
+    def copy(self) -> Completion:
+        """Return the same with memory of its own."""
+        return Completion(self.images.clone(), self.tokens.clone())
+
 
 @dataclass(frozen=True, slots=True)
 class QualityValue:

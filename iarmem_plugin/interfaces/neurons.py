@@ -103,6 +103,11 @@ class NeuronFacts:
     index: Int[Tensor, " chosen"]
     mean: Float[Tensor, " chosen"] | None = None
 
+    def copy(self) -> NeuronFacts:
+        """Return the same with memory of its own."""
+        mean = None if self.mean is None else self.mean.clone()
+        return NeuronFacts(self.block, self.index.clone(), mean)
+
 
 class Metric(Plugin):
     """Scores neurons from activations; options go to ``__init__``; one instance is one run.

@@ -357,8 +357,11 @@ def features_of(
             given += len(batch)
             yield batch
 
+    batches = counted()
     with blamed(quality):
-        features = quality.features(counted())
+        features = quality.features(batches)
+    for _ in batches:  # what the measure did not look at counts, too
+        pass
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
         found = type(features).__name__
     elif len(features) != given or not np.isfinite(features).all():
@@ -375,10 +378,20 @@ def _compared(
     quality: Quality, generated: np.ndarray, reference: np.ndarray, name: str
 ) -> list[QualityValue]:
     with blamed(quality):
-        values = quality.compare(generated, reference, reference_name=name)
+        values = quality.compare(generated.copy(), reference.copy(), reference_name=name)
     if not isinstance(values, list) or not all(isinstance(one, QualityValue) for one in values):
         raise PluginError(f"{author(quality)} returned no list of QualityValue")
+    for one in values:
+        if one.value is not None and not _is_finite(one.value):
+            raise PluginError(
+                f"{author(quality)} returned {one.value!r} for {one.label!r}; expected a finite "
+                "number, or None where it could not be measured"
+            )
     return values
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float | int | np.number) and bool(np.isfinite(value))
 
 
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:

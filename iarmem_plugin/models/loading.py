@@ -12,12 +12,12 @@ from torch import nn
 
 from iarmem_plugin import plugins
 from iarmem_plugin.borrowing import generators_kept
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.hub import check_files
 from iarmem_plugin.models.sound import as_code, check_finite, derived_advice, known_part
 from iarmem_plugin.models.tracing import ImageARModel, without_nnsight
-from iarmem_plugin.plugins.blame import blamed
+from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.text import shown
 
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -68,6 +68,7 @@ def load(
     precision: torch.dtype = getattr(torch, dtype or "float32")
     with blamed(adapter):
         loaded = adapter.load(name, files=checked, device=device, dtype=precision)
+    _check_made(adapter, "load", loaded)
     if compile:
         loaded.compile_tokenizer()
     return ImageARModel(loaded)
@@ -120,10 +121,18 @@ def wrap(model: object, tokenizer: object = None) -> ImageARModel:
         raise InputError(_unknown(network))
     with blamed(adapter):
         found = adapter.from_model(network, other)
+    _check_made(adapter, "from_model", found)
     _check_one_device(found.modules)
     for role, module in found.modules.items():
         check_finite(module, "the model" if role == "network" else f"the {role}")
     return ImageARModel(found)
+
+
+def _check_made(adapter: type[Adapter], method: str, made: object) -> None:
+    if not isinstance(made, Adapter):
+        raise PluginError(
+            f"{method} of {author(adapter)} returned a {type(made).__name__}; expected an adapter"
+        )
 
 
 def unwrapped(model: object, what: str) -> nn.Module:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from iarmem_plugin.errors import InputError, PluginError
-from iarmem_plugin.interfaces import Adapter
+from iarmem_plugin.interfaces import Adapter, ForwardInputs
 from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.text import shown
 
@@ -83,6 +83,12 @@ class Answers:
             side = self._adapter.variant.resolution
             self._nothing = tokenize(torch.zeros(1, 3, side, side))[:0, :0]
         return self._nothing.new_empty(images, 0, *self._nothing.shape[2:])
+
+    def inputs(self, inputs: Any) -> ForwardInputs:
+        """Return what `teacher_forced` returned, known to be arguments."""
+        if not isinstance(inputs, ForwardInputs):
+            raise self._refusal("teacher_forced", inputs, "ForwardInputs")
+        return inputs
 
     def images(self, images: Any, count: int) -> Tensor:
         """Return what `decode` returned for the tokens of so many images, known to be images."""

@@ -23,6 +23,7 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.neurons.editing import Change, EditableWeights
 from iarmem_plugin.neurons.slices import slices
+from iarmem_plugin.plugins.blame import blamed
 from iarmem_plugin.text import shown
 
 _WITHOUT_EDITS = {  # what the network would do without the edits that a trace makes
@@ -149,7 +150,9 @@ class ValueEdit(TraceEdit):
         module, side, facts = module_at(self._site.path), self._site.side, self._chosen[block]
         values = getattr(module, side)
         given = values.index_select(-1, facts.index)
-        changed = self._valid(given, self.intervention.apply(given.clone(), facts), block)
+        with blamed(self.intervention):
+            applied = self.intervention.apply(given.clone(), facts.copy())
+        changed = self._valid(given, applied, block)
         setattr(module, side, values.index_copy(-1, facts.index, changed))
         self.made[block] += 1
 

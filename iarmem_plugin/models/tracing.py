@@ -101,16 +101,16 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
     ) -> Shaped[Tensor, "image token *rest"]:
         """Turn RGB images in [0, 1] into tokens; no gradients are recorded."""
         with torch.no_grad(), blamed(self._adapter):
-            tokens = self._adapter.tokenize(images.to(self.device))
-        return self._answers.tokens(tokens, len(images))
+            tokens = self._adapter.tokenize(self._own(images))
+        return self._answers.tokens(tokens, len(images)).clone()
 
     def decode(
         self, tokens: Shaped[Tensor, "image token *rest"]
     ) -> Float[Tensor, "image 3 height width"]:
         """Turn tokens into RGB images in [0, 1]; no gradients are recorded."""
         with torch.no_grad(), blamed(self._adapter):
-            images = self._adapter.decode(tokens.to(self.device))
-        return self._answers.images(images, len(tokens))
+            images = self._adapter.decode(self._own(tokens))
+        return self._answers.images(images, len(tokens)).clone()
 
     def no_tokens(self, images: int) -> Shaped[Tensor, "image 0 *rest"]:
         """Return the empty prefix of so many images, from which they are generated."""
@@ -135,10 +135,10 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         run = partial(self._adapter.complete, sampling=sampling)
         if self.interleaver.interleaving:  # called as the function that a trace runs
             return run(prefix, condition)
-        watch, given = self._watch(), (prefix.to(self.device), condition.to(self.device))
+        watch, given = self._watch(), (self._own(prefix), condition.copy(self.device))
         with blamed(self._adapter):
             completed = self.interleave(run, *given)
-        tokens = self._answers.completed(completed, given[0])
+        tokens = self._answers.completed(completed, prefix.to(self.device)).clone()
         self._check_edits(watch, visited=tokens.shape[1] > prefix.shape[1])
         return tokens
 
@@ -152,7 +152,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             condition: what the model is told of each image.
         """
         with blamed(self._adapter):
-            logits = self._adapter.logits(self._forced(tokens, condition), tokens.to(self.device))
+            logits = self._adapter.logits(self._forced(tokens, condition), self._own(tokens))
         return self._answers.logits(logits, tokens)
 
     def predicted(
@@ -164,14 +164,25 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
             whether the true token is the likeliest, and its log-likelihood.
         """
         with blamed(self._adapter):
-            found = self._adapter.predicted(self._forced(tokens, condition), tokens.to(self.device))
+            found = self._adapter.predicted(self._forced(tokens, condition), self._own(tokens))
         return self._answers.predicted(found, tokens)
 
     def _forced(self, tokens: Tensor, condition: Condition) -> Any:
-        told = condition.to(self.device)
-        inputs = self._adapter.teacher_forced(tokens.to(self.device), told)
+        inputs = self.teacher_forced(tokens, condition)
         with self._adapter.prepared():
             return self(*inputs.args, **inputs.kwargs)
+
+    def teacher_forced(
+        self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
+    ) -> ForwardInputs:
+        """Return the arguments with which ``forward`` predicts ground-truth tokens."""
+        with blamed(self._adapter):
+            inputs = self._adapter.teacher_forced(self._own(tokens), condition.copy(self.device))
+        return self._answers.inputs(inputs)
+
+    def _own(self, values: Tensor) -> Tensor:
+        """Return a copy on the model's device, so that an adapter may write into it."""
+        return values.to(self.device, copy=True)
 
     def neurons(self) -> Float[Tensor, "image block scale neuron"]:
         """Read all blocks' activations, inside a teacher-forced trace of this model.
@@ -205,7 +216,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
 
         watch = self._watch()
         try:
-            with self._adapter.prepared():
+            with blamed(self._adapter), self._adapter.prepared():
                 _trace(self, inputs, body)
         except OutOfOrderError as error:
             raise unreached(self, self.layout.mlp.site.path, 0) from error

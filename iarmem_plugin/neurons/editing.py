@@ -176,7 +176,7 @@ class EditableWeights:
             if facts.block in changes:
                 known = changes[facts.block].after
                 before = _overlaid(mlp, before, known, self.layout.neurons_per_block)
-        given = gathered(mlp, facts, lambda one: _copy(one.of(before)))
+        given = gathered(mlp, facts.copy(), lambda one: _copy(one.of(before)))
         try:
             with blamed(intervention):
                 after: object = intervention.edit(given)
@@ -317,7 +317,7 @@ def _checked(
         if found := _wrong(one.of(before), one.of(after)):
             what = f"{one.kind} {one.read!r}" if one.read else one.kind
             raise PluginError(f"{said} {what} {found}")
-    return gathered(mlp, _facts(before), lambda one: one.of(after))
+    return gathered(mlp, _facts(before), lambda one: _copy(one.of(after)))
 
 
 def _wrong(given: Tensor | None, edited: object) -> str:

@@ -56,7 +56,7 @@ def select(
     check_kind("the selector", chosen, Selector, "a selector, or the name of one")
     data = scores if isinstance(scores, xr.Dataset) else scores.to_dataset(name="score")
     with blamed(chosen):
-        selected = chosen.select(data, fraction=fraction, seed=seed)
+        selected = chosen.select(data.copy(deep=True), fraction=fraction, seed=seed)
     return _checked(chosen, selected, data, fraction)
 
 

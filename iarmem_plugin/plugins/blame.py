@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from iarmem_plugin.errors import IarmemError
+from iarmem_plugin.errors import IarmemError, InputError, PluginError
 from iarmem_plugin.interfaces import Plugin
 from iarmem_plugin.text import shown
 
@@ -27,19 +27,28 @@ class Note(str):
 def blamed(plugin: Plugin | type[Plugin]) -> Iterator[None]:
     """Add a note to whatever a plugin raises: "in metric 'gini' of iarmem-mine 0.1.0".
 
-    What iarmem raises on purpose says enough.
+    What iarmem raises on purpose says enough; an `InputError` of a stranger's plugin may not.
 
     Args:
         plugin: what is called inside, or its class.
+
+    Raises:
+        PluginError: the plugin would end Python.
     """
     try:
         yield
-    except IarmemError:
-        raise
+    except SystemExit as error:
+        raise PluginError(f"{author(plugin)} would end Python, by SystemExit: {error}") from error
     except Exception as error:
-        if blame(error) is None:
+        if blame(error) is None and not _says_enough(plugin, error):
             error.add_note(Note(f"in {author(plugin)}"))
         raise
+
+
+def _says_enough(plugin: Plugin | type[Plugin], error: Exception) -> bool:
+    made_by = plugin if isinstance(plugin, type) else type(plugin)
+    ours = made_by.__module__.partition(".")[0] in OURS
+    return isinstance(error, IarmemError) and (ours or not isinstance(error, InputError))
 
 
 def blame(error: BaseException) -> str | None:

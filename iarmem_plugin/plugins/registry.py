@@ -126,9 +126,9 @@ def recognising(model: object) -> type[Adapter] | None:
     """
     for adapter in _lookup("adapter").values():
         try:
-            if adapter.matches(cast(Any, model)):
+            if _truth(adapter.matches(cast(Any, model))):
                 return adapter
-        except Exception as error:  # noqa: BLE001  # a stranger's adapter may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
             _skip_adapter(adapter, "matches", error)
     return None
 
@@ -229,7 +229,7 @@ def _claimed() -> dict[str, list[tuple[type[Adapter], Variant]]]:
     for adapter in _lookup("adapter").values():
         try:
             known = _checked_variants(adapter.variants())
-        except Exception as error:  # noqa: BLE001  # a stranger's adapter may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
             _skip_adapter(adapter, "variants", error)
             continue
         for name, variant in known.items():
@@ -245,7 +245,13 @@ def _checked_variants(given: object) -> Mapping[str, Variant]:
     return given
 
 
-def _skip_adapter(adapter: type[Adapter], method: str, error: Exception) -> None:
+def _truth(given: object) -> bool:
+    if not isinstance(given, bool):
+        raise PluginError(f"returned {shown(given, 80)}; expected True or False")
+    return given
+
+
+def _skip_adapter(adapter: type[Adapter], method: str, error: BaseException) -> None:
     plugin = next(one.plugin for one in _provided("adapter") if one.value is adapter)
     _installed().skip(plugin, f": {method}() of adapter {adapter.name!r} failed with", error)
 
