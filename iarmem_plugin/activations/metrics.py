@@ -9,7 +9,7 @@ import xarray as xr
 
 from iarmem_plugin.errors import PluginError
 from iarmem_plugin.interfaces import Metric, ModelLayout
-from iarmem_plugin.plugins.blame import author, blamed
+from iarmem_plugin.plugins.blame import OURS, author, blamed
 
 NEURONS = ("block", "scale", "neuron")
 _READ_ONLY = ("read-only", "destination is a view")  # as numpy and xarray say it
@@ -18,16 +18,20 @@ _READ_ONLY = ("read-only", "destination is a view")  # as numpy and xarray say i
 def update(metric: Metric, batch: xr.DataArray) -> None:
     """Give a batch to a metric, which cannot write into it: others read the same one.
 
+    A metric that is not ours is given a copy, since torch writes into read-only arrays, too.
+
     Raises:
         PluginError: the metric writes into it.
     """
-    variables = (batch.variable, *batch.coords.variables.values())
+    ours = type(metric).__module__.partition(".")[0] in OURS
+    given = batch.copy(deep=not ours)
+    variables = (given.variable, *given.coords.variables.values())
     arrays = [one._data for one in variables if isinstance(one._data, np.ndarray)]
     for values in arrays:
         values.flags.writeable = False
     with blamed(metric):
         try:
-            metric.update(batch.copy(deep=False))
+            metric.update(given)
         except ValueError as error:
             if not any(said in str(error) for said in _READ_ONLY):
                 raise

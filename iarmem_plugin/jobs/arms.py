@@ -85,15 +85,10 @@ class Arm:
 
     def _check_edit(self) -> None:
         changes = (Intervention, ActivationIntervention)
-        parts = (
-            ("selector", self.selector, Selector),
-            ("intervention", self.intervention, changes),
-        )
-        for name, one, kinds in parts:
-            if one is not None:
-                check_kind(
-                    f"the {name} of arm {self.name!r}", one, kinds, f"an instance of a {name}"
-                )
+        for name, kind in (("selector", Selector), ("intervention", changes)):
+            if (one := getattr(self, name)) is not None:
+                what = f"the {name} of arm {self.name!r}"
+                check_kind(what, one, kind, f"an instance of a {name}")
 
 
 UNMODIFIED = Arm(ORIGINAL, role="original")

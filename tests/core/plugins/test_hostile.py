@@ -164,7 +164,6 @@ def test_a_metric_that_unlocks_its_batch_is_named(few: Images) -> None:
     refused(lambda: scored(few, update=unlock))
 
 
-@pytest.mark.xfail(strict=True, reason="torch writes into read-only arrays; it warns once a run")
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_a_metric_that_writes_by_torch_leaves_others_alone(few: Images) -> None:
     honest = scored(few)
