@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_adapters.class_conditional import Driver
+from iarmem_adapters.layers.precision import full_float32
 from iarmem_adapters.official import attributes_set, evaluating, generators_kept
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
 from iarmem_plugin.models.sampling import LogitsWatch, check_sampling, choose, guided
@@ -134,6 +135,6 @@ class OfficialRARDriver(Driver):
 
     @contextmanager
     def _tokenizer_flags(self) -> Iterator[None]:
-        kind = self.network.cls_token.device.type
-        with attributes_set(evaluating(self.tokenizer)), torch.autocast(kind, enabled=False):
+        device = self.network.cls_token.device
+        with attributes_set(evaluating(self.tokenizer)), full_float32(device):
             yield

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_adapters.class_conditional import Driver
+from iarmem_adapters.layers.precision import full_float32
 from iarmem_adapters.official import attributes_set, evaluating, generators_kept
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
@@ -137,8 +138,8 @@ class OfficialVARDriver(Driver):
     def _tokenizer_flags(self) -> Iterator[None]:
         """Read and write all scales, in float32: under autocast the distances fail."""
         changes = [*evaluating(self.tokenizer), (self.tokenizer.quantize, "prog_si", -1)]
-        kind = self.network.pos_1LC.device.type
-        with attributes_set(changes), torch.autocast(kind, enabled=False):
+        device = self.network.pos_1LC.device
+        with attributes_set(changes), full_float32(device):
             yield
 
     def _split(self, tokens: Tensor) -> list[Tensor]:
@@ -198,7 +199,7 @@ class _Run:
         """Return the sum of the code maps, in float32 under autocast too, and the next input."""
         sides = self.quantizer.v_patch_nums
         codes = self.quantizer.embedding(tokens).mT.unflatten(2, (sides[scale], sides[scale]))
-        with torch.autocast(fhat.device.type, enabled=False):
+        with full_float32(fhat.device):
             fhat, following = self.quantizer.get_next_autoregressive_input(
                 scale, len(sides), fhat, codes
             )

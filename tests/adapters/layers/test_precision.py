@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from iarmem_adapters.layers.precision import full_float32
 from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.var.attention import SelfAttention
@@ -119,3 +120,23 @@ def test_var_completes_under_autocast(
     with torch.autocast("cpu", dtype=dtype):
         tokens = complete(*small_var, small_tokens[:, :5], LABELS, Sampling(guidance=2.0))
     assert tokens.shape == small_tokens.shape
+
+
+def tf32() -> list[object]:
+    backends = torch.backends
+    return [backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]
+
+
+@pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda', but CUDA is not")
+@pytest.mark.parametrize("products", [True, False])
+def test_a_gpu_rounds_to_tf32_as_before_when_tokens_are_made(products: bool) -> None:
+    """Convolutions and products are in full float32 for the while, exception or not."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, products
+    try:
+        with pytest.raises(ZeroDivisionError), full_float32(torch.device("cuda")):
+            assert tf32() == [False, False]
+            raise ZeroDivisionError
+        assert tf32() == [True, products]
+    finally:
+        matmul.allow_tf32 = before
