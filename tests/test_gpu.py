@@ -15,7 +15,7 @@ import xarray as xr
 import iarmem_plugin as iarmem
 from iarmem_plugin import plugins
 from iarmem_plugin.evaluation.candidates import centre_views
-from iarmem_plugin.interfaces import Sampling
+from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.provenance import weights_sha256
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -75,31 +75,31 @@ def test_two_captures_are_identical(name: str) -> None:
 @pytest.mark.parametrize("name", ORGANISMS)
 def test_both_backends_complete_alike_and_leave_no_trace(name: str) -> None:
     (_, model), (_, tokens) = on_both(name, 16)
-    labels = torch.zeros(16, dtype=torch.long, device="cuda")
+    told = Condition.of(torch.zeros(16, dtype=torch.long))
     prefix = tokens.cuda()[:, : model.adapter.variant.prefix_tokens]
     before = weights_sha256(model)
-    plain = model.complete(prefix, labels, Sampling())
+    plain = model.complete(prefix, told, Sampling())
     done = []
     for backend in ("trace", "weights"):
         with iarmem.intervene(model, some_neurons(model), iarmem.Zero(), backend=backend) as edited:
-            done.append(edited.complete(prefix, labels, Sampling()))
+            done.append(edited.complete(prefix, told, Sampling()))
     assert not torch.equal(done[0], plain)
     share = (done[0] == done[1]).double().mean()
     print(f"\n{name}: {share:.5f} of the tokens are equal between the backends")
     assert share > 0.99
     assert weights_sha256(model) == before
-    assert torch.equal(model.complete(prefix, labels, Sampling()), plain)
+    assert torch.equal(model.complete(prefix, told, Sampling()), plain)
 
 
 @pytest.mark.parametrize("name", ORGANISMS)
 def test_an_image_is_drawn_alike_in_any_batch_and_the_generators_come_back(name: str) -> None:
     model = iarmem.load(name, device="cuda")
-    labels = torch.arange(6, device="cuda") % 3
+    told = Condition.of(torch.arange(6) % 3)
     empty = torch.empty(6, 0, dtype=torch.long, device="cuda")
     state = torch.cuda.get_rng_state()
     with model.borrowed():
-        together = model.complete(empty, labels, Sampling(greedy=False, seed=tuple(range(6))))
-        alone = model.complete(empty[-1:], labels[-1:], Sampling(greedy=False, seed=(5,)))
+        together = model.complete(empty, told, Sampling(greedy=False, seed=tuple(range(6))))
+        alone = model.complete(empty[-1:], told[-1:], Sampling(greedy=False, seed=(5,)))
     share = (together[-1:] == alone).double().mean()
     print(f"\n{name}: {share:.5f} of the tokens are equal in another batch")
     assert torch.equal(torch.cuda.get_rng_state(), state)
@@ -110,13 +110,13 @@ def test_tokens_stay_and_edits_act_under_autocast(name: str) -> None:
     (_, model), (_, tokens) = on_both(name, 8)
     images = pictures(name, 8)
     seen = centre_views(images, model.adapter.variant.views, slice(0, 8)).cuda()
-    labels = torch.zeros(8, dtype=torch.long, device="cuda")
+    told = Condition.of(torch.zeros(8, dtype=torch.long))
     with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
         assert torch.equal(model.tokenize(seen).cpu(), tokens)
-        plain = model.logits(tokens.cuda(), labels)
+        plain = model.logits(tokens.cuda(), told)
         with iarmem.intervene(model, some_neurons(model), iarmem.Zero(), backend="weights"):
-            edited = model.logits(tokens.cuda(), labels)
-        again = model.logits(tokens.cuda(), labels)
+            edited = model.logits(tokens.cuda(), told)
+        again = model.logits(tokens.cuda(), told)
     assert not torch.equal(edited, plain)
     assert torch.equal(again, plain)
 
