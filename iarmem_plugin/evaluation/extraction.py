@@ -160,9 +160,7 @@ def extract(
         PluginError: the measure returns something else than a number an image.
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
-    _check_attack(candidates, targets, prefix_tokens)
-    check_kind("the similarity", similarity, Similarity, "a similarity measure")
-    _check_threshold(similarity)
+    _check_attack(candidates, targets, similarity, prefix_tokens)
     batching = Batching.of(batch_size)
 
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -308,16 +306,19 @@ def _identity(candidates: Candidates) -> str:
 
 
 def _check_threshold(similarity: Similarity) -> None:
-    threshold, source = (
-        getattr(similarity, one, None) for one in ("threshold", "threshold_source")
-    )
+    check_kind("the similarity", similarity, Similarity, "a similarity measure")
+    threshold = getattr(similarity, "threshold", None)
+    source = getattr(similarity, "threshold_source", None)
     check_number(f"the threshold of {similarity.name!r}", threshold)
     check_kind(f"the threshold_source of {similarity.name!r}", source, str, "a text")
 
 
-def _check_attack(candidates: Candidates, targets: Targets, prefix_tokens: int) -> None:
+def _check_attack(
+    candidates: Candidates, targets: Targets, similarity: Similarity, prefix_tokens: int
+) -> None:
     check_kind("the candidates", candidates, Candidates, "Candidates")
     check_kind("the targets", targets, Targets, "what make_targets returned")
+    _check_threshold(similarity)
     check_integer("prefix_tokens", prefix_tokens)
     if len(targets.tokens) != len(candidates):
         raise InputError(
