@@ -78,10 +78,7 @@ def mitigate(
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
-    check_kind("arms", arms, (list, tuple), "a list of arms")
-    for arm in arms:
-        check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
-    check_kind("the candidates", candidates, Candidates, "Candidates")
+    _check_kinds(arms, candidates)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
@@ -104,6 +101,13 @@ def mitigate(
         gallery=gallery(model, joined, attack.targets),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
     )
+
+
+def _check_kinds(arms: Sequence[Arm], candidates: Candidates) -> None:
+    check_kind("arms", arms, (list, tuple), "a list of arms")
+    for arm in arms:
+        check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
+    check_kind("the candidates", candidates, Candidates, "Candidates")
 
 
 def _runner(
