@@ -114,3 +114,7 @@ class StoreAccessError(StoreError, OSError):
 
 class DiskFullError(StoreError, OSError):
     """The disk has no room for what is to be written; what was committed is kept."""
+
+
+class EndedBySignal(SystemExit):
+    """Ends Python in order, since a signal asked for it; no plugin did."""

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from iarmem_plugin.errors import EndedBySignal
+
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -28,7 +30,7 @@ def ends_orderly() -> Iterator[None]:
     def leave(number: int, _: FrameType | None) -> None:
         for one in ours:
             signal.signal(one, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        raise EndedBySignal(128 + number)
 
     for one in ours:
         signal.signal(one, leave)

@@ -306,9 +306,9 @@ def _identity(candidates: Candidates) -> str:
 
 
 def _check_threshold(similarity: Similarity) -> None:
-    threshold, source = (
-        getattr(similarity, one, None) for one in ("threshold", "threshold_source")
-    )
+    check_kind("the similarity", similarity, Similarity, "a similarity measure")
+    threshold = getattr(similarity, "threshold", None)
+    source = getattr(similarity, "threshold_source", None)
     check_number(f"the threshold of {similarity.name!r}", threshold)
     check_kind(f"the threshold_source of {similarity.name!r}", source, str, "a text")
 
@@ -318,6 +318,7 @@ def _check_attack(
 ) -> None:
     check_kind("the candidates", candidates, Candidates, "Candidates")
     check_kind("the targets", targets, Targets, "what make_targets returned")
+    _check_threshold(similarity)
     check_integer("prefix_tokens", prefix_tokens)
     check_kind("the similarity", similarity, Similarity, "a similarity measure")
     _check_threshold(similarity)

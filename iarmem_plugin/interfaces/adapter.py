@@ -353,4 +353,4 @@ class Adapter(Plugin):
         """
         from iarmem_plugin.interfaces.prediction import hits_and_likelihoods
 
-        return hits_and_likelihoods(self.logits(output, tokens), tokens)
+        return hits_and_likelihoods(self.logits(output, tokens.clone()), tokens)

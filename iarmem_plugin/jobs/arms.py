@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -377,16 +377,9 @@ def _compared(
     if not isinstance(values, list) or not all(isinstance(one, QualityValue) for one in values):
         raise PluginError(f"{author(quality)} returned no list of QualityValue")
     for one in values:
-        if one.value is not None and not _is_finite(one.value):
-            raise PluginError(
-                f"{author(quality)} returned {one.value!r} for {one.label!r}; expected a finite "
-                "number, or None where it could not be measured"
-            )
+        if one.value is not None:  # it could be measured
+            check_number(f"{one.label!r} of {author(quality)}", one.value)
     return values
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, float | int | np.number) and bool(np.isfinite(value))
 
 
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:

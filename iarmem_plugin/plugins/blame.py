@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from iarmem_plugin.errors import IarmemError, InputError, PluginError
+from iarmem_plugin.errors import EndedBySignal, IarmemError, InputError, PluginError
 from iarmem_plugin.interfaces import Plugin
 from iarmem_plugin.text import shown
 
@@ -38,6 +38,8 @@ def blamed(plugin: Plugin | type[Plugin]) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
+        if isinstance(error, EndedBySignal) or _is_ours(plugin):
+            raise
         raise PluginError(f"{author(plugin)} would end Python, by SystemExit: {error}") from error
     except Exception as error:
         if blame(error) is None and not _says_enough(plugin, error):
@@ -46,9 +48,14 @@ def blamed(plugin: Plugin | type[Plugin]) -> Iterator[None]:
 
 
 def _says_enough(plugin: Plugin | type[Plugin], error: Exception) -> bool:
+    return isinstance(error, IarmemError) and (
+        _is_ours(plugin) or not isinstance(error, InputError)
+    )
+
+
+def _is_ours(plugin: Plugin | type[Plugin]) -> bool:
     made_by = plugin if isinstance(plugin, type) else type(plugin)
-    ours = made_by.__module__.partition(".")[0] in OURS
-    return isinstance(error, IarmemError) and (ours or not isinstance(error, InputError))
+    return made_by.__module__.partition(".")[0] in OURS
 
 
 def blame(error: BaseException) -> str | None:

@@ -11,7 +11,7 @@ from importlib import metadata
 
 import pluggy
 
-from iarmem_plugin.errors import PluginError
+from iarmem_plugin.errors import EndedBySignal, PluginError
 from iarmem_plugin.plugins import hookspecs
 from iarmem_plugin.text import one_line, shown
 
@@ -114,6 +114,8 @@ def _add(manager: Manager, entry_point: metadata.EntryPoint, *, slow: float) -> 
     begun = time.perf_counter()
     try:
         plugin = entry_point.load()
+    except EndedBySignal:
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
         manager.skip(name, CANNOT, error)
         return

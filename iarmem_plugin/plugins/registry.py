@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, cast, overload
 
-from iarmem_plugin.errors import PluginError, UnknownNameError
+from iarmem_plugin.errors import EndedBySignal, PluginError, UnknownNameError
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
     Adapter,
@@ -128,6 +128,8 @@ def recognising(model: object) -> type[Adapter] | None:
         try:
             if _truth(adapter.matches(cast(Any, model))):
                 return adapter
+        except EndedBySignal:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
             _skip_adapter(adapter, "matches", error)
     return None
@@ -229,6 +231,8 @@ def _claimed() -> dict[str, list[tuple[type[Adapter], Variant]]]:
     for adapter in _lookup("adapter").values():
         try:
             known = _checked_variants(adapter.variants())
+        except EndedBySignal:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
             _skip_adapter(adapter, "variants", error)
             continue
@@ -271,6 +275,8 @@ def _classes(manager: Manager, plugin: str, hook: Callable[[], object], name: st
         value = hook()
         if isinstance(value, Iterable) and not isinstance(value, str):
             value = list(value)  # a generator fails here
+    except EndedBySignal:
+        raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's hook may raise anything
         manager.skip(plugin, f": {name} failed with", error)
         return []

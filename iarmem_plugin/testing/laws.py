@@ -49,6 +49,17 @@ class AdapterLaws:
         other = likelihoods(adapter, altered(tokens, 0), tokens, condition)
         assert not torch.equal(other[:, -1], before[:, -1])
 
+    def test_law_3_predictions_depend_on_what_the_model_is_told(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """On the label or the caption, in some image, where the adapter says that it is told."""
+        told = type(adapter).conditions & {"label", "text"}
+        text = None if condition.text is None else tuple(f"{one}, not" for one in condition.text)
+        other = Condition(1 - condition.label, condition.image, text)
+        before = likelihoods(adapter, tokens, tokens, condition)
+        after = likelihoods(adapter, tokens, tokens, other)
+        assert bool(told) == (not torch.equal(after, before))
+
     def test_law_4_a_prefix_stays(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:

@@ -51,7 +51,7 @@ def modules() -> Iterator[types.ModuleType]:
 def methods(name: str, owner: type) -> Iterator[tuple[str, Callable[..., Any], list[Any]]]:
     if "__init__" in vars(owner):
         yield name, owner.__init__, [blank(owner)]
-    for key, value in vars(owner).items():
+    for key, value in list(vars(owner).items()):
         if key.startswith("_"):
             continue
         if isinstance(value, classmethod):

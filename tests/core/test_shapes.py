@@ -40,7 +40,7 @@ def test_a_right_shape_is_not_refused(arguments: dict[str, dict[str, Any]]) -> N
 @pytest.mark.parametrize(
     "name",
     [
-        "iarmem_plugin.interfaces.neurons.NeuronWeights(fc2_weight)",
+        "iarmem_plugin.interfaces.neurons.NeuronWeights(writes)",
         "iarmem_plugin.interfaces.evaluation.Completion(images)",
         "iarmem_plugin.interfaces.adapter.Adapter.tokenize(images)",
         "iarmem_plugin.interfaces.adapter.Adapter.complete(prefix)",

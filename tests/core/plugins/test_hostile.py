@@ -137,7 +137,6 @@ METRICS: dict[str, dict[str, Do]] = {
     "compute lacks a neuron": {"compute": computed(lambda scores: scores[:, :, 1:])},
     "compute turns neurons round": {"compute": computed(lambda scores: scores[:, :, ::-1])},
     "compute gives complex": {"compute": computed(lambda scores: scores * 1j)},
-    "compute gives text": {"compute": computed(lambda scores: scores.astype(str))},
     "valid is a number": {
         "compute": computed(lambda s: s.assign_coords(valid=s["valid"].astype(float)))
     },
@@ -167,11 +166,8 @@ def test_a_metric_that_unlocks_its_batch_is_named(few: Images) -> None:
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 def test_a_metric_that_writes_by_torch_leaves_others_alone(few: Images) -> None:
     honest = scored(few)
-    found = scored(
-        few,
-        update=lambda _, batch: torch.from_numpy(batch.values).zero_(),
-        compute=lambda _: honest[HOSTILE]["score"],
-    )
+    changes = {"update": lambda _, batch: torch.from_numpy(batch.values).zero_()}
+    found = scored(few, compute=lambda _: honest[HOSTILE]["score"], **changes)
     same(found["unitmem"]["score"], honest["unitmem"]["score"])
 
 
@@ -202,7 +198,6 @@ SELECTORS: dict[str, Do] = {
     "exits": leave,
     "None": give(None),
     "numpy": lambda _, chosen: chosen.to_numpy(),
-    "numbers": lambda _, chosen: chosen.astype(int),
     "another size": lambda _, chosen: chosen[:, 1:],
     "everything": lambda _, chosen: xr.ones_like(chosen),
     "nothing": lambda _, chosen: xr.zeros_like(chosen),
@@ -277,7 +272,6 @@ EDITS: dict[str, Do] = {
     "refuses": refuse,
     "exits": leave,
     "None": give(None),
-    "a tensor": lambda given: given.writes,
     "NaN": lambda given: replace(given, writes=given.writes * torch.nan),
     "another shape": lambda given: replace(given, writes=given.writes.mT),
     "another dtype": lambda given: replace(given, writes=given.writes.double()),

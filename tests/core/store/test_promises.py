@@ -26,6 +26,8 @@ from iarmem_plugin.errors import (
     NonFiniteActivationError,
     StoreLockedError,
 )
+from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.interfaces.mlp import Site
 from iarmem_plugin.store import store as store_module
 from iarmem_plugin.store.lock import WriteLock
 from iarmem_plugin.store.places import FolderObjects
@@ -187,12 +189,25 @@ def test_another_setting_of_the_capture_is_refused(path: Path, name: str, begin:
             pass
 
 
-@pytest.mark.parametrize(("name", "field"), [("adapter", "family"), ("hook_point", "activation")])
-def test_another_model_is_refused(path: Path, name: str, field: str, made: Any, begin: Any) -> None:
-    with begin(path, layout=replace(made.layout(), **{field: "a"})):
+def read_at(layout: ModelLayout, path: str) -> ModelLayout:
+    return replace(layout, mlp=replace(layout.mlp, neuron=Site(path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "changed"),
+    [
+        ("adapter", "a", "b", lambda layout, name: replace(layout, family=name)),
+        ("hook_point", "{block}.a", "{block}.b", read_at),
+    ],
+)
+def test_another_model_is_refused(
+    path: Path, name: str, first: str, second: str, changed: Any, made: Any, begin: Any
+) -> None:
+    with begin(path, layout=changed(made.layout(), first)):
         pass
-    with pytest.raises(FingerprintMismatchError, match=f'{name}: "a" in the store, "b" given'):
-        with begin(path, layout=replace(made.layout(), **{field: "b"})):
+    message = f'{name}: "{first}" in the store, "{second}" given'
+    with pytest.raises(FingerprintMismatchError, match=message):
+        with begin(path, layout=changed(made.layout(), second)):
             pass
 
 
@@ -202,7 +217,7 @@ def test_other_tokens_of_a_scale_or_other_ids_are_refused(
     with begin(path):
         pass
     layout = made.layout()
-    last = replace(layout.scales[-1], tokens=(4, 5, 6, 7, 9))
+    last = replace(layout.scales[-1], tokens=(4, 5, 6, 8))
     with pytest.raises(FingerprintMismatchError, match="scales: "):
         with begin(path, layout=replace(layout, scales=(*layout.scales[:-1], last))):
             pass

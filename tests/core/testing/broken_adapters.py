@@ -15,7 +15,8 @@ from iarmem_plugin.testing import AdapterTests, TinyAdapter
 LAWS = {  # the law that names each of them
     "PeeksAtItsToken": "law_2",
     "ReversesTheTokens": "law_2",
-    "ForgetsTheFirstToken": "law_3",
+    "ForgetsTheFirstToken": "law_3_the_last",
+    "ForgetsTheClass": "law_3_predictions",
     "ChangesThePrefix": "law_4",
     "DecodesFromMinusOne": "law_5",
     "HasBlockZeroEverywhere": "law_6_an_edited_neuron",
@@ -52,6 +53,14 @@ class ForgetsTheFirstToken(TinyAdapter):
             return super().complete(prefix, condition, sampling)
         whole = super().complete(_without_first(prefix), condition, sampling)
         return torch.cat((prefix, whole[:, prefix.shape[1] :]), 1)
+
+
+class ForgetsTheClass(TinyAdapter):
+    def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
+        return super().teacher_forced(tokens, Condition.of(condition.label * 0))
+
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        return super().complete(prefix, Condition.of(condition.label * 0), sampling)
 
 
 class ChangesThePrefix(TinyAdapter):
