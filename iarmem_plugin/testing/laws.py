@@ -54,7 +54,7 @@ class AdapterLaws:
     ) -> None:
         """On the label or the caption, in some image, where the adapter says that it is told."""
         told = type(adapter).conditions & {"label", "text"}
-        text = None if condition.text is None else tuple(f"{one}, not" for one in condition.text)
+        text = None if condition.text is None else tuple(one[::-1] for one in condition.text)
         other = Condition(1 - condition.label, condition.image, text)
         before = likelihoods(adapter, tokens, tokens, condition)
         after = likelihoods(adapter, tokens, tokens, other)
