@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def failed() -> dict[str, set[str]]:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},  # those of the run that this one is part of
     )
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     found: dict[str, set[str]] = defaultdict(set)
