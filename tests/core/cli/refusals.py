@@ -149,7 +149,7 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("s3://x/y", MODEL, "looks like a URL"),
             ("/dev/zero", MODEL, "is a device or pipe"),
         ],
-        "--fraction": [("1.5", MODEL, "expected one in (0, 1]"), ("nan", MODEL, "in (0, 1]")],
+        "--fraction": [("1.5", MODEL, "expected one in (0, 1]"), ("nan", MODEL, "a finite number")],
         "--intervention": [
             ("pray", MODEL, "no intervention named 'pray'"),
             ("scale-weights:factr=1", MODEL, "no option 'factr'; it has: factor (float, 0.5)"),
