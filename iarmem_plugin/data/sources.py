@@ -23,7 +23,7 @@ from iarmem_plugin.data.datasets import (
 )
 from iarmem_plugin.data.folders import class_folders, list_folder, text_beside, texts_beside
 from iarmem_plugin.data.labels import folder_labels, named, read_classes, refuse_labels
-from iarmem_plugin.data.lists import Line, read_list
+from iarmem_plugin.data.lists import Line, read_list, refuse_odd_captions
 from iarmem_plugin.data.npz import read_npz
 from iarmem_plugin.data.readers import ArrayReader, FileReader, Reader
 from iarmem_plugin.errors import InputError
@@ -185,19 +185,28 @@ def _captions_in(lines: Mapping[str, Line], file: Path) -> tuple[str, ...] | Non
 def _captions_beside(
     root: Path, paths: Sequence[str], texts: Collection[str]
 ) -> tuple[str, ...] | None:
-    """Return the captions of text files beside pictures, None where there are none."""
+    """Return the captions of text files beside pictures, None where these are none.
+
+    Other tools leave files of the same names, such as boxes, so what is no caption is no error.
+    """
     own = [text_beside(path) for path in paths]
     missing = [path for path, text in zip(paths, own, strict=True) if text not in texts]
     if len(missing) == len(paths):
         return None
-    if missing:
-        raise InputError(
-            f"picture '{shown(missing[0], 100)}' has no caption beside it (a .txt of its name), "
-            f"and {len(paths) - len(missing)} others have; write one for each, or take all away"
+    try:
+        if missing:
+            raise InputError(
+                f"picture '{shown(missing[0], 100)}' has no caption beside it (a .txt of its "
+                f"name), and {len(paths) - len(missing)} others have; write one for each"
+            )
+        captions = tuple(
+            read_text(root / text, "the caption", limit=LONGEST_CAPTION).strip() for text in own
         )
-    return tuple(
-        read_text(root / text, "the caption", limit=LONGEST_CAPTION).strip() for text in own
-    )
+        refuse_odd_captions(captions, paths)
+    except InputError as error:
+        warnings.warn(f"the .txt beside the pictures are not used: {error}", stacklevel=5)
+        return None
+    return captions
 
 
 def _clean(captions: Sequence[str] | None) -> tuple[str, ...] | None:

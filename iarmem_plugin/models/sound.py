@@ -18,6 +18,8 @@ from iarmem_plugin.interfaces import Adapter, ForwardInputs
 from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.text import shown
 
+_BEYOND = 1e-3  # by which a decoded value may leave [0, 1]
+
 
 def is_finite(tensor: Tensor, *, mask: bool = False) -> bool:
     """Tell whether a tensor holds neither NaN nor infinity; one pass, and no memory of its own.
@@ -50,9 +52,6 @@ def check_finite(module: nn.Module, what: str) -> None:
             f"{what} cannot be used: its weight {shown(wrong[0], 80)!r} holds NaN or infinity"
             f"{more}; load sound weights, and in float32 where they come from float16"
         )
-
-
-_BEYOND = 1e-3  # by which a decoded value may leave [0, 1]
 
 
 class Answers:

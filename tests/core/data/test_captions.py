@@ -128,11 +128,24 @@ def test_captions_go_with_their_pictures_through_subsets_draws_and_joins() -> No
 def test_a_picture_without_a_caption_among_others_is_named(tmp_path: Path) -> None:
     captioned(tmp_path, *PATHS)
     (tmp_path / "0/b.txt").unlink()
-    with pytest.raises(InputError, match=r"picture '0/b.png' has no caption .* 2 others have"):
+    with pytest.warns(match=r"not used: picture '0/b.png' has no caption .* 2 others have"):
         Images.from_folder(tmp_path)
     (tmp_path / "list").write_text("0/a.png\t0\ta cat\n1/c.png\t1\n")
     with pytest.raises(InputError, match=r"none for picture '1/c.png'"):
         Images.from_list(tmp_path / "list")
+
+
+@pytest.mark.parametrize(
+    "text", [b"0 0.5 0.5 1 1\n3 0.1 0.1 1 1\n", b"", b"\xff\xfe\x00", b"x" * 70000]
+)
+def test_what_other_tools_leave_beside_pictures_is_no_caption(tmp_path: Path, text: bytes) -> None:
+    captioned(tmp_path, *PATHS)
+    plain = Images.from_arrays(PIXELS, LABELS, names=PATHS)
+    (tmp_path / "0/b.txt").write_bytes(text)
+    with pytest.warns(match="the .txt beside the pictures are not used: "):
+        found = Images.from_folder(tmp_path)
+    assert found.captions is None
+    assert found.digest == plain.digest
 
 
 def test_files_of_captions_are_not_said_to_be_left_out(
