@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -19,7 +18,6 @@ from torch import nn
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import TokenAgreement
@@ -31,49 +29,10 @@ from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models import loading
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins import registry
-from iarmem_plugin.plugins.blame import blame
 from iarmem_plugin.testing.tiny import TinyAdapter
 from iarmem_plugin.testing.tiny_model import TinyNetwork, TinyTokenizer
 
-Do = Callable[..., Any]
-UnitMem: Any = plugins.find("metric", "unitmem")
-HOSTILE = "hostile"
-
-
-def boom(*_: object, **__: object) -> Any:
-    raise RuntimeError("boom")
-
-
-def refuse(*_: object, **__: object) -> Any:
-    raise InputError("no")
-
-
-def leave(*_: object, **__: object) -> Any:
-    sys.exit(3)
-
-
-def give(value: object) -> Do:
-    return lambda *_, **__: value
-
-
-def refused(run: Callable[[], object]) -> None:
-    """Run what must end in an error whose line or note names the plugin."""
-    with pytest.raises(Exception) as raised:  # noqa: PT011  # whatever it is, it is named
-        run()
-    error = raised.value
-    named = f"{error} {blame(error)}"
-    assert HOSTILE in named or "Hostile" in named, repr(error)
-    if blame(error) is None:
-        assert isinstance(error, IarmemError)
-
-
-def same(found: Any, honest: Any) -> None:
-    if isinstance(honest, xr.Dataset | xr.DataArray):
-        xr.testing.assert_equal(found, honest)
-    elif isinstance(honest, torch.Tensor):
-        assert torch.equal(found, honest)
-    else:
-        np.testing.assert_equal(found, honest)
+from .hostile import HOSTILE, Do, boom, give, leave, refuse, refused, same
 
 
 @pytest.fixture
