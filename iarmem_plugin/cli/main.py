@@ -80,7 +80,8 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except IarmemError as error:
-        _refuse(str(error), error)
+        plugin = _plugin(error)
+        _refuse(str(error) if plugin is None else f"{plugin}: {error}", error)
     except OSError as error:
         if (plugin := _plugin(error)) is not None:
             _refuse_plugin(plugin, error)

@@ -36,7 +36,7 @@ from iarmem_plugin.models.trace_edits import (
     edited_entries,
 )
 from iarmem_plugin.neurons.editing import EditableWeights, WeightEdits
-from iarmem_plugin.plugins.blame import blamed
+from iarmem_plugin.plugins.blame import blamed, blamed_if_not_finite
 
 
 class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
@@ -255,7 +255,8 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """
         self._weight_edits.settle()
         own, parts = self._adapter, self._adapter.modules.values()
-        with generators_kept(self.device), torch.no_grad(), evaluating(parts), own.prepared():
+        kept = generators_kept(self.device)
+        with kept, torch.no_grad(), evaluating(parts), own.prepared(), blamed_if_not_finite(own):
             yield self
 
     def unwrap(self) -> nn.Module:

@@ -10,7 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from iarmem_plugin.errors import EndedBySignal, IarmemError, InputError, PluginError
+from iarmem_plugin.errors import (
+    EndedBySignal,
+    IarmemError,
+    InputError,
+    NonFiniteSimilarityError,
+    PluginError,
+)
 from iarmem_plugin.interfaces import Plugin
 from iarmem_plugin.text import shown
 
@@ -43,6 +49,21 @@ def blamed(plugin: Plugin | type[Plugin]) -> Iterator[None]:
         raise PluginError(f"{author(plugin)} would end Python, by SystemExit: {error}") from error
     except Exception as error:
         if blame(error) is None and not _says_enough(plugin, error):
+            error.add_note(Note(f"in {author(plugin)}"))
+        raise
+
+
+@contextmanager
+def blamed_if_not_finite(plugin: Plugin) -> Iterator[None]:
+    """Add the note of `blamed` where numbers that a stranger's plugin made are not finite.
+
+    Args:
+        plugin: adapter of the model that is used inside.
+    """
+    try:
+        yield
+    except NonFiniteSimilarityError as error:
+        if blame(error) is None and not _is_ours(plugin):
             error.add_note(Note(f"in {author(plugin)}"))
         raise
 

@@ -152,11 +152,11 @@ def test_its_best_predicted_pictures_are_ranked_without_classes(adapter: Adapter
 
 
 class Echo(nn.Module):
-    """Predicts, at each position, the label's logits and nothing else; -1 is no class."""
+    """Predicts, at each position, the label's logits and nothing else; the last is no class."""
 
     def __init__(self, table: torch.Tensor) -> None:
         super().__init__()
-        self.table = nn.Parameter(table)
+        self.table, self.num_classes = nn.Parameter(table), len(table) - 1
 
     def forward(self, labels: torch.Tensor, length: int) -> torch.Tensor:
         return self.table[labels].unsqueeze(1).expand(-1, length, -1)
@@ -178,7 +178,8 @@ class EchoAdapter(TokenByToken):
     def inputs(
         self, condition: Condition, tokens: torch.Tensor, *, unconditional: bool = False
     ) -> ForwardInputs:
-        labels = torch.full_like(condition.label, -1) if unconditional else condition.label
+        nothing = torch.full_like(condition.label, self.network.num_classes)
+        labels = nothing if unconditional else condition.label
         return ForwardInputs((labels, tokens.shape[1] + 1))
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import (
@@ -111,6 +111,20 @@ ODD: dict[str, tuple[str, Do]] = {
 @pytest.mark.parametrize(("method", "do"), ODD.values(), ids=ODD)
 def test_what_an_adapter_answers_wrongly_is_named(few: Images, method: str, do: Do) -> None:
     refused(lambda: everything(wrap(method, do), few))
+
+
+def ranked(model: ImageARModel, few: Images) -> Candidates:
+    return rank_candidates(model, few, model.adapter.variant.views, per_class=1, batch_size=2)
+
+
+def test_images_that_are_not_finite_are_named(few: Images) -> None:
+    model = wrap("decode", lambda own, given: own(*given) * torch.nan)
+    refused(lambda: extracted(model, few, TokenAgreement()))
+
+
+def test_likelihoods_that_are_not_finite_are_named(few: Images) -> None:
+    model = wrap("predicted", lambda own, given: (own(*given)[0], own(*given)[1] * torch.nan))
+    refused(lambda: ranked(model, few))
 
 
 def wiping(own: Do, given: tuple[Any, ...]) -> Any:
