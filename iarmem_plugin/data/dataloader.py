@@ -82,7 +82,7 @@ def load_batches(
     drawing = _Drawing(images, augmentation, views, seed)
     alike, pictures = True, 0
     enough = min(MIN_PICTURES, sum(map(len, batches)))  # two views of one are equal by chance
-    for positions, pixels in zip(batches, _in_workers(drawing, batches, workers), strict=True):
+    for positions, pixels in zip(batches, each_batch(drawing, batches, workers), strict=True):
         pictures += len(positions)
         alike = alike and views > 1 and not _differ(pixels)
         if alike and pictures >= enough:
@@ -109,7 +109,7 @@ def unreadable(
     starts = range(0, len(images), PICTURES_PER_READ)
     batches = [range(one, min(one + PICTURES_PER_READ, len(images))) for one in starts]
     bad: dict[int, InputError] = {}
-    for found in _in_workers(_Reading(images), batches, workers):
+    for found in each_batch(_Reading(images), batches, workers):
         bad |= found
         advance(PICTURES_PER_READ)
     return bad
@@ -172,9 +172,20 @@ class _Work(Dataset[Any], Generic[Result]):
             return error
 
 
-def _in_workers(
+def each_batch(
     function: Callable[[Sequence[int]], Result], batches: Sequence[Sequence[int]], workers: int
 ) -> Iterator[Result]:
+    """Yield a function's result for each batch of positions, made here or in worker processes.
+
+    Args:
+        function: what is done with a batch; it is sent to the workers.
+        batches: positions, batch by batch.
+        workers: number of processes; 0 for none but this one.
+
+    Raises:
+        InputError: the function raised it, or it cannot be sent.
+        WorkerError: a worker has ended.
+    """
     if workers < 0:
         raise InputError(f"{workers} workers were given; expected 0 or more")
     if not batches:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
@@ -15,12 +15,12 @@ from PIL import Image
 from iarmem_plugin.data import sources, subsets
 from iarmem_plugin.data.datasets import Items
 from iarmem_plugin.data.lists import list_text, refuse_odd_captions, refuse_unlistable
-from iarmem_plugin.data.readers import UNREADABLE, JoinedReader, Reader
+from iarmem_plugin.data.readers import JoinedReader, Reader, all_unreadable, named_if_unreadable
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import finish_writing, write_whole
-from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rich.progress import Progress
 
 
@@ -82,10 +82,8 @@ class Images:
         Raises:
             InputError: if there are no pictures, a class cannot be told, or some lack a caption.
         """
-        found = sources.from_folder(
-            Path(path), num_classes=num_classes, classes=classes, labelled=labelled
-        )
-        return cls._made_from(found)
+        told: Any = {"num_classes": num_classes, "classes": classes, "labelled": labelled}
+        return cls._made_from(sources.from_folder(Path(path), **told))
 
     @classmethod
     def from_list(
@@ -114,10 +112,8 @@ class Images:
         """
         finish_writing(Path(path).parent)  # where scores lie, too
         folder = Path(path).parent if root is None else Path(root)
-        found = sources.from_list(
-            Path(path), root=folder, num_classes=num_classes, classes=classes, labelled=labelled
-        )
-        return cls._made_from(found)
+        told: Any = {"num_classes": num_classes, "classes": classes, "labelled": labelled}
+        return cls._made_from(sources.from_list(Path(path), root=folder, **told))
 
     @classmethod
     def from_npz(
@@ -137,11 +133,10 @@ class Images:
             labelled: False for pictures without classes; an array of labels is then left out.
 
         Raises:
-            InputError: if it is not an .npz file, lacks an array, or has labels outside the
-                classes.
+            InputError: it is not an .npz file, lacks an array, or has labels outside the classes.
         """
-        found = sources.from_npz(path, num_classes=num_classes, classes=classes, labelled=labelled)
-        return cls._made_from(found)
+        told: Any = {"num_classes": num_classes, "classes": classes, "labelled": labelled}
+        return cls._made_from(sources.from_npz(path, **told))
 
     @classmethod
     def from_arrays(
@@ -199,8 +194,7 @@ class Images:
             labelled: False for pictures without classes: items are pictures, or begin with one.
 
         Raises:
-            InputError: if the labels do not fit the items, or which class a name stands for
-                cannot be told.
+            InputError: if labels do not fit the items, or a name's class cannot be told.
         """
         found = sources.from_dataset(
             dataset,
@@ -242,12 +236,8 @@ class Images:
             InputError: if it is corrupt; the message names it.
         """
         path = self.paths[index]
-        try:
+        with named_if_unreadable(path):
             return self.reader(int(self.ids[index]), path)
-        except InputError:
-            raise
-        except UNREADABLE as error:
-            raise _unreadable(path, error) from error
 
     def subset(self, indices: Sequence[int] | Int[np.ndarray, " subset"]) -> Images:
         """Return the pictures at these positions, in this order, with their global ids.
@@ -346,12 +336,29 @@ class Images:
 
         bad = unreadable(self, workers=workers, progress=progress)
         if bad and (on_bad == "error" or len(bad) == len(self)):
-            first = next(iter(bad.values()))
-            rest = [self.paths[index] for index in bad][1:6]
-            more = f" ({len(bad)} corrupt pictures, among them {rest})" if rest else ""
-            raise InputError(f"{first}{more}")
+            raise all_unreadable({self.paths[index]: error for index, error in bad.items()})
         good = self.subset([index for index in range(len(self)) if index not in bad])
         return replace(good, skipped=self.skipped + tuple(self.paths[index] for index in bad))
+
+    def near_duplicates(
+        self,
+        threshold: float,
+        *,
+        side: int = 16,
+        workers: int = 0,
+        progress: Progress | None = None,
+    ) -> xr.Dataset:
+        """Find the pictures that resemble another one; see `iarmem_plugin.data.duplicates`.
+
+        Args:
+            threshold: Pearson correlation in (0, 1) above which two are near-duplicates.
+            side: height and width of the small versions that are compared, in pixels.
+            workers: number of processes that read; 0 reads in this one.
+            progress: display to which progress bars are added.
+        """
+        from iarmem_plugin.data.duplicates import near_duplicates  # imports torch
+
+        return near_duplicates(self, threshold, side=side, workers=workers, progress=progress)
 
     def check_headers(self) -> Images:
         """Return these images if the first bytes of each picture are those of a picture.
@@ -363,10 +370,8 @@ class Images:
             InputError: naming the first file that is not a picture.
         """
         for image, path in zip(self.ids.tolist(), self.paths, strict=True):
-            try:
+            with named_if_unreadable(path, said=()):
                 self.reader.check_header(image, path)
-            except UNREADABLE as error:
-                raise _unreadable(path, error) from error
         return self
 
     @property
@@ -391,10 +396,3 @@ class Images:
         """Return what `write_list` writes."""
         labels = self.labels.tolist() if self.labelled else None
         return list_text(self.paths, labels, self.captions).encode()
-
-
-def _unreadable(path: str, error: Exception) -> InputError:
-    return InputError(
-        f"picture '{shown(path, 100)}' cannot be read: {shown(error, 180)}; remove it, or skip "
-        "bad pictures"
-    )

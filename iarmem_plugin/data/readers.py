@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.text import shown
 
 UNREADABLE = (
     OSError,
@@ -31,6 +32,38 @@ UNREADABLE = (
 
 _DAMAGED = (*UNREADABLE, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError)
 """What the readers of its rarer formats raise, too."""
+
+
+@contextmanager
+def named_if_unreadable(
+    path: str, said: tuple[type[Exception], ...] = (InputError,)
+) -> Iterator[None]:
+    """Name the picture that cannot be read.
+
+    Args:
+        path: name of the picture that is read inside.
+        said: errors that say so already.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        yield
+    except said:
+        raise
+    except UNREADABLE as error:
+        raise InputError(
+            f"picture '{shown(path, 100)}' cannot be read: {shown(error, 180)}; remove it, or skip "
+            "bad pictures"
+        ) from error
+
+
+def all_unreadable(bad: Mapping[str, InputError]) -> InputError:
+    """Return the error that names corrupt pictures: the first one's, and names of some more."""
+    rest = [*bad][1:6]
+    more = f" ({len(bad)} corrupt pictures, among them {rest})" if rest else ""
+    return InputError(f"{next(iter(bad.values()))}{more}")
+
 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from iarmem_plugin.data.augmentation import Augmentation
-    from iarmem_plugin.data.organism import Organism
+    from iarmem_plugin.interfaces.organism import Organism
 
 
 @dataclass(frozen=True, slots=True)

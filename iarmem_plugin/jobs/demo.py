@@ -33,7 +33,7 @@ from iarmem_plugin.report.report import Report, check_output_folder
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.data.organism import Organism
+    from iarmem_plugin.interfaces.organism import Organism
     from iarmem_plugin.models.tracing import ImageARModel
 
 FRACTION = 0.1

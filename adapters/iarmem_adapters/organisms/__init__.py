@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.organism import Organism
+from iarmem_plugin.interfaces.organism import Organism
 
 from .split import Split
 

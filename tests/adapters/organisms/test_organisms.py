@@ -12,11 +12,11 @@ import torch
 import iarmem_adapters.organisms as organisms
 from iarmem_adapters.organisms.split import distinct, draw_split
 from iarmem_plugin import load, plugins
-from iarmem_plugin.data.organism import Organism
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import count_extracted
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
+from iarmem_plugin.interfaces.organism import Organism
 from iarmem_plugin.jobs.demo import candidates
 from iarmem_plugin.jobs.protocol import calibrate_on
 from iarmem_plugin.models.tracing import ImageARModel

@@ -11,8 +11,8 @@ import pytest
 import torch
 import xarray as xr
 
-from iarmem_plugin.data.organism import Organism
 from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.interfaces.organism import Organism
 from iarmem_plugin.jobs import demo
 from iarmem_plugin.jobs.arms import select_neurons
 from iarmem_plugin.models.loading import load
