@@ -45,7 +45,8 @@ if TYPE_CHECKING:
         Variant,
         Writes,
     )
-    from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol
+    from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+    from iarmem_plugin.jobs.attack import ExtractionOptions
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.mitigate import mitigate
     from iarmem_plugin.jobs.scores import load_scores, save_scores
@@ -185,7 +186,8 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
-    "iarmem_plugin.jobs.arms": ("Arm", "ExtractionOptions", "QualityProtocol"),
+    "iarmem_plugin.jobs.arms": ("Arm", "QualityProtocol"),
+    "iarmem_plugin.jobs.attack": ("ExtractionOptions",),
     "iarmem_plugin.jobs.mitigate": ("mitigate",),
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),

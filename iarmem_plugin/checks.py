@@ -54,5 +54,8 @@ def check_kind(name: str, value: object, kinds: type | tuple[type, ...], expecte
 
 def _unexpected(name: str, value: object, expected: str) -> InputError:
     plain = value is None or isinstance(value, bool | int | float | str)
-    given = shown(repr(value), 60) if plain else f"a {type(value).__name__}"
+    kind = f"a {type(value).__name__}"
+    if isinstance(value, type):
+        kind = f"the class {shown(value.__name__, 60)}, and no instance"
+    given = shown(repr(value), 60) if plain else kind
     return InputError(f"{name} is {given}; expected {expected}")

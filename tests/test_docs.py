@@ -82,6 +82,7 @@ def test_the_code_of_adapters_is_that_of_files_which_tests_run(block: str) -> No
     files = (
         "examples/imagegpt_adapter.py",
         "tests/core/models/janus_adapter.py",
+        "tests/core/models/labelled_adapter.py",
         "iarmem_plugin/testing/tiny.py",
     )
     texts = [(ROOT / file).read_text() for file in files]

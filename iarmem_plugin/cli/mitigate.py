@@ -254,7 +254,7 @@ class _Job:
         measure: Quality | None,
         kept: Path,
     ) -> Report:
-        from iarmem_plugin.jobs.arms import ExtractionOptions
+        from iarmem_plugin.jobs.attack import ExtractionOptions
         from iarmem_plugin.jobs.mitigate import mitigate
         from iarmem_plugin.jobs.protocol import Pictures, choose_candidates
         from iarmem_plugin.jobs.rehearsal import rehearse

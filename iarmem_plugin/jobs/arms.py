@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -14,11 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iarmem_plugin.checks import check_integer, check_kind, check_number
-from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError, PluginError
-from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ORIGINAL
-from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
@@ -29,18 +25,16 @@ from iarmem_plugin.interfaces import (
     QualityValue,
     Sampling,
     Selector,
-    Similarity,
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import check_fraction, select
 from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.report.results import ArmResult, ArmRole
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from iarmem_plugin.text import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +68,11 @@ class Arm:
             raise InputError("the name of an arm is empty; give each arm a name of its own")
         check_fraction(self.fraction)
         check_integer("the seed", self.seed, least=0)
+        if self.role not in (roles := get_args(ArmRole)):
+            raise InputError(
+                f"the role of arm {self.name!r} is {shown(repr(self.role), 60)}; expected one of "
+                f"{', '.join(roles)}"
+            )
         self._check_edit()
         if (self.selector is None) != (self.intervention is None):
             raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
@@ -145,70 +144,6 @@ def check_enough(quality: str, minimum: int, sizes: Mapping[str, int]) -> None:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class ExtractionOptions:
-    """How candidates are extracted, the same in every arm.
-
-    Attributes:
-        prefix_tokens: tokens given to each completion; None gives as many as the variant names.
-        backend: how neurons are edited, see `intervene`.
-        batch_size: images at a time; halved where memory does not suffice, and then for the
-            arms that follow, too.
-        check_batching: how many candidates are also completed one by one by the unmodified
-            model; what differs is counted under ``batching`` in the report's provenance.
-        checkpoints: folder in which finished arms are kept, so that a comparison that was ended
-            goes on after the last of them; None keeps none. It stays, so that a report which
-            cannot be saved is not lost; delete it once it is.
-    """
-
-    prefix_tokens: int | None = None
-    backend: str = "weights"
-    batch_size: int = 64
-    check_batching: int = 0
-    checkpoints: Path | str | None = None
-
-
-DEFAULTS = ExtractionOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class Attack:
-    """The extraction attack as it is run in every arm.
-
-    Attributes:
-        candidates: training images to extract.
-        targets: what completions are compared with, from the unmodified model.
-        similarity: decides what counts as extracted.
-        prefix_tokens: tokens given to each completion.
-        backend: how neurons are edited, see `intervene`.
-        completing: images completed at a time; what fitted in one arm is kept for the next.
-        generating: images generated at a time for the quality, likewise.
-        mean: mean activation of every neuron, dims (block, neuron), for edits of values; None
-            where the scores do not hold it.
-    """
-
-    candidates: Candidates
-    targets: Targets
-    similarity: Similarity
-    prefix_tokens: int
-    backend: str
-    completing: Batching
-    generating: Batching
-    mean: xr.DataArray | None = None
-
-    def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
-        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
-        return extract(
-            model,
-            self.candidates,
-            self.targets,
-            similarity=self.similarity,
-            prefix_tokens=self.prefix_tokens,
-            batch_size=self.completing,
-            progress=progress,
-        )
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class ArmOutcome:
     """What came out of one arm.
@@ -227,43 +162,6 @@ class ArmOutcome:
         """Return the arm with what was counted."""
         extracted, edited = int(self.extraction["extracted"].sum()), int(self.neurons.sum())
         return f"ArmOutcome({self.result.name!r}, extracted={extracted}, neurons={edited})"
-
-
-def make_attack(
-    model: ImageARModel,
-    candidates: Candidates,
-    similarity: Similarity,
-    options: ExtractionOptions = DEFAULTS,
-    *,
-    mean: xr.DataArray | None = None,
-    progress: Progress | None = None,
-) -> Attack:
-    """Make the targets, once, from the unmodified model, and settle what all arms share.
-
-    Args:
-        model: the unmodified model.
-        candidates: training images to extract.
-        similarity: decides what counts as extracted.
-        options: how candidates are extracted.
-        mean: mean activation of every neuron, see `Attack`.
-        progress: where a progress bar may be shown.
-
-    Raises:
-        InputError: there are no candidates, or they lack what the model must be told.
-    """
-    variant, size = model.adapter.variant, options.batch_size
-    check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
-    given = options.prefix_tokens
-    return Attack(
-        candidates,
-        make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
-        similarity,
-        variant.prefix_tokens if given is None else given,
-        options.backend,
-        Batching(size),
-        Batching(size),
-        mean,
-    )
 
 
 def select_neurons(arm: Arm, scores: xr.Dataset, layout: ModelLayout) -> xr.DataArray:

@@ -15,14 +15,8 @@ import xarray as xr
 
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
-from iarmem_plugin.jobs.arms import (
-    Arm,
-    ArmOutcome,
-    Attack,
-    QualityProtocol,
-    result_of,
-    run_arm,
-)
+from iarmem_plugin.jobs.arms import Arm, ArmOutcome, QualityProtocol, result_of, run_arm
+from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, distribution
 from iarmem_plugin.report.document import plain

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import xarray as xr
 
@@ -28,6 +28,7 @@ from iarmem_plugin.interfaces import Metric
 from iarmem_plugin.interfaces.layout import spans
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.progress import print_above, progress_bar
@@ -41,8 +42,6 @@ from iarmem_plugin.store import (
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-    from iarmem_plugin.models.tracing import ImageARModel
 
 ACTIVITY = "mean-activation"
 MOST_KEPT = 4e9  # bytes
@@ -122,9 +121,7 @@ def localize(
 
     Reference: arXiv 2509.00488, section 3.2.
     """
-    check_conditions(images, model.adapter.conditions, model.adapter.variant.num_classes)
-    kinds = (str, Metric, list, tuple)
-    check_kind("metric", metric, kinds, "the name of a metric, an instance, or a list of them")
+    _check_given(model, images, metric, options)
     scorers = make_metrics((metric,) if isinstance(metric, str | Metric) else metric)
     metrics = {ACTIVITY: create("metric", ACTIVITY), **scorers}
     kept = store if isinstance(store, StoreOptions | None) else StoreOptions(store)
@@ -137,6 +134,16 @@ def localize(
         lambda: _all_scores(scorers, metrics[ACTIVITY], provenance, model, scored)
     )
     return next(iter(scores.values())) if isinstance(metric, str | Metric) else scores
+
+
+def _check_given(model: object, images: object, metric: object, options: object) -> None:
+    check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
+    check_kind("the images", images, Images, "Images, such as Images.from_folder(path)")
+    check_kind("options", options, CaptureOptions, "CaptureOptions")
+    kinds = (str, Metric, list, tuple)
+    check_kind("metric", metric, kinds, "the name of a metric, an instance, or a list of them")
+    adapter = cast(ImageARModel, model).adapter
+    check_conditions(cast(Images, images), adapter.conditions, adapter.variant.num_classes)
 
 
 def make_metrics(given: Sequence[str | Metric]) -> dict[str, Metric]:

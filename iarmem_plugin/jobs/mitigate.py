@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from iarmem_plugin.checks import check_kind
+from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
-    DEFAULTS,
     UNMODIFIED,
     Arm,
     ArmOutcome,
-    Attack,
-    ExtractionOptions,
     QualityProtocol,
-    make_attack,
     run_arm,
     select_neurons,
 )
+from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
@@ -78,7 +76,8 @@ def mitigate(
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
-    _check_kinds(arms, candidates)
+    _check_kinds(model, scores, similarity, options)
+    _check_tried(model, arms, candidates)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
@@ -103,11 +102,20 @@ def mitigate(
     )
 
 
-def _check_kinds(arms: Sequence[Arm], candidates: Candidates) -> None:
+def _check_kinds(model: object, scores: object, similarity: object, options: object) -> None:
+    check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
+    check_kind("the scores", scores, xr.Dataset, "what localize returned")
+    check_kind("the similarity", similarity, Similarity, "a measure, such as PixelCorrelation()")
+    check_kind("options", options, ExtractionOptions, "ExtractionOptions")
+
+
+def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidates) -> None:
     check_kind("arms", arms, (list, tuple), "a list of arms")
     for arm in arms:
         check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
     check_kind("the candidates", candidates, Candidates, "Candidates")
+    adapter = model.adapter
+    check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
 
 
 def _runner(

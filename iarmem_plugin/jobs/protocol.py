@@ -23,13 +23,8 @@ from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import conditions_like
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Quality, Similarity
-from iarmem_plugin.jobs.arms import (
-    Arm,
-    ExtractionOptions,
-    QualityProtocol,
-    features_of,
-    make_attack,
-)
+from iarmem_plugin.jobs.arms import Arm, QualityProtocol, features_of
+from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Random
 from iarmem_plugin.text import shown

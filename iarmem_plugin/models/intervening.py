@@ -11,10 +11,10 @@ import xarray as xr
 from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ActivationIntervention, AnyIntervention, Intervention
-from iarmem_plugin.models.shadows import block_path
 from iarmem_plugin.models.trace_edits import TraceEdit, ValueEdit, trace_edit
 from iarmem_plugin.models.tracing import ImageARModel, OutOfOrder, unreached
 from iarmem_plugin.neurons.editing import EditableWeights, chosen_neurons
+from iarmem_plugin.text import shown
 
 
 @contextmanager
@@ -48,8 +48,7 @@ def intervene(
             edits.
         BypassedNeuronsError: at the first run, if the model does not call the modules of its MLPs.
     """
-    if backend not in ("trace", "weights"):
-        raise InputError(f"no backend named {backend!r}; there are: trace, weights")
+    check_backend(backend)
     check_kind("the model", model, ImageARModel, "a wrapped model")
     kinds = (Intervention, ActivationIntervention)
     check_kind("the intervention", intervention, kinds, "an intervention, such as ScaleWeights()")
@@ -64,6 +63,16 @@ def intervene(
         raise InputError("this model is edited through the trace; edit it further with 'trace'")
     with model._weight_edits.made(chosen, intervention):
         yield model
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a way of editing that there is not.
+
+    Raises:
+        InputError: naming it.
+    """
+    if backend not in ("trace", "weights"):
+        raise InputError(f"no backend named {shown(repr(backend), 60)}; there are: trace, weights")
 
 
 def _edited(model: ImageARModel, edit: TraceEdit) -> ImageARModel:
@@ -89,7 +98,8 @@ def _edit_visits(tracer: Any, model: ImageARModel, edit: TraceEdit) -> None:
     try:
         for _visit in tracer.iter[:]:
             for block in sorted(edit.blocks):
-                _ = model._module_at(block_path(model.layout), block).input  # waits for the visit
+                waited_for = model._module_at(edit.reached.path, block)
+                _ = getattr(waited_for, edit.reached.side)  # until the block comes there
                 inside = block
                 edit.act(module_at, block)
                 inside = None

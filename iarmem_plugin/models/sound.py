@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError, PluginError
-from iarmem_plugin.interfaces import Adapter, ForwardInputs
+from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs
 from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.text import shown
 
@@ -52,6 +53,30 @@ def check_finite(module: nn.Module, what: str) -> None:
             f"{what} cannot be used: its weight {shown(wrong[0], 80)!r} holds NaN or infinity"
             f"{more}; load sound weights, and in float32 where they come from float16"
         )
+
+
+def check_told(adapter: Adapter, condition: Condition, images: int) -> None:
+    """Refuse what a model cannot be told.
+
+    Args:
+        adapter: adapter of the model.
+        condition: what it is told.
+        images: number of images that it is told of.
+
+    Raises:
+        InputError: it is no condition, of another number of images, or has labels that are no
+            classes of the model.
+    """
+    check_kind("the condition", condition, Condition, "a Condition, such as Condition.of([3, 5])")
+    if len(condition) != images:
+        some = "1 image" if len(condition) == 1 else f"{len(condition)} images"
+        raise InputError(f"the model was told of {some}, and there are tokens of {images}")
+    if "label" in adapter.conditions and images:
+        low, high = (int(one) for one in condition.label.aminmax())
+        last = adapter.variant.num_classes - 1
+        if low < 0 or high > last:
+            wrong = low if low < 0 else high
+            raise InputError(f"the model was told the label {wrong}, expected 0..{last}")
 
 
 class Answers:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from iarmem_plugin.borrowing import evaluating
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling
 from iarmem_plugin.models.sampling import (
     LogitsWatch,
@@ -19,6 +19,7 @@ from iarmem_plugin.models.sampling import (
     guided,
     seeded_generator,
 )
+from iarmem_plugin.plugins.blame import author
 
 
 class TokenByToken(Adapter):
@@ -66,9 +67,17 @@ class TokenByToken(Adapter):
             condition: what the model is told of each image.
             tokens: first tokens of each image, the new one last.
             unconditional: as for `inputs`.
+
+        Raises:
+            PluginError: there is nothing to cut, so all tokens would be read again.
         """
         whole = self.inputs(condition, tokens, unconditional=unconditional)
         cut = {name: whole.kwargs[name][:, -1:] for name in _READ if name in whole.kwargs}
+        if not cut:
+            raise PluginError(
+                f"{type(self).__name__}.caches of {author(self)} is True, and inputs has none of "
+                f"{', '.join(_READ)} by name to cut to the last token; pass one, or write step"
+            )
         return ForwardInputs(whole.args, {**whole.kwargs, **cut})
 
     def next_logits(self, output: Any) -> Float[Tensor, "image 1 vocab"]:

@@ -28,7 +28,7 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.models.reduction import scale_means
 from iarmem_plugin.models.shadows import Shadows
-from iarmem_plugin.models.sound import Answers
+from iarmem_plugin.models.sound import Answers, check_told
 from iarmem_plugin.models.trace_edits import (
     TraceEdit,
     Watch,
@@ -135,7 +135,7 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         run = partial(self._adapter.complete, sampling=sampling)
         if self.interleaver.interleaving:  # called as the function that a trace runs
             return run(prefix, condition)
-        watch, given = self._watch(), (self._own(prefix), condition.copy(self.device))
+        watch, given = self._watch(), (self._own(prefix), self._told(condition, len(prefix)))
         with blamed(self._adapter):
             completed = self.interleave(run, *given)
         tokens = self._answers.completed(completed, prefix.to(self.device)).clone()
@@ -176,9 +176,15 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
     ) -> ForwardInputs:
         """Return the arguments with which ``forward`` predicts ground-truth tokens."""
+        told = self._told(condition, len(tokens))
         with blamed(self._adapter):
-            inputs = self._adapter.teacher_forced(self._own(tokens), condition.copy(self.device))
+            inputs = self._adapter.teacher_forced(self._own(tokens), told)
         return self._answers.inputs(inputs)
+
+    def _told(self, condition: Condition, images: int) -> Condition:
+        """Return a copy of a condition on the model's device, if the model can be told it."""
+        check_told(self._adapter, condition, images)
+        return condition.copy(self.device)
 
     def _own(self, values: Tensor) -> Tensor:
         """Return a copy on the model's device, so that an adapter may write into it."""

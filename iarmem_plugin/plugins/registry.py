@@ -19,6 +19,7 @@ from iarmem_plugin.interfaces import (
     Similarity,
     Variant,
 )
+from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.plugins.loading import Manager, make_manager
 from iarmem_plugin.text import shown
 
@@ -119,20 +120,29 @@ def families() -> dict[str, type[Adapter]]:
 
 
 def recognising(model: object) -> type[Adapter] | None:
-    """Return the first installed adapter that recognises a model; one that fails is skipped.
+    """Return the installed adapter that recognises a model; one that fails is skipped.
 
     Raises:
-        PluginError: when strict, an adapter raised an error.
+        PluginError: two recognise it; or, when strict, an adapter raised an error.
     """
-    for adapter in _lookup("adapter").values():
-        try:
-            if _truth(adapter.matches(cast(Any, model))):
-                return adapter
-        except EndedBySignal:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
-            _skip_adapter(adapter, "matches", error)
-    return None
+    found = [adapter for adapter in _lookup("adapter").values() if _recognises(adapter, model)]
+    if len(found) > 1:
+        both = " and ".join(author(adapter) for adapter in found[:2])
+        raise PluginError(
+            f"both {both} take this {type(model).__name__} for a model of theirs; leave one of "
+            "them out with IARMEM_DISABLE_PLUGINS"
+        )
+    return found[0] if found else None
+
+
+def _recognises(adapter: type[Adapter], model: object) -> bool:
+    try:
+        return _truth(adapter.matches(cast(Any, model)))
+    except EndedBySignal:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
+        _skip_adapter(adapter, "matches", error)
+        return False
 
 
 def num_classes(name: str) -> int | None:
@@ -195,6 +205,10 @@ def find_variant(name: str) -> tuple[type[Adapter], Variant]:
         PluginError: two adapters claim it.
     """
     claims = _claimed().get(name, [])
+    if not claims and (adapter := _lookup("adapter").get(name)) and not adapter.infers_sizes:
+        raise UnknownNameError(
+            f"{author(adapter)} has no model named {shown(name, 60)!r} to load; {_instead(adapter)}"
+        )
     if len(claims) > 1:
         families = " and ".join(repr(adapter.name) for adapter, _ in claims)
         raise PluginError(f"model {name!r} comes from both adapters {families}")
@@ -267,6 +281,14 @@ def _find(known: dict[str, Any], kind: str, name: str) -> Any:
         )
         raise UnknownNameError(message)
     return known[name]
+
+
+def _instead(adapter: type[Adapter]) -> str:
+    """Say how a model of a family is come by, when it is not by the family's name."""
+    named = [name for name, (owner, _) in variants().items() if owner is adapter]
+    if named:
+        return f"its models are: {', '.join(named)}"
+    return "it takes objects that you hold: iarmem.wrap(model, tokenizer) in Python"
 
 
 def _classes(manager: Manager, plugin: str, hook: Callable[[], object], name: str) -> list[Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iarmem_plugin.errors import NonFiniteLogitsError
-from iarmem_plugin.interfaces import Adapter, Condition, Sampling
+from iarmem_plugin.interfaces import Adapter, Condition, Sampling, Site
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.slices import check_maps
 from iarmem_plugin.testing.laws import AdapterLaws
@@ -59,6 +59,16 @@ class AdapterTests(AdapterLaws):
         """The mean over a scale's tokens of the absolute activation, bit for bit."""
         expected = captured_by_hooks(adapter, tokens, condition)
         assert torch.equal(captured(adapter, tokens, condition), expected)
+
+    def test_the_neurons_are_what_the_outgoing_map_reads(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Wherever the layout's site is, the same numbers are there."""
+        layout = adapter.layout
+        found = captured_by_hooks(adapter, tokens, condition)
+        read = captured_by_hooks(adapter, tokens, condition, Site(layout.mlp.writes.path, "input"))
+        alike = found.shape == read.shape and torch.allclose(found, read, rtol=1e-3, atol=1e-5)
+        assert alike, f"{layout.mlp.site} holds other numbers than {layout.mlp.writes.path} reads"
 
     def test_two_captures_of_one_batch_are_identical(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -158,8 +168,10 @@ def captured(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
         return model.read_neurons(adapter.teacher_forced(tokens, condition)).clone()
 
 
-def captured_by_hooks(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
-    """Capture through plain torch hooks: (image, block, scale, neuron)."""
+def captured_by_hooks(
+    adapter: Adapter, tokens: Tensor, condition: Condition, site: Site | None = None
+) -> Tensor:
+    """Capture through plain torch hooks, at the layout's site: (image, block, scale, neuron)."""
     found: list[Tensor] = []
 
     def keep(values: Tensor) -> Tensor:
@@ -169,7 +181,7 @@ def captured_by_hooks(adapter: Adapter, tokens: Tensor, condition: Condition) ->
     layout = adapter.layout
     with ExitStack() as stack:
         for block in range(layout.num_blocks):
-            stack.enter_context(hooked(adapter, block, keep))
+            stack.enter_context(hooked(adapter, block, keep, site))
         predicted(adapter, tokens, condition)
     positions = [list(layout.positions(scale)) for scale in layout.scales]
     means = [[values[:, one].abs().mean(1) for one in positions] for values in found]
@@ -190,9 +202,11 @@ def predicted(adapter: Adapter, tokens: Tensor, condition: Condition) -> Tensor:
 
 
 @contextmanager
-def hooked(adapter: Adapter, block: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def hooked(
+    adapter: Adapter, block: int, change: Callable[[Tensor], Tensor], site: Site | None = None
+) -> Iterator[None]:
     """Change the neurons of a block for a while, by a hook of torch."""
-    site = adapter.layout.mlp.site
+    site = site or adapter.layout.mlp.site
     module = adapter.network.get_submodule(site.path.format(block=block))
     if site.side == "input":
         handle = module.register_forward_pre_hook(

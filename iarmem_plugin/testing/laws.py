@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling, Variant
 from iarmem_plugin.models.intervening import intervene
-from iarmem_plugin.models.tracing import ImageARModel, wrapped
+from iarmem_plugin.models.token_by_token import TokenByToken
+from iarmem_plugin.models.tracing import wrapped
 from iarmem_plugin.neurons.interventions import ScaleWeights
+from iarmem_plugin.testing.passes import (
+    altered,
+    chosen,
+    declared,
+    guided_misses,
+    likelihoods,
+    misses,
+    next_logits,
+    other_first,
+    places,
+    read,
+    seen_at_tokens,
+    strangers,
+    unlike,
+)
 
 NEAR_TIES = 0.02  # share of tokens of which two are likeliest up to rounding
 ROUNDING = 1e-4  # of a log-likelihood, and relative, of an activation
+MOVED, STILL = 1e-3, 1e-6  # by which something has changed for sure, or not at all
 BACKENDS = ("trace", "weights")
 
 
@@ -29,7 +44,8 @@ class AdapterLaws:
         """Each chosen token is the likeliest, given the chosen ones before it, scale by scale."""
         with wrapped(adapter) as model, model.borrowed():
             for length in (0, adapter.variant.prefix_tokens):
-                assert misses(model, tokens[:, :length], condition) <= NEAR_TIES
+                share = misses(model, tokens[:, :length], condition)
+                assert share <= NEAR_TIES, unlike(share, length)
 
     def test_law_2_no_prediction_depends_on_its_own_token_or_a_later_one(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -38,8 +54,11 @@ class AdapterLaws:
         before = likelihoods(adapter, tokens, tokens, condition)
         for place in places(adapter, tokens.shape[1]):
             seen = likelihoods(adapter, altered(tokens, place), tokens, condition)
-            known = slice(0, place + 1)
-            assert (seen[:, known] - before[:, known]).abs().max() < ROUNDING, place
+            moved = float((seen - before)[:, : place + 1].abs().max())
+            assert moved < ROUNDING, (
+                f"another token {place} changes the prediction of a token up to {place} by "
+                f"{moved:.2g}: see teacher_forced, and the layout's predicting"
+            )
 
     def test_law_3_the_last_prediction_depends_on_the_first_token(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -47,18 +66,54 @@ class AdapterLaws:
         """Else the model is not told the tokens, and a prefix says nothing."""
         before = likelihoods(adapter, tokens, tokens, condition)
         other = likelihoods(adapter, altered(tokens, 0), tokens, condition)
-        assert not torch.equal(other[:, -1], before[:, -1])
+        alike = torch.equal(other[:, -1], before[:, -1])
+        assert not alike, "another first token changes nothing: see teacher_forced"
+
+    def test_law_2_neurons_see_what_predictions_see(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """What is captured at a token is where that token is predicted from."""
+        before = seen_at_tokens(adapter, tokens, tokens, condition)
+        for place in places(adapter, tokens.shape[1]):
+            after = seen_at_tokens(adapter, altered(tokens, place), tokens, condition)
+            moved = [(b - a).abs().amax((0, 2)) for a, b in zip(before, after, strict=True)]
+            predictions, neurons = moved[0], moved[1] / before[1].amax()
+            wrong = (predictions.maximum(neurons) > MOVED) & (predictions.minimum(neurons) < STILL)
+            found = wrong.nonzero().flatten().tolist()
+            assert found == [], (
+                f"another token {place} changes either the neurons or the prediction of the tokens "
+                f"{found}, not both: neurons are read at the layout's predicting, and logits "
+                "elsewhere"
+            )
 
     def test_law_3_predictions_depend_on_what_the_model_is_told(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
-        """On the label or the caption, in some image, where the adapter says that it is told."""
+        """On each image's own label or caption, where the adapter says that it is told."""
         told = type(adapter).conditions & {"label", "text"}
-        text = None if condition.text is None else tuple(one[::-1] for one in condition.text)
-        other = Condition(1 - condition.label, condition.image, text)
-        before = likelihoods(adapter, tokens, tokens, condition)
-        after = likelihoods(adapter, tokens, tokens, other)
-        assert bool(told) == (not torch.equal(after, before))
+        given = declared(adapter, condition)
+        before = likelihoods(adapter, tokens, tokens, given)
+        after = likelihoods(adapter, tokens, tokens, other_first(given))
+        moved = [not torch.equal(*rows) for rows in zip(before, after, strict=True)]
+        assert moved[0] == bool(told), (
+            f"conditions is {set(type(adapter).conditions) or 'empty'}, and what the first image "
+            f"is told changes {'its' if moved[0] else 'none of its'} predictions"
+        )
+        assert not any(moved[1:]), "what the first image is told changes other images, too"
+
+    def test_law_3_every_class_can_be_told(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Labels are 0 to `Variant.num_classes` - 1."""
+        if "label" not in type(adapter).conditions:
+            pytest.skip("the model is told no label")
+        count = adapter.variant.num_classes
+        last = replace(condition, label=torch.full_like(condition.label, count - 1))
+        try:
+            found = likelihoods(adapter, tokens, tokens, last)
+        except (IndexError, RuntimeError) as error:
+            pytest.fail(f"the label {count - 1} of num_classes={count} cannot be told: {error!r}")
+        assert bool(found.isfinite().any())
 
     def test_law_4_a_prefix_stays(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -79,7 +134,24 @@ class AdapterLaws:
             images = model.decode(tokens)
         assert images.shape == (len(tokens), 3, side, side)
         assert images.is_floating_point()
-        assert 0 <= images.min() <= images.max() <= 1
+        low, high = float(images.min()), float(images.max())
+        assert 0 <= low <= high <= 1, f"values from {low:.3g} to {high:.3g}, expected [0, 1]"
+
+    def test_law_5_tokens_and_images_are_the_same_again_and_in_any_batch(
+        self, adapter: Adapter, tokens: Tensor
+    ) -> None:
+        """A tokenizer draws nothing, and an image's tokens are not those of its neighbours."""
+        side = adapter.variant.resolution
+        pixels = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(1))
+        with wrapped(adapter) as model, model.borrowed():
+            first, again, alone = (model.tokenize(one) for one in (pixels, pixels, pixels[2:]))
+            images, once_more = model.decode(tokens), model.decode(tokens)
+            last = model.decode(tokens[-1:])
+        assert torch.equal(first, again), "tokenize gives other tokens the second time"
+        share = float((first[2:] != alone).double().mean())
+        assert share <= NEAR_TIES, f"{share:.0%} of an image's tokens depend on its batch"
+        assert torch.equal(images, once_more), "decode gives other images the second time"
+        torch.testing.assert_close(images[-1:], last, rtol=1e-3, atol=1e-3)
 
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_law_6_an_edited_neuron_changes_alone_in_its_own_block(
@@ -95,7 +167,8 @@ class AdapterLaws:
                     after = read(edited, tokens, condition)
                 moved = (after - before).abs() > ROUNDING * (1 + before.abs())
                 assert not moved[:, :block].any(), f"a block before {block} changed"
-                assert moved[:, block].any(dim=1).any(dim=0).nonzero().tolist() == [[neuron]]
+                alone = moved[:, block].any(dim=1).any(dim=0).nonzero().flatten().tolist()
+                assert alone == [neuron], f"edited neuron {neuron} of {block}, changed {alone}"
             assert torch.equal(read(model, tokens, condition), before)
 
     def test_law_6_both_backends_edit_alike(
@@ -123,7 +196,25 @@ class AdapterLaws:
             with intervene(model, neurons, ScaleWeights(-4.0), backend=backend) as edited:
                 assert not torch.equal(edited.predicted(tokens, condition)[1], plain)
                 for begin in (prefix[:, :0], prefix):
-                    assert misses(edited, begin, condition) <= NEAR_TIES
+                    share = misses(edited, begin, condition)
+                    assert share <= NEAR_TIES, unlike(share, begin.shape[1])
+
+    def test_law_7_guidance_goes_from_the_model_that_is_told_nothing(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Its logits are (1 + g) * told - g * untold, and untold is the same for all images."""
+        if not isinstance(adapter, TokenByToken) or not type(adapter).conditions:
+            pytest.skip("no family of token by token that is told something")
+        given, prefix = declared(adapter, condition), tokens[:, : adapter.variant.prefix_tokens]
+        told, untold = (next_logits(adapter, given, prefix, one) for one in (False, True))
+        other = next_logits(adapter, other_first(given), prefix, True)
+        assert torch.equal(untold, other), "unconditional=True still depends on the condition"
+        assert not torch.equal(untold, told), "unconditional=True changes nothing"
+        share = guided_misses(adapter, prefix, given)
+        assert share <= NEAR_TIES, (
+            f"{share:.0%} of the tokens of a guided completion are not the likeliest of full "
+            "passes: see inputs(unconditional=True), step, caches"
+        )
 
     def test_law_7_another_seed_draws_other_tokens_and_the_same_seed_the_same(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -135,26 +226,30 @@ class AdapterLaws:
                 for seed in (1, 1, 2)
             )
             greedy = model.complete(tokens[:, :0], condition, Sampling())
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
-        assert not torch.equal(first, greedy)
+        assert torch.equal(first, again), "the same seed draws other tokens"
+        assert not torch.equal(first, other), "another seed draws the same tokens"
+        assert not torch.equal(first, greedy), "drawn tokens are those of greedy completion"
 
     def test_law_8_variant_layout_and_network_agree(self, adapter: Adapter, tokens: Tensor) -> None:
         """Blocks, neurons, parameters, tokens, scales and prefix are those of the network."""
         variant, layout = adapter.variant, adapter.layout
-        assert (variant.family, layout.family) == (adapter.name, adapter.name)
+        assert (variant.family, layout.family) == (adapter.name, adapter.name), "name is the family"
         assert (variant.blocks, variant.neurons) == (layout.num_blocks, layout.neurons_per_block)
         assert variant.parameters == sum(one.numel() for one in adapter.network.parameters())
         assert len(layout.predicting) == tokens.shape[1]
         assert len(set(layout.predicting)) == tokens.shape[1]
         assert all(scale.tokens[-1] < tokens.shape[1] for scale in layout.scales)
         assert 0 <= variant.prefix_tokens < tokens.shape[1]
+        beyond = {path.format(block=layout.num_blocks) for path in layout.mlp.paths}
+        more = beyond & {name for name, _ in adapter.network.named_modules()}
+        assert more == set(), f"num_blocks is {layout.num_blocks}, and the network has these, too"
 
     def test_law_9_it_matches_its_own_networks_alone(self, adapter: Adapter) -> None:
         """What it takes for its own is wrapped, and would give wrong numbers."""
-        assert type(adapter).matches(adapter.network)
-        plain = (nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.GELU()), nn.Module())
-        assert not any(type(adapter).matches(module) for module in plain)
+        assert type(adapter).matches(adapter.network), "its own network is not matched"
+        others = {type(one).__name__: type(adapter).matches(one) for one in strangers()}
+        taken = [name for name, matched in others.items() if matched]
+        assert taken == [], "matches takes what has parts of usual names, and no more, for its own"
 
     def test_law_9_its_variants_are_described(self, adapter: Adapter) -> None:
         """Each under its own name, of its family, with sizes that there can be."""
@@ -164,58 +259,3 @@ class AdapterLaws:
             assert (variant.name, variant.family) == (name, adapter.name)
             sizes = (variant.blocks, variant.neurons, variant.parameters, variant.resolution)
             assert min(sizes) > 0 <= variant.prefix_tokens, name
-
-
-def misses(model: ImageARModel, prefix: Tensor, condition: Condition) -> float:
-    """Return the share of greedily chosen tokens that teacher forcing does not predict."""
-    tokens = model.complete(prefix, condition, Sampling())
-    hits = model.predicted(tokens, condition)[0][:, prefix.shape[1] :]
-    return 1 - float(hits.double().mean())
-
-
-def likelihoods(adapter: Adapter, given: Tensor, scored: Tensor, condition: Condition) -> Tensor:
-    """Return the log-likelihoods of some tokens where others are given: [image token]."""
-    return adapter.predicted(forced(adapter, given, condition), scored)[1]
-
-
-def forced(adapter: Adapter, tokens: Tensor, condition: Condition) -> Any:
-    """Return what the plain network returns for ground-truth tokens."""
-    mode = adapter.network.training
-    adapter.network.eval()
-    try:
-        with adapter.prepared(), torch.inference_mode():
-            inputs = adapter.teacher_forced(tokens, condition)
-            return adapter.network(*inputs.args, **inputs.kwargs)
-    finally:
-        adapter.network.train(mode)
-
-
-def places(adapter: Adapter, count: int) -> list[int]:
-    """Return where tokens are altered: first ones of scales, and some spread over the image."""
-    firsts = {scale.tokens[0] for scale in adapter.layout.scales}
-    spread = {round(place) for place in np.linspace(0, count - 1, 12)}
-    return sorted(place for place in firsts | spread if place < count)
-
-
-def altered(tokens: Tensor, place: int) -> Tensor:
-    """Return tokens of which those at a place are others, taken from these."""
-    values = tokens.flatten(0, 1).unique(dim=0)
-    assert len(values) > 1, "the images have one token alone; give the fixture `tokens` others"
-    changed = tokens.clone()
-    for image, token in enumerate(tokens[:, place]):
-        other = (values != token).flatten(1).any(1) if values.ndim > 1 else values != token
-        changed[image, place] = values[other][0]
-    return changed
-
-
-def read(model: ImageARModel, tokens: Tensor, condition: Condition) -> Tensor:
-    """Capture through the trace: (image, block, scale, neuron)."""
-    return model.read_neurons(model.adapter.teacher_forced(tokens, condition)).clone()
-
-
-def chosen(model: ImageARModel, block: int, neurons: Any) -> xr.DataArray:
-    """Choose some neurons of a block."""
-    shape = (model.layout.num_blocks, model.layout.neurons_per_block)
-    found = np.zeros(shape, bool)
-    found[block, list(neurons)] = True
-    return xr.DataArray(found, dims=("block", "neuron"))

@@ -14,15 +14,8 @@ from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import AnyIntervention, Condition, Sampling
-from iarmem_plugin.jobs.arms import (
-    UNMODIFIED,
-    Arm,
-    ExtractionOptions,
-    QualityProtocol,
-    make_attack,
-    run_arm,
-    select_neurons,
-)
+from iarmem_plugin.jobs.arms import UNMODIFIED, Arm, QualityProtocol, run_arm, select_neurons
+from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel

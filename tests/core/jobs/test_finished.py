@@ -21,7 +21,8 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.jobs import finished
-from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol, run_arm
+from iarmem_plugin.jobs.arms import Arm, QualityProtocol, run_arm
+from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.finished import forget_arms
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.models.tracing import ImageARModel

@@ -19,7 +19,8 @@ from iarmem_plugin.evaluation.generation import generate, proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling
-from iarmem_plugin.jobs.arms import Arm, ExtractionOptions, QualityProtocol
+from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.models.tracing import ImageARModel

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import jaxtyping
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from torch import nn
 
 from iarmem_plugin.activations.capture import capture
 from iarmem_plugin.activations.settings import CaptureOptions
@@ -20,6 +22,7 @@ from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement, check_threshold
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.jobs.arms import Arm
+from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.models.intervening import intervene
@@ -91,6 +94,18 @@ def compared(arms: Any) -> Callable[[Given], Any]:
     )
 
 
+def mitigated(**others: Any) -> Callable[[Given], Any]:
+    def run(given: Given) -> Any:
+        usual = {"scores": given.scores, "similarity": TokenAgreement()} | others
+        return mitigate(given.model, candidates=given.candidates, arms=[Arm("a")], **usual)
+
+    return run
+
+
+def localized(**others: Any) -> Callable[[Given], Any]:
+    return lambda given: localize(**{"model": given.model, "images": given.pictures, **others})
+
+
 WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
     "numpy": (edited(np.zeros((2, 8), bool)), "neurons is a ndarray; expected an xarray.DataArray"),
     "nothing": (edited(None), "neurons is None"),
@@ -119,6 +134,24 @@ WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
     "targets": (attacked(targets=None), "the targets is None; expected what make_targets"),
     "threshold": (attacked(similarity=unset()), "the threshold of 'token-agreement' is nan"),
     "no arms": (compared(None), "arms is None; expected a list of arms"),
+    "a role": (lambda _: Arm("a", role="contol"), "role of arm 'a' is 'contol'; expected one of o"),
+    "a class": (
+        lambda _: Arm("a", Highest(), ScaleWeights),
+        "intervention of arm 'a' is the class ScaleWeights, and no instance; expected an instance",
+    ),
+    "a measure": (mitigated(similarity="correlation"), "the similarity is 'correlation'; expected"),
+    "no scores": (mitigated(scores=None), "the scores is None; expected what localize returned"),
+    "extraction": (mitigated(options={"batch_size": 2}), "options is a dict; expected Extraction"),
+    "a backend": (lambda _: ExtractionOptions(backend="trcae"), "no backend named 'trcae'; there"),
+    "a batch": (lambda _: ExtractionOptions(batch_size=0), "batch_size is 0; expected an integer"),
+    "all tokens": (attacked(prefix_tokens=21), "a prefix of 21 tokens; these images have 21, so"),
+    "an array": (localized(images=np.zeros((2, 8, 8, 3))), "the images is a ndarray; expected"),
+    "a network": (localized(model=nn.Linear(1, 1)), "the model is a Linear; expected a wrapped"),
+    "options": (localized(options={"views": 2}), "options is a dict; expected CaptureOptions"),
+    "labels told": (
+        lambda given: given.model.teacher_forced(torch.zeros(2, 21).long(), torch.zeros(2).long()),
+        r"the condition is a Tensor; expected a Condition, such as Condition\.of\(\[3, 5\]\)",
+    ),
     "names": (compared(["highest"]), "an arm is 'highest'; expected an Arm"),
     "one arm": (compared(Arm("a", Highest(), ScaleWeights())), "arms is a Arm; expected a list"),
     "arm": (lambda _: Arm("a", "highest", "zero"), "selector of arm 'a' is 'highest'; expected an"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from iarmem_plugin import Condition, ImageARModel, Sampling
+from iarmem_plugin import Condition, ForwardInputs, ImageARModel, Sampling
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.models.tracing import wrapped
 from iarmem_plugin.testing import AdapterTests
@@ -63,6 +63,28 @@ class TestJanus(AdapterTests):
     @pytest.fixture
     def adapter(self, adapter: JanusAdapter) -> JanusAdapter:
         return adapter
+
+
+def test_the_kit_names_guidance_that_is_none(
+    adapter: JanusAdapter, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    law = TestJanus().test_law_7_guidance_goes_from_the_model_that_is_told_nothing
+    law(adapter, tokens, TOLD)
+    kind, inputs, step = type(adapter), type(adapter).inputs, type(adapter).step
+
+    def always_told(self: Any, *given: Any, unconditional: bool = False) -> ForwardInputs:
+        return inputs(self, *given)
+
+    def other_steps(self: Any, told: Any, tokens: Any, *, unconditional: bool = False) -> Any:
+        return step(self, told, tokens.flip(1) if unconditional else tokens)
+
+    monkeypatch.setattr(kind, "inputs", always_told)
+    with pytest.raises(AssertionError, match="still depends on the condition"):
+        law(adapter, tokens, TOLD)
+    monkeypatch.setattr(kind, "inputs", inputs)
+    monkeypatch.setattr(kind, "step", other_steps)
+    with pytest.raises(AssertionError, match="of a guided completion"):
+        law(adapter, tokens, TOLD)
 
 
 @pytest.mark.parametrize("guidance", [1.5, 4.0])

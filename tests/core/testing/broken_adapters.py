@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Site, Variant
 from iarmem_plugin.testing import AdapterTests, TinyAdapter
 
 LAWS = {  # the law that names each of them
@@ -28,6 +28,16 @@ LAWS = {  # the law that names each of them
     "IgnoresSampling": "law_7",
     "MatchesEverything": "law_9",
     "DescribesNonsense": "law_9",
+    "ReadsWhatIsNoNeuron": "the_neurons_are_what",
+    "CapturesElsewhere": "law_2_neurons",
+    "ForgetsHowManyClasses": "law_3_every_class",
+    "TellsAllWhatTheFirstIs": "law_3_predictions",
+    "ReadsWhatItDoesNotDeclare": "law_3_predictions",
+    "DrawsTokens": "law_5_tokens",
+    "TokenizesTheBatch": "law_5_tokens",
+    "DecodesTheBatch": "law_5_tokens",
+    "SaysFewerBlocks": "law_8",
+    "MatchesUsualNames": "law_9",
 }
 
 
@@ -143,6 +153,79 @@ class DescribesNonsense(TinyAdapter):
     def variants(cls) -> Mapping[str, Variant]:
         tiny = TinyAdapter.variants()["tiny"]
         return {"tiny": tiny, "huge": replace(tiny, blocks=0)}
+
+
+class ReadsWhatIsNoNeuron(TinyAdapter):
+    """Names what comes before the activation function."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        site = Site("blocks.{block}.ffn.fc1", "output")
+        self.layout = replace(self.layout, mlp=replace(self.layout.mlp, neuron=site))
+
+
+class CapturesElsewhere(TinyAdapter):
+    """Knows where its logits are, and says another place in the layout."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.layout = replace(self.layout, predicting=(*range(1, 21), 0))
+
+    def logits(self, output: Tensor, tokens: Tensor) -> Tensor:
+        return output
+
+
+class ForgetsHowManyClasses(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.variant = replace(self.variant, num_classes=1000)
+
+
+class TellsAllWhatTheFirstIs(TinyAdapter):
+    def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
+        return super().teacher_forced(tokens, _all_first(condition))
+
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        return super().complete(prefix, _all_first(condition), sampling)
+
+
+class ReadsWhatItDoesNotDeclare(TinyAdapter):
+    conditions = frozenset({"text"})
+
+
+class DrawsTokens(TinyAdapter):
+    def tokenize(self, images: Tensor) -> Tensor:
+        tokens = super().tokenize(images)
+        return torch.where(torch.rand(tokens.shape) < 0.2, tokens.flip(1), tokens)
+
+
+class TokenizesTheBatch(TinyAdapter):
+    def tokenize(self, images: Tensor) -> Tensor:
+        return super().tokenize((images - images.mean() + 0.5).clamp(0, 1))
+
+
+class DecodesTheBatch(TinyAdapter):
+    def decode(self, tokens: Tensor) -> Tensor:
+        images = super().decode(tokens)
+        return (images + images[:1]) / 2  # as a buffer that is not cleared does
+
+
+class SaysFewerBlocks(TinyAdapter):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        fewer = self.layout.num_blocks - 1
+        self.layout = replace(self.layout, num_blocks=fewer)
+        self.variant = replace(self.variant, blocks=fewer)
+
+
+class MatchesUsualNames(TinyAdapter):
+    @classmethod
+    def matches(cls, model: nn.Module) -> bool:
+        return hasattr(model, "blocks")
+
+
+def _all_first(condition: Condition) -> Condition:
+    return Condition.of(condition.label[:1].expand(len(condition)))
 
 
 def _without_first(tokens: Tensor) -> Tensor:

@@ -1,0 +1,130 @@
+"""The extraction attack as it is run in every arm: what is completed, how, and compared how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+from iarmem_plugin.checks import check_integer
+from iarmem_plugin.data.opening import check_conditions
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
+from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.models.intervening import check_backend
+from iarmem_plugin.models.tracing import ImageARModel
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionOptions:
+    """How candidates are extracted, the same in every arm.
+
+    Attributes:
+        prefix_tokens: tokens given to each completion; None gives as many as the variant names.
+        backend: how neurons are edited, see `intervene`.
+        batch_size: images at a time; halved where memory does not suffice, and then for the
+            arms that follow, too.
+        check_batching: how many candidates are also completed one by one by the unmodified
+            model; what differs is counted under ``batching`` in the report's provenance.
+        checkpoints: folder in which finished arms are kept, so that a comparison that was ended
+            goes on after the last of them; None keeps none. It stays, so that a report which
+            cannot be saved is not lost; delete it once it is.
+    """
+
+    prefix_tokens: int | None = None
+    backend: str = "weights"
+    batch_size: int = 64
+    check_batching: int = 0
+    checkpoints: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers of another kind, and a way of editing that there is not."""
+        if self.prefix_tokens is not None:
+            check_integer("prefix_tokens", self.prefix_tokens, least=0)
+        check_integer("batch_size", self.batch_size, least=1)
+        check_integer("check_batching", self.check_batching, least=0)
+        check_backend(self.backend)
+
+
+DEFAULTS = ExtractionOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """The extraction attack as it is run in every arm.
+
+    Attributes:
+        candidates: training images to extract.
+        targets: what completions are compared with, from the unmodified model.
+        similarity: decides what counts as extracted.
+        prefix_tokens: tokens given to each completion.
+        backend: how neurons are edited, see `intervene`.
+        completing: images completed at a time; what fitted in one arm is kept for the next.
+        generating: images generated at a time for the quality, likewise.
+        mean: mean activation of every neuron, dims (block, neuron), for edits of values; None
+            where the scores do not hold it.
+    """
+
+    candidates: Candidates
+    targets: Targets
+    similarity: Similarity
+    prefix_tokens: int
+    backend: str
+    completing: Batching
+    generating: Batching
+    mean: xr.DataArray | None = None
+
+    def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
+        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
+        return extract(
+            model,
+            self.candidates,
+            self.targets,
+            similarity=self.similarity,
+            prefix_tokens=self.prefix_tokens,
+            batch_size=self.completing,
+            progress=progress,
+        )
+
+
+def make_attack(
+    model: ImageARModel,
+    candidates: Candidates,
+    similarity: Similarity,
+    options: ExtractionOptions = DEFAULTS,
+    *,
+    mean: xr.DataArray | None = None,
+    progress: Progress | None = None,
+) -> Attack:
+    """Make the targets, once, from the unmodified model, and settle what all arms share.
+
+    Args:
+        model: the unmodified model.
+        candidates: training images to extract.
+        similarity: decides what counts as extracted.
+        options: how candidates are extracted.
+        mean: mean activation of every neuron, see `Attack`.
+        progress: where a progress bar may be shown.
+
+    Raises:
+        InputError: there are no candidates, or they lack what the model must be told.
+    """
+    variant, size = model.adapter.variant, options.batch_size
+    check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
+    given = options.prefix_tokens
+    return Attack(
+        candidates,
+        make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
+        similarity,
+        variant.prefix_tokens if given is None else given,
+        options.backend,
+        Batching(size),
+        Batching(size),
+        mean,
+    )
