@@ -160,7 +160,7 @@ def check_files(name: str, given: Mapping[str, str | Path | None]) -> dict[str, 
             f"{', '.join(variant.files or ROLES)}"
         )
     files = {role: weight_file(path) for role, path in named.items()}
-    if variant is None or variant.repositories:
+    if variant is None or variant.repositories or (variant.files and not variant.organism):
         named_files(name, variant, files)
     for path in files.values():
         _check_start(path)
@@ -253,7 +253,12 @@ def _advice(variant: Variant | None) -> str:
         return f"they were fetched already, so give {options(files)}"
     if files is not None:
         return f"they were fetched already, and 'iarmem fetch {variant.name}' says what to type"
-    hosted = f"{' and '.join(variant.files.values())} from {variant.source}"
+    files_named = " and ".join(variant.files.values())
+    if not variant.source:
+        return f"its files are {files_named}: name them"
+    hosted = f"{files_named} from {variant.source}"
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
-    return f"download {hosted}, and name them"
+    return (
+        f"{'download' if place else 'its files are'} {hosted}{', and' if place else ':'} name them"
+    )

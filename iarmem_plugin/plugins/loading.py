@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ DEFAULT_PLUGINS = (
 STRICT = "IARMEM_STRICT_PLUGINS"
 DISABLED = "IARMEM_DISABLE_PLUGINS"
 SLOW_SECONDS = 1.0
+TORCH_SECONDS = 9.0  # and more where a slow disk is read for the first time
 CANNOT = " cannot be imported"
 _HOOKS = ", ".join(name for name in vars(hookspecs) if name.startswith("provide_"))
 
@@ -111,7 +113,7 @@ def _add(manager: Manager, entry_point: metadata.EntryPoint, *, slow: float) -> 
     name, origin = entry_point.name, _origin(entry_point)
     if _disabled(entry_point):
         return
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), "torch" in sys.modules
     try:
         plugin = entry_point.load()
     except EndedBySignal:
@@ -119,6 +121,8 @@ def _add(manager: Manager, entry_point: metadata.EntryPoint, *, slow: float) -> 
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's module may raise anything
         manager.skip(name, CANNOT, error)
         return
+    if not before and "torch" in sys.modules:  # every model needs it, so adapters import it
+        slow += TORCH_SECONDS
     if (spent := time.perf_counter() - begun) > slow:
         message = (
             f"plugin {name!r} took {spent:.1f} s to import; have it import heavy libraries where "

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,7 @@ from huggingface_hub import constants
 from iarmem_plugin import load, plugins
 from iarmem_plugin.errors import FetchError, InputError
 from iarmem_plugin.models.hub import fetch, known_models
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 CONTENT = {
     "/FoundationVision/var/resolve/main/var_d16.pth": b"the transformer" * 999,
@@ -379,3 +380,16 @@ def test_every_model_says_its_sizes_files_hosts_and_licence() -> None:
         assert row["licence"] == "not checked"
     assert found["var-d36"]["resolution"] == 512
     assert found["var-organism"]["present"]
+
+
+def test_the_files_that_a_plugins_model_declares_are_asked_for_by_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {"weights": "a.safetensors", "text encoder": "b.safetensors"}
+    variant = replace(TinyAdapter.variants()["tiny"], files=files)
+    monkeypatch.setattr(hub.plugins, "find_variant", lambda _: (TinyAdapter, variant))
+    message = (
+        "^tiny needs --weights and --file 'text encoder=PATH': its files are a.safetensors and b"
+    )
+    with pytest.raises(InputError, match=message):
+        hub.check_files("tiny", {})
