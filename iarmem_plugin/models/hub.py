@@ -259,6 +259,4 @@ def _advice(variant: Variant | None) -> str:
     hosted = f"{files_named} from {variant.source}"
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
-    return (
-        f"{'download' if place else 'its files are'} {hosted}{', and' if place else ':'} name them"
-    )
+    return f"download {hosted}, and name them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ import pytest
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.testing.tiny import CLASSES, PIXELS, TinyAdapter
+
+from .forked import Done, run_iarmem
 
 
 @pytest.fixture
@@ -41,3 +44,9 @@ def faults() -> ModuleType:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def iarmem() -> Callable[..., Done]:
+    """Run `iarmem` with these arguments, in a process of its own."""
+    return run_iarmem

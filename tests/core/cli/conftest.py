@@ -1,10 +1,8 @@
-"""`iarmem` run as users run it: in a process of its own, wide enough that no line is broken."""
+"""`iarmem` run as users run it, in a process of its own."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,17 +10,7 @@ import pytest
 from PIL import Image
 
 Done = subprocess.CompletedProcess[str]
-
-
-def run(*arguments: str | Path, columns: int = 300) -> Done:
-    command = [sys.executable, "-m", "iarmem_plugin", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": f"{columns}", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-
-
-def run_localize(folder: Path, *options: str | Path, model: str = "var-organism") -> Done:
-    places = ("--images", folder / "images", "--out", folder / "out")
-    return run("localize", model, *places, *options)
+Run = Callable[..., Done]
 
 
 def draw_pictures(folder: Path) -> None:
@@ -33,15 +21,14 @@ def draw_pictures(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def iarmem() -> Callable[..., Done]:
-    """Run `iarmem` with these arguments."""
-    return run
-
-
-@pytest.fixture(scope="session")
-def localize() -> Callable[..., Done]:
+def localize(iarmem: Run) -> Run:
     """Run `iarmem localize` on the `images` of a folder, with more options."""
-    return run_localize
+
+    def run(folder: Path, *options: str | Path, model: str = "var-organism") -> Done:
+        places = ("--images", folder / "images", "--out", folder / "out")
+        return iarmem("localize", model, *places, *options)
+
+    return run
 
 
 @pytest.fixture
@@ -52,11 +39,11 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scored(tmp_path_factory: pytest.TempPathFactory, localize: Run) -> Path:
     """A folder that holds ``images`` and, in ``out``, scores of them."""
     folder = tmp_path_factory.mktemp("scored")
     draw_pictures(folder)
-    done = run_localize(folder, "--views", "2")
+    done = localize(folder, "--views", "2")
     assert done.returncode == 0, done.stderr
     return folder
 

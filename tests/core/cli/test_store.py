@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +23,11 @@ from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.store import ActivationStore, top_images
 from iarmem_plugin.store.lock import WriteLock
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
 
 def store(*arguments: object) -> Result:
     return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-def iarmem(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run `iarmem store` in a process of its own."""
-    command = [sys.executable, "-m", "iarmem_plugin", "store", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def pictures(count: int) -> Images:
@@ -86,13 +82,13 @@ def test_verify_passes_a_sound_store(path: Path) -> None:
     assert (done.exit_code, json.loads(done.stdout)["damages"]) == (0, [])
 
 
-def test_verify_finds_a_flipped_bit_when_it_reads(path: Path) -> None:
+def test_verify_finds_a_flipped_bit_when_it_reads(path: Path, iarmem: Run) -> None:
     shard = path / "tiny/activation/c/0/1/0/0/1"
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(bytes(data))
     assert store("verify", path).exit_code == 0
-    done = iarmem("verify", path, "--deep", "--json")
+    done = iarmem("store", "verify", path, "--deep", "--json")
     assert done.returncode == 2
     (damage,) = json.loads(done.stdout)["damages"]
     assert "block 1, images 8-15" in damage
@@ -180,8 +176,8 @@ def test_invalidating_leaves_no_litter_and_needs_the_lock(path: Path) -> None:
     assert not litter.exists()
 
 
-def test_what_is_no_store_is_one_plain_line(tmp_path: Path) -> None:
-    done = iarmem("info", tmp_path)
+def test_what_is_no_store_is_one_plain_line(tmp_path: Path, iarmem: Run) -> None:
+    done = iarmem("store", "info", tmp_path)
     assert done.returncode == 2
     assert "is not an activation store" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -242,14 +238,18 @@ def test_verify_reads_coordinates_and_says_which_is_damaged(path: Path) -> None:
     assert "'label' of tiny" in str(done.exception)
 
 
-def test_a_damaged_shard_is_one_plain_line_also_where_a_part_of_it_is_read(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_one_plain_line_also_where_a_part_of_it_is_read(
+    tmp_path: Path, iarmem: Run
+) -> None:
     fill(tmp_path / "x.zarr", count=300, slab=256, neurons=2000)
     shard = tmp_path / "x.zarr/tiny/activation/c/0/1/0/0/0"
     data = bytearray(shard.read_bytes())
     data[1000] ^= 1
     shard.write_bytes(data)
     out = ("--out", tmp_path / "x.nc")
-    done = iarmem("slice", tmp_path / "x.zarr", "--block", 1, "--scale", 0, "--neuron", 17, *out)
+    done = iarmem(
+        "store", "slice", tmp_path / "x.zarr", "--block", 1, "--scale", 0, "--neuron", 17, *out
+    )
     assert done.returncode == 2
     assert "block 1, images 0-255 are damaged" in done.stderr
     assert len(done.stderr.splitlines()) == 1

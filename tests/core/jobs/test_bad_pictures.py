@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,9 @@ from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.store.store import ActivationStore
 from iarmem_plugin.testing.tiny import TinyAdapter
+
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
 
 
 @pytest.fixture
@@ -81,13 +83,13 @@ def test_slabs_are_captured_in_their_order_and_no_batch_goes_over_their_ends(
     xr.testing.assert_allclose(xr.concat(batches, "image"), whole, rtol=1e-5)
 
 
-def iarmem(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "iarmem_plugin", "localize", "var-organism", "--views", "1"]
-    command += ["--images", str(folder / "images"), "--out", str(folder / "out"), "--json"]
-    environment = {**os.environ, "COLUMNS": "300", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, *options], capture_output=True, text=True, check=False, env=environment
-    )
+@pytest.fixture(scope="session")
+def run(iarmem: Run) -> Run:
+    def localize(folder: Path, *options: str) -> Done:
+        places = ("--images", folder / "images", "--out", folder / "out", "--json")
+        return iarmem("localize", "var-organism", "--views", "1", *places, *options)
+
+    return localize
 
 
 def enlarge(folder: Path) -> None:
@@ -97,10 +99,10 @@ def enlarge(folder: Path) -> None:
         enlarged.save(file)
 
 
-def test_localize_draws_a_subset_reads_it_first_and_writes_its_list(folder: Path) -> None:
+def test_localize_draws_a_subset_reads_it_first_and_writes_its_list(folder: Path, run: Run) -> None:
     enlarge(folder)
     drawn = open_images(folder / "images").balanced(1, seed=4)
-    done = iarmem(folder, "--images-per-class", "1", "--subset-seed", "4", "--on-bad-image", "skip")
+    done = run(folder, "--images-per-class", "1", "--subset-seed", "4", "--on-bad-image", "skip")
     assert done.returncode == 0, done.stderr
     readable = [path for path in drawn.paths if path != "1/3.png"]
     written = (folder / "out" / "images.txt").read_text().splitlines()
@@ -110,10 +112,10 @@ def test_localize_draws_a_subset_reads_it_first_and_writes_its_list(folder: Path
 
 @pytest.mark.parametrize("options", [(), ("--verify-images",)])
 def test_localize_ends_at_a_damaged_picture_and_writes_no_scores(
-    folder: Path, options: tuple[str, ...]
+    folder: Path, run: Run, options: tuple[str, ...]
 ) -> None:
     enlarge(folder)
-    done = iarmem(folder, *options)
+    done = run(folder, *options)
     assert done.returncode == 2
     assert "Error: picture '1/3.png' cannot be read" in done.stderr
     assert not (folder / "out").exists()

@@ -387,9 +387,9 @@ def test_the_files_that_a_plugins_model_declares_are_asked_for_by_option(
 ) -> None:
     files = {"weights": "a.safetensors", "text encoder": "b.safetensors"}
     variant = replace(TinyAdapter.variants()["tiny"], files=files)
-    monkeypatch.setattr(hub.plugins, "find_variant", lambda _: (TinyAdapter, variant))
+    monkeypatch.setattr(plugins, "find_variant", lambda _: (TinyAdapter, variant))
     message = (
         "^tiny needs --weights and --file 'text encoder=PATH': its files are a.safetensors and b"
     )
     with pytest.raises(InputError, match=message):
-        hub.check_files("tiny", {})
+        check_files("tiny", {})
