@@ -20,7 +20,7 @@ from huggingface_hub import constants
 
 from iarmem_plugin import load, plugins
 from iarmem_plugin.errors import FetchError, InputError
-from iarmem_plugin.models.hub import fetch, known_models
+from iarmem_plugin.models.hub import check_files, fetch, known_models
 from iarmem_plugin.testing.tiny import TinyAdapter
 
 CONTENT = {
