@@ -9,50 +9,78 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 Done = subprocess.CompletedProcess[str]
+ENDED = Path(__file__).parent / "activations" / "ended_process.py"
 
 
 def run_iarmem(
-    *arguments: str | Path, environment: Mapping[str, str] | None = None, columns: int = 300
+    *arguments: str | Path, ranks: int = 1, ended: Sequence[str] = (), columns: int = 300
 ) -> Done:
     """Run ``iarmem`` with these arguments, wide enough that no line is broken.
 
     Args:
         arguments: words of the command line.
-        environment: what is set beside this process's environment.
+        ranks: number of processes, told of each other as torchrun tells them.
+        ended: what ends each process, see ``ended_process.py``.
         columns: width of the terminal that there is not.
+
+    Returns:
+        what all processes printed, and the first exit status that is not 0.
     """
+    words, port = [str(one) for one in arguments], _free_port()
     wide = {"COLUMNS": f"{columns}", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    words = [str(one) for one in arguments]
     with tempfile.TemporaryDirectory() as folder:
-        streams = [str(Path(folder) / name) for name in ("out", "err")]
-        told = {
-            "words": words,
-            "environment": {**os.environ, **wide, **(environment or {})},
-            "folder": os.getcwd(),
-            "streams": streams,
-        }
-        status = _asked(json.dumps(told))
-        out, err = (Path(one).read_text(encoding="utf-8") for one in streams)
+        runs = [
+            {
+                "words": words,
+                "environment": os.environ | wide | (_rank(rank, ranks, port) if ranks > 1 else {}),
+                "folder": os.getcwd(),
+                "streams": [str(Path(folder) / f"{name}{rank}") for name in ("out", "err")],
+                "ended": list(ended),
+            }
+            for rank in range(ranks)
+        ]
+        status = next(filter(None, _asked(json.dumps(runs))), 0)
+        printed = zip(*(map(_text, run["streams"]) for run in runs), strict=True)
+        out, err = ("".join(parts) for parts in printed)
     return subprocess.CompletedProcess(["iarmem", *words], status, out, err)
 
 
-def _asked(line: str) -> int:
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _rank(rank: int, world: int, port: int) -> dict[str, str]:
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in (told | place).items()}
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _asked(line: str) -> list[int]:
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write(line + "\n")
     server.stdin.flush()
-    return int(server.stdout.readline())
+    statuses: list[int] = json.loads(server.stdout.readline())
+    return statuses
 
 
 @cache
@@ -86,10 +114,13 @@ def _serve() -> None:
 
     torch.set_num_threads(1)
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            _become(json.loads(line), app)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        children = []
+        for told in json.loads(line):
+            if (child := os.fork()) == 0:
+                _become(told, app)
+            children.append(child)
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        print(json.dumps(statuses), flush=True)
 
 
 def _become(told: Mapping[str, Any], app: Any) -> NoReturn:
@@ -103,6 +134,11 @@ def _become(told: Mapping[str, Any], app: Any) -> NoReturn:
     os.environ.clear()
     os.environ.update(told["environment"])
     os.chdir(told["folder"])
+    if told["ended"]:
+        os.setsid()  # what ends it ends its group
+        folder, pattern, count, number = told["ended"]
+        end_at = runpy.run_path(str(ENDED))["end_at"]
+        end_at(Path(folder), pattern, int(count), int(number))
     sys.argv = ["iarmem", *told["words"]]
     code: Any = 1
     try:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,9 @@ from iarmem_plugin.jobs.scores import load_scores
 from iarmem_plugin.store.store import ActivationStore
 
 IMAGES, SLAB = 13, 2
+Done = subprocess.CompletedProcess[str]
+Run = Callable[..., Done]
+PACKAGE = "iarmem_plugin"
 SCRIPT = Path(__file__).with_name("ended_process.py")
 ENVIRONMENT = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
 
@@ -36,29 +39,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(
-    folder: Path,
-    out: str,
-    *options: str,
-    world: int,
-    program: Sequence[str] = ("-m", "iarmem_plugin"),
-) -> list[str]:
-    ranks = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-    launch = ranks if world > 1 else []
-    job = [*program, "localize", "var-organism", "--images", str(folder / "images")]
+def words(folder: Path, out: str, *options: str) -> list[str]:
+    job = ["localize", "var-organism", "--images", str(folder / "images")]
     settings = ["--views", "2", "--batch-size", "2", "--slab", str(SLAB), "--json"]
     metrics = ["--metric", "unitmem", "--metric", "mean-activation"]
-    place = ["--out", str(folder / out)]
-    return [sys.executable, *launch, *job, *settings, *metrics, *place, *options]
+    return [*job, *settings, *metrics, "--out", str(folder / out), *options]
 
 
-def run(folder: Path, out: str, *options: str, world: int) -> subprocess.CompletedProcess[str]:
+def under_torchrun(
+    folder: Path, out: str, *options: str, world: int, program: Sequence[str] = ("-m", PACKAGE)
+) -> Done:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     return subprocess.run(
-        command(folder, out, *options, world=world),
+        [sys.executable, *launch, *program, *words(folder, out, *options)],
         capture_output=True,
         text=True,
         check=False,
         env=ENVIRONMENT,
+        start_new_session=True,
         timeout=600,
     )
 
@@ -68,25 +66,21 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> Path:
+def run(iarmem: Callable[..., Done]) -> Run:
+    """Run ``localize`` in processes that are told of each other as torchrun tells them."""
+
+    def run(folder: Path, out: str, *options: str, world: int, ended: tuple[str, ...] = ()) -> Done:
+        return iarmem(*words(folder, out, *options), ranks=world, ended=ended)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path, run: Run) -> Path:
     """The same folder, with the store and the scores of one process."""
     done = run(folder, "alone", "--store", str(folder / "alone.zarr"), world=1)
     assert done.returncode == 0, done.stderr
     return folder
-
-
-def ended(folder: Path, out: str, *options: str, world: int, at: tuple[str, ...]) -> int:
-    """Run until something is in place, see ``ended_process.py``; return the exit status."""
-    job = subprocess.run(
-        command(folder, out, *options, world=world, program=[str(SCRIPT), *at]),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        env=ENVIRONMENT,
-        start_new_session=True,
-        timeout=600,
-    )
-    return job.returncode
 
 
 def marked(store: Path, count: int, by: signal.Signals) -> tuple[str, ...]:
@@ -95,12 +89,12 @@ def marked(store: Path, count: int, by: signal.Signals) -> tuple[str, ...]:
 
 
 def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits(
-    alone: Path,
+    alone: Path, run: Run
 ) -> None:
     store = alone / "killed.zarr"
     at = marked(store, 2, signal.SIGKILL)
-    status = ended(alone, "killed", "--store", str(store), world=1, at=at)
-    assert status == -signal.SIGKILL
+    killed = run(alone, "killed", "--store", str(store), world=1, ended=at)
+    assert killed.returncode == -signal.SIGKILL
     assert 2 <= 7 - len(ActivationStore.open(store).pending()) < 7
     done = run(alone, "killed", "--store", str(store), "--break-lock", world=2)
     assert done.returncode == 0, done.stderr
@@ -114,17 +108,19 @@ def test_a_run_that_was_killed_is_gone_on_with_by_two_processes_to_the_same_bits
 
 
 def test_three_processes_write_the_store_of_one(alone: Path) -> None:
-    done = run(alone, "kept", "--store", str(alone / "kept.zarr"), world=3)
+    done = under_torchrun(alone, "kept", "--store", str(alone / "kept.zarr"), world=3)
     assert done.returncode == 0, done.stderr
     assert contents(alone / "kept.zarr") == contents(alone / "alone.zarr")
 
 
-def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(alone: Path) -> None:
+def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(
+    alone: Path, run: Run
+) -> None:
     out = alone / "streamed"
     progress = out / "progress"
     at = (str(progress), "rank-*.nc", "2", str(signal.SIGKILL.value))
-    status = ended(alone, "streamed", world=2, at=at)
-    assert status == 1  # torchrun's, which ends the other process
+    killed = under_torchrun(alone, "streamed", world=2, program=(str(SCRIPT), *at))
+    assert killed.returncode == 1  # torchrun's, which ends the other process
     assert {file.name for file in progress.glob("*.nc")} == {"rank-0.nc", "rank-1.nc"}
     done = run(alone, "streamed", world=1)
     assert done.returncode == 0, done.stderr
@@ -134,18 +130,18 @@ def test_a_run_without_a_store_that_was_killed_is_gone_on_with_by_one_process(al
     assert not progress.exists()
 
 
-def test_a_run_that_a_scheduler_ends_gives_its_lock_back(alone: Path) -> None:
+def test_a_run_that_a_scheduler_ends_gives_its_lock_back(alone: Path, run: Run) -> None:
     store = alone / "ended.zarr"
     at = marked(store, 1, signal.SIGTERM)
-    status = ended(alone, "ended", "--store", str(store), world=1, at=at)
-    assert status == 128 + signal.SIGTERM
+    ended = run(alone, "ended", "--store", str(store), world=1, ended=at)
+    assert ended.returncode == 128 + signal.SIGTERM
     assert not store.with_name("ended.zarr.var-organism.lock").exists()
     done = run(alone, "ended", "--store", str(store), world=1)
     assert done.returncode == 0, done.stderr
     assert contents(store) == contents(alone / "alone.zarr")
 
 
-def test_three_processes_stream_to_the_scores_of_one(alone: Path) -> None:
+def test_three_processes_stream_to_the_scores_of_one(alone: Path, run: Run) -> None:
     done = run(alone, "three", world=3)
     assert done.returncode == 0, done.stderr
     given, expected = load_scores(alone / "three"), load_scores(alone / "alone")
@@ -158,7 +154,9 @@ def test_three_processes_stream_to_the_scores_of_one(alone: Path) -> None:
     assert done.stderr.count("26 passes") == 1
 
 
-def test_a_damaged_picture_ends_all_processes_before_its_slab_is_committed(folder: Path) -> None:
+def test_a_damaged_picture_ends_all_processes_before_its_slab_is_committed(
+    folder: Path, run: Run
+) -> None:
     broken, store = folder / "images" / "1" / "4.png", folder / "broken.zarr"
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])  # its header is sound
