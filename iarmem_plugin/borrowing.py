@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from iarmem_plugin.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +44,33 @@ def generators_kept(device: torch.device | None = None) -> Iterator[None]:
             torch.set_rng_state(on_cpu)
         if torch and isinstance(on_gpu, torch.Tensor):
             torch.cuda.set_rng_state(on_gpu, device)
+
+
+_USERS: WeakKeyDictionary[nn.Module, list[int]] = WeakKeyDictionary()
+_USERS_LOCK = threading.Lock()
+
+
+@contextmanager
+def by_one_thread(module: nn.Module) -> Iterator[None]:
+    """Keep other threads from a module for a while: passes of two at once would mix their values.
+
+    Raises:
+        InputError: another thread uses it.
+    """
+    me = threading.get_ident()
+    with _USERS_LOCK:
+        users = _USERS.setdefault(module, [])
+        if any(one != me for one in users):
+            raise InputError(
+                "the model is in use by another thread, whose numbers would be mixed with these; "
+                "use it in one thread after the other, or give each a model of its own"
+            )
+        users.append(me)
+    try:
+        yield
+    finally:
+        with _USERS_LOCK:
+            users.remove(me)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.intervention.interleaver import OutOfOrderError
 from torch import Tensor, nn
 
-from iarmem_plugin.borrowing import evaluating, generators_kept
+from iarmem_plugin.borrowing import by_one_thread, evaluating, generators_kept
 from iarmem_plugin.errors import BypassedNeuronsError
 from iarmem_plugin.interfaces import (
     Adapter,
@@ -258,11 +258,20 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         """Use the model in evaluation mode without gradients, and put everything back.
 
         Modes and the random number generators come back as they were, exception or not.
+
+        Raises:
+            InputError: another thread uses the network.
         """
         self._weight_edits.settle()
         own, parts = self._adapter, self._adapter.modules.values()
-        kept = generators_kept(self.device)
-        with kept, torch.no_grad(), evaluating(parts), own.prepared(), blamed_if_not_finite(own):
+        with (
+            by_one_thread(own.network),
+            generators_kept(self.device),
+            torch.no_grad(),
+            evaluating(parts),
+            own.prepared(),
+            blamed_if_not_finite(own),
+        ):
             yield self
 
     def unwrap(self) -> nn.Module:

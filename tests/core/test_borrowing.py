@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from iarmem_plugin.borrowing import generators_kept, uninterrupted
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.testing.tiny import TinyAdapter
 
 
 def drawn() -> tuple[float, float, float]:
@@ -80,3 +83,36 @@ def test_outside_the_main_thread_there_is_nothing_to_hold() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def in_a_thread(work: Callable[[], object]) -> list[object]:
+    """Return what a thread's work returned or raised."""
+    found: list[object] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except InputError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found
+
+
+def test_a_model_that_a_thread_uses_is_refused_to_others_until_it_is_done() -> None:
+    first = ImageARModel(TinyAdapter.make())
+    second, other = ImageARModel(first.adapter), ImageARModel(TinyAdapter.make())
+
+    def used(model: ImageARModel) -> int:
+        with model.borrowed(), model.borrowed():
+            return len(model.tokenize(torch.zeros(2, 3, 8, 8)))
+
+    with first.borrowed():
+        assert used(first) == 2  # by the thread itself
+        (refusal,) = in_a_thread(lambda: used(second))  # of the same network
+        assert isinstance(refusal, InputError)
+        assert "in use by another thread" in str(refusal)
+        assert in_a_thread(lambda: used(other)) == [2]
+    assert in_a_thread(lambda: used(second)) == [2]
