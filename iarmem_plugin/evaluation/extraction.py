@@ -332,8 +332,7 @@ def _check_attack(
             "the targets were made for other candidates, or for these in another order; make the "
             "targets of these candidates with make_targets"
         )
-    if not 0 <= prefix_tokens < (count := targets.tokens.shape[1]):
+    if not 0 <= prefix_tokens <= targets.tokens.shape[1]:
         raise InputError(
-            f"a prefix of {prefix_tokens} tokens; these images have {count}, so give 0 to "
-            f"{count - 1}"
+            f"a prefix of {prefix_tokens} tokens; these images have {targets.tokens.shape[1]}"
         )

@@ -10,6 +10,7 @@ import xarray as xr
 
 from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.opening import check_conditions
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.interfaces import Similarity
@@ -113,11 +114,16 @@ def make_attack(
         progress: where a progress bar may be shown.
 
     Raises:
-        InputError: there are no candidates, or they lack what the model must be told.
+        InputError: there are no candidates, they lack what the model must be told, or a prefix of
+            all tokens leaves nothing to complete.
     """
     variant, size = model.adapter.variant, options.batch_size
     check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
     given = options.prefix_tokens
+    if given is not None and given >= (count := len(model.layout.predicting)):
+        raise InputError(
+            f"a prefix of {given} tokens leaves nothing to complete: these images have {count}"
+        )
     return Attack(
         candidates,
         make_targets(model, candidates, variant.views, batch_size=size, progress=progress),

@@ -76,7 +76,7 @@ def check_told(adapter: Adapter, condition: Condition, images: int) -> None:
         last = adapter.variant.num_classes - 1
         if low < 0 or high > last:
             wrong = low if low < 0 else high
-            raise InputError(f"the model was told the label {wrong}, expected 0..{last}")
+            raise InputError(f"the label {wrong} is told; the model has the classes 0 to {last}")
 
 
 class Answers:

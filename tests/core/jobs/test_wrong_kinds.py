@@ -144,7 +144,10 @@ WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
     "extraction": (mitigated(options={"batch_size": 2}), "options is a dict; expected Extraction"),
     "a backend": (lambda _: ExtractionOptions(backend="trcae"), "no backend named 'trcae'; there"),
     "a batch": (lambda _: ExtractionOptions(batch_size=0), "batch_size is 0; expected an integer"),
-    "all tokens": (attacked(prefix_tokens=21), "a prefix of 21 tokens; these images have 21, so"),
+    "all tokens": (
+        mitigated(options=ExtractionOptions(prefix_tokens=21)),
+        "a prefix of 21 tokens leaves nothing to complete: these images have 21",
+    ),
     "an array": (localized(images=np.zeros((2, 8, 8, 3))), "the images is a ndarray; expected"),
     "a network": (localized(model=nn.Linear(1, 1)), "the model is a Linear; expected a wrapped"),
     "options": (localized(options={"views": 2}), "options is a dict; expected CaptureOptions"),
