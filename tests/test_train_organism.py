@@ -45,7 +45,7 @@ def test_a_short_training_learns(script: SimpleNamespace, family: str) -> None:
 
 def test_what_is_trained_is_saved_whole(script: SimpleNamespace, tmp_path: Path) -> None:
     steps = {"tokenizer_steps": 5, "transformer_steps": 5, "classifier_steps": 20}
-    done = trained(script, "rar", 530, **steps)
+    done = trained(script, "rar", 700, **steps)
     curves = done.training["curves"]
     assert curves["tokenizer"][-1]["psnr"] > curves["tokenizer"][0]["psnr"]
     assert curves["transformer"][-1]["loss"] < curves["transformer"][0]["loss"]
