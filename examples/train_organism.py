@@ -15,14 +15,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from PIL import Image
+from organism_training.families import PARTS, Family
+from organism_training.pictures import PICTURES, reconstruction, resized, shifted, tokenised
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -30,112 +30,10 @@ from torch.nn import functional as F
 
 from iarmem_adapters.organisms.classifier import PictureClassifier, accuracy
 from iarmem_adapters.organisms.split import Split, draw_split
-from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
-from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
-from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
-from iarmem_adapters.var.transformer import VARConfig, VARTransformer
-from iarmem_plugin.data.augmentation import Views
-
-SCALES = (1, 2, 3, 4, 5, 6, 8)
-PICTURES = Path(__file__).parents[1] / "adapters" / "iarmem_adapters" / "organisms" / "pictures.npz"
-
-Quantised = tuple[Tensor, Tensor, tuple[Tensor, Tensor]]
-"""The code maps, their distance to the features, and (vectors, codes) chosen."""
-
-
-class VAR:
-    """The parts of a VAR organism: seven scales of 32-pixel pictures, 155 tokens."""
-
-    side = 32
-    tokenizer = VQVAEConfig(SCALES, 16, (1, 2, 4), 1, vocab_size=1024, code_width=16)
-    transformer = VARConfig(4, 128, 4, SCALES, num_classes=9, vocab_size=1024, code_width=16)
-    networks: tuple[Any, Any] = (MultiScaleVQVAE, VARTransformer)
-
-    @staticmethod
-    def images(pictures: Tensor) -> Tensor:
-        """Return what the tokenizer sees of uint8 pictures: RGB in [-1, 1]."""
-        return pictures.float() / 127.5 - 1
-
-    @staticmethod
-    def pixels(images: Tensor) -> Tensor:
-        """Return RGB in [0, 1] of what the tokenizer gives."""
-        return (images + 1) / 2
-
-    @staticmethod
-    def quantised(model: Any, features: Tensor) -> Quantised:
-        """Sum the code maps scale by scale, each of what the earlier ones left over."""
-        fhat, target = model.quantize.empty(len(features)), features.detach()
-        distance = features.new_zeros(())
-        vectors, chosen = [], []
-        for scale in range(len(SCALES)):
-            rest = model.quantize.coarsen(target - fhat.detach(), scale)
-            tokens = model.quantize.nearest(rest)
-            vectors.append(rest.movedim(1, 3).flatten(0, 2))
-            chosen.append(tokens.flatten())
-            fhat = model.quantize.accumulate(fhat, model.quantize.embed(tokens, scale), scale)
-            distance = distance + F.mse_loss(fhat, target)
-            distance = distance + 0.25 * F.mse_loss(features, fhat.detach())
-        return fhat, distance / len(SCALES), (torch.cat(vectors), torch.cat(chosen))
-
-    @staticmethod
-    def inputs(model: Any, tokens: Tensor) -> Tensor:
-        """Return what the transformer reads when it is taught."""
-        inputs: Tensor = model.teacher_input(tokens)
-        return inputs
-
-    @staticmethod
-    def logits(model: Any, labels: Tensor, inputs: Tensor) -> Tensor:
-        """Return one prediction a token."""
-        logits: Tensor = model(labels, inputs)
-        return logits
-
-
-class RAR:
-    """The parts of a RAR organism: one raster of 24-pixel pictures, 144 tokens."""
-
-    side = 24
-    tokenizer = MaskGITVQGANConfig(32, (1, 2), 1, vocab_size=1024, code_width=16)
-    transformer = RARConfig(4, 96, 4, 384, num_tokens=144, vocab_size=1024, num_classes=9)
-    networks: tuple[Any, Any] = (MaskGITVQGAN, RARTransformer)
-
-    @staticmethod
-    def images(pictures: Tensor) -> Tensor:
-        """Return what the tokenizer sees of uint8 pictures: RGB in [0, 1]."""
-        return pictures.float() / 255
-
-    @staticmethod
-    def pixels(images: Tensor) -> Tensor:
-        """Return RGB in [0, 1] of what the tokenizer gives."""
-        return images
-
-    @staticmethod
-    def quantised(model: Any, features: Tensor) -> Quantised:
-        """Take the nearest code of each place."""
-        tokens = model.quantize(features.detach())
-        codes = model.quantize.embed(tokens)
-        vectors = features.detach().movedim(1, 3).flatten(0, 2)
-        return codes, 0.25 * F.mse_loss(features, codes), (vectors, tokens.flatten())
-
-    @staticmethod
-    def inputs(model: Any, tokens: Tensor) -> Tensor:
-        """Return what the transformer reads when it is taught: the tokens themselves."""
-        return tokens
-
-    @staticmethod
-    def logits(model: Any, labels: Tensor, inputs: Tensor) -> Tensor:
-        """Return one prediction a token; what follows the last one predicts nothing."""
-        logits: Tensor = model(labels, inputs)
-        return logits[:, :-1]
-
-
-class Family(StrEnum):
-    """The two families."""
-
-    var = "var"
-    rar = "rar"
-
-
-PARTS = {Family.var: VAR, Family.rar: RAR}
+from iarmem_adapters.rar.tokenizer import MaskGITVQGAN
+from iarmem_adapters.rar.transformer import RARTransformer
+from iarmem_adapters.var.tokenizer import MultiScaleVQVAE
+from iarmem_adapters.var.transformer import VARTransformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +87,6 @@ class Trained:
     classifier: PictureClassifier
     split: Split
     training: dict[str, object]
-
-
-def shifted(pictures: Tensor) -> Tensor:
-    """Return [9, image, 3, height, width]: each shift by up to one pixel, on a white border."""
-    side = pictures.shape[-1]
-    framed = F.pad(pictures, (1, 1, 1, 1), value=255)
-    views = [framed[..., y : y + side, x : x + side] for y in range(3) for x in range(3)]
-    return torch.stack(views)
 
 
 def batches(
@@ -324,36 +214,6 @@ def train_classifier(
 def rounded(model: nn.Module) -> None:
     """Round the weights to float16, as they are stored, so that every figure is of the stored."""
     model.half().float()
-
-
-@torch.no_grad()
-def tokenised(model: Any, pictures: Tensor, parts: Any) -> tuple[Tensor, Tensor]:
-    """Return tokens and teacher-forcing inputs of [9, image, ...] uint8 views."""
-    rows = []
-    for part in track(pictures.flatten(0, 1).split(64), "tokenising"):
-        tokens = model.encode(parts.images(part))
-        rows.append((tokens, parts.inputs(model, tokens)))
-    tokens, inputs = (torch.cat(kind) for kind in zip(*rows, strict=True))
-    return tokens.unflatten(0, pictures.shape[:2]), inputs.unflatten(0, pictures.shape[:2])
-
-
-@torch.no_grad()
-def reconstruction(model: Any, pictures: Tensor, parts: Any) -> dict[str, float]:
-    """Return mean PSNR in dB (pixels in [0, 1]) and the number of codes in use."""
-    tokens = model.encode(parts.images(pictures))
-    images = parts.pixels(model.decode(tokens))
-    error = (images - pictures.float() / 255).square().mean(dim=(1, 2, 3))
-    return {
-        "psnr": round(float(-10 * error.log10().mean()), 3),
-        "codes_in_use": len(tokens.unique()),
-    }
-
-
-def resized(images: np.ndarray, side: int) -> Tensor:
-    """Return uint8 (image, 3, side, side), resized as the captured views are."""
-    views = Views(crop=side, resize=side)
-    rows = torch.stack([views.center(Image.fromarray(image)) for image in images])
-    return (rows * 255).round().to(torch.uint8)
 
 
 def train(images: np.ndarray, labels: np.ndarray, recipe: Recipe) -> Trained:

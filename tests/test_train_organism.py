@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +18,10 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "train_organism.py"
 
 
 @pytest.fixture(scope="module")
-def script() -> SimpleNamespace:
-    return SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="train_organism"))
+def script() -> Iterator[SimpleNamespace]:
+    sys.path.insert(0, str(SCRIPT.parent))  # as a script has it
+    yield SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="train_organism"))
+    sys.path.remove(str(SCRIPT.parent))
 
 
 # The last PSNR in dB and the last loss that a short run must reach. Untrained: about 10 dB and

@@ -1,0 +1,1 @@
+"""How organisms are trained; `examples/train_organism.py` is the command."""

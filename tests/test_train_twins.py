@@ -1,0 +1,163 @@
+"""The split of organisms and twins, and a training that is ended and goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from iarmem_plugin.data.images import Images
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def training() -> Iterator[SimpleNamespace]:
+    """The modules of ``examples/organism_training``, as the script imports them."""
+    sys.path.insert(0, str(EXAMPLES))
+    from organism_training import loop, networks, pictures, split, workshop
+
+    yield SimpleNamespace(
+        loop=loop, networks=networks, pictures=pictures, split=split, workshop=workshop
+    )
+    sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def alike(training: SimpleNamespace) -> np.ndarray:
+    found: np.ndarray = training.pictures.near_duplicates(
+        Images.from_npz(training.pictures.PICTURES)
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def split(training: SimpleNamespace, alike: np.ndarray) -> Any:
+    return training.split.draw_split(alike, seed=0)
+
+
+def test_rungs_are_named_by_exposures_and_a_substitute_stands_for_each_canary(split: Any) -> None:
+    counts = Counter(split.group.tolist())
+    rungs = {40: 12, 160: 24, 240: 24, 340: 24, 420: 24, 500: 24, 680: 12, 1360: 12}
+    for part in ("canary", "substitute"):
+        assert {n: counts[f"{part} {n}"] for n in rungs} == rungs
+    assert (counts["held-out"], counts["calibration"]) == (300, 300)
+    assert (counts["member, distinct"], counts["member, near-duplicate"]) == (283, 231)
+    assert counts["aside"] == 480
+
+
+def test_what_is_not_seen_or_seen_often_resembles_no_other_picture(
+    split: Any, alike: np.ndarray
+) -> None:
+    chosen = np.isin(split.part, ("canary", "substitute", "held-out", "calibration"))
+    assert not alike[chosen].any()
+
+
+def test_a_member_is_distinct_if_no_other_member_resembles_it(
+    split: Any, alike: np.ndarray
+) -> None:
+    member = np.char.startswith(split.part, "member")
+    near = alike[np.ix_(member, member)].any(axis=1)
+    assert np.array_equal(near, split.part[member] == "member, near-duplicate")
+
+
+def test_twins_differ_in_canaries_and_substitutes_alone(split: Any) -> None:
+    own, twin = split.exposures(twin=False), split.exposures(twin=True)
+    assert own.sum() == twin.sum()
+    assert np.array_equal(own != twin, np.isin(split.part, ("canary", "substitute")))
+    member = np.char.startswith(split.part, "member")
+    assert set(own[member].tolist()) == {20}
+    for part, mine, other in (("canary", own, twin), ("substitute", twin, own)):
+        assert not other[split.part == part].any()
+        assert mine[split.part == part].min() == 40
+    unseen = np.isin(split.part, ("held-out", "calibration", "aside"))
+    assert not own[unseen].any()
+    assert not split.learns_tokenizer[np.isin(split.part, ("held-out", "calibration"))].any()
+    assert not split.learns_tokenizer[np.isin(split.part, ("canary", "substitute"))].any()
+
+
+def test_another_seed_draws_other_canaries(training: SimpleNamespace, alike: np.ndarray) -> None:
+    first, second = (training.split.draw_split(alike, seed=seed).part for seed in (0, 1))
+    assert not np.array_equal(first == "canary", second == "canary")
+    members = (np.char.startswith(one, "member") for one in (first, second))
+    assert np.array_equal(*members)
+
+
+class Ended(Exception):  # noqa: N818  # as a process is ended
+    """Ends a training."""
+
+
+def line(training: SimpleNamespace, ends: int | None = None) -> Any:
+    """Return the training of a line on a few points, which may end itself."""
+    torch.manual_seed(0)
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    model, kept = nn.Linear(3, 1), torch.zeros(1)
+    rounds = training.loop.Rounds(torch.arange(20), 8, 0)
+
+    def loss(draw: Any) -> Any:
+        view, index, random = draw
+        noise = torch.randn(8, 3, generator=random) * 0.1
+        values = model(points[index] + noise) - points[index].sum(1, keepdim=True) - view[:, None]
+        return (mean := values.square().mean()), {"loss": mean}
+
+    def after() -> None:
+        kept.add_(1)
+        if ends is not None and kept == ends:
+            raise Ended
+
+    curve = training.loop.Curve(every=3)
+    return training.loop.Training("line", model, rounds, loss, 20, 0.05, 0.0, after, (kept,), curve)
+
+
+@pytest.mark.parametrize("ends", [2, 5, 9, 20])
+def test_a_training_that_was_ended_goes_on_to_the_same_bits(
+    training: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: int
+) -> None:
+    monkeypatch.setattr(training.loop, "EVERY", 4)
+    whole, begun, again = line(training), line(training, ends), line(training)
+    whole.run()
+    with pytest.raises(Ended):
+        begun.run(tmp_path / "line.checkpoint")
+    again.run(tmp_path / "line.checkpoint")
+    assert torch.equal(again.model.weight, whole.model.weight)
+    assert torch.equal(again.model.bias, whole.model.bias)
+    assert again.extra[0] == 20
+    assert again.curve.rows == whole.curve.rows
+    assert len(whole.curve.rows) == 6
+    assert [file.name for file in tmp_path.iterdir()] == (["line.checkpoint"])
+
+
+def test_rounds_show_every_picture_as_often_as_it_stands_in_the_pool(
+    training: SimpleNamespace,
+) -> None:
+    pool = torch.arange(5).repeat_interleave(torch.tensor([1, 1, 2, 3, 9]))
+    rounds = training.loop.Rounds(pool, 8, 0)
+    seen = torch.cat([rounds.draw()[1] for _ in range(10)])  # five rounds of sixteen
+    assert torch.bincount(seen).tolist() == [5, 5, 10, 15, 45]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["var", "rar"])
+def test_organism_and_twin_are_trained_and_a_second_run_trains_nothing(
+    training: SimpleNamespace, split: Any, tmp_path: Path, family: str
+) -> None:
+    recipe = training.networks.Recipe(
+        family, tokenizer_steps=5, classifier_steps=5, rounds=0, colours=family == "rar"
+    )
+    pictures = Images.from_npz(training.pictures.PICTURES)
+    training.workshop.Workshop(pictures, recipe, split, tmp_path).everything()
+    made = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    names = ("tokenizer", "transformer", "twin", "classifier")
+    ends = ("json", "safetensors")
+    assert set(made) == {"split.npz", *(f"{name}.{end}" for name in names for end in ends)}
+    del made["split.npz"]
+    training.workshop.Workshop(pictures, recipe, split, tmp_path).everything()
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in made} == made
