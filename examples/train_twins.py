@@ -3,9 +3,9 @@
     python examples/train_twins.py var --out DIR
     python examples/train_twins.py rar --out DIR
 
-A killed training goes on where it was when the same command is given again. DIR then holds the
-weights, a record of each training, and the split, which both families share. These are the
-organisms of the second edition; those that are bundled were made by ``train_organism.py``.
+A killed training goes on where it was when the same command is given again. DIR/var (or rar) then
+holds the weights, a record of each training, and the split, which both families share. These are
+the organisms of the second edition; those that are bundled were made by ``train_organism.py``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(
     pictures = Images.from_npz(PICTURES)
     split = draw_split(near_duplicates(pictures), seed=0)
     recipe = Recipe(family, seed, colours=family is Family.rar)
-    Workshop(pictures, recipe, split, out).everything()
+    Workshop(pictures, recipe, split, out / family).everything()
 
 
 if __name__ == "__main__":

@@ -144,6 +144,23 @@ def test_rounds_show_every_picture_as_often_as_it_stands_in_the_pool(
     assert torch.bincount(seen).tolist() == [5, 5, 10, 15, 45]
 
 
+def test_the_last_batch_holds_what_is_left_of_the_rounds(training: SimpleNamespace) -> None:
+    rounds = training.loop.Rounds(torch.arange(5), 4, 0, rounds=3)
+    batches = [rounds.draw() for _ in range(4)]
+    assert [len(view) for view, _, _ in batches] == [4, 4, 4, 3]
+    assert torch.bincount(torch.cat([index for _, index, _ in batches])).tolist() == [3] * 5
+
+
+def test_a_training_that_was_begun_otherwise_is_refused(
+    training: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.loop, "EVERY", 4)
+    with pytest.raises(Ended):
+        line(training, 5).run(tmp_path / "line.checkpoint", "seed 0")
+    with pytest.raises(ValueError, match="was begun with seed 0, and not with seed 1"):
+        line(training).run(tmp_path / "line.checkpoint", "seed 1")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["var", "rar"])
 def test_organism_and_twin_are_trained_and_a_second_run_trains_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,20 +41,29 @@ class Curve:
 
 
 class Rounds:
-    """Draws pictures in shuffled rounds of the whole pool, each with one of nine shifts."""
+    """Draws pictures in shuffled rounds of the whole pool, each with one of nine shifts.
 
-    def __init__(self, pool: Tensor, size: int, seed: int) -> None:
+    Args:
+        pool: numbers of the pictures, each as often as it is shown in a round.
+        size: pictures of a batch; of the last one as many as are left.
+        seed: seed of all that is drawn.
+        rounds: number of rounds; None for any.
+    """
+
+    def __init__(self, pool: Tensor, size: int, seed: int, rounds: int | None = None) -> None:
         self.pool, self.size = pool, size
+        self.left = math.inf if rounds is None else rounds * len(pool)
         self.random = torch.Generator().manual_seed(seed)
         self.queue = pool.new_empty(0)
 
     def draw(self) -> Draw:
         """Return the next batch."""
-        while len(self.queue) < self.size:
+        size = int(min(self.size, self.left))
+        while len(self.queue) < size:
             more = self.pool[torch.randperm(len(self.pool), generator=self.random)]
             self.queue = torch.cat((self.queue, more))
-        chosen, self.queue = self.queue[: self.size], self.queue[self.size :]
-        return torch.randint(9, (self.size,), generator=self.random), chosen, self.random
+        chosen, self.queue, self.left = self.queue[:size], self.queue[size:], self.left - size
+        return torch.randint(9, (size,), generator=self.random), chosen, self.random
 
 
 @dataclass(slots=True)
@@ -82,13 +92,25 @@ class Training:
     after: Callable[[], None] = lambda: None
     extra: tuple[Tensor, ...] = ()
     curve: Curve = field(default_factory=Curve)
+    _spent: float = 0.0
+    _since: float = 0.0
+    _settings: str = ""
 
-    def run(self, checkpoint: Path | None = None) -> None:
+    def run(self, checkpoint: Path | None = None, settings: str = "") -> float:
         """Train, from a checkpoint where there is one; it is deleted by whoever has the weights.
 
         Args:
             checkpoint: file that is written every 250 steps; None writes none.
+            settings: what the training is made by; one that was begun otherwise is refused.
+
+        Returns:
+            CPU seconds, those of processes that were ended included.
+
+        Raises:
+            ValueError: the checkpoint is of other settings.
         """
+        self._spent, self._since = 0.0, time.process_time()
+        self._settings = settings
         adam = torch.optim.AdamW(
             self.model.parameters(), lr=self.rate, betas=(0.9, 0.95), weight_decay=self.decay
         )
@@ -107,6 +129,10 @@ class Training:
             if checkpoint is not None and (number + 1) % EVERY == 0:
                 self._keep(checkpoint, number + 1, adam, schedule)
         self.model.eval()
+        return self._seconds()
+
+    def _seconds(self) -> float:
+        return self._spent + time.process_time() - self._since
 
     def _share(self, step: int) -> float:
         warm = max(1, self.steps // 50)
@@ -121,6 +147,9 @@ class Training:
             "parts": [part.state_dict() for part in parts],
             "random": self.rounds.random.get_state(),
             "queue": self.rounds.queue.clone(),
+            "left": self.rounds.left,
+            "settings": self._settings,
+            "seconds": self._seconds(),
             "extra": list(self.extra),
             "rows": self.curve.rows,
             "sums": self.curve.sums,
@@ -132,11 +161,17 @@ class Training:
         if not path.exists():
             return 0
         state = torch.load(path, weights_only=True)
+        if state["settings"] != self._settings:
+            raise ValueError(
+                f"{path} was begun with {state['settings']}, and not with {self._settings}: give "
+                "another folder, or delete it"
+            )
         self.model.load_state_dict(state["model"])
         for part, kept in zip(parts, state["parts"], strict=True):
             part.load_state_dict(kept)
         self.rounds.random.set_state(state["random"])
-        self.rounds.queue = state["queue"]
+        self.rounds.queue, self.rounds.left = state["queue"], state["left"]
+        self._spent = state["seconds"]
         for tensor, kept in zip(self.extra, state["extra"], strict=True):
             tensor.copy_(kept)
         self.curve.rows, self.curve.sums = state["rows"], state["sums"]

@@ -116,7 +116,7 @@ def transformer(
     parts = recipe.parts
     model = parts.networks[1](parts.transformer)
     pool = torch.arange(len(labels)).repeat_interleave(repeats)
-    rounds = Rounds(pool, recipe.batch_size, recipe.seed + 1)
+    rounds = Rounds(pool, recipe.batch_size, recipe.seed + 1, recipe.rounds)
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         view, index, random = draw

@@ -114,7 +114,7 @@ def _members(
     touched = alike[others][:, first]  # of which of the first each is a near-duplicate
     open_to = np.zeros(len(first), bool)
     chosen = np.zeros(len(others), bool)
-    while chosen.sum() < NEAR_DUPLICATES:
+    while chosen.sum() < NEAR_DUPLICATES and not chosen.all():
         lacking = touched & ~open_to
         single = (lacking.sum(axis=1) <= 1) & ~chosen
         gain = lacking[single].sum(axis=0)

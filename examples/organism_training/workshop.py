@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -97,13 +97,18 @@ class Workshop:
         """Return a network as it is stored: the one that is there, or the one that is trained."""
         file, record = self.out / f"{name}.safetensors", self.out / f"{name}.json"
         model = training.model
+        checkpoint, made_by = self.out / f"{name}.checkpoint", self._settings()
+        if record.exists() and (found := json.loads(record.read_text()))["settings"] != made_by:
+            raise ValueError(
+                f"{record} was made with {found['settings']}, and not with {made_by}: give another "
+                "folder"
+            )
         if not record.exists():
-            began, checkpoint = time.process_time(), self.out / f"{name}.checkpoint"
-            training.run(checkpoint)
-            spent = time.process_time() - began
+            spent = training.run(checkpoint, made_by)
             model.half().float()  # so that every figure is of what is stored
             save_file(_halves(model), file)
             found = {
+                "settings": made_by,
                 "recipe": asdict(self.recipe),
                 "network": self._sizes("transformer" if name == "twin" else name),
                 "steps": training.steps,
@@ -112,10 +117,18 @@ class Workshop:
                 **figures(model.eval()),
                 "curve": training.curve.rows,
             }
-            record.write_text(json.dumps(found, indent=1) + "\n")
-            checkpoint.unlink(missing_ok=True)
+            partial = record.with_suffix(".partial")
+            partial.write_text(json.dumps(found, indent=1) + "\n")
+            os.replace(partial, record)  # from now on the training is done
+        for left in (checkpoint, checkpoint.with_suffix(".partial")):
+            left.unlink(missing_ok=True)
         model.load_state_dict({key: one.float() for key, one in load_file(file).items()})
         return model.eval()
+
+    def _settings(self) -> str:
+        """Return what tells this training from another: the recipe, and the split's digest."""
+        split = hashlib.sha256(self.split.part.tobytes() + self.split.repeats.tobytes())
+        return json.dumps(asdict(self.recipe) | {"split": split.hexdigest()[:16]})
 
     def _sizes(self, network: str) -> dict[str, Any]:
         sizes = getattr(self.recipe.parts, network, None)

@@ -38,7 +38,7 @@ def near_duplicates(
 ) -> xr.Dataset:
     """Find the pictures that resemble another one: Pearson correlation of small versions.
 
-    Every pair is compared, in blocks: 100 000 pictures need about 0.4 GB at the default side.
+    Every pair is compared, in blocks: 100 000 pictures need about 0.6 GB at the default side.
     A picture of one grey has no correlation, and resembles none.
 
     Args:

@@ -336,7 +336,7 @@ class Images:
 
         bad = unreadable(self, workers=workers, progress=progress)
         if bad and (on_bad == "error" or len(bad) == len(self)):
-            raise all_unreadable({self.paths[index]: error for index, error in bad.items()})
+            raise all_unreadable([self.paths[index] for index in bad], next(iter(bad.values())))
         good = self.subset([index for index in range(len(self)) if index not in bad])
         return replace(good, skipped=self.skipped + tuple(self.paths[index] for index in bad))
 

@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +58,11 @@ def named_if_unreadable(
         ) from error
 
 
-def all_unreadable(bad: Mapping[str, InputError]) -> InputError:
-    """Return the error that names corrupt pictures: the first one's, and names of some more."""
-    rest = [*bad][1:6]
-    more = f" ({len(bad)} corrupt pictures, among them {rest})" if rest else ""
-    return InputError(f"{next(iter(bad.values()))}{more}")
+def all_unreadable(paths: Sequence[str], first: InputError) -> InputError:
+    """Return the error that names corrupt pictures: what the first one's says, and some more."""
+    rest = list(paths[1:6])
+    more = f" ({len(paths)} corrupt pictures, among them {rest})" if rest else ""
+    return InputError(f"{first}{more}")
 
 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF

@@ -54,7 +54,7 @@ def generate(
         with model.borrowed(), images_named(names):
             nothing = model.no_tokens(len(told))
             images = model.decode(model.complete(nothing, told, seeded(sampling, rows)))
-        check_pixels(images, names)
+            check_pixels(images, names)
         return images
 
     yield from Batching.of(batch_size).over(

@@ -254,9 +254,7 @@ def _advice(variant: Variant | None) -> str:
     if files is not None:
         return f"they were fetched already, and 'iarmem fetch {variant.name}' says what to type"
     files_named = " and ".join(variant.files.values())
-    if not variant.source:
-        return f"its files are {files_named}: name them"
-    hosted = f"{files_named} from {variant.source}"
+    hosted = f"{files_named} from {variant.source}" if variant.source else files_named
     if variant.repositories:
         return f"'iarmem fetch {variant.name}' downloads {hosted}, and says what to type"
-    return f"download {hosted}, and name them"
+    return f"download {hosted}, and name them" if variant.source else f"name its files, {hosted}"

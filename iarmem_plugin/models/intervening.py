@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
 import xarray as xr
 
+from iarmem_plugin.borrowing import by_one_thread
 from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ActivationIntervention, AnyIntervention, Intervention
+from iarmem_plugin.models.shadows import block_path
 from iarmem_plugin.models.trace_edits import TraceEdit, ValueEdit, trace_edit
 from iarmem_plugin.models.tracing import ImageARModel, OutOfOrder, unreached
 from iarmem_plugin.neurons.editing import EditableWeights, chosen_neurons
@@ -46,6 +49,7 @@ def intervene(
         InputError: the neurons are of another model, the backend is unknown or cannot make this
             change, a mean is needed, or the weights of a model are to be changed that the trace
             edits.
+            Or another thread uses the model.
         BypassedNeuronsError: at the first run, if the model does not call the modules of its MLPs.
     """
     check_backend(backend)
@@ -61,7 +65,7 @@ def intervene(
         return
     if model._overlay:
         raise InputError("this model is edited through the trace; edit it further with 'trace'")
-    with model._weight_edits.made(chosen, intervention):
+    with by_one_thread(model._adapter.network), model._weight_edits.made(chosen, intervention):
         yield model
 
 
@@ -89,6 +93,7 @@ def _edited(model: ImageARModel, edit: TraceEdit) -> ImageARModel:
 def _edit_visits(tracer: Any, model: ImageARModel, edit: TraceEdit) -> None:
     """Edit every visit of the blocks, however many there are; a full prefix has none."""
     inside, asked, before = None, "", {**model.interleaver.counts}
+    acts: Counter[int] = Counter()
 
     def module_at(path: str) -> Any:
         nonlocal asked
@@ -102,10 +107,19 @@ def _edit_visits(tracer: Any, model: ImageARModel, edit: TraceEdit) -> None:
                 _ = getattr(waited_for, edit.reached.side)  # until the block comes there
                 inside = block
                 edit.act(module_at, block)
-                inside = None
+                inside, acts[block] = None, acts[block] + 1
     except OutOfOrder as error:
         if inside is not None:  # the block ran without that module: the edit had no effect
             raise unreached(model, asked, inside, before) from error
+        for block in sorted(edit.blocks):
+            if _calls(model, block, before) > acts[block]:  # it ran without what is waited for
+                raise unreached(model, edit.reached.path, block) from error
+
+
+def _calls(model: ImageARModel, block: int, before: Mapping[str, int]) -> int:
+    """Return how often a block was called; never, where its parts are run without it."""
+    key = f"{model._module_at(block_path(model.layout), block).path}.input"
+    return int(model.interleaver.counts.get(key, 0)) - before.get(key, 0)
 
 
 def _store_edit(

@@ -125,7 +125,7 @@ class TokenByToken(Adapter):
             for token in range(prefix.shape[1], self._count):
                 logits = torch.cat([run.logits(tokens) for run in runs])
                 if len(runs) == 2:
-                    logits = _guided(logits, self.guidance_weight(sampling, token))
+                    logits = guide(logits, self.guidance_weight(sampling, token))
                 watch.see(logits)
                 chosen = choose(logits, sampling, generator).to(tokens.dtype)
                 tokens = torch.cat((tokens, chosen), dim=1)
@@ -166,7 +166,12 @@ class _Run:
         return family.next_logits(output).float()
 
 
-def _guided(logits: Tensor, weight: float) -> Tensor:
-    """Guide, and keep masked what is masked: of -inf and -inf, the line gives NaN."""
+def guide(logits: Tensor, weight: float) -> Tensor:
+    """Guide, and keep masked what is masked: of -inf and -inf, the line gives NaN.
+
+    Args:
+        logits: those of the model that is told, and then those of the model that is not.
+        weight: weight of the former, see `guided`.
+    """
     masked = logits.chunk(2)[0] == -torch.inf
     return guided(logits, weight).masked_fill(masked, -torch.inf)

@@ -262,17 +262,12 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         Raises:
             InputError: another thread uses the network.
         """
-        self._weight_edits.settle()
         own, parts = self._adapter, self._adapter.modules.values()
-        with (
-            by_one_thread(own.network),
-            generators_kept(self.device),
-            torch.no_grad(),
-            evaluating(parts),
-            own.prepared(),
-            blamed_if_not_finite(own),
-        ):
-            yield self
+        with by_one_thread(own.network):
+            self._weight_edits.settle()
+            kept, named = generators_kept(self.device), blamed_if_not_finite(own)
+            with kept, torch.no_grad(), evaluating(parts), own.prepared(), named:
+                yield self
 
     def unwrap(self) -> nn.Module:
         """Take nnsight's shadows off the network and return it; the model is then of no use.
@@ -288,10 +283,11 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         Raises:
             BypassedNeuronsError: something keeps the edits from taking effect.
         """
-        self._weight_edits.settle()
-        if self._overlay and (found := self._shadows.obstacle(self.interleaver)):
-            raise BypassedNeuronsError(f"an edit of this model cannot act: {found}")
-        return super().interleave(fn, *args, **kwargs)
+        with by_one_thread(self._adapter.network):
+            self._weight_edits.settle()
+            if self._overlay and (found := self._shadows.obstacle(self.interleaver)):
+                raise BypassedNeuronsError(f"an edit of this model cannot act: {found}")
+            return super().interleave(fn, *args, **kwargs)
 
     def _watch(self) -> Watch:
         return Watch(self._overlay, self._visits)

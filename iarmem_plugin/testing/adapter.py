@@ -38,10 +38,12 @@ class AdapterTests(AdapterLaws):
             return adapter.tokenize(torch.rand(self.images, 3, side, side, generator=generator))
 
     @pytest.fixture
-    def condition(self) -> Condition:
-        """Return what the model is told of each image; 0 and 1 are classes of every model."""
+    def condition(self, adapter: Adapter) -> Condition:
+        """Return what the model is told of each image: its first two classes, and a caption."""
         text = [f"picture {number}" for number in range(self.images)]
-        return Condition.of(torch.arange(self.images) % 2, text=text)
+        return Condition.of(
+            torch.arange(self.images) % min(2, adapter.variant.num_classes), text=text
+        )
 
     def test_the_layout_names_modules_of_the_stated_sizes(self, adapter: Adapter) -> None:
         """Every map into and out of the neurons is there, and has a row or column for each."""

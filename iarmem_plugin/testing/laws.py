@@ -20,18 +20,20 @@ from iarmem_plugin.testing.passes import (
     guided_misses,
     likelihoods,
     misses,
+    moves,
     next_logits,
     other_first,
+    other_undeclared,
     places,
     read,
     seen_at_tokens,
+    seen_elsewhere,
     strangers,
     unlike,
 )
 
 NEAR_TIES = 0.02  # share of tokens of which two are likeliest up to rounding
 ROUNDING = 1e-4  # of a log-likelihood, and relative, of an activation
-MOVED, STILL = 1e-3, 1e-6  # by which something has changed for sure, or not at all
 BACKENDS = ("trace", "weights")
 
 
@@ -54,19 +56,21 @@ class AdapterLaws:
         before = likelihoods(adapter, tokens, tokens, condition)
         for place in places(adapter, tokens.shape[1]):
             seen = likelihoods(adapter, altered(tokens, place), tokens, condition)
-            moved = float((seen - before)[:, : place + 1].abs().max())
+            moved = float(moves(before, seen)[:, : place + 1].max())
             assert moved < ROUNDING, (
                 f"another token {place} changes the prediction of a token up to {place} by "
                 f"{moved:.2g}: see teacher_forced, and the layout's predicting"
             )
 
-    def test_law_3_the_last_prediction_depends_on_the_first_token(
+    def test_law_3_later_predictions_depend_on_the_first_token(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Else the model is not told the tokens, and a prefix says nothing."""
+        if tokens.shape[1] < 2:
+            pytest.skip("an image has one token")
         before = likelihoods(adapter, tokens, tokens, condition)
         other = likelihoods(adapter, altered(tokens, 0), tokens, condition)
-        alike = torch.equal(other[:, -1], before[:, -1])
+        alike = torch.equal(other[:, 1:], before[:, 1:])
         assert not alike, "another first token changes nothing: see teacher_forced"
 
     def test_law_2_neurons_see_what_predictions_see(
@@ -76,10 +80,7 @@ class AdapterLaws:
         before = seen_at_tokens(adapter, tokens, tokens, condition)
         for place in places(adapter, tokens.shape[1]):
             after = seen_at_tokens(adapter, altered(tokens, place), tokens, condition)
-            moved = [(b - a).abs().amax((0, 2)) for a, b in zip(before, after, strict=True)]
-            predictions, neurons = moved[0], moved[1] / before[1].amax()
-            wrong = (predictions.maximum(neurons) > MOVED) & (predictions.minimum(neurons) < STILL)
-            found = wrong.nonzero().flatten().tolist()
+            found = seen_elsewhere(before, after)
             assert found == [], (
                 f"another token {place} changes either the neurons or the prediction of the tokens "
                 f"{found}, not both: neurons are read at the layout's predicting, and logits "
@@ -91,15 +92,18 @@ class AdapterLaws:
     ) -> None:
         """On each image's own label or caption, where the adapter says that it is told."""
         told = type(adapter).conditions & {"label", "text"}
-        given = declared(adapter, condition)
+        given, said = declared(adapter, condition), set(type(adapter).conditions) or "empty"
+        if "text" not in told and adapter.variant.num_classes < 2:
+            pytest.skip("there is one class")
         before = likelihoods(adapter, tokens, tokens, given)
-        after = likelihoods(adapter, tokens, tokens, other_first(given))
-        moved = [not torch.equal(*rows) for rows in zip(before, after, strict=True)]
-        assert moved[0] == bool(told), (
-            f"conditions is {set(type(adapter).conditions) or 'empty'}, and what the first image "
-            f"is told changes {'its' if moved[0] else 'none of its'} predictions"
-        )
-        assert not any(moved[1:]), "what the first image is told changes other images, too"
+        other = other_first(given, adapter.variant.num_classes)
+        moved = moves(before, likelihoods(adapter, tokens, tokens, other)).amax(1)
+        heeded = bool(moved[0] > 0) == bool(told)
+        assert heeded, f"conditions is {said}, and what the first image is told changes nothing"
+        assert moved[1:].max() < ROUNDING, "what the first image is told changes others, too"
+        whole = likelihoods(adapter, tokens, tokens, condition)
+        more = likelihoods(adapter, tokens, tokens, other_undeclared(adapter, condition))
+        assert moves(whole, more).max() < ROUNDING, f"conditions is {said}, and more is heeded"
 
     def test_law_3_every_class_can_be_told(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -114,6 +118,11 @@ class AdapterLaws:
         except (IndexError, RuntimeError) as error:
             pytest.fail(f"the label {count - 1} of num_classes={count} cannot be told: {error!r}")
         assert bool(found.isfinite().any())
+        if isinstance(adapter, TokenByToken):
+            prefix = tokens[:, : adapter.variant.prefix_tokens]
+            pair = (next_logits(adapter, last, prefix, one) for one in (False, True))
+            same = torch.equal(*pair)
+            assert not same, f"the label {count - 1} of num_classes={count} is told as no class is"
 
     def test_law_4_a_prefix_stays(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
@@ -207,8 +216,9 @@ class AdapterLaws:
             pytest.skip("no family of token by token that is told something")
         given, prefix = declared(adapter, condition), tokens[:, : adapter.variant.prefix_tokens]
         told, untold = (next_logits(adapter, given, prefix, one) for one in (False, True))
-        other = next_logits(adapter, other_first(given), prefix, True)
-        assert torch.equal(untold, other), "unconditional=True still depends on the condition"
+        other = next_logits(adapter, other_first(given, adapter.variant.num_classes), prefix, True)
+        alike = bool(moves(untold, other).max() < ROUNDING)
+        assert alike, "unconditional=True still depends on the condition"
         assert not torch.equal(untold, told), "unconditional=True changes nothing"
         share = guided_misses(adapter, prefix, given)
         assert share <= NEAR_TIES, (

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import evaluating
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling, Scale
-from iarmem_plugin.models.token_by_token import TokenByToken
+from iarmem_plugin.models.token_by_token import TokenByToken, guide
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
+
+MOVED, STILL = 1e-3, 1e-6  # by which something has changed for sure, or not at all
 
 
 def unlike(share: float, length: int) -> str:
@@ -48,6 +50,25 @@ def seen_at_tokens(
     return likelihoods(adapter, given, scored, condition)[..., None], neurons
 
 
+def seen_elsewhere(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> list[int]:
+    """Return the tokens whose neurons moved and not their prediction, or the other way round.
+
+    A prediction of the only token that may follow never moves. Predictions may move before the
+    last block's neurons do, but not the first one: what is behind it sees the tokens between.
+
+    Args:
+        before: from `seen_at_tokens`.
+        after: the same with another token somewhere.
+    """
+    predictions, neurons = (moves(a, b).amax((0, 2)) for a, b in zip(before, after, strict=True))
+    neurons = neurons / before[1].amax((0, 2)).clamp(min=1e-6)
+    certain = (before[0] == 0).all(0).squeeze(-1)
+    wrong = (neurons > MOVED) & (predictions < STILL) & ~certain
+    if len(first := (predictions > MOVED).nonzero().flatten()):
+        wrong[first[0]] |= neurons[first[0]] < STILL
+    return [int(one) for one in wrong.nonzero().flatten()]
+
+
 def declared(adapter: Adapter, condition: Condition) -> Condition:
     """Return what pictures tell that have no more than the adapter says that it is told."""
     told, label = type(adapter).conditions, condition.label
@@ -58,12 +79,28 @@ def declared(adapter: Adapter, condition: Condition) -> Condition:
     )
 
 
-def other_first(condition: Condition) -> Condition:
+def other_first(condition: Condition, classes: int) -> Condition:
     """Return a condition in which the first image is told something else."""
     label, text = condition.label.clone(), condition.text
-    label[0] = torch.where(label[0] >= 0, 1 - label[0], label[0])
+    label[0] = torch.where(label[0] >= 0, (label[0] + 1) % classes, label[0])
     changed = None if text is None else (text[0][::-1], *text[1:])
     return Condition(label, condition.image, changed)
+
+
+def other_undeclared(adapter: Adapter, condition: Condition) -> Condition:
+    """Return a condition that tells something else where the adapter says that it is told nothing.
+
+    So do pictures that have more than a model is told.
+    """
+    told, label, text = type(adapter).conditions, condition.label, condition.text
+    if text is not None and "text" not in told:
+        text = tuple(one[::-1] for one in text)
+    return Condition(label if "label" in told else 1 - label, condition.image, text)
+
+
+def moves(before: Tensor, after: Tensor) -> Tensor:
+    """Return by how much values moved; not at all where both are the same, be it -inf."""
+    return torch.where(after == before, 0.0, after - before).abs()
 
 
 def next_logits(
@@ -84,7 +121,7 @@ def guided_misses(family: TokenByToken, prefix: Tensor, condition: Condition) ->
     for token in range(begun, tokens.shape[1]):
         known, weight = tokens[:, :token], family.guidance_weight(sampling, token)
         told, untold = (next_logits(family, condition, known, one) for one in (False, True))
-        best = torch.lerp(untold, told, weight)[:, -1].argmax(1)
+        best = guide(torch.cat((told, untold)), weight)[:, -1].argmax(1)
         hits.append(best == tokens[:, token])
     return 1 - float(torch.stack(hits).double().mean())
 

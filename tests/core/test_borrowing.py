@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from iarmem_plugin.borrowing import generators_kept, uninterrupted
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Condition, Sampling
+from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
 
 
@@ -116,3 +120,22 @@ def test_a_model_that_a_thread_uses_is_refused_to_others_until_it_is_done() -> N
         assert "in use by another thread" in str(refusal)
         assert in_a_thread(lambda: used(other)) == [2]
     assert in_a_thread(lambda: used(second)) == [2]
+
+
+def test_a_model_whose_weights_a_thread_edits_is_refused_to_others() -> None:
+    model = ImageARModel(TinyAdapter.make())
+    neurons = xr.DataArray(np.ones((3, 128), bool), dims=("block", "neuron"))
+    tokens, told = torch.zeros(2, 0, dtype=torch.int64), Condition.of([0, 1])
+
+    def edit() -> None:
+        with intervene(model, neurons, Zero(), backend="weights"):
+            pass
+
+    with intervene(model, neurons, Zero(), backend="weights"):
+        for work in (edit, lambda: model.complete(tokens, told, Sampling())):
+            (refusal,) = in_a_thread(work)
+            assert "in use by another thread" in str(refusal)
+    with model.borrowed():
+        (refusal,) = in_a_thread(edit)
+        assert "in use by another thread" in str(refusal)
+    assert in_a_thread(edit) == [None]

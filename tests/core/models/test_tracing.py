@@ -15,6 +15,7 @@ from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.interventions import Zero
 from iarmem_plugin.testing.tiny import TinyAdapter
+from iarmem_plugin.testing.tiny_model import TinyMLP
 
 from .conftest import GREEDY, TOKENS, assert_same_state, state_of, whole_block
 
@@ -147,6 +148,41 @@ def test_editing_a_fused_mlp_through_the_trace_is_refused(
     with wrapped(adapter) as model, intervene(model, whole_block(1), Zero()) as edited:
         with pytest.raises(BypassedNeuronsError, match=r"blocks\.1\.ffn\.fc1"):
             edited.logits(tokens, Condition.of(labels))
+
+
+def test_an_edit_that_a_plain_trace_leaves_out_is_an_error(
+    adapter: TinyAdapter, tokens: torch.Tensor, labels: torch.Tensor
+) -> None:
+    fuse(adapter, 1)
+    inputs = adapter.teacher_forced(tokens, Condition.of(labels))
+    with wrapped(adapter) as model, intervene(model, whole_block(1), Zero()) as edited:
+        with pytest.raises(BypassedNeuronsError, match=r"never called 'blocks\.1\.ffn\.fc1'"):
+            with edited.trace(*inputs.args):
+                nnsight_save(edited.output)
+
+
+def test_an_edit_that_some_passes_leave_out_is_an_error(
+    adapter: TinyAdapter,
+    tokens: torch.Tensor,
+    labels: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where `forward` has a quicker way for one token with a cache."""
+    own, passes = TinyMLP.forward, 0
+
+    def forward(ffn: TinyMLP, x: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes <= 3:  # the first pass of three blocks
+            return own(ffn, x)
+        hidden = F.linear(x, ffn.fc1.weight, ffn.fc1.bias)
+        return F.linear(F.gelu(hidden, approximate="tanh"), ffn.fc2.weight, ffn.fc2.bias)
+
+    monkeypatch.setattr(TinyMLP, "forward", forward)
+    with wrapped(adapter) as model, intervene(model, whole_block(1), Zero()) as edited:
+        with pytest.raises(BypassedNeuronsError, match=r"blocks\.1\.ffn\.fc1"):
+            edited.complete(tokens[:, :0], Condition.of(labels), GREEDY)
+    assert passes > 3
 
 
 def fuse(adapter: TinyAdapter, block: int) -> None:

@@ -15,7 +15,7 @@ from iarmem_plugin.testing import AdapterTests, TinyAdapter
 LAWS = {  # the law that names each of them
     "PeeksAtItsToken": "law_2",
     "ReversesTheTokens": "law_2",
-    "ForgetsTheFirstToken": "law_3_the_last",
+    "ForgetsTheFirstToken": "law_3_later",
     "ForgetsTheClass": "law_3_predictions",
     "ChangesThePrefix": "law_4",
     "DecodesFromMinusOne": "law_5",
@@ -190,7 +190,15 @@ class TellsAllWhatTheFirstIs(TinyAdapter):
 
 
 class ReadsWhatItDoesNotDeclare(TinyAdapter):
-    conditions = frozenset({"text"})
+    """Takes -1, which pictures without classes have, for a class."""
+
+    conditions = frozenset()
+
+    def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
+        return super().teacher_forced(tokens, Condition.of(condition.label.clamp(min=0)))
+
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        return super().complete(prefix, Condition.of(condition.label.clamp(min=0)), sampling)
 
 
 class DrawsTokens(TinyAdapter):
