@@ -47,6 +47,7 @@ def test_a_short_training_learns(script: SimpleNamespace, family: str) -> None:
     assert curves["classifier"][-1]["loss"] < 1.0  # untrained: ln 9 = 2.20
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_saved_whole(script: SimpleNamespace, tmp_path: Path) -> None:
     steps = {"tokenizer_steps": 5, "transformer_steps": 5, "classifier_steps": 20}
     done = trained(script, "rar", 700, **steps)
