@@ -237,7 +237,8 @@ class Adapter(Plugin):
 
         Args:
             variant: name in `variants`; where `infers_sizes`, the family's own name, too.
-            files: files by role, see `Variant`; those that the user did not name are left out.
+            files: files by role: all that the variant's `files` name; of a family's own name,
+                those that the user named.
             device: device as torch names it.
             dtype: precision of the transformer.
         """
