@@ -313,6 +313,8 @@ def _nearest_folder(path: Path) -> Path:
     target = path.resolve()
     parent = target
     while not parent.exists():
+        if os.path.islink(parent):  # from Python 3.13 on, resolving leaves them as they are
+            raise RuntimeError("links in a circle")
         parent = parent.parent
     if parent != target and not parent.is_dir():
         raise InputError(f"{path} cannot be made, since {parent} is a file; name another place")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import tokenize
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -30,6 +31,7 @@ _DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,  # of a header of brackets, from Python 3.12 on
     zlib.error,
 )
 """What zipfile and numpy raise at files that are damaged, or made to do harm."""
