@@ -14,7 +14,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +22,8 @@ import numpy as np
 import torch
 import typer
 from organism_training.families import PARTS, Family
+from organism_training.loop import Curve
+from organism_training.networks import MovingCodebook
 from organism_training.pictures import PICTURES, reconstruction, resized, shifted, tokenised
 from rich.progress import track
 from safetensors.torch import save_file
@@ -58,24 +60,6 @@ class Recipe:
 
 
 RECIPES = {Family.var: Recipe(), Family.rar: Recipe(Family.rar, transformer_steps=5000)}
-
-
-@dataclass(slots=True)
-class Curve:
-    """What was seen on the way: one row every `every` steps."""
-
-    every: int = 50
-    rows: list[dict[str, float]] = field(default_factory=list)
-    _sums: dict[str, float] = field(default_factory=dict)
-
-    def add(self, step: int, **values: Tensor) -> None:
-        """Take one step's values; their means are kept."""
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
-        if (step + 1) % self.every == 0:
-            means = {name: round(total / self.every, 5) for name, total in self._sums.items()}
-            self.rows.append({"step": step + 1, **means})
-            self._sums.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,28 +108,6 @@ def optimiser(
     return adam, step
 
 
-class MovingCodebook:
-    """Codes as moving averages of what they stand for; unused ones restart on the data."""
-
-    def __init__(self, codes: Tensor, random: torch.Generator, *, decay: float = 0.99) -> None:
-        self.codes, self.random, self.decay = codes, random, decay
-        self.count = torch.ones(len(codes))
-        self.total = codes.clone()
-
-    @torch.no_grad()
-    def update(self, vectors: Tensor, chosen: Tensor) -> None:
-        """Move each code towards the mean of the vectors that chose it."""
-        hits = torch.bincount(chosen, minlength=len(self.codes)).float()
-        sums = torch.zeros_like(self.total).index_add_(0, chosen, vectors)
-        self.count.lerp_(hits, 1 - self.decay)
-        self.total.lerp_(sums, 1 - self.decay)
-        dead = torch.nonzero(self.count < 0.03).squeeze(1)
-        if len(dead):
-            drawn = torch.randint(len(vectors), (len(dead),), generator=self.random)
-            self.count[dead], self.total[dead] = 1.0, vectors[drawn]
-        self.codes.copy_(self.total / self.count.unsqueeze(1).clamp_min(1e-5))
-
-
 def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> Any:
     """Train the tokenizer on [9, image, 3, height, width] uint8 views of the training pictures."""
     torch.manual_seed(recipe.seed)
@@ -160,14 +122,14 @@ def train_tokenizer(pictures: Tensor, recipe: Recipe, curve: Curve) -> Any:
     for number, index in enumerate(track(drawn, "tokenizer", recipe.tokenizer_steps)):
         images = parts.images(pictures[index])
         features = model.features(images)
-        codes, distance, (vectors, chosen) = parts.quantised(model, features)
+        codes, distance, book.seen = parts.quantised(model, features)
         out = model.decode_features(codes + features - features.detach(), clamp=False)
         error = (parts.pixels(out) - parts.pixels(images)).square().mean(dim=(1, 2, 3))
         loss = (error + 1e-4).log().mean() + distance
         loss.backward()
         step()
-        book.update(vectors, chosen)
-        curve.add(number, psnr=-10 * error.log10().mean(), distance=distance)
+        book.update()
+        curve.add(number, {"psnr": -10 * error.log10().mean(), "distance": distance})
     return model.eval()
 
 
@@ -190,7 +152,8 @@ def train_transformer(
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         loss.backward()
         step()
-        curve.add(number, loss=loss, token_accuracy=(logits.argmax(2) == target).float().mean())
+        right = (logits.argmax(2) == target).float().mean()
+        curve.add(number, {"loss": loss, "token_accuracy": right})
     return model.eval()
 
 
@@ -207,7 +170,7 @@ def train_classifier(
         loss = F.cross_entropy(model.logits(pictures[view, index]), labels[index])
         loss.backward()
         step()
-        curve.add(number, loss=loss)
+        curve.add(number, {"loss": loss})
     return model.eval()
 
 

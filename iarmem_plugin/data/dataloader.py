@@ -106,13 +106,17 @@ def unreadable(
         progress: display to which a progress bar is added.
     """
     advance = progress_bar(progress, "reading images", len(images))
-    starts = range(0, len(images), PICTURES_PER_READ)
-    batches = [range(one, min(one + PICTURES_PER_READ, len(images))) for one in starts]
     bad: dict[int, InputError] = {}
-    for found in each_batch(_Reading(images), batches, workers):
+    for found in each_batch(_Reading(images), reads(len(images)), workers):
         bad |= found
         advance(PICTURES_PER_READ)
     return bad
+
+
+def reads(count: int) -> list[range]:
+    """Return the positions of so many pictures, in the batches in which they are read."""
+    starts = range(0, count, PICTURES_PER_READ)
+    return [range(one, min(one + PICTURES_PER_READ, count)) for one in starts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,8 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from iarmem_plugin.data.dataloader import PICTURES_PER_READ, each_batch
+from iarmem_plugin.checks import check_integer, check_number
+from iarmem_plugin.data.dataloader import each_batch, reads
 from iarmem_plugin.data.readers import Pictures
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.progress import progress_bar
@@ -60,10 +61,10 @@ def near_duplicates(
         InputError: a picture cannot be read, there are fewer than two, or the threshold or side is
             out of range.
     """
+    check_number("threshold", threshold)
+    check_integer("side", side, least=2)
     if not 0 < threshold < 1:
         raise InputError(f"the threshold is {threshold}; expected a correlation between 0 and 1")
-    if side < 2:
-        raise InputError(f"small versions of side {side} were asked for; expected 2 or more")
     if len(images) < 2:
         raise InputError(f"got {len(images)} pictures, expected two or more to compare")
     small = small_versions(images, side, workers=workers, progress=progress)
@@ -92,8 +93,7 @@ def small_versions(
     """
     small = np.empty((len(images), 3 * side**2), np.float32)
     advance = progress_bar(progress, "reading images", len(images))
-    starts = range(0, len(images), PICTURES_PER_READ)
-    batches = [range(one, min(one + PICTURES_PER_READ, len(images))) for one in starts]
+    batches = reads(len(images))
     made = each_batch(_Shrinking(images, side), batches, workers)
     for positions, values in zip(batches, made, strict=True):
         small[positions.start : positions.stop] = values

@@ -47,9 +47,8 @@ def intervene(
 
     Raises:
         InputError: the neurons are of another model, the backend is unknown or cannot make this
-            change, a mean is needed, or the weights of a model are to be changed that the trace
-            edits.
-            Or another thread uses the model.
+            change, a mean is needed, the weights of a model are to be changed that the trace
+            edits, or that another thread uses.
         BypassedNeuronsError: at the first run, if the model does not call the modules of its MLPs.
     """
     check_backend(backend)

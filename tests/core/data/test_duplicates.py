@@ -86,8 +86,9 @@ def test_paths_stand_beside_the_columns() -> None:
     ("count", "threshold", "side", "message"),
     [
         (3, 1.0, 16, "the threshold is 1.0; expected a correlation between 0 and 1"),
-        (3, float("nan"), 16, "the threshold is nan"),
-        (3, 0.8, 1, "side 1 .* expected 2 or more"),
+        (3, 0.0, 16, "the threshold is 0.0; expected a correlation between 0 and 1"),
+        (3, float("nan"), 16, "threshold is nan; expected a finite number"),
+        (3, 0.8, 1, "side is 1; expected an integer of 2 or more"),
         (1, 0.8, 16, "got 1 pictures, expected two or more"),
     ],
 )

@@ -134,6 +134,11 @@ WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
     "targets": (attacked(targets=None), "the targets is None; expected what make_targets"),
     "threshold": (attacked(similarity=unset()), "the threshold of 'token-agreement' is nan"),
     "no arms": (compared(None), "arms is None; expected a list of arms"),
+    "near": (lambda given: given.pictures.near_duplicates("0.8"), "threshold is '0.8'; expected a"),
+    "a side": (
+        lambda given: given.pictures.near_duplicates(0.8, side=1.5),
+        "side is 1.5; expected",
+    ),
     "a role": (lambda _: Arm("a", role="contol"), "role of arm 'a' is 'contol'; expected one of o"),
     "a class": (
         lambda _: Arm("a", Highest(), ScaleWeights),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,36 @@ def adapter() -> Adapter:
 class TestLabelled(AdapterTests):
     @pytest.fixture
     def adapter(self, adapter: Adapter) -> Adapter:
+        return adapter
+
+
+class Masked(LabelledAdapter):
+    """Never predicts one of the codes, as a model does whose vocabulary holds text, too."""
+
+    def logits(self, output: Any, tokens: torch.Tensor) -> torch.Tensor:
+        return masked(super().logits(output, tokens))
+
+    def next_logits(self, output: Any) -> torch.Tensor:
+        return masked(super().next_logits(output))
+
+
+def masked(logits: torch.Tensor) -> torch.Tensor:
+    return logits.index_fill(-1, torch.tensor([7]), -torch.inf)
+
+
+class TestMasked(AdapterTests):
+    @pytest.fixture
+    def adapter(self, adapter: LabelledAdapter) -> Adapter:
+        return Masked.from_model(adapter.network, None)
+
+    def test_the_images_have_tokens_that_are_never_predicted(self, tokens: torch.Tensor) -> None:
+        assert bool((tokens == 7).any())
+
+
+class TestOneClass(AdapterTests):
+    @pytest.fixture
+    def adapter(self, adapter: LabelledAdapter) -> Adapter:
+        adapter.variant = replace(adapter.variant, num_classes=1)
         return adapter
 
 

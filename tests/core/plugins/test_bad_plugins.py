@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -18,9 +20,9 @@ import pytest
 from PIL import Image
 
 from iarmem_plugin import plugins
-from iarmem_plugin.errors import PluginError
+from iarmem_plugin.errors import PluginError, UnknownNameError
 from iarmem_plugin.interfaces import Variant
-from iarmem_plugin.plugins import registry
+from iarmem_plugin.plugins import loading, registry
 from iarmem_plugin.testing.tiny import TinyAdapter
 
 Install = Callable[..., EntryPoint]
@@ -160,6 +162,22 @@ def test_an_import_that_takes_seconds_is_said(
     assert manager.problems == {}
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_to_import_torch_may_take_the_seconds_that_it_takes(
+    install: Install, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    plugin = install("acme", "import sys\nsys.modules['torch'] = sys.modules['kept_torch']\n")
+    monkeypatch.setattr(loading, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(loading, "DEFAULT_PLUGINS", ())
+    monkeypatch.setitem(sys.modules, "kept_torch", sys.modules["torch"])
+    if first:
+        monkeypatch.delitem(sys.modules, "torch")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plugins.make_manager(entry_points=[plugin])
+    assert any("took" in str(one.message) for one in caught) != first
+
+
 class Raising(TinyAdapter):
     name = "raising"
 
@@ -239,6 +257,29 @@ def test_an_adapter_that_cannot_tell_a_model_is_skipped_and_named(
         assert plugins.recognising("mine") is Claiming
 
 
+def test_an_object_that_two_adapters_recognise_is_refused_by_both_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    twice = type("Twice", (Claiming,), {"name": "twice"})
+    monkeypatch.setattr(registry, "_lookup", lambda _: {"claiming": Claiming, "twice": twice})
+    message = "both adapter 'claiming' of .* and adapter 'twice' of .* take this str for a model"
+    with pytest.raises(PluginError, match=message):
+        plugins.recognising("mine")
+
+
+@pytest.mark.parametrize(
+    ("named", "said"), [({}, "iarmem.wrap(model, tokenizer)"), ({"mine-1": None}, "are: mine-1")]
+)
+def test_a_family_without_a_model_of_its_name_says_how_one_is_come_by(
+    monkeypatch: pytest.MonkeyPatch, named: dict[str, None], said: str
+) -> None:
+    known = {name: replace(TinyAdapter.variants()["tiny"], name=name) for name in named}
+    mine = type("Mine", (TinyAdapter,), {"name": "mine", "variants": classmethod(lambda _: known)})
+    monkeypatch.setattr(registry, "_lookup", lambda _: {"mine": mine})
+    with pytest.raises(UnknownNameError, match=re.escape(said)):
+        plugins.find_variant("mine")
+
+
 def test_a_model_that_two_adapters_claim_is_refused_only_itself(
     use: Callable[[plugins.Manager], None],
 ) -> None:
@@ -267,3 +308,17 @@ def test_a_metric_that_fails_ends_the_command_in_one_plain_line(
     assert line.endswith("its traceback is shown with --log-level debug")
     assert ("Traceback (most recent call last):" in before) == (level == "debug")
     assert not list((tmp_path / "out").glob("scores*"))
+
+
+def test_what_a_strangers_plugin_refuses_is_said_with_its_name(
+    install: Install, tmp_path: Path
+) -> None:
+    raises = "given): raise __import__('iarmem_plugin').InputError('no')"
+    install("acme", METRIC.format(name="mine").replace("activations): ...", raises))
+    place = tmp_path / "images" / "0" / "1.png"
+    place.parent.mkdir(parents=True)
+    Image.new("RGB", (32, 32), (60, 0, 0)).save(place)
+    places = ("--images", "images", "--out", "out", "--views", "1", "--metric", "mine")
+    done = run(tmp_path, "localize", "var-organism", *places)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "Error: metric 'mine' of iarmem-acme 1.0: no"
