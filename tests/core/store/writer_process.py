@@ -1,11 +1,15 @@
 """One process of a capture that may be killed; a program, whose parts the tests call, too.
 
-``python writer_process.py PATH RANK WORLD BARRIER`` resumes a capture, writes its share of the
-pending slabs, and prints the number of each as it begins it. BARRIER is an empty folder.
+``python writer_process.py PATH RANK WORLD BARRIER FILES`` resumes a capture and writes its share
+of the pending slabs. BARRIER is an empty folder. With FILES above 0 it kills itself as it begins to
+write so many files of activations.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -48,6 +52,19 @@ def write_pending(path: Path) -> None:
             writer.put(slab, activations(store, slab))
 
 
+def kill_itself_at(files: int) -> None:
+    """Have this process killed as it begins to write so many files of activations."""
+    begun = itertools.count(1)
+
+    def look(event: str, args: tuple[Any, ...]) -> None:
+        if event != "open" or "/activation/c/" not in str(args[0]):
+            return
+        if set("wxa+") & set(str(args[1])) and next(begun) == files:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
+
+
 def main(path: Path, rank: int, world: int, barrier: Path) -> None:
     with begin(path, "wait" if rank else "break") as store:
         mine = store["tiny"].slabs.share(rank, world, among=store.pending("tiny"))
@@ -56,10 +73,10 @@ def main(path: Path, rank: int, world: int, barrier: Path) -> None:
             time.sleep(0.002)
         with store.writing("tiny") as writer:
             for slab in mine:
-                values = activations(store, slab)
-                print(slab, flush=True)
-                writer.put(slab, values)
+                writer.put(slab, activations(store, slab))
 
 
 if __name__ == "__main__":
+    if at := int(sys.argv[5]):
+        kill_itself_at(at)
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
