@@ -11,6 +11,8 @@ EPS = 1e-6
 GROUPS = 32
 PLACES = 1024
 """Places handled at a time: few enough for the processor's cache and for reused memory."""
+NUMBERS = 2**18
+"""Numbers of several small images handled at a time, for the same reason."""
 
 
 class GroupNorm(nn.GroupNorm):
@@ -42,24 +44,25 @@ class GroupNorm(nn.GroupNorm):
             out = super().forward(x.contiguous())
             return F.silu(out, inplace=True) if self.silu else out
         out = x if overwrite else torch.empty_like(x)
-        for image, target in zip(_rows(x), _rows(out), strict=True):
-            factor, offset = self._line(image)
-            for part, to in zip(image.split(PLACES), target.split(PLACES), strict=True):
+        images = max(1, NUMBERS // max(1, x.shape[1:].numel()))
+        for rows, target in zip(_rows(x).split(images), _rows(out).split(images), strict=True):
+            factor, offset = self._line(rows)
+            for part, to in zip(rows.split(PLACES, 1), target.split(PLACES, 1), strict=True):
                 torch.addcmul(offset, part, factor, out=to)
                 if self.silu:
                     F.silu(to, inplace=True)
         return out
 
     def _line(
-        self, rows: Float[Tensor, "place channel"]
-    ) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
-        """Return by what to multiply each channel and what to add then."""
-        mean, variance = (one.view(self.num_groups, -1) for one in _moments(rows))
-        centre = mean.mean(1, keepdim=True)
-        spread = (variance + (mean - centre).square()).mean(1, keepdim=True)
-        factor = self.weight.view_as(mean) * (spread + self.eps).rsqrt()
-        offset = self.bias.view_as(mean) - centre * factor
-        return factor.flatten().to(rows.dtype), offset.flatten().to(rows.dtype)
+        self, rows: Float[Tensor, "image place channel"]
+    ) -> tuple[Float[Tensor, "image 1 channel"], Float[Tensor, "image 1 channel"]]:
+        """Return by what to multiply each image's channels and what to add then."""
+        mean, variance = (one.unflatten(1, (self.num_groups, -1)) for one in _moments(rows))
+        centre = mean.mean(2, keepdim=True)
+        spread = (variance + (mean - centre).square()).mean(2, keepdim=True)
+        factor = self.weight.view_as(mean[0]) * (spread + self.eps).rsqrt()
+        offset = self.bias.view_as(mean[0]) - centre * factor
+        return _of_each_place(factor, rows), _of_each_place(offset, rows)
 
 
 def quick_layout(
@@ -88,13 +91,19 @@ def _rows(x: Tensor) -> Float[Tensor, "image place channel"]:
     return x.permute(0, 2, 3, 1).view(x.shape[0], -1, x.shape[1])
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each column's mean and variance in float64."""
-    pivot = rows[:PLACES].mean(0)
-    total, squares = torch.zeros(2, rows.shape[1], dtype=torch.float64).unbind(0)
-    for part in rows.split(PLACES):
+def _of_each_place(
+    values: Tensor, rows: Float[Tensor, "image place channel"]
+) -> Float[Tensor, "image 1 channel"]:
+    return values.flatten(1).unsqueeze(1).to(rows.dtype)
+
+
+def _moments(rows: Float[Tensor, "image place channel"]) -> tuple[Tensor, Tensor]:
+    """Return the mean and the variance of each image's channels in float64."""
+    pivot = rows[:, :PLACES].mean(1, keepdim=True)
+    total, squares = torch.zeros(2, len(rows), rows.shape[2], dtype=torch.float64).unbind(0)
+    for part in rows.split(PLACES, 1):
         apart = part - pivot
-        total += apart.sum(0)
-        squares += apart.square_().sum(0)
-    shift = total / len(rows)
-    return pivot + shift, squares / len(rows) - shift.square()
+        total += apart.sum(1)
+        squares += apart.square_().sum(1)
+    shift = total / rows.shape[1]
+    return pivot.squeeze(1) + shift, squares / rows.shape[1] - shift.square()
