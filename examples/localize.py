@@ -17,7 +17,7 @@ from iarmem_adapters import organisms
 def main(out: Path = Path("iarmem-localize"), images: int = 64, views: int = 10) -> None:
     """Score the bundled organism's neurons on some of its training pictures."""
     organism = organisms.organism("var")
-    members = [i for i, times in enumerate(organism.repeats) if times > 0][:images]
+    members = [i for i, times in enumerate(organism.exposures) if times > 0][:images]
     model = iarmem.load("var-organism")
 
     options = iarmem.CaptureOptions(views=views)

@@ -1,64 +1,235 @@
-"""A short run of the script that made the bundled organism reaches a stated quality."""
+"""The split of organisms and twins, and a training that is ended and goes on."""
 
 from __future__ import annotations
 
-import runpy
+import hashlib
+import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+import torch
+from torch import nn
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "train_organism.py"
+from iarmem_adapters.organisms import FOLDER
+from iarmem_adapters.organisms.split import Split
+from iarmem_plugin.data.images import Images
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RUNGS = {40: 12, 160: 24, 240: 24, 340: 24, 420: 24, 500: 24, 680: 12, 1360: 12}
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[SimpleNamespace]:
-    sys.path.insert(0, str(SCRIPT.parent))  # as a script has it
-    yield SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="train_organism"))
-    sys.path.remove(str(SCRIPT.parent))
+def training() -> Iterator[SimpleNamespace]:
+    """The modules of ``examples/organism_training``, as the script imports them."""
+    sys.path.insert(0, str(EXAMPLES))
+    from organism_training import loop, networks, pictures, split, workshop
+
+    yield SimpleNamespace(
+        loop=loop, networks=networks, pictures=pictures, split=split, workshop=workshop
+    )
+    sys.path.remove(str(EXAMPLES))
 
 
-# The last PSNR in dB and the last loss that a short run must reach. Untrained: about 10 dB and
-# ln 1024 = 6.93. The bounds leave room for rounding on other machines.
-REACHED = {"var": (12.0, 4.6), "rar": (12.5, 3.5)}
+@pytest.fixture(scope="module")
+def alike(training: SimpleNamespace) -> np.ndarray:
+    found: np.ndarray = training.pictures.near_duplicates(
+        Images.from_npz(training.pictures.PICTURES)
+    )
+    return found
 
 
-def trained(script: SimpleNamespace, family: str, pictures: int, **steps: int) -> Any:
-    with np.load(script.PICTURES, allow_pickle=False) as data:
-        images, labels = data["images"][:pictures], data["labels"][:pictures]
-    recipe = replace(script.RECIPES[script.Family(family)], **steps)
-    return script.train(images, labels, recipe)
+@pytest.fixture(scope="module")
+def split(training: SimpleNamespace, alike: np.ndarray) -> Any:
+    return training.split.draw_split(alike, seed=0)
+
+
+def test_rungs_are_named_by_exposures_and_a_substitute_stands_for_each_canary(split: Any) -> None:
+    for part, twin in (("canary", False), ("substitute", True)):
+        assert Counter(split.exposures(twin=twin)[split.part == part].tolist()) == RUNGS
+    parts, groups = Counter(split.part.tolist()), Counter(split.group.tolist())
+    assert (parts["held-out"], parts["calibration"], parts["aside"]) == (300, 300, 480)
+    assert groups == {
+        **{f"canary {exposures}": count for exposures, count in RUNGS.items()},
+        "member, distinct": 283,
+        "member, near-duplicate": 231,
+        "held-out": 600,
+        "": 480 + 156,
+    }
+
+
+def test_the_bundled_split_is_the_one_that_is_drawn(split: Any) -> None:
+    bundled = Split.load(FOLDER / "split.npz")
+    assert np.array_equal(bundled.part, split.part)
+    assert np.array_equal(bundled.repeats, split.repeats)
+    assert bundled.rounds == split.rounds == 20
+
+
+def test_a_split_is_read_as_it_was_written(split: Any, tmp_path: Path) -> None:
+    split.save(tmp_path / "split.npz")
+    again = Split.load(tmp_path / "split.npz")
+    assert np.array_equal(again.part, split.part)
+    assert np.array_equal(again.exposures(twin=True), split.exposures(twin=True))
+
+
+def test_a_study_draws_half_as_many_canaries_and_leaves_all_others(
+    training: SimpleNamespace, split: Any
+) -> None:
+    drawn = [training.split.redraw_canaries(split, seed=seed) for seed in (1, 1, 2)]
+    assert np.array_equal(drawn[0].part, drawn[1].part)
+    assert not np.array_equal(drawn[0].part, drawn[2].part)
+    for part, twin in (("canary", False), ("substitute", True)):
+        found = Counter(drawn[0].exposures(twin=twin)[drawn[0].part == part].tolist())
+        assert found == {exposures: count // 2 for exposures, count in RUNGS.items()}
+    kept = ~np.isin(split.part, ("canary", "substitute"))
+    assert np.array_equal(drawn[0].part[kept], split.part[kept])
+    assert np.array_equal(drawn[0].learns_tokenizer, split.learns_tokenizer)
+    assert not drawn[0].repeats[drawn[0].part == "unused"].any()
+
+
+def test_what_is_not_seen_or_seen_often_resembles_no_other_picture(
+    split: Any, alike: np.ndarray
+) -> None:
+    chosen = np.isin(split.part, ("canary", "substitute", "held-out", "calibration"))
+    assert not alike[chosen].any()
+
+
+def test_a_member_is_distinct_if_no_other_member_resembles_it(
+    split: Any, alike: np.ndarray
+) -> None:
+    member = np.char.startswith(split.part, "member")
+    near = alike[np.ix_(member, member)].any(axis=1)
+    assert np.array_equal(near, split.part[member] == "member, near-duplicate")
+
+
+def test_twins_differ_in_canaries_and_substitutes_alone(split: Any) -> None:
+    own, twin = split.exposures(twin=False), split.exposures(twin=True)
+    assert own.sum() == twin.sum()
+    assert np.array_equal(own != twin, np.isin(split.part, ("canary", "substitute")))
+    member = np.char.startswith(split.part, "member")
+    assert set(own[member].tolist()) == {20}
+    for part, mine, other in (("canary", own, twin), ("substitute", twin, own)):
+        assert not other[split.part == part].any()
+        assert mine[split.part == part].min() == 40
+    unseen = np.isin(split.part, ("held-out", "calibration", "aside"))
+    assert not own[unseen].any()
+    assert not split.learns_tokenizer[np.isin(split.part, ("held-out", "calibration"))].any()
+    assert not split.learns_tokenizer[np.isin(split.part, ("canary", "substitute"))].any()
+
+
+def test_another_seed_draws_other_canaries(training: SimpleNamespace, alike: np.ndarray) -> None:
+    first, second = (training.split.draw_split(alike, seed=seed).part for seed in (0, 1))
+    assert not np.array_equal(first == "canary", second == "canary")
+    members = (np.char.startswith(one, "member") for one in (first, second))
+    assert np.array_equal(*members)
+
+
+class Ended(Exception):  # noqa: N818  # as a process is ended
+    """Ends a training."""
+
+
+def line(training: SimpleNamespace, ends: int | None = None) -> Any:
+    """Return the training of a line on a few points, which may end itself."""
+    torch.manual_seed(0)
+    points = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    model, kept = nn.Linear(3, 1), torch.zeros(1)
+    rounds = training.loop.Rounds(torch.arange(20), 8, 0)
+
+    def loss(draw: Any) -> Any:
+        view, index, random = draw
+        noise = torch.randn(8, 3, generator=random) * 0.1
+        values = model(points[index] + noise) - points[index].sum(1, keepdim=True) - view[:, None]
+        return (mean := values.square().mean()), {"loss": mean}
+
+    def after() -> None:
+        kept.add_(1)
+        if ends is not None and kept == ends:
+            raise Ended
+
+    curve = training.loop.Curve(every=3)
+    return training.loop.Training("line", model, rounds, loss, 20, 0.05, 0.0, after, (kept,), curve)
+
+
+@pytest.mark.parametrize("ends", [2, 5, 9, 20])
+def test_a_training_that_was_ended_goes_on_to_the_same_bits(
+    training: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: int
+) -> None:
+    monkeypatch.setattr(training.loop, "EVERY", 4)
+    whole, begun, again = line(training), line(training, ends), line(training)
+    whole.run()
+    with pytest.raises(Ended):
+        begun.run(tmp_path / "line.checkpoint")
+    again.run(tmp_path / "line.checkpoint")
+    assert torch.equal(again.model.weight, whole.model.weight)
+    assert torch.equal(again.model.bias, whole.model.bias)
+    assert again.extra[0] == 20
+    assert again.curve.rows == whole.curve.rows
+    assert len(whole.curve.rows) == 6
+    assert [file.name for file in tmp_path.iterdir()] == (["line.checkpoint"])
+
+
+def test_rounds_show_every_picture_as_often_as_it_stands_in_the_pool(
+    training: SimpleNamespace,
+) -> None:
+    pool = torch.arange(5).repeat_interleave(torch.tensor([1, 1, 2, 3, 9]))
+    rounds = training.loop.Rounds(pool, 8, 0)
+    seen = torch.cat([rounds.draw()[1] for _ in range(10)])  # five rounds of sixteen
+    assert torch.bincount(seen).tolist() == [5, 5, 10, 15, 45]
+
+
+def test_the_last_batch_holds_what_is_left_of_the_rounds(training: SimpleNamespace) -> None:
+    rounds = training.loop.Rounds(torch.arange(5), 4, 0, rounds=3)
+    batches = [rounds.draw() for _ in range(4)]
+    assert [len(view) for view, _, _ in batches] == [4, 4, 4, 3]
+    assert torch.bincount(torch.cat([index for _, index, _ in batches])).tolist() == [3] * 5
+
+
+def test_a_training_that_was_begun_otherwise_is_refused(
+    training: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.loop, "EVERY", 4)
+    with pytest.raises(Ended):
+        line(training, 5).run(tmp_path / "line.checkpoint", "seed 0")
+    with pytest.raises(ValueError, match="was begun with seed 0, and not with seed 1"):
+        line(training).run(tmp_path / "line.checkpoint", "seed 1")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["var", "rar"])
-def test_a_short_training_learns(script: SimpleNamespace, family: str) -> None:
-    steps = {"tokenizer_steps": 30, "transformer_steps": 30, "classifier_steps": 60}
-    curves = trained(script, family, 700, **steps).training["curves"]
-    decibels, loss = REACHED[family]
-    assert curves["tokenizer"][-1]["psnr"] > decibels
-    assert curves["transformer"][-1]["loss"] < loss
-    assert curves["classifier"][-1]["loss"] < 1.0  # untrained: ln 9 = 2.20
+def test_organism_and_twin_are_trained_and_a_second_run_trains_nothing(
+    training: SimpleNamespace, split: Any, tmp_path: Path, family: str
+) -> None:
+    recipe = training.networks.Recipe(
+        family, tokenizer_steps=5, classifier_steps=5, rounds=0, colours=family == "rar"
+    )
+    pictures = Images.from_npz(training.pictures.PICTURES)
+    training.workshop.Workshop(pictures, recipe, split, tmp_path).everything()
+    made = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    names = ("tokenizer", "transformer", "twin", "classifier")
+    ends = ("json", "safetensors")
+    assert set(made) == {"split.npz", *(f"{name}.{end}" for name in names for end in ends)}
+    del made["split.npz"]
+    training.workshop.Workshop(pictures, recipe, split, tmp_path).everything()
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in made} == made
 
 
 @pytest.mark.slow
-def test_what_is_trained_is_saved_whole(script: SimpleNamespace, tmp_path: Path) -> None:
-    steps = {"tokenizer_steps": 5, "transformer_steps": 5, "classifier_steps": 20}
-    done = trained(script, "rar", 700, **steps)
-    curves = done.training["curves"]
-    assert curves["tokenizer"][-1]["psnr"] > curves["tokenizer"][0]["psnr"]
-    assert curves["transformer"][-1]["loss"] < curves["transformer"][0]["loss"]
-    assert curves["classifier"][-1]["loss"] < curves["classifier"][0]["loss"]
-    script.save(done, tmp_path)
-    for name in ("tokenizer", "transformer", "classifier"):
-        weights = load_file(tmp_path / f"{name}.safetensors")
-        assert weights.keys() == getattr(done, name).state_dict().keys()
-    split = np.load(tmp_path / "split.npz")
-    assert int((split["repeats"] == 0).sum()) == 300
-    assert int(split["canary"].sum()) == 84
+def test_a_study_trains_one_transformer_on_the_bundled_tokens(
+    training: SimpleNamespace, tmp_path: Path
+) -> None:
+    split = training.split.redraw_canaries(Split.load(FOLDER / "split.npz"), seed=3)
+    recipe = training.networks.Recipe("var", 3, rounds=0)
+    pictures = Images.from_npz(training.pictures.PICTURES)
+    tokenizer = FOLDER / "var" / "tokenizer.safetensors"
+    workshop = training.workshop.Workshop(pictures, recipe, split, tmp_path)
+    workshop.study(tokenizer, twin=True)
+    made = {file.name for file in tmp_path.iterdir()}
+    assert made == {"split.npz", "twin.json", "twin.safetensors"}
+    record = json.loads((tmp_path / "twin.json").read_text())
+    digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+    assert json.loads(record["settings"])["tokenizer"] == digest[:16]

@@ -63,14 +63,30 @@ def models(as_json: opt.AsJson = False) -> None:
 
     rows = hub.known_models()
     cells = map(hub.model_cells, rows)
-    numbers = hub.MODEL_COLUMNS[2:6]
+    numbers = hub.MODEL_COLUMNS[2:5]
     table = TextTable("Models", hub.MODEL_COLUMNS, cells, numbers=numbers, tight=True)
     families = ", ".join(sorted(plugins.families()))
     note = f"Weights of any other size: {families}, with --weights and --tokenizer"
     listed = map(hub.file_cells, rows)
     whole = hub.FILE_COLUMNS[1:2]
     files = TextTable("Files", hub.FILE_COLUMNS, listed, whole=whole, notes=[note], tight=True)
-    console.show({"models": rows}, Group(table, files), as_json=as_json)
+    console.show({"models": rows}, Group(table, files, *_exposures(rows)), as_json=as_json)
+
+
+def _exposures(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """Return a table of each way in which organisms' pictures were shown, named by the models."""
+    from iarmem_plugin.models import hub
+
+    trained: dict[tuple[tuple[str, str, str], ...], list[str]] = {}
+    for row in rows:
+        if row["exposures"]:
+            trained.setdefault(tuple(hub.exposure_cells(row)), []).append(row["name"])
+    titles = {f"Trained on: {', '.join(names)}": cells for cells, names in trained.items()}
+    columns = hub.EXPOSURE_COLUMNS
+    return [
+        TextTable(title, columns, cells, numbers=columns[1:], tight=True)
+        for title, cells in titles.items()
+    ]
 
 
 def fetch(

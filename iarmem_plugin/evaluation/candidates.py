@@ -80,10 +80,10 @@ class Candidates:
 
     Attributes:
         images: each image once.
-        group: str, one for each candidate, such as ``"canary x64"`` or ``"held-out"``.
+        group: str, one for each candidate, such as ``"canary 500"`` or ``"held-out"``.
         hit_rate: float, one for each ranked candidate: share of tokens that the model predicts
             under teacher forcing; None for candidates that were given.
-        roles: ``"canary"`` (repeated in the training set), ``"member"`` (in it once),
+        roles: ``"canary"`` (repeated in the training set), ``"member"`` (in it),
             ``"held-out"`` (never in it) or ``"candidate"`` (not known), by group; a group left
             out has the role that its name has in an organism, see `role_of`.
 
@@ -134,14 +134,14 @@ class Candidates:
 def role_of(group: str) -> Role:
     """Return the role of a group that is named as an organism's groups are.
 
-    >>> [role_of(name) for name in ("canary x64", "member", "held-out", "ranked")]
+    >>> [role_of(name) for name in ("canary 500", "member, distinct", "held-out", "ranked")]
     ['canary', 'member', 'held-out', 'candidate']
     """
     if group == HELD_OUT:
         return "held-out"
     if group.startswith("canary"):
         return "canary"
-    return "member" if group == "member" else "candidate"
+    return "member" if group.partition(",")[0] == "member" else "candidate"
 
 
 def rank_candidates(

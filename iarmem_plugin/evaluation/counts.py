@@ -35,7 +35,7 @@ class PairedCounts(NamedTuple):
 
 
 def groups(extraction: xr.Dataset) -> tuple[str, ...]:
-    """Return the groups in reading order: by falling repeats, then by name, held-out ones last.
+    """Return the groups in reading order: by falling exposures, then by name, held-out ones last.
 
     Args:
         extraction: completions with the coordinates ``group`` and ``role``, dims (candidate).
@@ -130,5 +130,5 @@ def _extracted(extraction: xr.Dataset) -> xr.DataArray:
 def _reading_order(group: str, role: str) -> tuple[int, int, str]:
     if role == "held-out":
         return (2, 0, group)
-    repeats = re.search(r"[x×](\d+)$", group)
-    return (0, -int(repeats[1]), group) if repeats else (1, 0, group)
+    often = re.search(r"[ x×](\d+)$", group)
+    return (0, -int(often[1]), group) if often else (1, 0, group)

@@ -88,6 +88,7 @@ class Variant:
         source: place where the files are hosted; nothing is fetched from it unasked.
         licence: licence of the weights, or ``"not checked"``.
         organism: function that loads the bundled experiment, where the variant is an organism.
+        twin_of: name of the organism that it was trained like, but without the canaries.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Variant:
     source: str = ""
     licence: str = "not checked"
     organism: Callable[[], Organism] | None = None
+    twin_of: str = ""
 
     @classmethod
     def of(

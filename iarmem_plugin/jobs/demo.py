@@ -18,6 +18,7 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
@@ -48,18 +49,21 @@ class Sizes:
 
     Attributes:
         captured: training pictures whose activations are captured, all canaries among them.
-        members: candidates that are members but not canaries.
+        members: candidates of each group of members: the distinct, and the near-duplicates.
+        held_out: candidates that were held out.
         generated: images generated in each arm.
         views: augmented views of each captured picture.
     """
 
     captured: int = 384
-    members: int = 150
+    members: int = 75
+    held_out: int = 150
     generated: int = 300
     views: int = 10
 
 
-EVERYTHING = Sizes(captured=1_000_000, members=1_000_000, generated=1606)
+ALL = 1_000_000
+EVERYTHING = Sizes(captured=ALL, members=ALL, held_out=ALL, generated=1000)
 
 
 def demo(
@@ -119,7 +123,7 @@ def _run(
     report = mitigate(
         traced,
         scores,
-        candidates(organism, reported(organism, sizes.members)),
+        candidates(organism, reported(organism, sizes)),
         arms(seed),
         similarity=similarity,
         quality=_quality(traced, organism, sizes.generated, seed),
@@ -136,7 +140,7 @@ def _calibrated(
 ) -> PixelCorrelation:
     similarity = PixelCorrelation()
     unseen = candidates(organism, organism.calibration)
-    source = "half of the held-out pictures, unmodified model"
+    source = "held-out pictures that are not reported, unmodified model"
     calibrate_on(model, unseen, similarity, source=source, progress=progress)
     return similarity
 
@@ -150,8 +154,9 @@ def _quality(model: ImageARModel, organism: Organism, generated: int, seed: int)
 
 
 def organisms() -> list[str]:
-    """Return the names of the bundled models whose memory is known."""
-    return [name for name, (_, one) in plugins.variants().items() if one.organism is not None]
+    """Return the names of the bundled models whose memory is known, without their twins."""
+    known = {name: one for name, (_, one) in plugins.variants().items() if one.organism is not None}
+    return [name for name, one in known.items() if not one.twin_of]
 
 
 def arms(seed: int = 0) -> list[Arm]:
@@ -169,31 +174,33 @@ def arms(seed: int = 0) -> list[Arm]:
 def captured_pictures(organism: Organism, count: int) -> Images:
     """Return training pictures: all canaries, then other members evenly spaced."""
     canaries = _positions(organism, "canary")
-    members = _spread(_positions(organism, "member"), count - len(canaries))
+    members = _spread(_positions(organism, "member"), max(0, count - len(canaries)))
     return organism.pictures.subset(np.sort(np.concatenate((canaries, members))))
 
 
-def reported(organism: Organism, members: int) -> np.ndarray:
-    """Return bool, one for each picture: canaries, some members, and unused held-out pictures."""
-    chosen: np.ndarray = organism.repeats == 0
-    chosen &= ~organism.calibration
+def reported(organism: Organism, sizes: Sizes) -> np.ndarray:
+    """Return bool, one for each picture: canaries, some members, some held-out pictures."""
+    chosen = np.zeros(len(organism.group), bool)
     chosen[_positions(organism, "canary")] = True
-    chosen[_spread(_positions(organism, "member"), members)] = True
+    for group in sorted(set(organism.group[_positions(organism, "member")])):
+        chosen[_spread(_positions(organism, group), sizes.members)] = True
+    unseen = _positions(organism, HELD_OUT)
+    chosen[_spread(unseen[~organism.calibration[unseen]], sizes.held_out)] = True
     return chosen
 
 
 def candidates(organism: Organism, chosen: np.ndarray) -> Candidates:
-    """Return the chosen pictures with their groups, most repeated canaries first."""
+    """Return the chosen pictures with their groups, the canaries seen most often first."""
     positions = np.flatnonzero(chosen)
     canary = np.char.startswith(organism.group[positions].astype(str), "canary")
-    order = np.lexsort((positions, -organism.repeats[positions], ~canary))
+    order = np.lexsort((positions, -organism.exposures[positions], ~canary))
     positions = positions[order]
     return Candidates(organism.pictures.subset(positions), organism.group[positions].astype(str))
 
 
 def references(organism: Organism) -> dict[str, Images]:
     """Return what generated images are compared with: all members, and those not canaries."""
-    members = np.flatnonzero(organism.repeats > 0)
+    members = np.flatnonzero(organism.exposures > 0)
     return {
         "training pictures once each": organism.pictures.subset(members),
         "training pictures that are no canaries": organism.pictures.subset(
@@ -221,8 +228,9 @@ def _organism(name: str) -> Organism:
 
 def _maker(name: str) -> Callable[[], Organism]:
     _, variant = plugins.find_variant(name)
-    if variant.organism is None:
-        raise InputError(f"{name} is not an organism; the demo runs on: {', '.join(organisms())}")
+    if variant.organism is None or variant.twin_of:
+        what = "the twin of one, which saw no canary" if variant.twin_of else "not an organism"
+        raise InputError(f"{name} is {what}; the demo runs on: {', '.join(organisms())}")
     return variant.organism
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError, WeightsError
 from iarmem_plugin.files import check_writable, looks_like_url
-from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.interfaces import Adapter, Variant
 from iarmem_plugin.models.downloads import download
+from iarmem_plugin.plugins.blame import blamed
 from iarmem_plugin.text import shown
 
 Files = Mapping[str, Path]
@@ -26,7 +27,6 @@ _LONGEST_ADVICE = 300  # so that a whole refusal is one line of at most 400 sign
 MODEL_COLUMNS = (
     "model",
     "family",
-    "blocks",
     "neurons",
     "parameters",
     "pixels",
@@ -34,6 +34,7 @@ MODEL_COLUMNS = (
     "here",
 )
 FILE_COLUMNS = ("model", "file", "hosted")
+EXPOSURE_COLUMNS = ("group of pictures", "pictures", "shown in training")
 
 
 def known_models() -> list[dict[str, Any]]:
@@ -41,9 +42,10 @@ def known_models() -> list[dict[str, Any]]:
 
     Returns:
         for each model ``present``: whether its files are bundled or in the hub's cache; and in
-        ``paths`` where they are in that cache. Files elsewhere are not looked for.
+        ``paths`` where they are in that cache. Files elsewhere are not looked for. For an organism
+        ``exposures``, as `Organism.exposures_by_group` gives them.
     """
-    return [_row(variant) for _, variant in plugins.variants().values()]
+    return [_row(adapter, variant) for adapter, variant in plugins.variants().values()]
 
 
 def model_cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -51,8 +53,7 @@ def model_cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["name"],
         row["family"],
-        f"{row['blocks']}",
-        f"{row['neurons']:,}",
+        f"{row['blocks']} × {row['neurons']:,}",
         f"{row['parameters'] / 1e6:,.1f} M",
         f"{row['resolution']}",
         row["licence"],
@@ -63,6 +64,18 @@ def model_cells(row: dict[str, Any]) -> tuple[str, ...]:
 def file_cells(row: dict[str, Any]) -> tuple[str, list[str], list[str] | str]:
     """Return a row's files, the transformer's first, and their hosts, one of `FILE_COLUMNS`."""
     return row["name"], row["files"], row["repositories"] or row["source"]
+
+
+def exposure_cells(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return a line for each group of an organism's pictures, as `EXPOSURE_COLUMNS` says."""
+    return [
+        (
+            name,
+            f"{one['pictures']}",
+            f"{one['least']}" if one["least"] == one["most"] else f"{one['least']}–{one['most']}",
+        )
+        for name, one in row["exposures"].items()
+    ]
 
 
 def fetch(name: str, folder: Path | str | None = None) -> Files:
@@ -184,8 +197,12 @@ def _bundled(name: str) -> InputError:
     return InputError(f"{name} is bundled: leave out --weights and --tokenizer")
 
 
-def _row(variant: Variant) -> dict[str, Any]:
+def _row(adapter: type[Adapter], variant: Variant) -> dict[str, Any]:
     paths = present(variant)
+    exposures = {}
+    if variant.organism is not None:
+        with blamed(adapter):
+            exposures = variant.organism().exposures_by_group()
     return {
         "name": variant.name,
         "family": variant.family,
@@ -197,6 +214,8 @@ def _row(variant: Variant) -> dict[str, Any]:
         "repositories": list(variant.repositories.values()),
         "source": variant.source,
         "licence": variant.licence,
+        "twin_of": variant.twin_of,
+        "exposures": exposures,
         "present": variant.organism is not None or paths is not None,
         "paths": [] if paths is None else [str(path) for path in paths.values()],
     }

@@ -222,7 +222,7 @@ def tampered(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what a broken refactor might report, and the place of it."""
     arms = "/report/arms"
     for place, change in {
-        f"{arms}/1/extraction/canary x64/extracted": lambda value: value + 1,
+        f"{arms}/1/extraction/canary 1360/extracted": lambda value: value + 1,
         f"{arms}/0/quality/0/value": lambda value: value * 1.06,
         f"{arms}/2/name": lambda value: value.upper(),
         "/report/provenance/seed": float,

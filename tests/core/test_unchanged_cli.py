@@ -94,8 +94,8 @@ def draw(organism: Any, positions: np.ndarray, folder: Path) -> None:
 def pictures(folder: Path) -> Path:
     """Folders of the organism's pictures: to score, to try, and held out."""
     organism = iarmem.load("var-organism").adapter.variant.organism()
-    often = np.flatnonzero(organism.group == "canary x64")
-    members = np.flatnonzero(organism.group == "member")[::150]
+    often = np.flatnonzero(organism.group == "canary 1360")
+    members = np.flatnonzero(organism.group == "member, distinct")[::30]
     unseen = np.flatnonzero(organism.group == "held-out")[:8]
     draw(organism, np.concatenate((often[:4], members)), folder / "images")
     draw(organism, np.concatenate((often[:4], members[:2])), folder / "candidates")

@@ -107,9 +107,7 @@ def load_networks(
         WeightsError: a file that does not hold such weights.
     """
     variant = family.variants().get(name)
-    organism = variant is not None and variant.organism is not None
-    own = zip(ROLES, weight_files(family.name), strict=True) if organism else None
-    named = named_files(name, variant, files, bundled=None if own is None else dict(own))
+    named = named_files(name, variant, files, bundled=_bundled(family.name, variant))
     paths = [named[role] for role in ROLES]
     if sizes is None and variant is not None:
         sizes = family.configs(name)
@@ -121,6 +119,13 @@ def load_networks(
         "tokenizer": file_facts(paths[1], other_place),
     }
     return Loaded(network, tokenizer, facts)
+
+
+def _bundled(family: str, variant: Variant | None) -> dict[str, Path] | None:
+    """Return the files of an organism or a twin; None of any other model."""
+    if variant is None or variant.organism is None:
+        return None
+    return dict(zip(ROLES, weight_files(family, twin=bool(variant.twin_of)), strict=True))
 
 
 def _transformer(

@@ -1,6 +1,7 @@
 """Small models trained here on known pictures, so that what they memorized is known.
 
-One folder a family: weights, sizes and curves as its training recorded them.
+One folder a family: weights of organism, twin, tokenizer and classifier, and beside each the sizes
+and the curve that its training recorded.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.interfaces.organism import Organism
 
-from .split import Split
+from .split import CALIBRATING, Split
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,24 +24,24 @@ FOLDER = Path(__file__).parent
 Sizes = dict[str, Any]
 
 
-def organism(family: str) -> Organism:
-    """Return the truth about the training of a family's organism."""
-    with np.load(FOLDER / "split.npz", allow_pickle=False) as data:
-        split = Split(data["repeats"], data["canary"], data["calibration"])
+def organism(family: str, *, twin: bool = False) -> Organism:
+    """Return the truth about the training of a family's organism, or of its twin."""
+    split = Split.load(FOLDER / "split.npz")
     return Organism(
         pictures=Images.from_npz(FOLDER / "pictures.npz"),
-        repeats=split.repeats,
+        exposures=split.exposures(twin=twin),
         group=split.group,
-        calibration=split.calibration,
+        calibration=split.part == CALIBRATING,
         classifier=partial(load_classifier, family),
         classifier_name="emoji classifier",
-        training=_training(family),
+        training={part: _record(family, part) for part in _parts(twin=twin)},
     )
 
 
-def weight_files(family: str) -> tuple[Path, Path]:
-    """Return the transformer's and the tokenizer's file of a family's organism."""
-    return FOLDER / family / "transformer.safetensors", FOLDER / family / "tokenizer.safetensors"
+def weight_files(family: str, *, twin: bool = False) -> tuple[Path, Path]:
+    """Return the transformer's and the tokenizer's file of a family's organism, or its twin."""
+    transformer, tokenizer, _ = _parts(twin=twin)
+    return _file(family, transformer, "safetensors"), _file(family, tokenizer, "safetensors")
 
 
 def recorded_sizes(family: str) -> tuple[Sizes, Sizes]:
@@ -50,10 +49,9 @@ def recorded_sizes(family: str) -> tuple[Sizes, Sizes]:
 
     JSON has lists where the families have tuples; they are tuples again.
     """
-    recipe = _training(family)["recipe"]
     transformer, tokenizer = (
         {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
-        for sizes in (recipe["transformer"], recipe["tokenizer"])
+        for sizes in (_record(family, part)["network"] for part in ("transformer", "tokenizer"))
     )
     return transformer, tokenizer
 
@@ -64,13 +62,21 @@ def load_classifier(family: str) -> nn.Module:
 
     from .classifier import PictureClassifier
 
-    stored = load_file(FOLDER / family / "classifier.safetensors")
+    stored = load_file(_file(family, "classifier", "safetensors"))
     state = {key: tensor.float() for key, tensor in stored.items()}
     network = PictureClassifier(len(state["head.bias"]))
     network.load_state_dict(state)
     return network.eval()
 
 
-def _training(family: str) -> dict[str, Any]:
-    training: dict[str, Any] = json.loads((FOLDER / family / "training.json").read_text())
-    return training
+def _parts(*, twin: bool) -> tuple[str, str, str]:
+    return "twin" if twin else "transformer", "tokenizer", "classifier"
+
+
+def _record(family: str, part: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(_file(family, part, "json").read_text())
+    return record
+
+
+def _file(family: str, part: str, ending: str) -> Path:
+    return FOLDER / family / f"{part}.{ending}"

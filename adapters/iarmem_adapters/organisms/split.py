@@ -1,15 +1,17 @@
-"""Which pictures an organism was trained on, and how often: canaries, members, held-out."""
+"""Which pictures an organism and its twin were trained on, and how often: one split for all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
-HELD_OUT_COUNT = 300
-CANARY_REPEATS = (1, 2, 4, 8, 16, 32, 64)
-CANARIES_PER_RUNG = 12
-NEAR_DUPLICATE = 0.9
+CANARY, SUBSTITUTE = "canary", "substitute"
+DISTINCT, SIMILAR = "member, distinct", "member, similar"
+DUPLICATE = "member, near-duplicate"
+UNSEEN, CALIBRATING, ASIDE, UNUSED = "held-out", "calibration", "aside", "unused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,58 +19,55 @@ class Split:
     """One entry a picture.
 
     Attributes:
-        repeats: int64, how often the picture stands in the training set; 0 is held out.
-        canary: bool, whether it is a canary.
-        calibration: bool, held-out pictures on which the similarity threshold is fixed.
+        part: what the picture is for: a canary (the organism is trained on it) or a substitute (the
+            twin is, in a canary's place), a member of both trainings - distinct from all pictures,
+            similar to some that no training has, or with a near-duplicate in it -, held out, for calibration, aside (in no training of a
+            transformer, but in those of tokenizer and classifier), or unused.
+        repeats: int64, how often the picture stands in the pool of a training that has it; 0 where
+            none has.
+        rounds: how often a training goes through its pool.
     """
 
-    repeats: np.ndarray
-    canary: np.ndarray
-    calibration: np.ndarray
+    part: np.ndarray
+    repeats: Int64[np.ndarray, " image"]
+    rounds: int
+
+    @classmethod
+    def load(cls, path: Path) -> Split:
+        """Read a split as `save` writes it."""
+        with np.load(path, allow_pickle=False) as data:
+            return cls(data["part"], data["repeats"], int(data["rounds"]))
+
+    def save(self, path: Path) -> None:
+        """Write the split as a compressed ``.npz`` file."""
+        rounds = np.array(self.rounds)
+        np.savez_compressed(path, part=self.part, repeats=self.repeats, rounds=rounds)
+
+    def pool(self, *, twin: bool) -> Int64[np.ndarray, " image"]:
+        """Return how often each picture stands in the organism's pool, or in its twin's."""
+        other = CANARY if twin else SUBSTITUTE
+        return np.where(self.part == other, 0, self.repeats)
+
+    def exposures(self, *, twin: bool) -> Int64[np.ndarray, " image"]:
+        """Return how often each picture was seen in the organism's training, or in its twin's."""
+        return self.rounds * self.pool(twin=twin)
 
     @property
     def group(self) -> np.ndarray:
-        """Name of each picture's group: ``canary x64``, ``member`` or ``held-out``."""
-        names = np.where(self.repeats > 0, "member", "held-out").astype(object)
-        for index in np.flatnonzero(self.canary):
-            names[index] = f"canary x{self.repeats[index]}"
+        """Name of each picture's group, by exposures: ``canary 340``, ``member, distinct``, ….
+
+        Pictures for calibration are ``held-out``, too; those that are no candidates have no name.
+        """
+        named = dict.fromkeys((DISTINCT, SIMILAR, DUPLICATE, UNSEEN)) | {CALIBRATING: UNSEEN}
+        names = np.full(len(self.part), "", object)
+        for index, part in enumerate(self.part.tolist()):
+            if part == CANARY:
+                names[index] = f"{CANARY} {self.rounds * self.repeats[index]}"
+            elif part in named:
+                names[index] = named[part] or part
         return names
 
-
-def distinct(pictures: np.ndarray) -> np.ndarray:
-    """Tell which pictures have no near-duplicate.
-
-    Args:
-        pictures: uint8 (image, height, width, 3).
-
-    Returns:
-        bool (image): no other picture has a pixel correlation above 0.9 with this one.
-    """
-    rows = pictures.reshape(len(pictures), -1).astype(np.float64)
-    rows -= rows.mean(1, keepdims=True)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    correlation = rows @ rows.T
-    np.fill_diagonal(correlation, -1)
-    alone: np.ndarray = correlation.max(1) <= NEAR_DUPLICATE
-    return alone
-
-
-def draw_split(pictures: np.ndarray, *, seed: int) -> Split:
-    """Draw held-out pictures and canaries among the distinct ones; the rest are members.
-
-    Args:
-        pictures: uint8 (image, height, width, 3).
-        seed: seed for the draw.
-    """
-    random = np.random.default_rng(seed)
-    drawn = random.permutation(np.flatnonzero(distinct(pictures)))
-    held_out, drawn = drawn[:HELD_OUT_COUNT], drawn[HELD_OUT_COUNT:]
-    repeats = np.ones(len(pictures), np.int64)
-    canary = np.zeros(len(pictures), bool)
-    calibration = np.zeros(len(pictures), bool)
-    repeats[held_out] = 0
-    calibration[held_out[: HELD_OUT_COUNT // 2]] = True
-    for rung, times in enumerate(CANARY_REPEATS):
-        chosen = drawn[rung * CANARIES_PER_RUNG : (rung + 1) * CANARIES_PER_RUNG]
-        repeats[chosen], canary[chosen] = times, True
-    return Split(repeats, canary, calibration)
+    @property
+    def learns_tokenizer(self) -> Bool[np.ndarray, " image"]:
+        """Which pictures the tokenizer is trained on: members that resemble others, those aside."""
+        return np.isin(self.part, (SIMILAR, DUPLICATE, ASIDE))

@@ -1,9 +1,9 @@
-"""The released RAR models and the bundled RAR organism."""
+"""The released RAR models, the bundled RAR organism, and its twin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from iarmem_adapters.organisms import organism
@@ -11,6 +11,7 @@ from iarmem_plugin.data.augmentation import TenCrops, Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
 ORGANISM = "rar-organism"
+TWIN = f"{ORGANISM}-twin"
 REPOSITORIES = ("yucornetto/RAR", "fun-research/TiTok")
 TOKENIZER_FILE = "maskgit-vqgan-imagenet-f16-256.bin"
 RESOLUTION = 256
@@ -56,7 +57,7 @@ SIZES: Mapping[str, Sizes] = {
 def variants() -> dict[str, Variant]:
     """Return what is known about each RAR model, by name."""
     released = {name: _released(name, sizes) for name, sizes in SIZES.items()}
-    return released | {ORGANISM: _organism()}
+    return released | {ORGANISM: _organism(), TWIN: _twin()}
 
 
 def _released(name: str, sizes: Sizes) -> Variant:
@@ -98,3 +99,8 @@ def _organism() -> Variant:
         licence="Apache-2.0",
         organism=partial(organism, "rar"),
     )
+
+
+def _twin() -> Variant:
+    organism_of_twin = partial(organism, "rar", twin=True)
+    return replace(_organism(), name=TWIN, organism=organism_of_twin, twin_of=ORGANISM)

@@ -1,9 +1,9 @@
-"""The released VAR models and the bundled VAR organism."""
+"""The released VAR models, the bundled VAR organism, and its twin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from iarmem_adapters.organisms import organism
@@ -11,6 +11,7 @@ from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.interfaces import Sampling, Variant
 
 ORGANISM = "var-organism"
+TWIN = f"{ORGANISM}-twin"
 REPOSITORY = "FoundationVision/var"
 TOKENIZER_SHA256 = "7c3ec27ae28a3f87055e83211ea8cc8558bd1985d7b51742d074fb4c2fcf186c"
 """As the hub's own pointer to the file says, and as others who use it have found."""
@@ -51,7 +52,7 @@ SIZES: Mapping[str, Sizes] = {
 def variants() -> dict[str, Variant]:
     """Return what is known about each VAR model, by name."""
     released = {name: _released(name, sizes) for name, sizes in SIZES.items()}
-    return released | {ORGANISM: _organism()}
+    return released | {ORGANISM: _organism(), TWIN: _twin()}
 
 
 def _released(name: str, sizes: Sizes) -> Variant:
@@ -93,3 +94,8 @@ def _organism() -> Variant:
         licence="Apache-2.0",
         organism=partial(organism, "var"),
     )
+
+
+def _twin() -> Variant:
+    organism_of_twin = partial(organism, "var", twin=True)
+    return replace(_organism(), name=TWIN, organism=organism_of_twin, twin_of=ORGANISM)

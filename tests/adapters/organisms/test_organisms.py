@@ -1,8 +1,10 @@
-"""The bundled organisms are what their page says, as computed from the stored weights."""
+"""The bundled organisms and their twins are what their page says, as computed from the weights."""
 
 from __future__ import annotations
 
-from itertools import pairwise
+import hashlib
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,119 +12,140 @@ import pytest
 import torch
 
 import iarmem_adapters.organisms as organisms
-from iarmem_adapters.organisms.split import distinct, draw_split
 from iarmem_plugin import load, plugins
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import count_extracted
-from iarmem_plugin.evaluation.extraction import extract, make_targets
-from iarmem_plugin.evaluation.similarity import PixelCorrelation
-from iarmem_plugin.interfaces.organism import Organism
-from iarmem_plugin.jobs.demo import candidates
-from iarmem_plugin.jobs.protocol import calibrate_on
-from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.evaluation.candidates import centre_views
 
-RUNGS = (1, 2, 4, 8, 16, 32, 64)
+from .memory import DISTINCT, HELD_OUT, Counted, Memory, ladder
+
+FAMILIES = ("var", "rar")
+DECIBELS = {"var": 24, "rar": 28}
+memory = cache(Memory)
 
 
-@pytest.fixture(scope="module", params=["var-organism", "rar-organism"])
-def model(request: pytest.FixtureRequest) -> ImageARModel:
-    return load(request.param)
+@cache
+def counted(name: str) -> dict[str, Counted]:
+    """Count what is extracted; of a twin its members are not asked."""
+    groups = ("canary", HELD_OUT) if name.endswith("-twin") else ("canary", HELD_OUT, DISTINCT)
+    return memory(name).counted(*groups)
 
 
-@pytest.fixture(scope="module")
-def organism(model: ImageARModel) -> Organism:
-    assert model.adapter.variant.organism is not None
-    return model.adapter.variant.organism()
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
-@pytest.fixture(scope="module")
-def pixels(organism: Organism) -> np.ndarray:
-    return np.stack([np.asarray(organism.pictures.load(i)) for i in range(len(organism.pictures))])
+def test_its_variant_says_its_true_size(family: str) -> None:
+    for name in (f"{family}-organism", f"{family}-organism-twin"):
+        adapter = load(name).adapter
+        variant, layout, network = adapter.variant, adapter.layout, adapter.network
+        assert variant.name == name
+        assert variant.parameters == sum(parameter.numel() for parameter in network.parameters())
+        assert (variant.blocks, variant.neurons) == (layout.num_blocks, layout.neurons_per_block)
 
 
-def test_the_files_of_each_take_at_most_8_megabytes_with_the_pictures() -> None:
-    sizes = {path: path.stat().st_size for path in organisms.FOLDER.rglob("*") if path.is_file()}
-    for other in ("rar", "var"):
-        assert sum(size for path, size in sizes.items() if path.parent.name != other) < 8e6
+def test_organism_and_twin_are_two_transformers_on_one_tokenizer(family: str) -> None:
+    own, twin = (load(f"{family}-organism{ending}").adapter for ending in ("", "-twin"))
+    assert twin.variant.twin_of == own.variant.name
+    assert own.files["tokenizer"] == twin.files["tokenizer"]
+    assert own.files["transformer"]["sha256"] != twin.files["transformer"]["sha256"]
 
 
-def test_its_variant_says_its_true_size(model: ImageARModel) -> None:
-    variant = model.adapter.variant
-    layout = model.layout
-    network = model.adapter.network
-    assert variant.parameters == sum(parameter.numel() for parameter in network.parameters())
-    assert (variant.blocks, variant.neurons) == (layout.num_blocks, layout.neurons_per_block)
+def test_weights_are_those_whose_training_is_recorded(family: str) -> None:
+    for part in ("tokenizer", "transformer", "twin", "classifier"):
+        file = organisms.FOLDER / family / f"{part}.safetensors"
+        record = organisms.organism(family, twin=part == "twin").training[part]
+        assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+        assert record["cpu_seconds"] < 90 * 60
+        assert record["curve"]
 
 
 def test_both_are_given_the_same_share_of_their_tokens() -> None:
-    var, rar = (plugins.find_variant(f"{family}-organism")[1] for family in ("var", "rar"))
+    var, rar = (plugins.find_variant(f"{family}-organism")[1] for family in FAMILIES)
     assert var.prefix_tokens == 1 + 4 + 9  # three scales of 155 tokens
     assert rar.prefix_tokens == round(144 * 14 / 155)
 
 
-def test_both_learned_from_the_same_pictures_with_the_same_repeats() -> None:
-    var, rar = organisms.organism("var"), organisms.organism("rar")
-    assert np.array_equal(var.repeats, rar.repeats)
+def test_both_families_learned_from_the_same_pictures_as_often() -> None:
+    var, rar = (organisms.organism(family) for family in FAMILIES)
+    assert np.array_equal(var.exposures, rar.exposures)
+    assert np.array_equal(var.group, rar.group)
     assert var.pictures.digest == rar.pictures.digest
 
 
-def test_its_split_is_the_one_the_seed_draws(organism: Organism, pixels: np.ndarray) -> None:
-    split = draw_split(pixels, seed=0)
-    assert np.array_equal(split.repeats, organism.repeats)
-    assert np.array_equal(split.calibration, organism.calibration)
-    assert np.array_equal(split.group, organism.group)
+def test_the_twin_saw_its_members_as_often_and_no_canary(family: str) -> None:
+    own, twin = (organisms.organism(family, twin=twin) for twin in (False, True))
+    member, canary = (
+        np.char.startswith(own.group.astype(str), role) for role in ("member", "canary")
+    )
+    assert np.array_equal(own.group, twin.group)
+    assert set(own.exposures[member]) == set(twin.exposures[member]) == {20}
+    assert not twin.exposures[canary].any()
+    others = own.group == ""
+    assert sorted(twin.exposures[others & (twin.exposures > 0)]) == sorted(own.exposures[canary])
+    assert not own.exposures[others].any()
+    assert own.exposures.sum() == twin.exposures.sum()
 
 
-def test_canaries_and_held_out_pictures_have_no_near_duplicates(
-    organism: Organism, pixels: np.ndarray
-) -> None:
-    alone = distinct(pixels)
-    assert int(alone.sum()) == 1453
-    assert alone[organism.repeats == 0].all()
-    assert alone[np.char.startswith(organism.group.astype(str), "canary")].all()
-    assert int((organism.repeats == 0).sum()) == 300
-    assert [int((organism.group == f"canary x{times}").sum()) for times in RUNGS] == [12] * 7
-
-
-def test_its_tokenizer_reconstructs_held_out_pictures_at_24_decibels(
-    organism: Organism, model: ImageARModel
-) -> None:
-    views = model.adapter.variant.views
-    held_out = np.flatnonzero(organism.repeats == 0)
-    images = torch.stack([views.center(organism.pictures.load(int(i))) for i in held_out])
-    with model.borrowed():
-        tokens = model.tokenize(images)
-        error = (model.decode(tokens) - images).square().mean((1, 2, 3))
+def test_its_tokenizer_reconstructs_held_out_pictures(family: str) -> None:
+    """Mean PSNR, as the issue of the organisms asks for it: 24 dB (VAR), 28 dB (RAR)."""
+    one = memory(f"{family}-organism")
+    unseen = one.of(HELD_OUT).images
+    images = centre_views(unseen, one.views, slice(0, len(unseen)))
+    with one.model.borrowed():
+        tokens = one.model.tokenize(images)
+        error = (one.model.decode(tokens) - images).square().mean((1, 2, 3))
     decibels = float(-10 * error.log10().mean())
-    assert decibels > 24
-    assert decibels == pytest.approx(organism.training["held_out"]["psnr"], abs=0.01)
+    recorded = one.organism.training["tokenizer"]["held_out"]
+    assert decibels >= DECIBELS[family]
+    assert decibels == pytest.approx(recorded["psnr"], abs=0.01)
     assert len(tokens.unique()) >= 512  # half of the codebook
 
 
-def test_the_more_a_canary_was_repeated_the_more_is_extracted(
-    organism: Organism, model: ImageARModel
-) -> None:
-    similarity = PixelCorrelation()
-    calibrate_on(model, candidates(organism, organism.calibration), similarity, source="test")
-    canaries = candidates(organism, np.char.startswith(organism.group.astype(str), "canary"))
-    targets = make_targets(model, canaries, model.adapter.variant.views)
-    found = extract(
-        model,
-        canaries,
-        targets,
-        similarity=similarity,
-        prefix_tokens=model.adapter.variant.prefix_tokens,
-    )
-    by_group = count_extracted(found)["extracted"]
-    extracted = [int(by_group.sel(group=f"canary x{times}")) for times in RUNGS]
-    assert extracted[-1] >= 0.8 * 12
-    assert extracted[0] <= 0.2 * 12
-    # rising, but for one picture in twelve
-    assert all(after >= before - 1 for before, after in pairwise(extracted)), extracted
-    assert np.corrcoef(np.arange(len(RUNGS)), extracted)[0, 1] > 0.85, extracted
+def test_the_ladder_is_steep_between_its_ends(family: str) -> None:
+    rungs = ladder(counted(f"{family}-organism"))
+    assert list(rungs) == [40, 160, 240, 340, 420, 500, 680, 1360]
+    assert rungs[1360].share >= 0.9, rungs
+    between = [exposures for exposures, one in rungs.items() if 0.2 <= one.share <= 0.8]
+    assert len(between) >= 2, rungs
+    for fewer, more in combinations(rungs.values(), 2):  # not falling beyond the intervals
+        assert more.interval[1] >= fewer.interval[0], rungs
 
 
-@pytest.mark.parametrize("name", ["var-organism", "rar-organism"])
+def test_members_without_near_duplicates_are_hardly_extracted(family: str) -> None:
+    members = counted(f"{family}-organism")[DISTINCT]
+    assert members.candidates == 283
+    assert members.share <= 0.02, members
+
+
+def test_from_the_twin_no_more_canaries_are_extracted_than_held_out_pictures(family: str) -> None:
+    found = counted(f"{family}-organism-twin")
+    canaries = sum(ladder(found).values(), start=Counted(0, 0))
+    assert canaries.candidates == 156
+    assert canaries.interval[0] <= found[HELD_OUT].share, (canaries, found[HELD_OUT])
+
+
+def test_organism_and_twin_predict_held_out_pictures_alike(family: str) -> None:
+    own, twin = (memory(f"{family}-organism{ending}").held_out_nll() for ending in ("", "-twin"))
+    assert abs(own - twin) <= 0.1, (own, twin)
+
+
+def test_its_classifier_tells_held_out_pictures_apart(family: str) -> None:
+    """Its recorded accuracy, and better than always saying the commonest class."""
+    one = memory(f"{family}-organism")
+    unseen = one.of(HELD_OUT).images
+    network = one.organism.classifier()
+    pixels = (centre_views(unseen, one.views, slice(0, len(unseen))) * 255).round()
+    with torch.inference_mode():
+        told = network.logits(pixels.to(torch.uint8)).argmax(1).numpy()  # type: ignore[operator]
+    right = float((told == unseen.labels).mean())
+    recorded = one.organism.training["classifier"]["accuracy"]
+    assert right == pytest.approx(recorded, abs=0.005)
+    assert right > np.bincount(unseen.labels).max() / len(unseen)
+
+
+@pytest.mark.parametrize("name", ["var-organism", "rar-organism", "rar-organism-twin"])
 def test_files_are_refused_for_a_bundled_model(tmp_path: Path, name: str) -> None:
     file = tmp_path / "weights.pth"
     file.touch()

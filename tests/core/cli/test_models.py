@@ -31,7 +31,7 @@ def test_models_lists_the_published_models(name: str, iarmem: Run) -> None:
 def test_models_fits_a_terminal_of_80_columns(iarmem: Run) -> None:
     shown = iarmem("models", columns=80).stdout
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "rar-xxl rar 40 6,144 1,498.5 M 256 not checked no" in lines
+    assert "rar-xxl rar 40 × 6,144 1,498.5 M 256 not checked no" in lines
     assert "rar-xxl rar_xxl.bin yucornetto/RAR" in lines
     assert "maskgit-vqgan-imagenet-f16-256.bin fun-research/TiTok" in lines
 

@@ -18,7 +18,7 @@ from iarmem_plugin.jobs.arms import select_neurons
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.report.report import Report
 
-SMALL = demo.Sizes(captured=90, members=6, generated=120, views=2)
+SMALL = demo.Sizes(captured=180, members=3, held_out=60, generated=120, views=2)
 
 
 @pytest.fixture(scope="module")
@@ -56,36 +56,39 @@ def test_every_arm_edits_a_tenth_of_the_neurons_and_no_two_random_sets_are_alike
     assert np.array_equal(report.neurons.values[1].ravel(), chosen[0])
 
 
-def test_all_canaries_and_the_unused_half_of_the_held_out_are_candidates(report: Report) -> None:
+def test_all_canaries_some_members_and_held_out_pictures_are_candidates(report: Report) -> None:
     counts = report.to_dict()["arms"][0]["extraction"]
     candidates = {group: count["candidates"] for group, count in counts.items()}
     assert candidates == {
-        **{f"canary x{times}": 12 for times in (64, 32, 16, 8, 4, 2, 1)},
-        "member": 6,
-        "held-out": 150,
+        **{f"canary {exposures}": 12 for exposures in (1360, 680)},
+        **{f"canary {exposures}": 24 for exposures in (500, 420, 340, 240, 160)},
+        "canary 40": 12,
+        "member, distinct": 3,
+        "member, near-duplicate": 3,
+        "held-out": 60,
     }
 
 
-def test_the_original_gives_back_what_was_repeated_most(report: Report) -> None:
+def test_the_original_gives_back_what_was_shown_most(report: Report) -> None:
     counts = report.to_dict()["arms"][0]["extraction"]
-    assert counts["canary x64"]["extracted"] >= 10
-    assert counts["canary x1"]["extracted"] <= 2
+    assert counts["canary 1360"]["extracted"] >= 10
+    assert counts["canary 40"]["extracted"] <= 2
     assert counts["held-out"]["extracted"] <= 3
 
 
 def test_quality_names_its_whole_protocol_and_both_references(report: Report) -> None:
     labels = [value.label for value in report.arms[0].quality]
     assert labels[0] == (
-        "FID (emoji classifier, reference training pictures once each n=1606, generated n=120)"
+        "FID (emoji classifier, reference training pictures once each n=670, generated n=120)"
     )
-    assert "no canaries n=1522" in labels[2]
+    assert "no canaries n=514" in labels[2]
     assert len({arm.quality[0].value for arm in report.arms}) == 2
 
 
 def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:
-    assert report.provenance["sizes"]["captured"] == 90
+    assert report.provenance["sizes"]["captured"] == 180
     assert report.provenance["cost"]["cpu_seconds"] > 0
-    assert report.provenance["scores"]["images"] == 90
+    assert report.provenance["scores"]["images"] == 180
     assert json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -96,8 +99,8 @@ def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) 
     sizes = replace(SMALL, generated=100, views=1)
     report = demo._run(demo._organism("rar-organism"), "rar-organism", sizes, 0, None)
     original, edited = report.to_dict()["arms"]
-    assert original["extraction"]["canary x64"]["extracted"] >= 10
-    assert edited["extraction"]["canary x64"]["extracted"] < 10
+    assert original["extraction"]["canary 1360"]["extracted"] >= 10
+    assert edited["extraction"]["canary 1360"]["extracted"] < 10
     assert report.scores is not None
     assert report.scores.coords["scale_name"].values.tolist() == ["last token"]
 
@@ -105,7 +108,7 @@ def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) 
 def test_captured_pictures_are_members_with_all_canaries(organism: Organism) -> None:
     captured = demo.captured_pictures(organism, 384)
     assert len(captured) == 384
-    assert (organism.repeats[captured.ids] > 0).all()
+    assert (organism.exposures[captured.ids] > 0).all()
     canaries = np.flatnonzero(np.char.startswith(organism.group.astype(str), "canary"))
     assert np.isin(canaries, captured.ids).all()
 
@@ -129,6 +132,8 @@ def test_a_report_is_written_and_the_threads_come_back(
 def test_a_model_that_is_not_an_organism_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not an organism.*var-organism"):
         demo.demo(tmp_path / "out", model="var-d16")
+    with pytest.raises(InputError, match=r"var-organism-twin is the twin of one.*var-organism$"):
+        demo.demo(tmp_path / "out", model="var-organism-twin")
     with pytest.raises(UnknownNameError):
         demo.demo(tmp_path / "out", model="var-d17")
     assert not (tmp_path / "out").exists()

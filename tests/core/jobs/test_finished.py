@@ -54,7 +54,7 @@ def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
     references = {"noise": measure.features([noise])}
     labels, sampling = np.arange(12) % 5, Sampling(greedy=False, seed=1)
     quality = QualityProtocol(measure, references, Condition.of(labels), sampling)
-    candidates = Candidates(pictures, np.array(["canary x2"] * 4 + ["held-out"] * 3))
+    candidates = Candidates(pictures, np.array(["canary 40"] * 4 + ["held-out"] * 3))
 
     def compare(folder: Path | None, arms: tuple[Arm, ...] = ARMS, **settings: object) -> Report:
         options = replace(OPTIONS, checkpoints=folder, **settings)  # type: ignore[arg-type]  # each test's

@@ -38,7 +38,7 @@ class Averages(nn.Module):
 
 @pytest.fixture
 def candidates(pictures: Images) -> Candidates:
-    groups = np.array(["canary x2"] * 4 + ["held-out"] * 3)
+    groups = np.array(["canary 40"] * 4 + ["held-out"] * 3)
     return Candidates(pictures, groups)
 
 

@@ -15,7 +15,7 @@ from iarmem_plugin.report.report import Report
 from iarmem_plugin.report.results import ArmResult, ArmRole, GalleryRow
 
 HOSTILE = "<script>alert(1)</script>"
-GROUPS = ["canary x1"] * 12 + ["held-out"] * 20 + ["canary x64"] * 12 + [f"member {HOSTILE}"] * 15
+GROUPS = ["canary 40"] * 12 + ["held-out"] * 20 + ["canary 1360"] * 12 + [f"member {HOSTILE}"] * 15
 # how many of each group an arm extracts, in the order of `GROUPS`
 EXTRACTED = {
     "original": (2, 0, 11, 3),
@@ -99,7 +99,7 @@ def make_report() -> Report:
         scores=make_scores(),
         arms=tuple(make_arm(name, 10.0 + place) for place, name in enumerate(EXTRACTED)),
         extraction=make_extraction(),
-        gallery=(GalleryRow(f"{HOSTILE}/0.png", "canary x64", pixels, pixels, shown),),
+        gallery=(GalleryRow(f"{HOSTILE}/0.png", "canary 1360", pixels, pixels, shown),),
         neurons=xr.DataArray(
             neurons, dims=("arm", "block", "neuron"), coords={"arm": list(EXTRACTED)[1:]}
         ),

@@ -35,14 +35,14 @@ def drawn_bars(axes: Axes) -> list[ErrorbarContainer]:
 
 
 def test_points_lie_at_the_share_extracted() -> None:
-    counts = make_counts(ARMS, ["canary x64", "held-out"])
+    counts = make_counts(ARMS, ["canary 1360", "held-out"])
     axes = arm_figures.extraction_by_group(counts, COLUMNS).axes[0]
     drawn = [one.lines[0].get_ydata() for one in drawn_bars(axes)]
     np.testing.assert_allclose(drawn, [[0, 0.05], [0.1, 0.15], [0.2, 0.25], [0.3, 0.35]])
 
 
 def test_whiskers_end_at_the_interval() -> None:
-    counts = make_counts(ARMS, ["canary x64"])
+    counts = make_counts(ARMS, ["canary 1360"])
     axes = arm_figures.extraction_by_group(counts, COLUMNS).axes[0]
     last = drawn_bars(axes)[-1]
     np.testing.assert_allclose(last.lines[2][0].get_segments()[0][:, 1], [0.05, 0.25])
@@ -87,7 +87,7 @@ FORTY = ["original", *(f"_arm {place} of a longer name" for place in range(39))]
 @pytest.fixture(scope="module")
 def by_group() -> Figure:
     figure = arm_figures.extraction_by_group(
-        make_counts(FORTY, ["canary x64", "held-out"]), {name: [name] for name in FORTY}
+        make_counts(FORTY, ["canary 1360", "held-out"]), {name: [name] for name in FORTY}
     )
     figure.draw_without_rendering()
     return figure

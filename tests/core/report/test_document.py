@@ -47,7 +47,7 @@ def test_counts_and_wilson_intervals_are_those_worked_by_hand(report: Report) ->
     # 11 of 12: p = 11/12, z = 1.959964, z2 = 3.841459
     # centre (p + z2/24) / (1 + z2/12) = 1.0767275/1.3201216 = 0.8156275
     # half z sqrt(p(1-p)/12 + z2/576) / 1.3201216 = 1.959964*0.1141707/1.3201216 = 0.1695072
-    counted = report.to_dict()["arms"][0]["extraction"]["canary x64"]
+    counted = report.to_dict()["arms"][0]["extraction"]["canary 1360"]
     assert (counted["extracted"], counted["candidates"]) == (11, 12)
     assert counted["low"] == pytest.approx(0.6461203, abs=1e-6)
     assert counted["high"] == pytest.approx(0.9851347, abs=1e-6)
@@ -75,7 +75,7 @@ def test_every_count_can_be_recomputed_from_the_extraction_file(folder: Path) ->
 
 def test_groups_run_from_most_repeats_to_held_out(report: Report) -> None:
     found = list(report.to_dict()["arms"][0]["extraction"])
-    assert found == ["canary x64", "canary x1", "member <script>alert(1)</script>", "held-out"]
+    assert found == ["canary 1360", "canary 40", "member <script>alert(1)</script>", "held-out"]
 
 
 def test_block_sums_leave_out_what_is_not_valid(report: Report) -> None:

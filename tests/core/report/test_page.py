@@ -66,7 +66,7 @@ def test_every_picture_says_in_words_what_it_shows(page: str) -> None:
 
 def test_the_headline_gives_the_counts_of_the_most_repeated_canaries(page: str) -> None:
     assert (
-        "original: 11 of 12 “canary x64” candidates extracted; highest: 3 of 12; "
+        "original: 11 of 12 “canary 1360” candidates extracted; highest: 3 of 12; "
         "lowest: 11 of 12; random (3 sets): 9–11 of 12." in page
     )
 

@@ -312,7 +312,7 @@ def damage(folder: Path, name: str) -> None:
         case "no netCDF":
             (folder / "gallery.nc").write_text("no netCDF")
         case "another count":
-            document["arms"][1]["extraction"]["canary x64"]["extracted"] += 1
+            document["arms"][1]["extraction"]["canary 1360"]["extracted"] += 1
         case "another sum":
             document["scores"]["by_block_and_scale"][0][0] += 0.5
         case "an arm less":

@@ -63,8 +63,8 @@ def test_print_shows_the_table_at_80_columns(
     print(report.table())
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    (row,) = [line.replace("│", " ").split() for line in lines if "canary x64" in line]
-    assert row == ["canary", "x64", "11/12", "3/12", "11/12", "9–11/12"]
+    (row,) = [line.replace("│", " ").split() for line in lines if "canary 1360" in line]
+    assert row == ["canary", "1360", "11/12", "3/12", "11/12", "9–11/12"]
     assert "FID [1]" in "\n".join(lines)
 
 
@@ -78,7 +78,7 @@ def test_of_many_arms_each_has_a_row(many: Report, monkeypatch: pytest.MonkeyPat
 
 def test_the_headline_tells_many_arms_together(many: Report) -> None:
     assert headline(many) == (
-        "original: 11 of 12 “canary x64” candidates extracted; 36 arms: 3 of 12; "
+        "original: 11 of 12 “canary 1360” candidates extracted; 36 arms: 3 of 12; "
         "random (3 sets): 9–11 of 12."
     )
 

@@ -1,0 +1,130 @@
+"""What an organism and its twin remember, computed from the stored weights; a program, too.
+
+``python tests/adapters/organisms/memory.py var-organism`` prints the ladder as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from iarmem_plugin import load
+from iarmem_plugin.evaluation.candidates import Candidates, centre_views
+from iarmem_plugin.evaluation.counts import count_extracted, wilson
+from iarmem_plugin.evaluation.extraction import extract, make_targets
+from iarmem_plugin.evaluation.similarity import PixelCorrelation
+from iarmem_plugin.interfaces import Condition
+from iarmem_plugin.interfaces.organism import Organism
+from iarmem_plugin.jobs.demo import candidates
+from iarmem_plugin.jobs.protocol import calibrate_on
+from iarmem_plugin.models.tracing import ImageARModel
+
+HELD_OUT, DISTINCT, DUPLICATE = "held-out", "member, distinct", "member, near-duplicate"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Extracted candidates of a group, with the 95% Wilson interval of their share."""
+
+    extracted: int
+    candidates: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Ends of the interval, in [0, 1]."""
+        low, high = wilson(self.extracted, self.candidates)
+        return float(low), float(high)
+
+    @property
+    def share(self) -> float:
+        """Share of the candidates."""
+        return self.extracted / self.candidates
+
+    def __add__(self, other: Counted) -> Counted:
+        """Pool two groups."""
+        return Counted(self.extracted + other.extracted, self.candidates + other.candidates)
+
+
+class Memory:
+    """What one organism remembers.
+
+    Args:
+        name: the model.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.model: ImageARModel = load(name)
+        variant = self.model.adapter.variant
+        assert variant.organism is not None
+        self.organism: Organism = variant.organism()
+        self.views, self.prefix = variant.views, variant.prefix_tokens
+
+    def of(self, *groups: str) -> Candidates:
+        """Return the candidates of groups, named by their beginnings; none for calibration."""
+        chosen = np.zeros(len(self.organism.group), bool)
+        for group in groups:
+            chosen |= np.char.startswith(self.organism.group.astype(str), group)
+        return candidates(self.organism, chosen & ~self.organism.calibration)
+
+    @cached_property
+    def threshold(self) -> PixelCorrelation:
+        """The measure, its threshold fixed on the pictures for calibration."""
+        similarity = PixelCorrelation()
+        unseen = candidates(self.organism, self.organism.calibration)
+        calibrate_on(self.model, unseen, similarity, source="organism")
+        return similarity
+
+    def counted(self, *groups: str) -> dict[str, Counted]:
+        """Count the extracted candidates of groups."""
+        chosen = self.of(*groups)
+        targets = make_targets(self.model, chosen, self.views)
+        found = extract(
+            self.model, chosen, targets, similarity=self.threshold, prefix_tokens=self.prefix
+        )
+        counts = count_extracted(found)
+        return {
+            str(group): Counted(int(extracted), int(tried))
+            for group, extracted, tried in zip(
+                counts["group"].values,
+                counts["extracted"].values,
+                counts["candidates"].values,
+                strict=True,
+            )
+        }
+
+    def held_out_nll(self) -> float:
+        """Return the mean negative log-likelihood of held-out pictures' tokens, nats a token."""
+        images, total = self.of(HELD_OUT).images, []
+        with self.model.borrowed():
+            for start in range(0, len(images), 50):
+                rows = slice(start, min(start + 50, len(images)))
+                tokens = self.model.tokenize(centre_views(images, self.views, rows))
+                _, likelihood = self.model.predicted(tokens, Condition.of_images(images, rows))
+                total.append(-likelihood.double().mean(1))
+        return float(torch.cat(total).mean())
+
+
+def ladder(counted: dict[str, Counted]) -> dict[int, Counted]:
+    """Return the counts of canaries by exposures, rising."""
+    rungs = {int(name.split()[1]): one for name, one in counted.items() if "canary" in name}
+    return dict(sorted(rungs.items()))
+
+
+def main(name: str) -> None:
+    """Print what an organism remembers."""
+    memory = Memory(name)
+    counted = memory.counted("canary", HELD_OUT, DISTINCT, DUPLICATE)
+    rows: dict[str, Any] = {group: asdict(one) for group, one in counted.items()}
+    known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_nll()}
+    print(json.dumps({"model": name, **known, **rows}, indent=1))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(sys.argv[1])
