@@ -1,11 +1,15 @@
-"""Train a family's tokenizer, organism, twin and classifier, from fixed seeds on one CPU core.
+"""Train a family's organism and its twin, from fixed seeds on one CPU core: the second edition.
 
     python examples/train_twins.py var --out DIR
-    python examples/train_twins.py rar --out DIR
+    python examples/train_twins.py var --out DIR --seed 1 [--small] [--twin]
 
 A killed training goes on where it was when the same command is given again. DIR/var (or rar) then
-holds the weights, a record of each training, and the split, which both families share. These are
-the organisms of the second edition; those that are bundled were made by ``train_organism.py``.
+holds the weights of tokenizer, organism, twin and classifier, a record of each training, and the
+split, which both families share. The organisms that are bundled were made by ``train_organism.py``.
+
+With another seed than 0, or with ``--small``, one transformer, the organism's or its twin's, is
+trained on the tokens of DIR/var/tokenizer.safetensors, in DIR/var/seed-1 or DIR/var/small-1.
+``--small`` takes half the time: half as many canaries, which the seed draws.
 """
 
 from __future__ import annotations
@@ -17,24 +21,45 @@ import torch
 import typer
 from organism_training.families import Family
 from organism_training.networks import Recipe
+from organism_training.parts import Split
 from organism_training.pictures import PICTURES, near_duplicates
-from organism_training.split import draw_split
+from organism_training.split import draw_split, redraw_canaries
 from organism_training.workshop import Workshop
 
 from iarmem_plugin.data.images import Images
+
+COLOURS = {Family.var: {"refining_steps": 4000}, Family.rar: {"colours": True}}
+"""When the tokenizers see colours in any order: VAR's at last, and turned; RAR's from the start."""
 
 
 def main(
     family: Annotated[Family, typer.Argument(help="Which family.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn but the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    small: Annotated[bool, typer.Option("--small", help="Half as many canaries.")] = False,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="The twin, in place of the organism.")
+    ] = False,
 ) -> None:
-    """Train a family's networks."""
+    """Train a family's networks; with a seed or --small, one transformer alone."""
     torch.set_num_threads(1)
-    pictures = Images.from_npz(PICTURES)
-    split = draw_split(near_duplicates(pictures), seed=0)
-    recipe = Recipe(family, seed, colours=family is Family.rar)
-    Workshop(pictures, recipe, split, out / family).everything()
+    alone = small or seed > 0
+    if twin and not alone:
+        raise typer.BadParameter("with seed 0 the twin is trained, too: give --small or --seed")
+    pictures, folder = Images.from_npz(PICTURES), out / family
+    recipe = Recipe(family, seed, **COLOURS[family])
+    if alone and not (folder / "tokenizer.json").exists():
+        raise typer.BadParameter(f"{folder} has no tokenizer: train it first, with seed 0")
+    if alone:
+        split, place = Split.load(folder / "split.npz"), folder / f"seed-{seed}"
+        if small:
+            split, place = redraw_canaries(split, seed=seed), folder / f"small-{seed}"
+        workshop = Workshop(pictures, recipe, split, place)
+        workshop.study(folder / "tokenizer.safetensors", twin=twin)
+    else:
+        split = draw_split(near_duplicates(pictures), seed=0)
+        Workshop(pictures, recipe, split, folder).everything()
+    print(f"written to {place if alone else folder}")
 
 
 if __name__ == "__main__":

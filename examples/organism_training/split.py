@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64
+
+from .parts import (
+    ASIDE,
+    CALIBRATING,
+    CANARY,
+    DISTINCT,
+    DUPLICATE,
+    SIMILAR,
+    SUBSTITUTE,
+    UNSEEN,
+    UNUSED,
+    Split,
+)
 
 NEAR_DUPLICATE = 0.8
 """Pixel correlation above which two pictures are near-duplicates, at 32 or at 24 pixels."""
@@ -14,54 +26,16 @@ NEAR_DUPLICATE = 0.8
 ROUNDS = 20
 """How often a training goes through its pool; so often a picture that stands there once is seen."""
 
-RUNGS: Mapping[int, int] = {2: 12, 8: 24, 12: 24, 17: 24, 21: 24, 25: 24, 34: 12, 68: 12}
+RUNGS: Mapping[int, int] = {2: 12, 17: 24, 21: 24, 25: 24, 34: 12, 68: 12}
 """How many canaries stand in the pool so often; `ROUNDS` times as often they are seen."""
 
+SMALL: Mapping[int, int] = {times: count // 2 for times, count in RUNGS.items()}
+"""The same for studies of many seeds: half as many canaries, seen as often."""
+
 CALIBRATION = HELD_OUT = 300
+ALONE = 96
+"""Members that have no near-duplicate anywhere, as canaries and held-out pictures have none."""
 NEAR_DUPLICATES = 200
-
-CANARY, SUBSTITUTE = "canary", "substitute"
-DISTINCT, DUPLICATE = "member, distinct", "member, near-duplicate"
-UNSEEN, CALIBRATING, ASIDE = "held-out", "calibration", "aside"
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """One entry a picture.
-
-    Attributes:
-        part: what the picture is for: a canary (the organism is trained on it) or a substitute (the
-            twin is, in a canary's place), a member of both trainings, distinct or with a
-            near-duplicate in them, held out, for calibration, or aside: in no training of a
-            transformer, but in those of tokenizer and classifier.
-        repeats: int64, how often the picture stands in the pool of a training that has it; 0 where
-            none has.
-    """
-
-    part: np.ndarray
-    repeats: Int64[np.ndarray, " image"]
-
-    def pool(self, *, twin: bool) -> Int64[np.ndarray, " image"]:
-        """Return how often each picture stands in the organism's pool, or in its twin's."""
-        other = CANARY if twin else SUBSTITUTE
-        return np.where(self.part == other, 0, self.repeats)
-
-    def exposures(self, *, twin: bool) -> Int64[np.ndarray, " image"]:
-        """Return how often each picture was seen in the organism's training, or in its twin's."""
-        return ROUNDS * self.pool(twin=twin)
-
-    @property
-    def group(self) -> np.ndarray:
-        """Name of each picture's group, by exposures: ``canary 340``, ``member, distinct``, …."""
-        names = self.part.astype(object)
-        for index in np.flatnonzero(np.isin(self.part, (CANARY, SUBSTITUTE))):
-            names[index] = f"{self.part[index]} {ROUNDS * self.repeats[index]}"
-        return names
-
-    @property
-    def learns_tokenizer(self) -> Bool[np.ndarray, " image"]:
-        """Which pictures the tokenizer is trained on: members, and those aside."""
-        return np.isin(self.part, (DISTINCT, DUPLICATE, ASIDE))
 
 
 def draw_split(
@@ -69,8 +43,9 @@ def draw_split(
 ) -> Split:
     """Draw what each picture is for.
 
-    Canaries, substitutes and pictures held out are drawn among those without a near-duplicate;
-    members, and pictures aside, are the others.
+    Canaries, substitutes, distinct members and pictures held out are drawn among those without a
+    near-duplicate. The other members, and pictures aside, are what is left: of those with
+    near-duplicates a greedy set of which no two are alike, and others that resemble them.
 
     Args:
         alike: which pairs are near-duplicates; no picture is its own.
@@ -95,11 +70,34 @@ def draw_split(
     for times, count in canaries.items():
         take(count, CANARY, times)
         take(count, SUBSTITUTE, times)
+    take(ALONE, DISTINCT, 1)
     member = _members(alike, np.flatnonzero(~alone))
     lonely = np.logical_not(alike[:, member].any(axis=1))
-    part[member] = np.where(lonely[member], DISTINCT, DUPLICATE)
+    part[member] = np.where(lonely[member], SIMILAR, DUPLICATE)
     repeats[member] = 1
-    return Split(part, repeats)
+    return Split(part, repeats, ROUNDS)
+
+
+def redraw_canaries(split: Split, *, seed: int, canaries: Mapping[int, int] = SMALL) -> Split:
+    """Draw other canaries and substitutes, among those of a split; all else stays as it is.
+
+    Args:
+        split: the split whose tokenizer is shared.
+        seed: seed for the draw.
+        canaries: how many canaries stand in the pool so often.
+
+    Returns:
+        the split; canaries and substitutes that were not drawn again are in no training.
+    """
+    part, repeats = split.part.copy(), split.repeats.copy()
+    open_to = np.flatnonzero(np.isin(part, (CANARY, SUBSTITUTE)))
+    part[open_to], repeats[open_to] = UNUSED, 0
+    drawn = iter(np.random.default_rng(seed).permutation(open_to))
+    for times, count in canaries.items():
+        for name in (CANARY, SUBSTITUTE):
+            chosen = [next(drawn) for _ in range(count)]
+            part[chosen], repeats[chosen] = name, times
+    return Split(part, repeats, split.rounds)
 
 
 def _members(

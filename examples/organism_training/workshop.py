@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from iarmem_plugin.data.images import Images
 from . import networks
 from .loop import Training
 from .networks import Recipe
+from .parts import ASIDE, UNSEEN, Split
 from .pictures import reconstruction, resized, shifted, tokenised
-from .split import ASIDE, UNSEEN, Split
+
+NETWORKS = {"twin": "transformer", "first-tokenizer": "tokenizer"}
 
 
 class Workshop:
@@ -36,7 +38,8 @@ class Workshop:
     """
 
     def __init__(self, pictures: Images, recipe: Recipe, split: Split, out: Path) -> None:
-        self.recipe, self.split, self.out = recipe, split, out
+        self.recipe, self.out, self.shared = recipe, out, ""
+        self.split = replace(split, rounds=recipe.rounds)
         arrays = np.stack([np.asarray(pictures.load(one)) for one in range(len(pictures))])
         self.pictures = resized(arrays, recipe.parts.side)
         self.views = shifted(self.pictures)
@@ -45,11 +48,23 @@ class Workshop:
 
     def everything(self) -> None:
         """Train what is not there yet, and write what the split was."""
-        np.savez(self.out / "split.npz", part=self.split.part, repeats=self.split.repeats)
+        self.save_split()
         tokenizer = self.tokenizer()
         for name, twin in (("transformer", False), ("twin", True)):
             self.transformer(tokenizer, name, twin=twin)
         self.classifier()
+
+    def study(self, tokenizer: Path, *, twin: bool) -> None:
+        """Train the organism or its twin alone, on the tokens of a tokenizer that is there."""
+        self.shared = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+        self.save_split()
+        model = self.recipe.parts.networks[0](self.recipe.parts.tokenizer)
+        model.load_state_dict({key: one.float() for key, one in load_file(tokenizer).items()})
+        self.transformer(model.eval(), "twin" if twin else "transformer", twin=twin)
+
+    def save_split(self) -> None:
+        """Write which pictures are for what, and how often the trainings see them."""
+        self.split.save(self.out / "split.npz")
 
     def tokenizer(self) -> Any:
         """Return the trained tokenizer."""
@@ -63,9 +78,18 @@ class Workshop:
                 "trained_on": reconstruction(model, self.pictures[seen], parts),
             }
 
-        return self._made(
-            "tokenizer", networks.tokenizer(self.views[:, seen], self.recipe), figures
-        )
+        views = self.views[:, seen]
+        learns = self.split.learns_tokenizer
+        if self.recipe.refining_steps is None:
+            training = networks.tokenizer(views, self.recipe)
+            return self._made("tokenizer", training, learns, figures)
+        first = replace(self.recipe, refining_steps=None)
+        training = networks.tokenizer(views, first)
+        model = training.model
+        if not (self.out / "tokenizer.json").exists():
+            model = self._made("first-tokenizer", training, learns, figures, first)
+        training = networks.refined(model, views, self.recipe)
+        return self._made("tokenizer", training, learns, figures)
 
     def transformer(self, tokenizer: Any, name: str, *, twin: bool) -> None:
         """Train the organism, or its twin."""
@@ -75,7 +99,7 @@ class Workshop:
         known = repeats > 0
         tokens, inputs = tokenised(tokenizer, self.views[:, known], self.recipe.parts)
         data = (tokens, inputs, self.labels[known], repeats[known])
-        self._made(name, networks.transformer(*data, self.recipe, name))
+        self._made(name, networks.transformer(*data, self.recipe, name), self.split.pool(twin=twin))
 
     def classifier(self) -> Any:
         """Return the trained class network; no member, no canary and nothing held out taught it."""
@@ -86,18 +110,23 @@ class Workshop:
         def figures(model: Any) -> dict[str, Any]:
             return {"accuracy": accuracy(model, self.pictures[unseen], self.labels[unseen])}
 
-        return self._made("classifier", training, figures)
+        return self._made("classifier", training, self.split.part == ASIDE, figures)
 
     def _made(
         self,
         name: str,
         training: Training,
+        learns: np.ndarray,
         figures: Callable[[Any], dict[str, Any]] = lambda _: {},
+        recipe: Recipe | None = None,
     ) -> Any:
         """Return a network as it is stored: the one that is there, or the one that is trained."""
         file, record = self.out / f"{name}.safetensors", self.out / f"{name}.json"
         model = training.model
-        checkpoint, made_by = self.out / f"{name}.checkpoint", self._settings()
+        checkpoint, made_by = (
+            self.out / f"{name}.checkpoint",
+            self._settings(recipe or self.recipe, learns),
+        )
         if record.exists() and (found := json.loads(record.read_text()))["settings"] != made_by:
             raise ValueError(
                 f"{record} was made with {found['settings']}, and not with {made_by}: give another "
@@ -109,8 +138,8 @@ class Workshop:
             save_file(_halves(model), file)
             found = {
                 "settings": made_by,
-                "recipe": asdict(self.recipe),
-                "network": self._sizes("transformer" if name == "twin" else name),
+                "recipe": _set(recipe or self.recipe),
+                "network": self._sizes(NETWORKS.get(name, name)),
                 "steps": training.steps,
                 "cpu_seconds": round(spent),
                 "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
@@ -125,14 +154,25 @@ class Workshop:
         model.load_state_dict({key: one.float() for key, one in load_file(file).items()})
         return model.eval()
 
-    def _settings(self) -> str:
-        """Return what tells this training from another: the recipe, and the split's digest."""
-        split = hashlib.sha256(self.split.part.tobytes() + self.split.repeats.tobytes())
-        return json.dumps(asdict(self.recipe) | {"split": split.hexdigest()[:16]})
+    def _settings(self, recipe: Recipe, learns: np.ndarray) -> str:
+        """Return what tells a training from another: recipe, pictures, a shared tokenizer.
+
+        Args:
+            recipe: all settings.
+            learns: how often the training shows each picture in a round.
+        """
+        pool = hashlib.sha256(learns.astype(np.int64).tobytes()).hexdigest()
+        shared = {"tokenizer": self.shared[:16]} if self.shared else {}
+        return json.dumps(_set(recipe) | {"pool": pool[:16]} | shared)
 
     def _sizes(self, network: str) -> dict[str, Any]:
         sizes = getattr(self.recipe.parts, network, None)
         return {} if sizes is None else asdict(sizes)
+
+
+def _set(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe, without those that are None."""
+    return {name: value for name, value in asdict(recipe).items() if value is not None}
 
 
 def _halves(model: nn.Module) -> dict[str, Tensor]:
