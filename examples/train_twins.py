@@ -15,7 +15,7 @@ trained on the tokens of DIR/var/tokenizer.safetensors, in DIR/var/seed-1 or DIR
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -28,7 +28,10 @@ from organism_training.workshop import Workshop
 
 from iarmem_plugin.data.images import Images
 
-COLOURS = {Family.var: {"refining_steps": 4000}, Family.rar: {"colours": True}}
+COLOURS: dict[Family, dict[str, Any]] = {
+    Family.var: {"refining_steps": 4000},
+    Family.rar: {"colours": True},
+}
 """When the tokenizers see colours in any order: VAR's at last, and turned; RAR's from the start."""
 
 
