@@ -7,15 +7,15 @@ A killed training goes on where it was when the same command is given again. DIR
 holds the weights of tokenizer, organism, twin and classifier, a record of each training, and the
 split, which both families share; copy it over ``iarmem_adapters/organisms/var`` to ship it.
 
-With another seed than 0, or with ``--small``, one transformer is trained on the bundled tokenizer's
-tokens, the organism's or its twin's, in DIR/var/seed-1 or DIR/var/small-1. ``--small`` takes half
-the time: half as many canaries, which the seed draws.
+With another seed than 0, or with ``--small``, one transformer, the organism's or its twin's, is
+trained on the bundled tokenizer's tokens, in DIR/var/seed-1 or DIR/var/small-1.
+``--small`` takes half the time: half as many canaries, which the seed draws.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -29,8 +29,11 @@ from iarmem_adapters.organisms import FOLDER
 from iarmem_adapters.organisms.split import Split
 from iarmem_plugin.data.images import Images
 
-COLOURS = {Family.var: {"refining_steps": 2500}, Family.rar: {"colours": True}}
-"""When the tokenizers see colours in any order: VAR's at last, RAR's from the first step on."""
+COLOURS: dict[Family, dict[str, Any]] = {
+    Family.var: {"refining_steps": 4000},
+    Family.rar: {"colours": True},
+}
+"""When the tokenizers see colours in any order: VAR's at last, and turned; RAR's from the start."""
 
 
 def main(
@@ -50,15 +53,15 @@ def main(
     pictures, folder = Images.from_npz(PICTURES), out / family
     recipe = Recipe(family, seed, **COLOURS[family])
     if alone:
-        split, folder = Split.load(FOLDER / "split.npz"), folder / f"seed-{seed}"
+        split, place = Split.load(FOLDER / "split.npz"), folder / f"seed-{seed}"
         if small:
-            split, folder = redraw_canaries(split, seed=seed), folder.with_name(f"small-{seed}")
-        workshop = Workshop(pictures, recipe, split, folder)
+            split, place = redraw_canaries(split, seed=seed), folder / f"small-{seed}"
+        workshop = Workshop(pictures, recipe, split, place)
         workshop.study(FOLDER / family / "tokenizer.safetensors", twin=twin)
     else:
         split = draw_split(near_duplicates(pictures), seed=0)
         Workshop(pictures, recipe, split, folder).everything()
-    print(f"written to {folder}")
+    print(f"written to {place if alone else folder}")
 
 
 if __name__ == "__main__":

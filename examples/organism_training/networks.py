@@ -69,14 +69,18 @@ class MovingCodebook:
         self.codes.copy_(self.total / self.count.unsqueeze(1).clamp_min(1e-5))
 
 
-def varied(pictures: Tensor, random: torch.Generator, *, colours: bool) -> Tensor:
-    """Mirror half of some pictures, and put the colours of each in one of their six orders.
+def varied(pictures: Tensor, random: torch.Generator, *, colours: bool, turned: bool) -> Tensor:
+    """Mirror half of some pictures; if asked, turn them, and order the colours of each anyhow.
 
     The orders of colours help both tokenizers with pictures that they do not see; VAR's stays at
     15 dB where they come from the first step on, and learns them afterwards.
     """
     mirrored = torch.rand(len(pictures), generator=random) < 0.5
     pictures = torch.where(mirrored[:, None, None, None], pictures.flip(3), pictures)
+    if turned:
+        upside, tilted = torch.rand(2, len(pictures), 1, 1, 1, generator=random) < 0.5
+        pictures = torch.where(upside, pictures.flip(2), pictures)
+        pictures = torch.where(tilted, pictures.transpose(2, 3), pictures)
     if not colours:
         return pictures
     order = torch.rand(len(pictures), 3, generator=random).argsort(1)
@@ -88,14 +92,16 @@ def tokenizer(pictures: Tensor, recipe: Recipe) -> Training:
     torch.manual_seed(recipe.seed)
     model = recipe.parts.networks[0](recipe.parts.tokenizer)
     seed, steps, rate = recipe.seed, recipe.tokenizer_steps, recipe.tokenizer_rate
-    return _tokenizer(model, pictures, recipe, seed, steps, rate, colours=recipe.colours)
+    return _tokenizer(
+        model, pictures, recipe, seed, steps, rate, colours=recipe.colours, turned=False
+    )
 
 
 def refined(model: Any, pictures: Tensor, recipe: Recipe) -> Training:
-    """Return the training in which a trained tokenizer learns the colours in any order."""
+    """Return the training in which a trained tokenizer sees pictures turned, in any colours."""
     assert recipe.refining_steps is not None
     seed, steps, rate = recipe.seed + 3, recipe.refining_steps, recipe.tokenizer_rate / 2
-    return _tokenizer(model, pictures, recipe, seed, steps, rate, colours=True)
+    return _tokenizer(model, pictures, recipe, seed, steps, rate, colours=True, turned=True)
 
 
 def _tokenizer(
@@ -105,8 +111,7 @@ def _tokenizer(
     seed: int,
     steps: int,
     rate: float,
-    *,
-    colours: bool,
+    **varying: bool,
 ) -> Training:
     parts = recipe.parts
     model.quantize.embedding.weight.requires_grad_(False)
@@ -115,7 +120,7 @@ def _tokenizer(
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         view, index, random = draw
-        images = parts.images(varied(pictures[view, index], random, colours=colours))
+        images = parts.images(varied(pictures[view, index], random, **varying))
         features = model.features(images)
         codes, distance, book.seen = parts.quantised(model, features)
         out = model.decode_features(codes + features - features.detach(), clamp=False)

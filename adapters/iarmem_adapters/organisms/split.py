@@ -20,9 +20,10 @@ class Split:
 
     Attributes:
         part: what the picture is for: a canary (the organism is trained on it) or a substitute (the
-            twin is, in a canary's place), a member of both trainings - distinct from all pictures,
-            similar to some that no training has, or with a near-duplicate in it -, held out, for calibration, aside (in no training of a
-            transformer, but in those of tokenizer and classifier), or unused.
+            twin is, in a canary's place); a member of both trainings, which is distinct from all
+            other pictures, similar to some that no training shows, or a near-duplicate of another
+            member; held out, or for calibration; aside, in no training of a transformer, but in
+            those of tokenizer and classifier; or unused.
         repeats: int64, how often the picture stands in the pool of a training that has it; 0 where
             none has.
         rounds: how often a training goes through its pool.
