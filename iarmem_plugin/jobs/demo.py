@@ -49,14 +49,14 @@ class Sizes:
 
     Attributes:
         captured: training pictures whose activations are captured, all canaries among them.
-        members: candidates of each group of members: the distinct, and the near-duplicates.
+        members: candidates of each group of members.
         held_out: candidates that were held out.
         generated: images generated in each arm.
         views: augmented views of each captured picture.
     """
 
     captured: int = 384
-    members: int = 75
+    members: int = 50
     held_out: int = 150
     generated: int = 300
     views: int = 10

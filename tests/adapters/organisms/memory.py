@@ -119,7 +119,7 @@ def ladder(counted: dict[str, Counted]) -> dict[int, Counted]:
 def main(name: str) -> None:
     """Print what an organism remembers."""
     memory = Memory(name)
-    counted = memory.counted("canary", HELD_OUT, DISTINCT, DUPLICATE)
+    counted = memory.counted("canary", HELD_OUT, "member")
     rows: dict[str, Any] = {group: asdict(one) for group, one in counted.items()}
     known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_nll()}
     print(json.dumps({"model": name, **known, **rows}, indent=1))
