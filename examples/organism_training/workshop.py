@@ -123,10 +123,8 @@ class Workshop:
         """Return a network as it is stored: the one that is there, or the one that is trained."""
         file, record = self.out / f"{name}.safetensors", self.out / f"{name}.json"
         model = training.model
-        checkpoint, made_by = (
-            self.out / f"{name}.checkpoint",
-            self._settings(recipe or self.recipe, learns),
-        )
+        checkpoint, recipe = self.out / f"{name}.checkpoint", recipe or self.recipe
+        made_by = self._settings(name, recipe, learns)
         if record.exists() and (found := json.loads(record.read_text()))["settings"] != made_by:
             raise ValueError(
                 f"{record} was made with {found['settings']}, and not with {made_by}: give another "
@@ -138,7 +136,7 @@ class Workshop:
             save_file(_halves(model), file)
             found = {
                 "settings": made_by,
-                "recipe": _set(recipe or self.recipe),
+                "recipe": recipe.of(NETWORKS.get(name, name)),
                 "network": self._sizes(NETWORKS.get(name, name)),
                 "steps": training.steps,
                 "cpu_seconds": round(spent),
@@ -154,25 +152,22 @@ class Workshop:
         model.load_state_dict({key: one.float() for key, one in load_file(file).items()})
         return model.eval()
 
-    def _settings(self, recipe: Recipe, learns: np.ndarray) -> str:
+    def _settings(self, name: str, recipe: Recipe, learns: np.ndarray) -> str:
         """Return what tells a training from another: recipe, pictures, a shared tokenizer.
 
         Args:
+            name: the network's name.
             recipe: all settings.
             learns: how often the training shows each picture in a round.
         """
         pool = hashlib.sha256(learns.astype(np.int64).tobytes()).hexdigest()
+        settings = recipe.of(NETWORKS.get(name, name))
         shared = {"tokenizer": self.shared[:16]} if self.shared else {}
-        return json.dumps(_set(recipe) | {"pool": pool[:16]} | shared)
+        return json.dumps(settings | {"pool": pool[:16]} | shared)
 
     def _sizes(self, network: str) -> dict[str, Any]:
         sizes = getattr(self.recipe.parts, network, None)
         return {} if sizes is None else asdict(sizes)
-
-
-def _set(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a recipe, without those that are None."""
-    return {name: value for name, value in asdict(recipe).items() if value is not None}
 
 
 def _halves(model: nn.Module) -> dict[str, Tensor]:
