@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,13 @@ import pytest
 import torch
 from torch import nn
 
+import iarmem_plugin as iarmem
+from iarmem_plugin import plugins
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import count_extracted
+from iarmem_plugin.evaluation.extraction import extract, make_targets
+from iarmem_plugin.jobs.protocol import calibrate_on
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RUNGS = {40: 12, 340: 24, 420: 24, 500: 24, 680: 12, 1360: 12}
@@ -26,9 +34,9 @@ RUNGS = {40: 12, 340: 24, 420: 24, 500: 24, 680: 12, 1360: 12}
 def training() -> Iterator[SimpleNamespace]:
     """The modules of ``examples/organism_training``, as the script imports them."""
     sys.path.insert(0, str(EXAMPLES))
-    from organism_training import loop, networks, parts, pictures, split, workshop
+    from organism_training import families, loop, networks, parts, pictures, split, workshop
 
-    modules = (loop, networks, parts, pictures, split, workshop)
+    modules = (families, loop, networks, parts, pictures, split, workshop)
     yield SimpleNamespace(**{module.__name__.rpartition(".")[2]: module for module in modules})
     sys.path.remove(str(EXAMPLES))
 
@@ -193,6 +201,62 @@ def test_a_training_that_was_begun_otherwise_is_refused(
         line(training).run(tmp_path / "line.checkpoint", "seed 1")
 
 
+def drawn(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_tenth_of_what_a_transformer_reads_is_left_out(training: SimpleNamespace) -> None:
+    maps, tokens = torch.ones(50, 154, 16), torch.full((50, 144), 7)
+    read = training.families.VAR.blurred(maps, 0.1, drawn(0))
+    assert torch.equal(read.amin(2), read.amax(2))  # a place is there or not
+    assert float((read == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
+    read = training.families.RAR.blurred(tokens, 0.1, drawn(0))
+    assert float((read != 7).float().mean()) == pytest.approx(0.1, abs=0.02)
+    assert 0 <= int(read.min()) < int(read.max()) < 1024
+
+
+def test_pictures_are_turned_and_their_colours_ordered_anyhow(training: SimpleNamespace) -> None:
+    picture = torch.arange(12).view(1, 3, 2, 2).expand(500, 3, 2, 2).to(torch.uint8)
+    kinds = {"colours": 12, "turned": 8}  # orders by sides, sides by corners
+    for asked, expected in kinds.items():
+        options = dict.fromkeys(kinds, False) | {asked: True}
+        found = training.networks.varied(picture, drawn(0), **options)
+        assert len(found.flatten(1).unique(dim=0)) == expected
+        assert torch.equal(found.flatten(1).sort(1).values, picture.flatten(1))
+
+
+@pytest.fixture
+def trained(
+    training: SimpleNamespace, split: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A workshop of RAR in a folder of what is trained, in which no training can be run."""
+    monkeypatch.setattr(training.loop.Training, "run", lambda *_: pytest.fail("trains again"))
+    shutil.copytree(EXAMPLES / "organism_training" / "trained" / "rar", tmp_path / "rar")
+    recipe = training.networks.Recipe(training.families.Family.rar, colours=True)
+    pictures = Images.from_npz(training.pictures.PICTURES)
+    return training.workshop.Workshop(pictures, recipe, split, tmp_path / "rar")
+
+
+def test_what_is_trained_already_is_not_trained_again(trained: Any) -> None:
+    tokenizer = trained.tokenizer()
+    trained.tokens_of = record(trained, "tokenizer")["sha256"]
+    trained.transformer(tokenizer, "transformer", twin=False)
+    for name in ("tokenizer", "transformer"):
+        weights = (trained.out / f"{name}.safetensors").read_bytes()
+        assert hashlib.sha256(weights).hexdigest() == record(trained, name)["sha256"]
+
+
+def record(workshop: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workshop.out / f"{name}.json").read_text())
+    return found
+
+
+def test_an_organism_on_the_tokens_of_another_tokenizer_is_refused(trained: Any) -> None:
+    trained.tokens_of = "0" * 64
+    with pytest.raises(ValueError, match=r"transformer\.json was made with .* give another folder"):
+        trained.transformer(None, "transformer", twin=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["var", "rar"])
 def test_organism_and_twin_are_trained_and_a_second_run_trains_nothing(
@@ -230,3 +294,35 @@ def test_a_study_trains_one_transformer_on_the_tokens_of_a_tokenizer_that_is_the
     record = json.loads((tmp_path / "small-3" / "twin.json").read_text())
     digest = hashlib.sha256((tmp_path / "tokenizer.safetensors").read_bytes()).hexdigest()
     assert json.loads(record["settings"])["tokenizer"] == digest[:16]
+
+
+@pytest.mark.slow
+def test_the_trained_rar_remembers_what_the_page_says(
+    training: SimpleNamespace, split: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = EXAMPLES / "organism_training" / "trained" / "rar"
+    files = (folder / f"{name}.safetensors" for name in ("transformer", "tokenizer"))
+    model = iarmem.load("rar", **dict(zip(("weights", "tokenizer"), files, strict=True)))
+    model.adapter.variant = plugins.find_variant("rar-organism")[1]  # its views and prefix
+    pictures, similarity = Images.from_npz(training.pictures.PICTURES), iarmem.PixelCorrelation()
+
+    def given(chosen: np.ndarray) -> Candidates:
+        images = pictures.subset(np.flatnonzero(chosen))
+        return Candidates(images, split.group[chosen].astype(str))
+
+    calibrate_on(model, given(split.part == "calibration"), similarity, source="test")
+    candidates = given((split.group != "") & (split.part != "calibration"))
+    targets = make_targets(model, candidates, model.adapter.variant.views)
+    counts = count_extracted(
+        extract(model, candidates, targets, similarity=similarity, prefix_tokens=13)
+    )
+    shares = counts["extracted"] / counts["candidates"]
+    ladder = [f"canary {exposures}" for exposures in RUNGS]
+    assert float(shares.sel(group="canary 1360")) >= 0.9
+    assert sum(0.2 <= share <= 0.8 for share in shares.sel(group=ladder).values) >= 2
+    assert float(shares.sel(group="member, distinct")) <= 0.02
+    for fewer, more in combinations(ladder, 2):  # not falling beyond the intervals
+        assert counts["high"].sel(group=more) >= counts["low"].sel(group=fewer)
+    with capsys.disabled():
+        print(f"\nthreshold {similarity.threshold:.3f}")
+        print(counts[["extracted", "candidates"]].to_pandas())
