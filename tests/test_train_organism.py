@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ RUNGS = {40: 12, 340: 24, 420: 24, 500: 24, 680: 12, 1360: 12}
 def training() -> Iterator[SimpleNamespace]:
     """The modules of ``examples/organism_training``, as the script imports them."""
     sys.path.insert(0, str(EXAMPLES))
-    from organism_training import loop, networks, pictures, split, workshop
+    from organism_training import families, loop, networks, pictures, split, workshop
 
-    modules = (loop, networks, pictures, split, workshop)
+    modules = (families, loop, networks, pictures, split, workshop)
     yield SimpleNamespace(**{module.__name__.rpartition(".")[2]: module for module in modules})
     sys.path.remove(str(EXAMPLES))
 
@@ -73,7 +74,7 @@ def test_a_split_is_read_as_it_was_written(
     assert np.array_equal(again.exposures(twin=True), split.exposures(twin=True))
 
 
-def test_a_study_draws_half_as_many_canaries_and_leaves_all_others(
+def test_a_study_draws_fewer_canaries_seen_as_often_and_leaves_all_others(
     training: SimpleNamespace, split: Any
 ) -> None:
     drawn = [training.split.redraw_canaries(split, seed=seed) for seed in (1, 1, 2)]
@@ -81,7 +82,8 @@ def test_a_study_draws_half_as_many_canaries_and_leaves_all_others(
     assert not np.array_equal(drawn[0].part, drawn[2].part)
     for part, twin in (("canary", False), ("substitute", True)):
         found = Counter(drawn[0].exposures(twin=twin)[drawn[0].part == part].tolist())
-        assert found == {exposures: count // 2 for exposures, count in RUNGS.items()}
+        assert found == {40: 4, 340: 6, 420: 6, 500: 6, 680: 4, 1360: 4}
+    assert drawn[0].pool(twin=False).sum() * drawn[0].rounds == 21_980  # a third of 67 400
     kept = ~np.isin(split.part, ("canary", "substitute"))
     assert np.array_equal(drawn[0].part[kept], split.part[kept])
     assert np.array_equal(drawn[0].learns_tokenizer, split.learns_tokenizer)
@@ -200,6 +202,62 @@ def test_a_training_that_was_begun_otherwise_is_refused(
         line(training, 5).run(tmp_path / "line.checkpoint", "seed 0")
     with pytest.raises(ValueError, match="was begun with seed 0, and not with seed 1"):
         line(training).run(tmp_path / "line.checkpoint", "seed 1")
+
+
+def drawn(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_tenth_of_what_a_transformer_reads_is_left_out(training: SimpleNamespace) -> None:
+    maps, tokens = torch.ones(50, 154, 16), torch.full((50, 144), 7)
+    read = training.families.VAR.blurred(maps, 0.1, drawn(0))
+    assert torch.equal(read.amin(2), read.amax(2))  # a place is there or not
+    assert float((read == 0).float().mean()) == pytest.approx(0.1, abs=0.02)
+    read = training.families.RAR.blurred(tokens, 0.1, drawn(0))
+    assert float((read != 7).float().mean()) == pytest.approx(0.1, abs=0.02)
+    assert 0 <= int(read.min()) < int(read.max()) < 1024
+
+
+def test_pictures_are_turned_and_their_colours_ordered_anyhow(training: SimpleNamespace) -> None:
+    picture = torch.arange(12).view(1, 3, 2, 2).expand(500, 3, 2, 2).to(torch.uint8)
+    kinds = {"colours": 12, "turned": 8}  # orders by sides, sides by corners
+    for asked, expected in kinds.items():
+        options = dict.fromkeys(kinds, False) | {asked: True}
+        found = training.networks.varied(picture, drawn(0), **options)
+        assert len(found.flatten(1).unique(dim=0)) == expected
+        assert torch.equal(found.flatten(1).sort(1).values, picture.flatten(1))
+
+
+@pytest.fixture
+def trained(
+    training: SimpleNamespace, split: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    """A workshop of RAR in a folder of what is trained, in which no training can be run."""
+    monkeypatch.setattr(training.loop.Training, "run", lambda *_: pytest.fail("trains again"))
+    shutil.copytree(FOLDER / "rar", tmp_path / "rar")
+    recipe = training.networks.Recipe(training.families.Family.rar, colours=True)
+    pictures = Images.from_npz(training.pictures.PICTURES)
+    return training.workshop.Workshop(pictures, recipe, split, tmp_path / "rar")
+
+
+def test_what_is_trained_already_is_not_trained_again(trained: Any) -> None:
+    tokenizer = trained.tokenizer()
+    trained.tokens_of = record(trained, "tokenizer")["sha256"]
+    trained.transformer(tokenizer, "transformer", twin=False)
+    for name in ("tokenizer", "transformer"):
+        weights = (trained.out / f"{name}.safetensors").read_bytes()
+        assert hashlib.sha256(weights).hexdigest() == record(trained, name)["sha256"]
+
+
+def record(workshop: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workshop.out / f"{name}.json").read_text())
+    return found
+
+
+def test_an_organism_on_the_tokens_of_another_tokenizer_is_refused(trained: Any) -> None:
+    trained.tokens_of = "0" * 64
+    with pytest.raises(ValueError, match=r"transformer\.json was made with .* give another folder"):
+        trained.transformer(None, "transformer", twin=False)
 
 
 @pytest.mark.slow

@@ -60,6 +60,12 @@ class VAR:
         return inputs
 
     @staticmethod
+    def blurred(inputs: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Return what the transformer reads, with a share of the places empty."""
+        kept = torch.rand(inputs.shape[:2], generator=random) >= share
+        return inputs * kept[..., None]
+
+    @staticmethod
     def logits(model: Any, labels: Tensor, inputs: Tensor) -> Tensor:
         """Return one prediction a token."""
         logits: Tensor = model(labels, inputs)
@@ -96,6 +102,13 @@ class RAR:
     def inputs(model: Any, tokens: Tensor) -> Tensor:
         """Return what the transformer reads when it is taught: the tokens themselves."""
         return tokens
+
+    @staticmethod
+    def blurred(inputs: Tensor, share: float, random: torch.Generator) -> Tensor:
+        """Return what the transformer reads, with a share of the tokens drawn anew."""
+        drawn = torch.randint(RAR.transformer.vocab_size, inputs.shape, generator=random)
+        kept = torch.rand(inputs.shape, generator=random) >= share
+        return torch.where(kept, inputs, drawn)
 
     @staticmethod
     def logits(model: Any, labels: Tensor, inputs: Tensor) -> Tensor:

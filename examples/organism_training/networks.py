@@ -15,10 +15,40 @@ from .families import PARTS, Family
 from .loop import Curve, Draw, Rounds, Training
 from .split import ROUNDS
 
+CONCERNS = {
+    "tokenizer": (
+        *("family", "seed", "batch_size", "tokenizer_steps", "tokenizer_rate"),
+        *("colours", "refining_steps"),
+    ),
+    "transformer": (
+        *("family", "seed", "batch_size", "rounds", "transformer_rate"),
+        *("label_drop", "input_drop", "smoothing"),
+    ),
+    "classifier": ("family", "seed", "batch_size", "classifier_steps", "classifier_rate"),
+}
+"""The settings that each network's training is made by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that decides an organism, but for the split."""
+    """All that decides an organism, but for the split.
+
+    Attributes:
+        family: which family.
+        seed: of everything that is drawn.
+        tokenizer_steps: steps of the tokenizer's training.
+        classifier_steps: steps of the classifier's training.
+        rounds: how often a transformer's training goes through its pool.
+        batch_size: pictures of a step.
+        tokenizer_rate: highest learning rate of the tokenizer's training.
+        transformer_rate: the same of a transformer's.
+        classifier_rate: the same of the classifier's.
+        label_drop: share of pictures whose label a transformer is not told.
+        input_drop: share of the places that it reads which are empty (VAR) or drawn anew (RAR).
+        smoothing: share of the target that is spread over all tokens.
+        colours: whether the tokenizer sees colours in any order.
+        refining_steps: steps in which it sees pictures turned and in any colours, afterwards.
+    """
 
     family: Family = Family.var
     seed: int = 0
@@ -30,8 +60,15 @@ class Recipe:
     transformer_rate: float = 1.5e-3
     classifier_rate: float = 2e-3
     label_drop: float = 0.1
+    input_drop: float = 0.1
+    smoothing: float = 0.1
     colours: bool = False
     refining_steps: int | None = None
+
+    def of(self, network: str) -> dict[str, Any]:
+        """Return the settings of one network's training, without those that are None."""
+        found = {name: getattr(self, name) for name in CONCERNS[network]}
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def parts(self) -> Any:
@@ -137,7 +174,8 @@ def transformer(
 ) -> Training:
     """Return the training of a transformer on the tokens [9, image, token] of pictures' views.
 
-    The pool is gone through `Recipe.rounds` times.
+    The pool is gone through `Recipe.rounds` times. Without places left out and smoothed labels, a
+    small pool leaves the transformer sure of itself on pictures that it never saw.
     """
     torch.manual_seed(recipe.seed + 1)
     parts = recipe.parts
@@ -149,8 +187,11 @@ def transformer(
         view, index, random = draw
         dropped = torch.rand(len(index), generator=random) < recipe.label_drop
         given = torch.where(dropped, parts.transformer.num_classes, labels[index])
-        logits, target = parts.logits(model, given, inputs[view, index]), tokens[view, index]
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        read = parts.blurred(inputs[view, index], recipe.input_drop, random)
+        logits, target = parts.logits(model, given, read), tokens[view, index]
+        loss = F.cross_entropy(
+            logits.flatten(0, 1), target.flatten(), label_smoothing=recipe.smoothing
+        )
         right = (logits.argmax(2) == target).float().mean()
         return loss, {"loss": loss, "token_accuracy": right}
 

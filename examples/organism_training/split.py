@@ -29,8 +29,11 @@ ROUNDS = 20
 RUNGS: Mapping[int, int] = {2: 12, 17: 24, 21: 24, 25: 24, 34: 12, 68: 12}
 """How many canaries stand in the pool so often; `ROUNDS` times as often they are seen."""
 
-SMALL: Mapping[int, int] = {times: count // 2 for times, count in RUNGS.items()}
-"""The same for studies of many seeds: half as many canaries, seen as often."""
+SMALL_ROUNDS = 10
+"""Rounds of the trainings for studies of many seeds: members are seen half as often."""
+
+SMALL: Mapping[int, int] = {4: 4, 34: 6, 42: 6, 50: 6, 68: 4, 136: 4}
+"""How many canaries stand in their pools so often: a quarter to a third, seen as often."""
 
 CALIBRATION = HELD_OUT = 300
 ALONE = 96
@@ -87,7 +90,7 @@ def redraw_canaries(split: Split, *, seed: int, canaries: Mapping[int, int] = SM
         canaries: how many canaries stand in the pool so often.
 
     Returns:
-        the split; canaries and substitutes that were not drawn again are in no training.
+        the split, of `SMALL_ROUNDS` rounds; canaries and substitutes that were not drawn again are in no training.
     """
     part, repeats = split.part.copy(), split.repeats.copy()
     open_to = np.flatnonzero(np.isin(part, (CANARY, SUBSTITUTE)))
@@ -97,7 +100,7 @@ def redraw_canaries(split: Split, *, seed: int, canaries: Mapping[int, int] = SM
         for name in (CANARY, SUBSTITUTE):
             chosen = [next(drawn) for _ in range(count)]
             part[chosen], repeats[chosen] = name, times
-    return Split(part, repeats, split.rounds)
+    return Split(part, repeats, SMALL_ROUNDS)
 
 
 def _members(

@@ -38,7 +38,7 @@ class Workshop:
     """
 
     def __init__(self, pictures: Images, recipe: Recipe, split: Split, out: Path) -> None:
-        self.recipe, self.out, self.shared = recipe, out, ""
+        self.recipe, self.out, self.tokens_of = recipe, out, ""
         self.split = replace(split, rounds=recipe.rounds)
         arrays = np.stack([np.asarray(pictures.load(one)) for one in range(len(pictures))])
         self.pictures = resized(arrays, recipe.parts.side)
@@ -50,13 +50,14 @@ class Workshop:
         """Train what is not there yet, and write what the split was."""
         self.save_split()
         tokenizer = self.tokenizer()
+        self.tokens_of = _digest(self.out / "tokenizer.safetensors")
         for name, twin in (("transformer", False), ("twin", True)):
             self.transformer(tokenizer, name, twin=twin)
         self.classifier()
 
     def study(self, tokenizer: Path, *, twin: bool) -> None:
         """Train the organism or its twin alone, on the tokens of a tokenizer that is there."""
-        self.shared = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
+        self.tokens_of = _digest(tokenizer)
         self.save_split()
         model = self.recipe.parts.networks[0](self.recipe.parts.tokenizer)
         model.load_state_dict({key: one.float() for key, one in load_file(tokenizer).items()})
@@ -92,14 +93,15 @@ class Workshop:
         return self._made("tokenizer", training, learns, figures)
 
     def transformer(self, tokenizer: Any, name: str, *, twin: bool) -> None:
-        """Train the organism, or its twin."""
-        if (self.out / f"{name}.json").exists():
+        """Train the organism, or its twin, where it is not there yet."""
+        pool = self.split.pool(twin=twin)
+        if self._is_made(name, self._settings(name, self.recipe, pool)):
             return
-        repeats = torch.from_numpy(self.split.pool(twin=twin))
+        repeats = torch.from_numpy(pool)
         known = repeats > 0
         tokens, inputs = tokenised(tokenizer, self.views[:, known], self.recipe.parts)
         data = (tokens, inputs, self.labels[known], repeats[known])
-        self._made(name, networks.transformer(*data, self.recipe, name), self.split.pool(twin=twin))
+        self._made(name, networks.transformer(*data, self.recipe, name), pool)
 
     def classifier(self) -> Any:
         """Return the trained class network; no member, no canary and nothing held out taught it."""
@@ -123,26 +125,19 @@ class Workshop:
         """Return a network as it is stored: the one that is there, or the one that is trained."""
         file, record = self.out / f"{name}.safetensors", self.out / f"{name}.json"
         model = training.model
-        checkpoint, made_by = (
-            self.out / f"{name}.checkpoint",
-            self._settings(recipe or self.recipe, learns),
-        )
-        if record.exists() and (found := json.loads(record.read_text()))["settings"] != made_by:
-            raise ValueError(
-                f"{record} was made with {found['settings']}, and not with {made_by}: give another "
-                "folder"
-            )
-        if not record.exists():
+        checkpoint, recipe = self.out / f"{name}.checkpoint", recipe or self.recipe
+        made_by = self._settings(name, recipe, learns)
+        if not self._is_made(name, made_by):
             spent = training.run(checkpoint, made_by)
             model.half().float()  # so that every figure is of what is stored
             save_file(_halves(model), file)
             found = {
                 "settings": made_by,
-                "recipe": _set(recipe or self.recipe),
+                "recipe": recipe.of(NETWORKS.get(name, name)),
                 "network": self._sizes(NETWORKS.get(name, name)),
                 "steps": training.steps,
                 "cpu_seconds": round(spent),
-                "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                "sha256": _digest(file),
                 **figures(model.eval()),
                 "curve": training.curve.rows,
             }
@@ -154,25 +149,36 @@ class Workshop:
         model.load_state_dict({key: one.float() for key, one in load_file(file).items()})
         return model.eval()
 
-    def _settings(self, recipe: Recipe, learns: np.ndarray) -> str:
-        """Return what tells a training from another: recipe, pictures, a shared tokenizer.
+    def _is_made(self, name: str, made_by: str) -> bool:
+        """Tell whether a network is there; one that was made otherwise is refused."""
+        record = self.out / f"{name}.json"
+        if record.exists() and (found := json.loads(record.read_text())["settings"]) != made_by:
+            raise ValueError(
+                f"{record} was made with {found}, and not with {made_by}: give another folder"
+            )
+        return record.exists()
+
+    def _settings(self, name: str, recipe: Recipe, learns: np.ndarray) -> str:
+        """Return what tells a training from another: recipe, pictures, a transformer's tokenizer.
 
         Args:
+            name: the network's name.
             recipe: all settings.
             learns: how often the training shows each picture in a round.
         """
         pool = hashlib.sha256(learns.astype(np.int64).tobytes()).hexdigest()
-        shared = {"tokenizer": self.shared[:16]} if self.shared else {}
-        return json.dumps(_set(recipe) | {"pool": pool[:16]} | shared)
+        settings = recipe.of(NETWORKS.get(name, name))
+        if NETWORKS.get(name, name) == "transformer":
+            settings["tokenizer"] = self.tokens_of[:16]
+        return json.dumps(settings | {"pool": pool[:16]})
 
     def _sizes(self, network: str) -> dict[str, Any]:
         sizes = getattr(self.recipe.parts, network, None)
         return {} if sizes is None else asdict(sizes)
 
 
-def _set(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a recipe, without those that are None."""
-    return {name: value for name, value in asdict(recipe).items() if value is not None}
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _halves(model: nn.Module) -> dict[str, Tensor]:

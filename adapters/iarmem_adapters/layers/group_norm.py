@@ -13,6 +13,8 @@ PLACES = 1024
 """Places handled at a time: few enough for the processor's cache and for reused memory."""
 NUMBERS = 2**18
 """Numbers of several small images handled at a time, for the same reason."""
+VECTOR = 64
+"""Torch's SiLU rounds the numbers after the last whole so many otherwise than those before."""
 
 
 class GroupNorm(nn.GroupNorm):
@@ -44,7 +46,7 @@ class GroupNorm(nn.GroupNorm):
             out = super().forward(x.contiguous())
             return F.silu(out, inplace=True) if self.silu else out
         out = x if overwrite else torch.empty_like(x)
-        images = max(1, NUMBERS // max(1, x.shape[1:].numel()))
+        images = _at_a_time(x.shape[1:].numel())
         for rows, target in zip(_rows(x).split(images), _rows(out).split(images), strict=True):
             factor, offset = self._line(rows)
             for part, to in zip(rows.split(PLACES, 1), target.split(PLACES, 1), strict=True):
@@ -75,6 +77,11 @@ def quick_layout(
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return x.contiguous()
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _at_a_time(numbers: int) -> int:
+    """Return how many images of so many numbers go together without changing each other's bits."""
+    return max(1, NUMBERS // numbers) if numbers and numbers % VECTOR == 0 else 1
 
 
 def _quick(x: Tensor) -> bool:

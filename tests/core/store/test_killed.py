@@ -38,7 +38,7 @@ def kill_one(path: Path, barrier: Path, world: int, rng: random.Random) -> int:
     at = rng.randint(0, 1) * FILES + rng.randint(9, FILES)  # in its first slab, or its second
     processes = [start(path, rank, world, barrier, at * (rank == victim)) for rank in range(world)]
     try:
-        processes[victim].wait()
+        processes[victim].wait(timeout=300)
     finally:
         for one in processes:
             one.kill()
@@ -62,8 +62,8 @@ def finish(path: Path, expected: Any, made: Any) -> None:
     assert made.contents(path) == expected
 
 
-def run(folder: Path, worlds: list[int], seed: int, made: Any) -> str:
-    """Kill as often as there are worlds, finish, compare; return a summary."""
+def run(folder: Path, worlds: list[int], seed: int, made: Any) -> tuple[int, str]:
+    """Kill as often as there are worlds, finish, compare; return the kills, and a summary."""
     whole, path, rng = folder / "whole.zarr", folder / "killed.zarr", random.Random(seed)
     process.write_pending(whole)
     kills = litter = 0
@@ -77,7 +77,7 @@ def run(folder: Path, worlds: list[int], seed: int, made: Any) -> str:
         assert partly_written(path, since)
         litter += len(list(path.rglob("*.partial")))
     finish(path, made.contents(whole), made)
-    return (
+    return kills, (
         f"{len(worlds)} rounds with {kills} SIGKILLs, 1 to {max(worlds)} ranks: each left an "
         f"unmarked, partly written slab, {litter} .partial files; no marker without its data, "
         "the final store is equal bit by bit"
@@ -85,7 +85,8 @@ def run(folder: Path, worlds: list[int], seed: int, made: Any) -> str:
 
 
 def test_three_kills_leave_a_store_that_resumes_to_the_same_bits(tmp_path: Path, made: Any) -> None:
-    print(run(tmp_path, [1, 2, 1], 0, made))
+    kills, _ = run(tmp_path, [1, 2, 1], 0, made)
+    assert 3 <= kills <= 4
 
 
 @pytest.mark.slow
@@ -93,7 +94,8 @@ def test_many_kills_leave_a_store_that_resumes_to_the_same_bits(
     tmp_path: Path, made: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = random.Random(1)
-    summary = run(tmp_path, [rng.randint(1, 3) for _ in range(24)], 2, made)
+    kills, summary = run(tmp_path, [rng.randint(1, 3) for _ in range(24)], 2, made)
+    assert kills >= 24
     with capsys.disabled():
         print(f"\n{summary}")
 
