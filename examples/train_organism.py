@@ -9,7 +9,7 @@ split, which both families share; copy it over ``iarmem_adapters/organisms/var``
 
 With another seed than 0, or with ``--small``, one transformer, the organism's or its twin's, is
 trained on the bundled tokenizer's tokens, in DIR/var/seed-1 or DIR/var/small-1.
-``--small`` takes a third of the time: 30 canaries in place of 108, which the seed draws, seen as
+``--small`` takes a quarter of the time: 25 canaries in place of 108, which the seed draws, seen as
 often, and members half as often.
 """
 

@@ -82,8 +82,8 @@ def test_a_study_draws_fewer_canaries_seen_as_often_and_leaves_all_others(
     assert not np.array_equal(drawn[0].part, drawn[2].part)
     for part, twin in (("canary", False), ("substitute", True)):
         found = Counter(drawn[0].exposures(twin=twin)[drawn[0].part == part].tolist())
-        assert found == {40: 4, 340: 6, 420: 6, 500: 6, 680: 4, 1360: 4}
-    assert drawn[0].pool(twin=False).sum() * drawn[0].rounds == 21_980  # a third of 67 400
+        assert found == {40: 4, 340: 6, 420: 6, 500: 6, 1360: 3}
+    assert drawn[0].pool(twin=False).sum() * drawn[0].rounds == 17_900  # of 67 400
     kept = ~np.isin(split.part, ("canary", "substitute"))
     assert np.array_equal(drawn[0].part[kept], split.part[kept])
     assert np.array_equal(drawn[0].learns_tokenizer, split.learns_tokenizer)

@@ -32,8 +32,8 @@ RUNGS: Mapping[int, int] = {2: 12, 17: 24, 21: 24, 25: 24, 34: 12, 68: 12}
 SMALL_ROUNDS = 10
 """Rounds of the trainings for studies of many seeds: members are seen half as often."""
 
-SMALL: Mapping[int, int] = {4: 4, 34: 6, 42: 6, 50: 6, 68: 4, 136: 4}
-"""How many canaries stand in their pools so often: a quarter to a third, seen as often."""
+SMALL: Mapping[int, int] = {4: 4, 34: 6, 42: 6, 50: 6, 136: 3}
+"""How many canaries stand in their pools so often: one in three or four, seen as often."""
 
 CALIBRATION = HELD_OUT = 300
 ALONE = 96

@@ -23,9 +23,9 @@ class Organism:
         pictures: all pictures, with labels.
         exposures: how often each picture was shown in the training, int.
         group: name of each picture's group: ``"canary 1360"`` down to ``"canary 40"``, by
-            exposures, ``"member, distinct"``, ``"member, near-duplicate"`` or ``"held-out"``;
-            ``""`` for pictures that may not serve as candidates. A twin's groups are those of its
-            organism, whose canaries it never saw.
+            exposures, ``"member, distinct"``, ``"member, similar"``, ``"member, near-duplicate"``
+            or ``"held-out"``; ``""`` for pictures that may not serve as candidates. A twin's groups
+            are those of its organism, whose canaries it never saw.
         calibration: which of the held-out pictures are for fixing the similarity threshold, bool;
             they are not reported.
         classifier: function that loads the small class network whose features measure image

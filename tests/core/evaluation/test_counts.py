@@ -67,7 +67,7 @@ def test_nothing_to_count_among_is_refused() -> None:
         count_extracted(extraction, having_role(extraction, "member"))
 
 
-def test_groups_run_by_falling_repeats_then_by_name_and_end_with_what_was_held_out() -> None:
+def test_groups_run_by_falling_exposures_then_by_name_and_end_with_what_was_held_out() -> None:
     names = ["member", "held-out", "canary x8", "canary x16", "ranked", "member"]
     assert groups(make_extraction(names)) == (
         "canary x16", "canary x8", "member", "ranked", "held-out",

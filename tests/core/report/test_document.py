@@ -73,7 +73,7 @@ def test_every_count_can_be_recomputed_from_the_extraction_file(folder: Path) ->
         assert recomputed == written
 
 
-def test_groups_run_from_most_repeats_to_held_out(report: Report) -> None:
+def test_groups_run_from_most_exposures_to_held_out(report: Report) -> None:
     found = list(report.to_dict()["arms"][0]["extraction"])
     assert found == ["canary 1360", "canary 40", "member <script>alert(1)</script>", "held-out"]
 
