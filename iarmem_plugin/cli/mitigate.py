@@ -254,6 +254,7 @@ class _Job:
         measure: Quality | None,
         kept: Path,
     ) -> Report:
+        from iarmem_plugin.evaluation.recognition import Recognition
         from iarmem_plugin.jobs.attack import ExtractionOptions
         from iarmem_plugin.jobs.mitigate import mitigate
         from iarmem_plugin.jobs.protocol import Pictures, choose_candidates
@@ -263,6 +264,7 @@ class _Job:
         size, checked = self.batch_size, self.attack.check_batching
         tried = opened.images if opened.candidates is None else opened.candidates
         rehearse(model, scores, arms, tried, similarity)
+        recognition = Recognition()
         with console.progress_bars() as progress:
             candidates = choose_candidates(
                 model,
@@ -271,6 +273,7 @@ class _Job:
                 per_class=self.attack.per_class,
                 calibrates=self.attack.threshold is None,
                 few=self.attack.few,
+                recognition=recognition,
                 batch_size=size,
                 progress=progress,
             )
@@ -280,6 +283,7 @@ class _Job:
                 candidates,
                 arms,
                 similarity=similarity,
+                recognition=recognition,
                 quality=quality,
                 options=ExtractionOptions(
                     batch_size=size, check_batching=checked, checkpoints=kept

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -39,6 +37,8 @@ from iarmem_plugin.evaluation.candidates import (
     refuse_continuous,
 )
 from iarmem_plugin.evaluation.generation import seeded
+from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.statistics import smallest_threshold
 from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.plugins.blame import author, blamed
@@ -132,6 +132,7 @@ def extract(
     *,
     similarity: Similarity,
     prefix_tokens: int,
+    recognition: Recognition | None = None,
     sampling: Sampling = GREEDY,
     batch_size: int | Batching = 64,
     progress: Progress | None = None,
@@ -144,16 +145,17 @@ def extract(
         targets: from `make_targets`, for these candidates.
         similarity: a candidate is extracted strictly above its threshold.
         prefix_tokens: how many true tokens are given; whole scales for VAR.
+        recognition: when a completion is recognisable; None does not judge it.
         sampling: by default the attack's; draws depend on the seed and a candidate's place alone.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar where given.
 
     Returns:
         dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
-        whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32 (what does not
-        fit is kept as it is; bits have the dim ``bit``, too). Coordinates of candidates: ``image``
-        (global id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings; the batch
-        size is the one that fitted.
+        whole sequence, the prefix included), ``extracted`` bool, ``recognisable`` bool where it is
+        judged, ``tokens`` int32 (what does not fit is kept as it is; bits have the dim ``bit``,
+        too). Coordinates of candidates: ``image`` (global id), ``path``, ``label``, ``group``,
+        ``role``. Attributes: all settings; the batch size is the one that fitted.
 
     Raises:
         InputError: targets or prefix do not fit.
@@ -179,12 +181,13 @@ def extract(
         )
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
-    return _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
+    found = _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
         prefix_tokens=prefix_tokens,
         reference=targets.reference,
         sampling=json.dumps(asdict(sampling)),
         batch_size=batching.size,
     )
+    return found if recognition is None else recognition.judged(found)
 
 
 def calibrate(
@@ -214,20 +217,9 @@ def calibrate(
     Example:
         With 200 values and the rate 0.01, the third largest is the threshold.
     """
-    descending = -np.sort(-np.asarray(values, dtype=np.float64), axis=None)
-    if descending.size == 0 or not np.isfinite(descending).all():
-        raise InputError(
-            f"cannot calibrate {similarity.name!r} on {descending.size} values, "
-            f"{np.count_nonzero(~np.isfinite(descending))} of them not finite; "
-            "give the similarities of at least one picture"
-        )
-    if not 0 <= rate < 1:
-        raise InputError(f"rate {rate} is outside [0, 1); 0.01 lets one in a hundred be extracted")
-    allowed = math.floor(Fraction(str(rate)) * descending.size)  # exact: 0.29 * 100 is 28.99...
-    similarity.threshold = float(descending[allowed])
-    similarity.threshold_source = (
-        f"{source}: at most {100 * rate:g}% of n={descending.size} extracted"
-    )
+    similarity.threshold = smallest_threshold(similarity.name, values, rate)
+    count = np.size(values)
+    similarity.threshold_source = f"{source}: at most {100 * rate:g}% of n={count} extracted"
     return similarity.threshold
 
 

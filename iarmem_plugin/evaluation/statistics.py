@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,33 @@ class McNemar(NamedTuple):
     lost: int
     gained: int
     p_value: float
+
+
+def smallest_threshold(measure: str, values: Sequence[float] | np.ndarray, rate: float) -> float:
+    """Return the smallest value above which at most a share of all values lies.
+
+    Args:
+        measure: what the values are of, for messages.
+        values: at least one, all finite.
+        rate: the share, in [0, 1); of n values floor(rate * n) may lie strictly above.
+
+    Raises:
+        InputError: without values, with values that are not finite, or with another rate.
+
+    >>> smallest_threshold("similarity", [0.1, 0.4, 0.3, 0.2], rate=0.25)
+    0.3
+    """
+    descending = -np.sort(-np.asarray(values, dtype=np.float64), axis=None)
+    if descending.size == 0 or not np.isfinite(descending).all():
+        raise InputError(
+            f"cannot calibrate {measure!r} on {descending.size} values, "
+            f"{np.count_nonzero(~np.isfinite(descending))} of them not finite; "
+            "give the similarities of at least one picture"
+        )
+    if not 0 <= rate < 1:
+        raise InputError(f"rate {rate} is outside [0, 1); 0.01 lets one in a hundred be extracted")
+    allowed = math.floor(Fraction(str(rate)) * descending.size)  # exact: 0.29 * 100 is 28.99...
+    return float(descending[allowed])
 
 
 def wilson(extracted: int, candidates: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol
@@ -118,7 +119,7 @@ def _run(
         progress=progress,
     )
     clock.lap("capture")
-    similarity = _calibrated(traced, organism, progress)
+    similarity, recognition = _calibrated(traced, organism, progress)
     clock.lap("calibration")
     report = mitigate(
         traced,
@@ -126,6 +127,7 @@ def _run(
         candidates(organism, reported(organism, sizes)),
         arms(seed),
         similarity=similarity,
+        recognition=recognition,
         quality=_quality(traced, organism, sizes.generated, seed),
         progress=progress,
     )
@@ -137,12 +139,14 @@ def _run(
 
 def _calibrated(
     model: ImageARModel, organism: Organism, progress: Progress | None
-) -> PixelCorrelation:
-    similarity = PixelCorrelation()
+) -> tuple[PixelCorrelation, Recognition]:
+    similarity, recognition = PixelCorrelation(), Recognition()
     unseen = candidates(organism, organism.calibration)
     source = "held-out pictures that are not reported, unmodified model"
-    calibrate_on(model, unseen, similarity, source=source, progress=progress)
-    return similarity
+    calibrate_on(
+        model, unseen, similarity, source=source, recognition=recognition, progress=progress
+    )
+    return similarity, recognition
 
 
 def _quality(model: ImageARModel, organism: Organism, generated: int, seed: int) -> QualityProtocol:

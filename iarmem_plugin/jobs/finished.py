@@ -87,6 +87,7 @@ def shared_settings(
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
+        **({} if attack.recognition is None else {"recognition": asdict(attack.recognition)}),
         "quality": None if quality is None else _of_quality(quality),
     }
 

@@ -15,6 +15,7 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
     UNMODIFIED,
@@ -47,6 +48,7 @@ def mitigate(
     arms: Sequence[Arm],
     *,
     similarity: Similarity,
+    recognition: Recognition | None = None,
     quality: QualityProtocol | None = None,
     options: ExtractionOptions = DEFAULTS,
     progress: Progress | None = None,
@@ -61,6 +63,8 @@ def mitigate(
         candidates: training images to extract, in named groups.
         arms: what to compare; the unmodified model is added as the first.
         similarity: decides what counts as extracted.
+        recognition: decides what counts as recognisable; None, or one whose threshold was not
+            fixed, leaves it out.
         quality: how image quality is measured; None leaves it out.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
@@ -83,7 +87,15 @@ def mitigate(
     mean = _check_arms(arms, scores)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
     work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
-    attack = make_attack(model, candidates, similarity, options, mean=mean, progress=progress)
+    attack = make_attack(
+        model,
+        candidates,
+        similarity,
+        options,
+        mean=mean,
+        recognition=recognition,
+        progress=progress,
+    )
     made_by = model_provenance(model)
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)

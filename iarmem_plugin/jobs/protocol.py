@@ -21,6 +21,7 @@ from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_c
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import conditions_like
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Quality, Similarity
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol, features_of
@@ -81,6 +82,7 @@ def choose_candidates(
     per_class: int = 5,
     calibrates: bool = True,
     few: bool = False,
+    recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -93,6 +95,7 @@ def choose_candidates(
         per_class: images to keep of each class, where they are ranked.
         calibrates: whether held-out images fix the threshold; otherwise all of them are reported.
         few: whether few held-out images may fix it, too.
+        recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
@@ -121,7 +124,14 @@ def choose_candidates(
     if not calibrates:
         return _joined(tried, held_out, np.full(len(held_out), HELD_OUT))
     return with_held_out(
-        model, tried, held_out, similarity, few=few, batch_size=batch_size, progress=progress
+        model,
+        tried,
+        held_out,
+        similarity,
+        few=few,
+        recognition=recognition,
+        batch_size=batch_size,
+        progress=progress,
     )
 
 
@@ -132,6 +142,7 @@ def with_held_out(
     similarity: Similarity,
     *,
     few: bool = False,
+    recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -146,6 +157,7 @@ def with_held_out(
         held_out: images that the model was not trained on.
         similarity: its threshold is fixed.
         few: whether fewer than 20 images may fix it, too.
+        recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
@@ -155,7 +167,15 @@ def with_held_out(
     check_calibration(len(held_out), few=few)
     half = Candidates(*_half(held_out, 0))
     source = "half of the held-out images, unmodified model"
-    calibrate_on(model, half, similarity, source=source, batch_size=batch_size, progress=progress)
+    calibrate_on(
+        model,
+        half,
+        similarity,
+        source=source,
+        recognition=recognition,
+        batch_size=batch_size,
+        progress=progress,
+    )
     if len(half) < ENOUGH_TO_CALIBRATE:
         _warn_of_few(len(half), similarity.threshold)
     return _joined(candidates, *_half(held_out, 1))
@@ -192,6 +212,7 @@ def calibrate_on(
     source: str,
     prefix_tokens: int | None = None,
     rate: float = RATE,
+    recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> float:
@@ -206,14 +227,17 @@ def calibrate_on(
         source: where the pictures come from, for the report.
         prefix_tokens: tokens given to each completion; None gives as many as the variant names.
         rate: share that may count as extracted, in [0, 1).
+        recognition: its threshold is fixed on the same completions at the same rate, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
     Returns:
-        the threshold.
+        the similarity's threshold.
     """
     options = ExtractionOptions(prefix_tokens=prefix_tokens, batch_size=batch_size)
     extraction = make_attack(model, held_out, similarity, options).run(model, progress)
+    if recognition is not None:
+        recognition.calibrate(extraction, rate=rate, source=source)
     values = extraction["similarity"].to_numpy()
     return calibrate(similarity, values, rate=rate, source=source)
 

@@ -13,18 +13,22 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import count_extracted
+from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, count_extracted, outcomes
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 
 SCHEMA = 1
 FILE = "report.json"
+OUTCOMES = {"extraction": EXTRACTED, "recognition": RECOGNISABLE}
 KEYS = ("schema", "model", "provenance", "scores", "arms")
 
 
 def to_document(results: Results) -> dict[str, Any]:
     """Return what ``report.json`` holds: plain values, null for what is not a number."""
-    counts = count_extracted(results.extraction)
+    counts = {
+        outcome: count_extracted(results.extraction, outcome=outcome)
+        for outcome in outcomes(results.extraction)
+    }
     scores = {
         "metric": str(results.scores.attrs["metric"]),
         "by_block_and_scale": block_sums(results.scores).values,
@@ -89,30 +93,38 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | None) else str(value)
 
 
-def _arm(arm: ArmResult, counts: xr.Dataset) -> dict[str, Any]:
-    mine = counts.sel(arm=arm.name)
-    extraction = {
-        str(group): {
-            "extracted": int(mine["extracted"].sel(group=group)),
-            "candidates": int(mine["candidates"].sel(group=group)),
-            "low": float(mine["low"].sel(group=group)),
-            "high": float(mine["high"].sel(group=group)),
-        }
-        for group in counts["group"].values
+def _arm(arm: ArmResult, counts: Mapping[str, xr.Dataset]) -> dict[str, Any]:
+    by_outcome = {
+        key: _by_group(outcome, counts[outcome].sel(arm=arm.name))
+        for key, outcome in OUTCOMES.items()
+        if outcome in counts
     }
     return {
         "name": arm.name,
         "intervention": arm.intervention,
         "selector": arm.selector,
         "fraction": arm.fraction,
-        "extraction": extraction,
+        **by_outcome,
         "quality": [asdict(value) for value in arm.quality],
     }
 
 
-def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, float]]:
     return {
-        (arm["name"], group): (counts["extracted"], counts["candidates"])
+        str(group): {
+            outcome: int(counts["extracted"].sel(group=group)),
+            "candidates": int(counts["candidates"].sel(group=group)),
+            "low": float(counts["low"].sel(group=group)),
+            "high": float(counts["high"].sel(group=group)),
+        }
+        for group in counts["group"].values
+    }
+
+
+def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    return {
+        (arm["name"], key, group): (counts[outcome], counts["candidates"])
         for arm in document["arms"]
-        for group, counts in arm["extraction"].items()
+        for key, outcome in OUTCOMES.items()
+        for group, counts in arm.get(key, {}).items()
     }

@@ -13,9 +13,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from iarmem_plugin.evaluation.counts import (
+    RECOGNISABLE,
     canaries,
     canary_word,
     count_extracted,
+    outcomes,
     pair_with_original,
 )
 from iarmem_plugin.report import arm_figures
@@ -25,10 +27,10 @@ from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
     columns,
     control_word,
-    extraction_rows,
     findings,
     has_many,
     headline,
+    outcome_rows,
     quality,
     quality_rows,
     turned,
@@ -81,7 +83,10 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             controls=control_word(results.arms),
             figures={name: _plot(picture) for name, picture in pictures.items()},
             findings=list(findings(results)),
-            pairs=pair_with_original(results.extraction),
+            pairs={
+                outcome: pair_with_original(results.extraction, outcome=outcome)
+                for outcome in outcomes(results.extraction)
+            },
             canary_word=canary_word(results.extraction),
             invalid=int((~valid.astype(bool)).sum()),
             entries=int(valid.size),
@@ -102,7 +107,9 @@ def render_summary(results: Results) -> str:
 
 
 def _tables(results: Results) -> dict[str, Any]:
-    counted, measured = extraction_rows(results), quality_rows(results)
+    counted, measured = outcome_rows(results), quality_rows(results)
+    judged = RECOGNISABLE in outcomes(results.extraction)
+    recognised = outcome_rows(results, RECOGNISABLE) if judged else ()
     many, together = has_many(results.arms), columns(results.arms).values()
     sets = {name for names in together if len(names) > 1 for name in names}
     return {
@@ -110,6 +117,7 @@ def _tables(results: Results) -> dict[str, Any]:
         "many": many,
         "sets": control_word(arm for arm in results.arms if arm.name in sets),
         "extraction": turned(counted) if many else counted,
+        "recognition": turned(recognised) if many else recognised,
         "quality": turned(measured) if many else measured,
     }
 

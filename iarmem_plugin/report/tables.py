@@ -9,13 +9,16 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.evaluation.counts import (
+    EXTRACTED,
     ORIGINAL,
+    RECOGNISABLE,
     PairedCounts,
     canaries,
     canary_word,
     count_extracted,
     groups,
     having_role,
+    outcomes,
     pair_with_original,
 )
 from iarmem_plugin.evaluation.statistics import control_p_value
@@ -82,15 +85,17 @@ def turned(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 def terminal_table(results: Results) -> TextTable:
     """Return counts by group and arm, and quality: an arm a column, or a row if there are many."""
-    counted, measured = extraction_rows(results), quality_rows(results)
+    measured, judged = quality_rows(results), outcomes(results.extraction)
     texts = [["", *columns(results.arms)]]
-    texts += [[row.name, *_texts(row)] for row in counted]
+    for rows in zip(*(outcome_rows(results, one) for one in judged), strict=True):
+        names = (rows[0].name, *(RECOGNISABLE for _ in rows[1:]))
+        texts += [[name, *_texts(row)] for name, row in zip(names, rows, strict=True)]
     for place, row in enumerate(measured, start=1):
         texts.append([f"{row.name.partition(' (')[0]} [{place}]", *_texts(row)])
     if has_many(results.arms):
         texts = [list(row) for row in zip(*texts, strict=True)]
     return TextTable(
-        f"{results.model}: extracted candidates, and image quality",
+        f"{results.model}: {' and '.join(judged)} candidates, and image quality",
         texts[0],
         texts[1:],
         numbers=texts[0][1:],
@@ -114,9 +119,14 @@ def quality(results: Results) -> xr.DataArray:
     return xr.DataArray(values, dims=("arm", "label"), coords={"arm": names, "label": labels})
 
 
-def extraction_rows(results: Results) -> tuple[Row, ...]:
-    """Return one row a group: extracted of candidates, or their range over random sets."""
-    counts = count_extracted(results.extraction)
+def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
+    """Return one row a group: extracted of candidates, or their range over random sets.
+
+    Args:
+        results: what to show.
+        outcome: what is counted, one of `outcomes`.
+    """
+    counts = count_extracted(results.extraction, outcome=outcome)
     return tuple(
         Row(
             str(group),
@@ -177,9 +187,11 @@ def findings(results: Results) -> Iterator[str]:
     subject = f"over all {int(chosen.sum())} {canary_word(results.extraction)}"
     word = control_word(arm for arm in results.arms if arm.name in drawn)
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
+    recognised = _recognised(results)
     for pair in pair_with_original(results.extraction):
         if pair.arm in alone:
-            yield _change(alone[pair.arm], subject, pair) + _beside(pair, controls, word)
+            beside = _beside(pair, controls, word) + recognised.get(pair.arm, "")
+            yield _change(alone[pair.arm], subject, pair) + beside
     held_out = having_role(results.extraction, "held-out")
     if held_out.any():
         kept = count_extracted(results.extraction, held_out).sel(arm=ORIGINAL)
@@ -187,6 +199,24 @@ def findings(results: Results) -> Iterator[str]:
             f"{int(kept['extracted'])} of {int(kept['candidates'])} held-out pictures, which the "
             "model never saw, count as extracted from the original: the measure's false alarms."
         )
+        if RECOGNISABLE in outcomes(results.extraction):
+            kept = count_extracted(results.extraction, held_out, outcome=RECOGNISABLE)
+            kept = kept.sel(arm=ORIGINAL)
+            yield (
+                f"{int(kept['extracted'])} of {int(kept['candidates'])} of them count as "
+                "recognisable by their completed tokens."
+            )
+
+
+def _recognised(results: Results) -> dict[str, str]:
+    """Say of each arm how many canaries are still recognisable, where that was judged."""
+    if RECOGNISABLE not in outcomes(results.extraction):
+        return {}
+    return {
+        pair.arm: f" By their completed tokens, {pair.after} are still recognisable after it, "
+        f"{pair.before} before."
+        for pair in pair_with_original(results.extraction, outcome=RECOGNISABLE)
+    }
 
 
 def _change(label: str, subject: str, pair: PairedCounts) -> str:

@@ -1,0 +1,80 @@
+"""What is still recognisable: a completion that has more of its target's tokens than chance gives.
+
+Fewer extracted is not forgotten: a completion that no longer looks like its target may still have
+half of the target's tokens where a picture that was never seen has 3 in 100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.counts import RECOGNISABLE
+from iarmem_plugin.evaluation.statistics import smallest_threshold
+
+THRESHOLD, SOURCE = "recognition_threshold", "recognition_threshold_source"
+
+
+@dataclass(slots=True)
+class Recognition:
+    """When a completion counts as recognisable.
+
+    Attributes:
+        threshold: share of the completed tokens, in [0, 1], above which it counts; None where it
+            was not fixed.
+        source: where the threshold comes from, for the report.
+    """
+
+    threshold: float | None = None
+    source: str = ""
+
+    def calibrate(self, extraction: xr.Dataset, *, rate: float, source: str) -> float:
+        """Fix the threshold: at most this share of pictures never seen may be recognisable.
+
+        Args:
+            extraction: their completions by the unmodified model, from `extract`.
+            rate: share that may lie strictly above, in [0, 1).
+            source: where the pictures come from.
+
+        Returns:
+            the threshold, which is one of their agreements.
+
+        Raises:
+            InputError: without completions, or with another rate.
+        """
+        values = agreement(extraction).to_numpy()
+        self.threshold = smallest_threshold("token agreement", values, rate)
+        self.source = f"{source}: at most {100 * rate:g}% of n={values.size} recognisable"
+        return self.threshold
+
+    def judged(self, extraction: xr.Dataset) -> xr.Dataset:
+        """Return an extraction with ``recognisable``, bool, where the threshold is known."""
+        if self.threshold is None:
+            return extraction
+        recognisable = agreement(extraction) > self.threshold
+        return extraction.assign({RECOGNISABLE: recognisable.reset_coords(drop=True)}).assign_attrs(
+            {THRESHOLD: self.threshold, SOURCE: self.source}
+        )
+
+
+def agreement(extraction: xr.Dataset) -> xr.DataArray:
+    """Return the share of the completed tokens that equal the target's, the prefix left out.
+
+    Args:
+        extraction: from `extract`: ``equal_tokens``, the dim ``token``, and the attribute
+            ``prefix_tokens``.
+
+    Returns:
+        float64 in [0, 1], with the dims of ``equal_tokens``.
+
+    Raises:
+        InputError: the prefix was the whole.
+    """
+    given, tokens = int(extraction.attrs["prefix_tokens"]), extraction.sizes["token"]
+    if given >= tokens:
+        raise InputError(f"a prefix of all {tokens} tokens leaves nothing to recognise")
+    completed = extraction["equal_tokens"].astype(np.float64) - given
+    return (completed / (tokens - given)).rename("agreement")
