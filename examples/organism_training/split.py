@@ -90,7 +90,8 @@ def redraw_canaries(split: Split, *, seed: int, canaries: Mapping[int, int] = SM
         canaries: how many canaries stand in the pool so often.
 
     Returns:
-        the split, of `SMALL_ROUNDS` rounds; canaries and substitutes that were not drawn again are in no training.
+        the split, of `SMALL_ROUNDS` rounds; canaries and substitutes that were not drawn again are
+        in no training.
     """
     part, repeats = split.part.copy(), split.repeats.copy()
     open_to = np.flatnonzero(np.isin(part, (CANARY, SUBSTITUTE)))
