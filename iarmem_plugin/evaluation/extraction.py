@@ -217,9 +217,11 @@ def calibrate(
     Example:
         With 200 values and the rate 0.01, the third largest is the threshold.
     """
-    similarity.threshold = smallest_threshold(similarity.name, values, rate)
-    count = np.size(values)
-    similarity.threshold_source = f"{source}: at most {100 * rate:g}% of n={count} extracted"
+    found = smallest_threshold(similarity.name, values, rate)
+    similarity.threshold = found.value
+    similarity.threshold_source = (
+        f"{source}: at most {100 * rate:g}% of n={np.size(values)} extracted; {found}"
+    )
     return similarity.threshold
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import RECOGNISABLE
+from iarmem_plugin.evaluation.counts import RECOGNISABLE, count_extracted
 from iarmem_plugin.evaluation.statistics import smallest_threshold
 
 THRESHOLD, SOURCE = "recognition_threshold", "recognition_threshold_source"
@@ -46,8 +46,9 @@ class Recognition:
             InputError: without completions, or with another rate.
         """
         values = agreement(extraction).to_numpy()
-        self.threshold = smallest_threshold("token agreement", values, rate)
-        self.source = f"{source}: at most {100 * rate:g}% of n={values.size} recognisable"
+        found = smallest_threshold("token agreement", values, rate)
+        self.threshold = found.value
+        self.source = f"{source}: at most {100 * rate:g}% of n={values.size} recognisable; {found}"
         return self.threshold
 
     def judged(self, extraction: xr.Dataset) -> xr.Dataset:
@@ -78,3 +79,20 @@ def agreement(extraction: xr.Dataset) -> xr.DataArray:
         raise InputError(f"a prefix of all {tokens} tokens leaves nothing to recognise")
     completed = extraction["equal_tokens"].astype(np.float64) - given
     return (completed / (tokens - given)).rename("agreement")
+
+
+def count_outcome(extraction: xr.Dataset, outcome: str) -> xr.Dataset:
+    """Count an outcome by group; beside what is recognisable stands the mean agreement.
+
+    Args:
+        extraction: from `extract`, with the dim (arm), too.
+        outcome: one of `outcomes`.
+
+    Returns:
+        as `count_extracted`, dims (arm, group); for ``"recognisable"`` also ``agreement``, float64.
+    """
+    counts = count_extracted(extraction, outcome=outcome)
+    if outcome != RECOGNISABLE:
+        return counts
+    shares = agreement(extraction).groupby("group").mean("candidate")
+    return counts.assign(agreement=shares.sel(group=counts["group"]))

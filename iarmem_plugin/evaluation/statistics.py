@@ -26,7 +26,27 @@ class McNemar(NamedTuple):
     p_value: float
 
 
-def smallest_threshold(measure: str, values: Sequence[float] | np.ndarray, rate: float) -> float:
+class Threshold(NamedTuple):
+    """A threshold, and how sure it is.
+
+    Attributes:
+        value: strictly above it lies at most the share that was asked for.
+        low: lower end of its 95% interval: how low it might have come out with other pictures.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return the interval in words."""
+        return f"95% interval of the threshold {self.low:.3f} to {self.high:.3f}"
+
+
+def smallest_threshold(
+    measure: str, values: Sequence[float] | np.ndarray, rate: float
+) -> Threshold:
     """Return the smallest value above which at most a share of all values lies.
 
     Args:
@@ -34,23 +54,36 @@ def smallest_threshold(measure: str, values: Sequence[float] | np.ndarray, rate:
         values: at least one, all finite.
         rate: the share, in [0, 1); of n values floor(rate * n) may lie strictly above.
 
+    Returns:
+        the threshold, with the percentile interval of 2 000 seeded bootstrap samples.
+
     Raises:
         InputError: without values, with values that are not finite, or with another rate.
 
-    >>> smallest_threshold("similarity", [0.1, 0.4, 0.3, 0.2], rate=0.25)
+    >>> smallest_threshold("similarity", [0.1, 0.4, 0.3, 0.2], rate=0.25).value
     0.3
     """
-    descending = -np.sort(-np.asarray(values, dtype=np.float64), axis=None)
-    if descending.size == 0 or not np.isfinite(descending).all():
+    from scipy.stats import bootstrap
+
+    found = np.asarray(values, dtype=np.float64).ravel()
+    if found.size == 0 or not np.isfinite(found).all():
         raise InputError(
-            f"cannot calibrate {measure!r} on {descending.size} values, "
-            f"{np.count_nonzero(~np.isfinite(descending))} of them not finite; "
+            f"cannot calibrate {measure!r} on {found.size} values, "
+            f"{np.count_nonzero(~np.isfinite(found))} of them not finite; "
             "give the similarities of at least one picture"
         )
     if not 0 <= rate < 1:
         raise InputError(f"rate {rate} is outside [0, 1); 0.01 lets one in a hundred be extracted")
-    allowed = math.floor(Fraction(str(rate)) * descending.size)  # exact: 0.29 * 100 is 28.99...
-    return float(descending[allowed])
+    allowed = math.floor(Fraction(str(rate)) * found.size)  # exact: 0.29 * 100 is 28.99...
+
+    def threshold(sample: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.sort(sample, axis=axis).take(found.size - 1 - allowed, axis=axis)
+
+    value = float(threshold(found))
+    if found.size == 1:
+        return Threshold(value, value, value)
+    drawn = bootstrap((found,), threshold, method="percentile", n_resamples=2000, rng=0)
+    return Threshold(value, *map(float, drawn.confidence_interval))
 
 
 def wilson(extracted: int, candidates: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, count_extracted, outcomes
+from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes
+from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 
@@ -25,10 +26,7 @@ KEYS = ("schema", "model", "provenance", "scores", "arms")
 
 def to_document(results: Results) -> dict[str, Any]:
     """Return what ``report.json`` holds: plain values, null for what is not a number."""
-    counts = {
-        outcome: count_extracted(results.extraction, outcome=outcome)
-        for outcome in outcomes(results.extraction)
-    }
+    counts = {one: count_outcome(results.extraction, one) for one in outcomes(results.extraction)}
     scores = {
         "metric": str(results.scores.attrs["metric"]),
         "by_block_and_scale": block_sums(results.scores).values,
@@ -110,12 +108,11 @@ def _arm(arm: ArmResult, counts: Mapping[str, xr.Dataset]) -> dict[str, Any]:
 
 
 def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, float]]:
+    names = {"extracted": outcome}
     return {
         str(group): {
-            outcome: int(counts["extracted"].sel(group=group)),
-            "candidates": int(counts["candidates"].sel(group=group)),
-            "low": float(counts["low"].sel(group=group)),
-            "high": float(counts["high"].sel(group=group)),
+            names.get(str(name), str(name)): values.sel(group=group).item()
+            for name, values in counts.data_vars.items()
         }
         for group in counts["group"].values
     }

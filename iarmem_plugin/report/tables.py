@@ -21,6 +21,7 @@ from iarmem_plugin.evaluation.counts import (
     outcomes,
     pair_with_original,
 )
+from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.evaluation.statistics import control_p_value
 from iarmem_plugin.report.results import ArmResult, Results
 from iarmem_plugin.table import TextTable
@@ -126,7 +127,7 @@ def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
         results: what to show.
         outcome: what is counted, one of `outcomes`.
     """
-    counts = count_extracted(results.extraction, outcome=outcome)
+    counts = count_outcome(results.extraction, outcome)
     return tuple(
         Row(
             str(group),
@@ -254,11 +255,12 @@ def _kind(arm: ArmResult) -> str:
 def _count_cell(counts: xr.Dataset) -> Cell:
     extracted, candidates = counts["extracted"].values, int(counts["candidates"].isel(arm=0))
     text = f"{_range(extracted)}/{candidates}"
+    agree = f"; {counts['agreement'].mean():.0%} of tokens" if "agreement" in counts else ""
     if extracted.size > 1:
         mean = extracted.mean() / candidates
-        return Cell(text, f"mean {mean:.0%}")
-    low, high = float(counts["low"].item()), float(counts["high"].item())
-    return Cell(text, f"{extracted.item() / candidates:.0%} [{100 * low:.0f}, {100 * high:.0f}]")
+        return Cell(text, f"mean {mean:.0%}{agree}")
+    low, high = 100 * counts["low"].item(), 100 * counts["high"].item()
+    return Cell(text, f"{extracted.item() / candidates:.0%} [{low:.0f}, {high:.0f}]{agree}")
 
 
 def _range(values: np.ndarray) -> str:

@@ -44,7 +44,7 @@ def test_the_threshold_lets_the_same_share_of_pictures_never_seen_through() -> N
     recognition = Recognition()
     unseen = completions([*range(4, 14), *range(4, 14)])  # agreements 0 to 0.9, each twice
     assert recognition.calibrate(unseen, rate=0.1, source="twenty pictures") == pytest.approx(0.8)
-    assert recognition.source == "twenty pictures: at most 10% of n=20 recognisable"
+    assert recognition.source.startswith("twenty pictures: at most 10% of n=20 recognisable; ")
     judged = recognition.judged(unseen)
     assert int(judged[RECOGNISABLE].sum()) == 2
     assert judged.attrs["recognition_threshold"] == recognition.threshold

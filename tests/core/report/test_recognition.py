@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 from rich.console import Console
 
@@ -15,6 +16,8 @@ from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.report.page import render, render_summary
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.report.tables import findings
+
+SCHEMA_FILE = Path(__file__).parents[3] / "docs" / "report.schema.json"
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,11 @@ def test_the_document_counts_both_outcomes(judged: Report) -> None:
     assert highest["recognition"]["canary 40"]["recognisable"] == 0  # half of the tokens: not above
     assert highest["recognition"]["canary 1360"]["recognisable"] == 12
     assert highest["recognition"]["held-out"] == pytest.approx(
-        {"recognisable": 0, "candidates": 20, "low": 0, "high": 0.161}, abs=1e-3
+        {"recognisable": 0, "candidates": 20, "low": 0, "high": 0.161, "agreement": 0}, abs=1e-3
     )
+    assert highest["recognition"]["canary 40"]["agreement"] == 0.5
     assert highest["extraction"]["canary 1360"]["extracted"] == 3
+    jsonschema.validate(judged.to_dict(), json.loads(SCHEMA_FILE.read_text()))
 
 
 def test_a_report_that_was_not_judged_has_one_outcome(report: Report) -> None:
