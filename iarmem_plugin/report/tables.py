@@ -10,7 +10,6 @@ import xarray as xr
 
 from iarmem_plugin.evaluation.counts import (
     EXTRACTED,
-    ORIGINAL,
     RECOGNISABLE,
     PairedCounts,
     canaries,
@@ -193,20 +192,24 @@ def findings(results: Results) -> Iterator[str]:
         if pair.arm in alone:
             beside = _beside(pair, controls, word) + recognised.get(pair.arm, "")
             yield _change(alone[pair.arm], subject, pair) + beside
-    held_out = having_role(results.extraction, "held-out")
-    if held_out.any():
-        kept = count_extracted(results.extraction, held_out).sel(arm=ORIGINAL)
-        yield (
-            f"{int(kept['extracted'])} of {int(kept['candidates'])} held-out pictures, which the "
-            "model never saw, count as extracted from the original: the measure's false alarms."
-        )
-        if RECOGNISABLE in outcomes(results.extraction):
-            kept = count_extracted(results.extraction, held_out, outcome=RECOGNISABLE)
-            kept = kept.sel(arm=ORIGINAL)
-            yield (
-                f"{int(kept['extracted'])} of {int(kept['candidates'])} of them count as "
-                "recognisable by their completed tokens."
-            )
+    yield from _false_alarms(results)
+
+
+def _false_alarms(results: Results) -> Iterator[str]:
+    """Say how many held-out pictures count, from the original and from the others."""
+    unseen = having_role(results.extraction, "held-out")
+    if not unseen.any():
+        return
+    told = {
+        EXTRACTED: "held-out pictures, which the model never saw, count as extracted from the "
+        "original: the measure's false alarms",
+        RECOGNISABLE: "of them count as recognisable by their completed tokens",
+    }
+    for outcome in outcomes(results.extraction):
+        counts = count_extracted(results.extraction, unseen, outcome=outcome)
+        found = counts["extracted"].values
+        others = f"; from the other arms {_range(found[1:])}" if len(found) > 1 else ""
+        yield f"{found[0]} of {int(unseen.sum())} {told[outcome]}{others}."
 
 
 def _recognised(results: Results) -> dict[str, str]:

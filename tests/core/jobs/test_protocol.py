@@ -12,6 +12,7 @@ import torch
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Adapter, Completion, Quality, QualityValue
 from iarmem_plugin.jobs import protocol
@@ -43,6 +44,20 @@ def test_calibration_lets_at_most_its_rate_through(model: ImageARModel, pictures
     )
     assert similarity.threshold == threshold
     assert "these pictures" in similarity.threshold_source
+
+
+def test_both_outcomes_are_fixed_on_the_same_completions(
+    model: ImageARModel, pictures: Images
+) -> None:
+    unseen = Candidates(pictures, np.array(["held-out"] * len(pictures)))
+    similarity, recognition = TokenAgreement(), Recognition()
+    options = {"prefix_tokens": 1, "rate": 0.15, "source": "these pictures"}
+    protocol.calibrate_on(model, unseen, similarity, recognition=recognition, **options)
+    tokens = len(model.layout.predicting)
+    assert recognition.threshold is not None
+    # token agreement counts the prefix of one token, recognition does not
+    assert similarity.threshold * tokens == pytest.approx(recognition.threshold * (tokens - 1) + 1)
+    assert recognition.source.partition(":")[0] == "these pictures"
 
 
 def test_given_candidates_are_taken_and_others_are_ranked_by_class(

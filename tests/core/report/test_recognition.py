@@ -77,7 +77,13 @@ def test_the_page_says_what_is_still_recognisable(judged: Report) -> None:
         "By their completed tokens, 12 are still recognisable after it, 24 before."
         in (sentences[0])
     )
-    assert "0 of 20 of them count as recognisable" in sentences[-1]
+    assert sentences[-2] == (
+        "0 of 20 held-out pictures, which the model never saw, count as extracted from the "
+        "original: the measure's false alarms; from the other arms 0–1."
+    )
+    assert sentences[-1] == (
+        "0 of 20 of them count as recognisable by their completed tokens; from the other arms 0."
+    )
 
 
 def test_a_saved_report_comes_back_and_false_counts_are_noticed(
