@@ -127,6 +127,18 @@ def test_twins_differ_in_canaries_and_substitutes_alone(split: Any) -> None:
     assert not split.learns_tokenizer[np.isin(split.part, ("canary", "substitute"))].any()
 
 
+def test_a_substitute_has_a_canarys_place_so_that_both_trainings_draw_the_same_batches(
+    split: Any,
+) -> None:
+    own, twin = split.shown(twin=False), split.shown(twin=True)
+    assert np.array_equal(own, np.flatnonzero(split.exposures(twin=False)))
+    assert np.array_equal(np.sort(twin), np.flatnonzero(split.exposures(twin=True)))
+    canary = split.part[own] == "canary"
+    assert np.array_equal(own[~canary], twin[~canary])
+    assert set(split.part[twin[canary]]) == {"substitute"}
+    assert np.array_equal(split.repeats[own], split.repeats[twin])
+
+
 def test_another_seed_draws_other_canaries(training: SimpleNamespace, alike: np.ndarray) -> None:
     first, second = (training.split.draw_split(alike, seed=seed).part for seed in (0, 1))
     assert not np.array_equal(first == "canary", second == "canary")

@@ -97,10 +97,9 @@ class Workshop:
         pool = self.split.pool(twin=twin)
         if self._is_made(name, self._settings(name, self.recipe, pool)):
             return
-        repeats = torch.from_numpy(pool)
-        known = repeats > 0
-        tokens, inputs = tokenised(tokenizer, self.views[:, known], self.recipe.parts)
-        data = (tokens, inputs, self.labels[known], repeats[known])
+        shown = torch.from_numpy(self.split.shown(twin=twin))
+        tokens, inputs = tokenised(tokenizer, self.views[:, shown], self.recipe.parts)
+        data = (tokens, inputs, self.labels[shown], torch.from_numpy(pool)[shown])
         self._made(name, networks.transformer(*data, self.recipe, name), pool)
 
     def classifier(self) -> Any:
