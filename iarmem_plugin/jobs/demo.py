@@ -21,6 +21,7 @@ from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.interfaces.organism import Organism, role_of
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
@@ -33,7 +34,6 @@ from iarmem_plugin.report.report import Report, check_output_folder
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.interfaces.organism import Organism, role_of
     from iarmem_plugin.models.tracing import ImageARModel
 
 FRACTION = 0.1

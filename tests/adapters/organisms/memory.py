@@ -1,19 +1,24 @@
 """What an organism and its twin remember, computed from the stored weights; a program, too.
 
-``python tests/adapters/organisms/memory.py var-organism`` prints the ladder as JSON.
+``python tests/adapters/organisms/memory.py var-organism`` prints the ladder as JSON, and
+``… memory.py var-organism DIR/var/small-1`` that of a study's organism on the bundled tokenizer, or
+of its twin if ``var-organism-twin`` is named.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from iarmem_adapters.organisms.split import Split
 from iarmem_plugin import load
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.counts import count_extracted, wilson
@@ -56,14 +61,27 @@ class Memory:
 
     Args:
         name: the model.
+        study: folder of a transformer that ``examples/train_organism.py`` trained alone, which
+            takes the bundled one's place.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, study: Path | None = None) -> None:
         self.model: ImageARModel = load(name)
         variant = self.model.adapter.variant
         assert variant.organism is not None
         self.organism: Organism = variant.organism()
+        if study is not None:
+            self._study(study, twin=bool(variant.twin_of))
         self.views, self.prefix = variant.views, variant.prefix_tokens
+
+    def _study(self, folder: Path, *, twin: bool) -> None:
+        stored = load_file(folder / f"{'twin' if twin else 'transformer'}.safetensors")
+        weights = {name: one.float() for name, one in stored.items()}
+        self.model.adapter.network.load_state_dict(weights)
+        split = Split.load(folder / "split.npz")
+        self.organism = replace(
+            self.organism, exposures=split.exposures(twin=twin), group=split.group
+        )
 
     def of(self, *groups: str) -> Candidates:
         """Return the candidates of groups, named by their beginnings; none for calibration."""
@@ -116,9 +134,9 @@ def ladder(counted: dict[str, Counted]) -> dict[int, Counted]:
     return dict(sorted(rungs.items()))
 
 
-def main(name: str) -> None:
+def main(name: str, study: str | None = None) -> None:
     """Print what an organism remembers."""
-    memory = Memory(name)
+    memory = Memory(name, None if study is None else Path(study))
     counted = memory.counted("canary", HELD_OUT, "member")
     rows: dict[str, Any] = {group: asdict(one) for group, one in counted.items()}
     known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_nll()}
@@ -127,4 +145,4 @@ def main(name: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1])
+    main(*sys.argv[1:])
