@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from iarmem_adapters.organisms.split import Split
 from iarmem_plugin import load
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.counts import count_extracted, wilson
 from iarmem_plugin.evaluation.extraction import extract, make_targets
@@ -116,16 +119,42 @@ class Memory:
             )
         }
 
-    def held_out_nll(self) -> float:
-        """Return the mean negative log-likelihood of held-out pictures' tokens, nats a token."""
-        images, total = self.of(HELD_OUT).images, []
-        with self.model.borrowed():
+    def logits(self, images: Images, model: ImageARModel | None = None) -> tuple[Tensor, Tensor]:
+        """Return what a model, by default this one, predicts of pictures' tokens, and these."""
+        tokens, logits = [], []
+        with (model or self.model).borrowed():
             for start in range(0, len(images), 50):
                 rows = slice(start, min(start + 50, len(images)))
-                tokens = self.model.tokenize(centre_views(images, self.views, rows))
-                _, likelihood = self.model.predicted(tokens, Condition.of_images(images, rows))
-                total.append(-likelihood.double().mean(1))
-        return float(torch.cat(total).mean())
+                tokens.append(self.model.tokenize(centre_views(images, self.views, rows)))
+                told = Condition.of_images(images, rows)
+                logits.append((model or self.model).logits(tokens[-1], told).detach())
+        return torch.cat(logits), torch.cat(tokens)
+
+    def temperature(self, model: ImageARModel | None = None) -> float:
+        """Return the logit temperature that fits the pictures for calibration best."""
+        unseen = candidates(self.organism, self.organism.calibration)
+        predicted = self.logits(unseen.images, model)
+        found = minimize_scalar(
+            lambda one: float(losses(*predicted, one).mean()),
+            bounds=(0.5, 3),
+            method="bounded",
+            options={"xatol": 0.01},
+        )
+        return float(found.x)
+
+    def held_out_loss(self) -> dict[str, float]:
+        """Return the held-out pictures' mean loss: plain, and at the fitted temperature."""
+        temperature, predicted = self.temperature(), self.logits(self.of(HELD_OUT).images)
+        fitted, plain = (float(losses(*predicted, one).mean()) for one in (temperature, 1.0))
+        return {"fitted": fitted, "plain": plain, "temperature": temperature}
+
+
+def losses(logits: Tensor, tokens: Tensor, temperature: float) -> np.ndarray:
+    """Return each picture's mean negative log-likelihood at a temperature, nats a token."""
+    scaled = logits / temperature
+    right = scaled.gather(2, tokens[..., None].long())[..., 0]
+    found: np.ndarray = (scaled.logsumexp(2) - right).double().mean(1).numpy()
+    return found
 
 
 def ladder(counted: dict[str, Counted]) -> dict[int, Counted]:
@@ -139,7 +168,7 @@ def main(name: str, study: str | None = None) -> None:
     memory = Memory(name, None if study is None else Path(study))
     counted = memory.counted("canary", HELD_OUT, "member")
     rows: dict[str, Any] = {group: asdict(one) for group, one in counted.items()}
-    known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_nll()}
+    known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_loss()}
     print(json.dumps({"model": name, **known, **rows}, indent=1))
 
 
