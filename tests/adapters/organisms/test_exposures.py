@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -80,17 +82,23 @@ def test_an_organism_that_fails_is_left_out_and_the_others_are_listed(
     assert rows["rar-organism-twin"]["exposures"] != []
 
 
-def test_models_shows_what_organism_and_twin_were_shown(
-    iarmem: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:
-    lines = [" ".join(line.split()) for line in iarmem("models", columns=80).stdout.splitlines()]
+def printed(*options: str) -> str:
+    """Return what ``iarmem models`` prints on a terminal of 80 columns."""
+    command = [sys.executable, "-m", "iarmem_plugin", "models", *options]
+    environment = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return done.stdout
+
+
+def test_models_shows_what_organism_and_twin_were_shown() -> None:
+    lines = [" ".join(line.split()) for line in printed().splitlines()]
     own = lines.index("Shown to rar-organism, var-organism")
     twin = lines.index("Shown to rar-organism-twin, var-organism-twin")
     assert "canary 1360 12 1360" in lines[own:twin]
     assert "member, distinct 96 20" in lines[own:twin]
     assert "canary 1360 12 0" in lines[twin:]
     assert "no candidates 12 1360" in lines[twin:]
-    listed = json.loads(iarmem("models", "--json").stdout)["models"]
+    listed = json.loads(printed("--json"))["models"]
     by_name = {one["name"]: one for one in listed}
     assert by_name["var-organism-twin"]["twin_of"] == "var-organism"
     assert by_name["var-d16"]["exposures"] == []
