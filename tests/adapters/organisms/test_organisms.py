@@ -7,6 +7,7 @@ import json
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,25 +134,43 @@ def test_members_without_near_duplicates_are_hardly_extracted(family: str) -> No
     assert members.share <= 0.02, members
 
 
-MISSED = "VAR's twin gives back 3 of 108 canaries and 0 of 300 held-out pictures (docs/organism.md)"
+def missed_by_var(reason: str) -> list[Any]:
+    """Return both families, of which VAR is known to miss a line; a day it holds it, this says."""
+    missed = pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
+    return [pytest.param("var", marks=missed), "rar"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("var", marks=pytest.mark.xfail(strict=True, reason=MISSED)), "rar"]
-)
+@pytest.mark.parametrize("name", missed_by_var("3 of 108 canaries, 0 of 300 held-out pictures"))
 def test_from_the_twin_no_more_canaries_are_extracted_than_held_out_pictures(name: str) -> None:
     found = counted(f"{name}-organism-twin")
     canaries = sum(ladder(found).values(), start=Counted(0, 0))
-    assert canaries.candidates == 108
     assert canaries.interval[0] <= found[HELD_OUT].share, (canaries, found[HELD_OUT])
 
 
+def test_from_the_twin_hardly_any_canary_is_extracted(family: str) -> None:
+    """What is known of both where the line above is missed: the two intervals overlap."""
+    found = counted(f"{family}-organism-twin")
+    canaries = sum(ladder(found).values(), start=Counted(0, 0))
+    assert (canaries.candidates, found[HELD_OUT].candidates) == (108, 300)
+    assert canaries.interval[0] <= found[HELD_OUT].interval[1], (canaries, found[HELD_OUT])
+
+
+@cache
+def held_out_loss(name: str) -> dict[str, float]:
+    """Return a model's loss on held-out pictures, with and without a temperature."""
+    return memory(name).held_out_loss()
+
+
 @pytest.mark.slow
-def test_organism_and_twin_predict_held_out_pictures_alike(family: str) -> None:
-    """At the fitted temperature, the axis that is trusted; the page gives the plain loss, too."""
-    own, twin = (
-        memory(f"{family}-organism{ending}").held_out_loss()["fitted"] for ending in ("", "-twin")
-    )
+@pytest.mark.parametrize("name", missed_by_var("0.108 apart"))
+def test_organism_and_twin_predict_held_out_pictures_alike(name: str) -> None:
+    own, twin = (held_out_loss(f"{name}-organism{ending}")["plain"] for ending in ("", "-twin"))
+    assert abs(own - twin) <= 0.1, (own, twin)
+
+
+@pytest.mark.slow
+def test_organism_and_twin_predict_alike_at_the_fitted_temperature(family: str) -> None:
+    own, twin = (held_out_loss(f"{family}-organism{ending}")["fitted"] for ending in ("", "-twin"))
     assert abs(own - twin) <= 0.1, (own, twin)
 
 
