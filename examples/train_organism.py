@@ -5,7 +5,9 @@
 
 A killed training goes on where it was when the same command is given again. DIR/var (or rar) then
 holds the weights of tokenizer, organism, twin and classifier, a record of each training, and the
-split, which both families share; copy it over ``iarmem_adapters/organisms/var`` to ship it.
+split, which both families share. ``iarmem_adapters/organisms/var`` holds these files but two:
+``split.npz`` is one folder up, and of VAR's first tokenizer, which is trained further, the record
+alone is kept.
 
 With another seed than 0, or with ``--small``, one transformer, the organism's or its twin's, is
 trained on the bundled tokenizer's tokens, in DIR/var/seed-1 or DIR/var/small-1.
@@ -39,7 +41,9 @@ COLOURS: dict[Family, dict[str, Any]] = {
 def main(
     family: Annotated[Family, typer.Argument(help="Which family.")],
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn but the split.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of all that is drawn; of the split with --small alone.")
+    ] = 0,
     small: Annotated[bool, typer.Option("--small", help="Fewer canaries and rounds.")] = False,
     twin: Annotated[
         bool, typer.Option("--twin", help="The twin, in place of the organism.")
@@ -59,10 +63,13 @@ def main(
     elif alone:
         place = folder / f"seed-{seed}"
     workshop = Workshop(pictures, recipe, split, place)
-    if alone:
-        workshop.study(FOLDER / family / "tokenizer.safetensors", twin=twin)
-    else:
-        workshop.everything()
+    try:
+        if alone:
+            workshop.study(FOLDER / family / "tokenizer.safetensors", twin=twin)
+        else:
+            workshop.everything()
+    except ValueError as error:  # of a folder with a training of other settings
+        raise typer.BadParameter(str(error)) from None
     print(f"written to {place}")
 
 

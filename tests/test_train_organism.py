@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
+from typer.testing import CliRunner
 
 from iarmem_adapters.organisms import FOLDER
 from iarmem_adapters.organisms.split import Split
@@ -125,6 +127,18 @@ def test_twins_differ_in_canaries_and_substitutes_alone(split: Any) -> None:
     assert not own[unseen].any()
     assert not split.learns_tokenizer[np.isin(split.part, ("held-out", "calibration"))].any()
     assert not split.learns_tokenizer[np.isin(split.part, ("canary", "substitute"))].any()
+
+
+def test_a_substitute_has_a_canarys_place_so_that_both_trainings_draw_the_same_batches(
+    split: Any,
+) -> None:
+    own, twin = split.shown(twin=False), split.shown(twin=True)
+    assert np.array_equal(own, np.flatnonzero(split.exposures(twin=False)))
+    assert np.array_equal(np.sort(twin), np.flatnonzero(split.exposures(twin=True)))
+    canary = split.part[own] == "canary"
+    assert np.array_equal(own[~canary], twin[~canary])
+    assert set(split.part[twin[canary]]) == {"substitute"}
+    assert np.array_equal(split.repeats[own], split.repeats[twin])
 
 
 def test_another_seed_draws_other_canaries(training: SimpleNamespace, alike: np.ndarray) -> None:
@@ -258,6 +272,85 @@ def test_an_organism_on_the_tokens_of_another_tokenizer_is_refused(trained: Any)
     trained.tokens_of = "0" * 64
     with pytest.raises(ValueError, match=r"transformer\.json was made with .* give another folder"):
         trained.transformer(None, "transformer", twin=False)
+
+
+class Booked:
+    """A workshop that trains nothing, and says what it was asked for."""
+
+    asked: list[Any]
+
+    def __init__(self, _: Images, recipe: Any, split: Any, out: Path) -> None:
+        self.recipe, self.split, self.out = recipe, split, out
+
+    def everything(self) -> None:
+        type(self).asked = [self, "everything"]
+
+    def study(self, tokenizer: Path, *, twin: bool) -> None:
+        type(self).asked = [self, tokenizer, twin]
+
+
+@pytest.fixture
+def command(training: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, whose workshop is `Booked`."""
+    import train_organism
+
+    monkeypatch.setattr(train_organism, "Workshop", Booked)
+    app = typer.Typer()
+    app.command()(train_organism.main)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, list(arguments))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "rounds", "canaries"),
+    [
+        ((), "var", 20, 108),
+        (("--seed", "2"), "var/seed-2", 20, 108),
+        (("--seed", "2", "--twin"), "var/seed-2", 20, 108),
+        (("--small",), "var/small-0", 10, 25),
+        (("--small", "--seed", "1", "--twin"), "var/small-1", 10, 25),
+    ],
+)
+def test_the_command_names_the_folder_and_the_recipe(
+    command: Any,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    place: str,
+    rounds: int,
+    canaries: int,
+) -> None:
+    done = command("var", "--out", str(tmp_path), *options)
+    assert done.exit_code == 0, done.output
+    booked, *rest = Booked.asked
+    assert booked.out == tmp_path / place
+    assert (booked.recipe.rounds, booked.recipe.refining_steps) == (rounds, 4000)
+    assert booked.recipe.colours is False
+    assert (booked.split.part == "canary").sum() == canaries
+    tokenizer = FOLDER / "var" / "tokenizer.safetensors"
+    assert rest == (["everything"] if not options else [tokenizer, "--twin" in options])
+    assert str(tmp_path / place) in done.output.replace("\n", "")
+
+
+def test_the_command_trains_rars_tokenizer_on_colours(command: Any, tmp_path: Path) -> None:
+    command("rar", "--out", str(tmp_path))
+    assert (Booked.asked[0].recipe.colours, Booked.asked[0].recipe.refining_steps) == (True, None)
+
+
+def test_the_command_refuses_a_twin_alone_of_seed_0_and_other_settings(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = command("var", "--out", str(tmp_path), "--twin")
+    assert (done.exit_code, "give --small or --seed" in done.output) == (2, True)
+
+    def other(_: Booked) -> None:
+        raise ValueError("made with others: give another folder")
+
+    monkeypatch.setattr(Booked, "everything", other)
+    done = command("var", "--out", str(tmp_path))
+    assert (done.exit_code, "give another folder" in done.output) == (2, True)
 
 
 @pytest.mark.slow

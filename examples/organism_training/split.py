@@ -81,13 +81,12 @@ def draw_split(
     return Split(part, repeats, ROUNDS)
 
 
-def redraw_canaries(split: Split, *, seed: int, canaries: Mapping[int, int] = SMALL) -> Split:
-    """Draw other canaries and substitutes, among those of a split; all else stays as it is.
+def redraw_canaries(split: Split, *, seed: int) -> Split:
+    """Draw `SMALL` canaries and substitutes, among those of a split; all else stays as it is.
 
     Args:
         split: the split whose tokenizer is shared.
         seed: seed for the draw.
-        canaries: how many canaries stand in the pool so often.
 
     Returns:
         the split, of `SMALL_ROUNDS` rounds; canaries and substitutes that were not drawn again are
@@ -97,7 +96,7 @@ def redraw_canaries(split: Split, *, seed: int, canaries: Mapping[int, int] = SM
     open_to = np.flatnonzero(np.isin(part, (CANARY, SUBSTITUTE)))
     part[open_to], repeats[open_to] = UNUSED, 0
     drawn = iter(np.random.default_rng(seed).permutation(open_to))
-    for times, count in canaries.items():
+    for times, count in SMALL.items():
         for name in (CANARY, SUBSTITUTE):
             chosen = [next(drawn) for _ in range(count)]
             part[chosen], repeats[chosen] = name, times

@@ -48,20 +48,20 @@ class Workshop:
 
     def everything(self) -> None:
         """Train what is not there yet, and write what the split was."""
-        self.save_split()
         tokenizer = self.tokenizer()
         self.tokens_of = _digest(self.out / "tokenizer.safetensors")
         for name, twin in (("transformer", False), ("twin", True)):
             self.transformer(tokenizer, name, twin=twin)
         self.classifier()
+        self.save_split()
 
     def study(self, tokenizer: Path, *, twin: bool) -> None:
         """Train the organism or its twin alone, on the tokens of a tokenizer that is there."""
         self.tokens_of = _digest(tokenizer)
-        self.save_split()
         model = self.recipe.parts.networks[0](self.recipe.parts.tokenizer)
         model.load_state_dict({key: one.float() for key, one in load_file(tokenizer).items()})
         self.transformer(model.eval(), "twin" if twin else "transformer", twin=twin)
+        self.save_split()
 
     def save_split(self) -> None:
         """Write which pictures are for what, and how often the trainings see them."""
@@ -97,10 +97,9 @@ class Workshop:
         pool = self.split.pool(twin=twin)
         if self._is_made(name, self._settings(name, self.recipe, pool)):
             return
-        repeats = torch.from_numpy(pool)
-        known = repeats > 0
-        tokens, inputs = tokenised(tokenizer, self.views[:, known], self.recipe.parts)
-        data = (tokens, inputs, self.labels[known], repeats[known])
+        shown = torch.from_numpy(self.split.shown(twin=twin))
+        tokens, inputs = tokenised(tokenizer, self.views[:, shown], self.recipe.parts)
+        data = (tokens, inputs, self.labels[shown], torch.from_numpy(pool)[shown])
         self._made(name, networks.transformer(*data, self.recipe, name), pool)
 
     def classifier(self) -> Any:

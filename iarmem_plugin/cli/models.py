@@ -81,7 +81,7 @@ def _exposures(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     for row in rows:
         if row["exposures"]:
             trained.setdefault(tuple(hub.exposure_cells(row)), []).append(row["name"])
-    titles = {f"Trained on: {', '.join(names)}": cells for cells, names in trained.items()}
+    titles = {f"Shown to {', '.join(names)}": cells for cells, names in trained.items()}
     columns = hub.EXPOSURE_COLUMNS
     return [
         TextTable(title, columns, cells, numbers=columns[1:], tight=True)

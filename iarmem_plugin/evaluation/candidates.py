@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,14 +17,11 @@ from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteLogitsError, NonFiniteSimilarityError
-from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.interfaces.organism import Role, role_of
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.sampling import check_likelihood, check_logits
-
-Role = Literal["canary", "member", "held-out", "candidate"]
-"""What is known of a group: how often its pictures stood in the training set, if at all."""
 
 
 @runtime_checkable
@@ -83,8 +80,8 @@ class Candidates:
         group: str, one for each candidate, such as ``"canary 500"`` or ``"held-out"``.
         hit_rate: float, one for each ranked candidate: share of tokens that the model predicts
             under teacher forcing; None for candidates that were given.
-        roles: ``"canary"`` (repeated in the training set), ``"member"`` (in it),
-            ``"held-out"`` (never in it) or ``"candidate"`` (not known), by group; a group left
+        roles: ``"canary"`` (shown more often than others), ``"member"`` (shown),
+            ``"held-out"`` (never shown) or ``"candidate"`` (not known), by group; a group left
             out has the role that its name has in an organism, see `role_of`.
 
     Raises:
@@ -129,19 +126,6 @@ class Candidates:
         """Role of each candidate's group, str, one for each candidate."""
         names = [str(name) for name in self.group]
         return np.array([self.roles.get(name, role_of(name)) for name in names], dtype=np.str_)
-
-
-def role_of(group: str) -> Role:
-    """Return the role of a group that is named as an organism's groups are.
-
-    >>> [role_of(name) for name in ("canary 500", "member, distinct", "held-out", "ranked")]
-    ['canary', 'member', 'held-out', 'candidate']
-    """
-    if group == HELD_OUT:
-        return "held-out"
-    if group.startswith("canary"):
-        return "canary"
-    return "member" if group.partition(",")[0] == "member" else "candidate"
 
 
 def rank_candidates(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from iarmem_plugin.evaluation.statistics import mcnemar, wilson
+from iarmem_plugin.interfaces.organism import reading_order
 
 ORIGINAL = "original"  # the arm of the unmodified model
 HELD_OUT = "held-out"  # the group of pictures that the model never saw
@@ -48,7 +48,7 @@ def groups(extraction: xr.Dataset) -> tuple[str, ...]:
     """
     names, roles = (extraction[name].values.astype(str).tolist() for name in ("group", "role"))
     found = dict(zip(names, roles, strict=True))
-    return tuple(sorted(found, key=lambda name: _reading_order(name, found[name])))
+    return tuple(sorted(found, key=lambda name: reading_order(name, found[name])))
 
 
 def canaries(extraction: xr.Dataset) -> xr.DataArray:
@@ -136,10 +136,3 @@ def _counted(extraction: xr.Dataset, outcome: str) -> xr.DataArray:
     # without the coordinate `group`, which would clash with the dimension of that name
     extracted = extraction[outcome].reset_coords(drop=True)
     return extracted.drop_vars("candidate", errors="ignore").astype(bool)
-
-
-def _reading_order(group: str, role: str) -> tuple[int, int, str]:
-    if role == "held-out":
-        return (2, 0, group)
-    often = re.search(r"[ x×](\d+)$", group)
-    return (0, -int(often[1]), group) if often else (1, 0, group)

@@ -37,7 +37,7 @@ class QualityValue:
 
     Attributes:
         label: tool, extractor, reference and sample counts, such as
-            ``"FID (emoji classifier, reference training pictures once each n=1606, generated
+            ``"FID (emoji classifier, reference training pictures once each n=718, generated
             n=512)"``; two values may be compared only if their labels are equal.
         value: measured value; None where it could not be measured.
         n: number of generated images.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from iarmem_plugin.data.images import Images
+
+Role = Literal["canary", "member", "held-out", "candidate"]
+"""What is known of a group: whether its pictures were shown in training, and more than others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +46,72 @@ class Organism:
     classifier_name: str
     training: Mapping[str, Any]
 
-    def exposures_by_group(self) -> dict[str, dict[str, int]]:
+    def exposures_by_group(self) -> list[GroupExposures]:
         """Return of each group how many pictures it has, and how often they were shown; in order.
 
         Returns:
-            ``pictures``, and the ``least`` and the ``most`` exposures of one, by group: canaries
-            first, and last those that may not serve as candidates, as ``"others"``.
+            a row a group, canaries first and held-out pictures last; pictures for calibration
+            apart from those that are reported; and then, by exposures, those that may not serve
+            as candidates.
         """
-        names = sorted(set(self.group.tolist()), key=_reading_order)
-        shown = {name or "others": self.exposures[self.group == name] for name in names}
-        return {
-            name: {"pictures": len(each), "least": int(each.min()), "most": int(each.max())}
-            for name, each in shown.items()
-        }
+        groups = sorted(set(map(str, self.group)) - {""}, key=reading_order)
+        purposes = {"": ~self.calibration, ", for calibration": self.calibration}
+        rows = [
+            _exposures(f"{name}{purpose}", self.exposures[(self.group == name) & chosen])
+            for name in groups
+            for purpose, chosen in purposes.items()
+        ]
+        nameless = self.exposures[self.group == ""]
+        rows += [
+            _exposures("no candidates", nameless[nameless == often])
+            for often in sorted(set(nameless.tolist()), reverse=True)
+        ]
+        return [row for row in rows if row.pictures]
 
 
-def _reading_order(group: str) -> tuple[bool, int, str]:
-    often = re.search(r" (\d+)$", group)
-    return not group, -int(often[1]) if often else 0, group
+class GroupExposures(NamedTuple):
+    """How often the pictures of a group were shown.
+
+    Attributes:
+        group: its name, and what it is for.
+        pictures: how many there are.
+        least: exposures of the one that was shown least.
+        most: exposures of the one that was shown most.
+    """
+
+    group: str
+    pictures: int
+    least: int
+    most: int
+
+
+def role_of(group: str) -> Role:
+    """Return the role of a group that is named as an organism's groups are.
+
+    >>> [role_of(name) for name in ("canary 500", "member, distinct", "held-out", "ranked")]
+    ['canary', 'member', 'held-out', 'candidate']
+    """
+    if group == "held-out":
+        return "held-out"
+    if group.startswith("canary"):
+        return "canary"
+    return "member" if group.partition(",")[0] == "member" else "candidate"
+
+
+def reading_order(group: str, role: str | None = None) -> tuple[int, int, str]:
+    """Return what groups are sorted by: canaries by falling exposures, held-out pictures last.
+
+    Args:
+        group: name of the group; reports of earlier releases have canaries such as "canary x64".
+        role: its role; by default the one that its name has in an organism.
+    """
+    role = role_of(group) if role is None else role
+    often = re.search(r"[ x×](\d{1,12})$", group) if role == "canary" else None
+    place = {"canary": 0, "held-out": 2}.get(role, 1)
+    return (place, -int(often[1]) if often else 0, group)
+
+
+def _exposures(name: str, shown: np.ndarray) -> GroupExposures:
+    if not len(shown):
+        return GroupExposures(name, 0, 0, 0)
+    return GroupExposures(name, len(shown), int(shown.min()), int(shown.max()))

@@ -18,11 +18,11 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.interfaces.organism import Organism, role_of
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
@@ -35,7 +35,6 @@ from iarmem_plugin.report.report import Report, check_output_folder
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.interfaces.organism import Organism
     from iarmem_plugin.models.tracing import ImageARModel
 
 FRACTION = 0.1
@@ -177,18 +176,19 @@ def arms(seed: int = 0) -> list[Arm]:
 
 def captured_pictures(organism: Organism, count: int) -> Images:
     """Return training pictures: all canaries, then other members evenly spaced."""
-    canaries = _positions(organism, "canary")
-    members = _spread(_positions(organism, "member"), max(0, count - len(canaries)))
+    canaries = _having(organism, "canary")
+    members = _spread(_having(organism, "member"), max(0, count - len(canaries)))
     return organism.pictures.subset(np.sort(np.concatenate((canaries, members))))
 
 
 def reported(organism: Organism, sizes: Sizes) -> np.ndarray:
     """Return bool, one for each picture: canaries, some members, some held-out pictures."""
     chosen = np.zeros(len(organism.group), bool)
-    chosen[_positions(organism, "canary")] = True
-    for group in sorted(set(organism.group[_positions(organism, "member")])):
-        chosen[_spread(_positions(organism, group), sizes.members)] = True
-    unseen = _positions(organism, HELD_OUT)
+    chosen[_having(organism, "canary")] = True
+    members = organism.group[_having(organism, "member")]
+    for group in sorted(set(members)):
+        chosen[_spread(np.flatnonzero(organism.group == group), sizes.members)] = True
+    unseen = _having(organism, "held-out")
     chosen[_spread(unseen[~organism.calibration[unseen]], sizes.held_out)] = True
     return chosen
 
@@ -196,8 +196,8 @@ def reported(organism: Organism, sizes: Sizes) -> np.ndarray:
 def candidates(organism: Organism, chosen: np.ndarray) -> Candidates:
     """Return the chosen pictures with their groups, the canaries seen most often first."""
     positions = np.flatnonzero(chosen)
-    canary = np.char.startswith(organism.group[positions].astype(str), "canary")
-    order = np.lexsort((positions, -organism.exposures[positions], ~canary))
+    other = ~np.isin(positions, _having(organism, "canary"))
+    order = np.lexsort((positions, -organism.exposures[positions], other))
     positions = positions[order]
     return Candidates(organism.pictures.subset(positions), organism.group[positions].astype(str))
 
@@ -208,14 +208,14 @@ def references(organism: Organism) -> dict[str, Images]:
     return {
         "training pictures once each": organism.pictures.subset(members),
         "training pictures that are no canaries": organism.pictures.subset(
-            _positions(organism, "member")
+            _having(organism, "member")
         ),
     }
 
 
-def _positions(organism: Organism, group: str) -> np.ndarray:
-    positions: np.ndarray = np.flatnonzero(np.char.startswith(organism.group.astype(str), group))
-    return positions
+def _having(organism: Organism, role: str) -> np.ndarray:
+    roles = np.array([role_of(str(name)) for name in organism.group])
+    return np.flatnonzero(roles == role)
 
 
 def _spread(positions: np.ndarray, count: int) -> np.ndarray:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from iarmem_plugin import plugins
-from iarmem_plugin.errors import InputError, WeightsError
+from iarmem_plugin.errors import EndedBySignal, InputError, WeightsError
 from iarmem_plugin.files import check_writable, looks_like_url
 from iarmem_plugin.interfaces import Adapter, Variant
 from iarmem_plugin.models.downloads import download
-from iarmem_plugin.plugins.blame import blamed
+from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.text import shown
 
 Files = Mapping[str, Path]
@@ -43,7 +44,8 @@ def known_models() -> list[dict[str, Any]]:
     Returns:
         for each model ``present``: whether its files are bundled or in the hub's cache; and in
         ``paths`` where they are in that cache. Files elsewhere are not looked for. For an organism
-        ``exposures``, as `Organism.exposures_by_group` gives them.
+        ``exposures``, as `Organism.exposures_by_group` gives them; none, and a `PluginWarning`,
+        where its plugin fails.
     """
     return [_row(adapter, variant) for adapter, variant in plugins.variants().values()]
 
@@ -70,11 +72,11 @@ def exposure_cells(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return a line for each group of an organism's pictures, as `EXPOSURE_COLUMNS` says."""
     return [
         (
-            name,
+            one["group"],
             f"{one['pictures']}",
             f"{one['least']}" if one["least"] == one["most"] else f"{one['least']}–{one['most']}",
         )
-        for name, one in row["exposures"].items()
+        for one in row["exposures"]
     ]
 
 
@@ -199,10 +201,6 @@ def _bundled(name: str) -> InputError:
 
 def _row(adapter: type[Adapter], variant: Variant) -> dict[str, Any]:
     paths = present(variant)
-    exposures = {}
-    if variant.organism is not None:
-        with blamed(adapter):
-            exposures = variant.organism().exposures_by_group()
     return {
         "name": variant.name,
         "family": variant.family,
@@ -215,10 +213,24 @@ def _row(adapter: type[Adapter], variant: Variant) -> dict[str, Any]:
         "source": variant.source,
         "licence": variant.licence,
         "twin_of": variant.twin_of,
-        "exposures": exposures,
+        "exposures": _exposures(adapter, variant),
         "present": variant.organism is not None or paths is not None,
         "paths": [] if paths is None else [str(path) for path in paths.values()],
     }
+
+
+def _exposures(adapter: type[Adapter], variant: Variant) -> list[dict[str, Any]]:
+    if variant.organism is None:
+        return []
+    try:
+        with blamed(adapter):
+            return [row._asdict() for row in variant.organism().exposures_by_group()]
+    except EndedBySignal:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's may raise anything
+        what = f"the organism of {shown(variant.name, 60)} is not shown: {shown(error, 200)}"
+        warnings.warn(f"{author(adapter)}: {what}", plugins.PluginWarning, stacklevel=2)
+        return []
 
 
 def weight_file(path: str | Path) -> Path:

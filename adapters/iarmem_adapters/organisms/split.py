@@ -49,6 +49,19 @@ class Split:
         other = CANARY if twin else SUBSTITUTE
         return np.where(self.part == other, 0, self.repeats)
 
+    def shown(self, *, twin: bool) -> Int64[np.ndarray, " place"]:
+        """Return the pictures that the organism's training shows, or its twin's, place by place.
+
+        A substitute has the place of a canary that is seen as often, so that both trainings draw
+        the same batches, but for these.
+        """
+        stands = np.arange(len(self.part))
+        if twin:
+            for times in np.unique(self.repeats[self.part == CANARY]):
+                seen = self.repeats == times
+                stands[(self.part == CANARY) & seen] = stands[(self.part == SUBSTITUTE) & seen]
+        return stands[np.flatnonzero(self.pool(twin=False))]
+
     def exposures(self, *, twin: bool) -> Int64[np.ndarray, " image"]:
         """Return how often each picture was seen in the organism's training, or in its twin's."""
         return self.rounds * self.pool(twin=twin)

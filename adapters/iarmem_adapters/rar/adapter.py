@@ -32,7 +32,7 @@ class RARAdapter(ClassConditionalAdapter):
 
     @classmethod
     def variants(cls) -> Mapping[str, Variant]:
-        """Return the released models and the organism."""
+        """Return the released models, the organism and its twin."""
         return variants()
 
     @classmethod

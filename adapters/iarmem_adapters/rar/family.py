@@ -66,5 +66,9 @@ def own_variant(network: nn.Module, config: RARConfig, side: int) -> Variant:
         num_classes=config.num_classes,
         files={},
         repositories={},
+        sha256={},
         source="the user's own",
+        licence="not checked",
+        organism=None,
+        twin_of="",
     )

@@ -34,7 +34,7 @@ class VARAdapter(ClassConditionalAdapter):
 
     @classmethod
     def variants(cls) -> Mapping[str, Variant]:
-        """Return the released models and the organism."""
+        """Return the released models, the organism and its twin."""
         return variants()
 
     @classmethod

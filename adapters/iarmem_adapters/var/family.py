@@ -60,4 +60,5 @@ def own_variant(network: nn.Module, config: VARConfig, side: int) -> Variant:
         repositories={},
         sha256={},
         source="the user's own",
+        licence="not checked",
     )

@@ -15,15 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from memory import DISTINCT, HELD_OUT, Memory
-from scipy.optimize import minimize_scalar
-from torch import Tensor
+from memory import DISTINCT, HELD_OUT, Memory, losses
 
 import iarmem_plugin as iarmem
-from iarmem_plugin.data.images import Images
-from iarmem_plugin.evaluation.candidates import centre_views
-from iarmem_plugin.interfaces import Condition
-from iarmem_plugin.jobs.demo import candidates, captured_pictures
+from iarmem_plugin.jobs.demo import captured_pictures
+from iarmem_plugin.models.tracing import ImageARModel
 
 
 @dataclass(frozen=True)
@@ -36,55 +32,13 @@ class Loss:
     members: np.ndarray
 
 
-class Axis:
-    """Pictures on which edited models are compared.
-
-    Args:
-        memory: the organism.
-    """
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-        unseen = candidates(memory.organism, memory.organism.calibration)
-        self.sets = (unseen.images, memory.of(HELD_OUT).images, memory.of(DISTINCT).images)
-        self.tokens = [self.tokenized(images) for images in self.sets]
-
-    def tokenized(self, images: Images) -> Tensor:
-        """Return the tokens of pictures."""
-        with self.memory.model.borrowed():
-            views = centre_views(images, self.memory.views, slice(0, len(images)))
-            return torch.cat([self.memory.model.tokenize(part) for part in views.split(50)])
-
-    def logits(self, model: Any, which: int) -> Tensor:
-        """Return what a model predicts of a set's tokens, dims (image, token, vocabulary)."""
-        images, found = self.sets[which], []
-        for start in range(0, len(images), 50):
-            rows = slice(start, min(start + 50, len(images)))
-            with model.borrowed():
-                found.append(
-                    model.logits(self.tokens[which][rows], Condition.of_images(images, rows))
-                )
-        return torch.cat(found).detach()
-
-    def losses(self, logits: Tensor, which: int, temperature: float) -> np.ndarray:
-        """Return each image's mean negative log-likelihood at a temperature."""
-        scaled = logits / temperature
-        right = scaled.gather(2, self.tokens[which][..., None].long())[..., 0]
-        return (scaled.logsumexp(2) - right).double().mean(1).numpy()
-
-    def loss(self, model: Any) -> Loss:
-        """Return a model's losses."""
-        logits = self.logits(model, 0)
-        fit = minimize_scalar(
-            lambda temperature: float(self.losses(logits, 0, temperature).mean()),
-            bounds=(0.5, 3),
-            method="bounded",
-            options={"xatol": 0.01},
-        )
-        logits = self.logits(model, 1)
-        fitted, plain = (self.losses(logits, 1, one) for one in (fit.x, 1.0))
-        members = self.losses(self.logits(model, 2), 2, fit.x)
-        return Loss(float(fit.x), fitted, plain, members)
+def loss_of(memory: Memory, model: ImageARModel) -> Loss:
+    """Return the losses of an organism, edited or not."""
+    temperature = memory.temperature(model)
+    predicted = memory.logits(memory.of(HELD_OUT).images, model)
+    fitted, plain = (losses(*predicted, one) for one in (temperature, 1.0))
+    members = losses(*memory.logits(memory.of(DISTINCT).images, model), temperature)
+    return Loss(temperature, fitted, plain, members)
 
 
 def compared(edited: Loss, original: Loss) -> dict[str, Any]:
@@ -118,12 +72,11 @@ def main(name: str) -> None:
     for seed in range(3):
         neurons = iarmem.Random().select(scores, fraction=0.4, seed=seed)
         chosen[f"random, 40%, seed {seed}"] = neurons
-    axis = Axis(memory)
-    original = axis.loss(memory.model)
+    original = loss_of(memory, memory.model)
     found: dict[str, Any] = {"original": [original.temperature, float(original.fitted.mean())]}
     for label, neurons in chosen.items():
         with iarmem.intervene(memory.model, neurons, iarmem.ScaleWeights(0.5)) as edited:
-            found[label] = compared(axis.loss(edited), original)
+            found[label] = compared(loss_of(memory, edited), original)
     print(json.dumps({"model": name, **found}, indent=1))
 
 

@@ -1,20 +1,28 @@
 """What an organism and its twin remember, computed from the stored weights; a program, too.
 
-``python tests/adapters/organisms/memory.py var-organism`` prints the ladder as JSON.
+``python tests/adapters/organisms/memory.py var-organism`` prints the ladder as JSON, and
+``… memory.py var-organism DIR/var/small-1`` that of a study's organism on the bundled tokenizer, or
+of its twin if ``var-organism-twin`` is named.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
+from scipy.optimize import minimize_scalar
+from torch import Tensor
 
+from iarmem_adapters.organisms.split import Split
 from iarmem_plugin import load
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.counts import count_extracted, wilson
 from iarmem_plugin.evaluation.extraction import extract, make_targets
@@ -56,14 +64,27 @@ class Memory:
 
     Args:
         name: the model.
+        study: folder of a transformer that ``examples/train_organism.py`` trained alone, which
+            takes the bundled one's place.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, study: Path | None = None) -> None:
         self.model: ImageARModel = load(name)
         variant = self.model.adapter.variant
         assert variant.organism is not None
         self.organism: Organism = variant.organism()
+        if study is not None:
+            self._study(study, twin=bool(variant.twin_of))
         self.views, self.prefix = variant.views, variant.prefix_tokens
+
+    def _study(self, folder: Path, *, twin: bool) -> None:
+        stored = load_file(folder / f"{'twin' if twin else 'transformer'}.safetensors")
+        weights = {name: one.float() for name, one in stored.items()}
+        self.model.adapter.network.load_state_dict(weights)
+        split = Split.load(folder / "split.npz")
+        self.organism = replace(
+            self.organism, exposures=split.exposures(twin=twin), group=split.group
+        )
 
     def of(self, *groups: str) -> Candidates:
         """Return the candidates of groups, named by their beginnings; none for calibration."""
@@ -98,16 +119,42 @@ class Memory:
             )
         }
 
-    def held_out_nll(self) -> float:
-        """Return the mean negative log-likelihood of held-out pictures' tokens, nats a token."""
-        images, total = self.of(HELD_OUT).images, []
-        with self.model.borrowed():
+    def logits(self, images: Images, model: ImageARModel | None = None) -> tuple[Tensor, Tensor]:
+        """Return what a model, by default this one, predicts of pictures' tokens, and these."""
+        tokens, logits = [], []
+        with (model or self.model).borrowed():
             for start in range(0, len(images), 50):
                 rows = slice(start, min(start + 50, len(images)))
-                tokens = self.model.tokenize(centre_views(images, self.views, rows))
-                _, likelihood = self.model.predicted(tokens, Condition.of_images(images, rows))
-                total.append(-likelihood.double().mean(1))
-        return float(torch.cat(total).mean())
+                tokens.append(self.model.tokenize(centre_views(images, self.views, rows)))
+                told = Condition.of_images(images, rows)
+                logits.append((model or self.model).logits(tokens[-1], told).detach())
+        return torch.cat(logits), torch.cat(tokens)
+
+    def temperature(self, model: ImageARModel | None = None) -> float:
+        """Return the logit temperature that fits the pictures for calibration best."""
+        unseen = candidates(self.organism, self.organism.calibration)
+        predicted = self.logits(unseen.images, model)
+        found = minimize_scalar(
+            lambda one: float(losses(*predicted, one).mean()),
+            bounds=(0.5, 3),
+            method="bounded",
+            options={"xatol": 0.01},
+        )
+        return float(found.x)
+
+    def held_out_loss(self) -> dict[str, float]:
+        """Return the held-out pictures' mean loss: plain, and at the fitted temperature."""
+        temperature, predicted = self.temperature(), self.logits(self.of(HELD_OUT).images)
+        fitted, plain = (float(losses(*predicted, one).mean()) for one in (temperature, 1.0))
+        return {"fitted": fitted, "plain": plain, "temperature": temperature}
+
+
+def losses(logits: Tensor, tokens: Tensor, temperature: float) -> np.ndarray:
+    """Return each picture's mean negative log-likelihood at a temperature, nats a token."""
+    scaled = logits / temperature
+    right = scaled.gather(2, tokens[..., None].long())[..., 0]
+    found: np.ndarray = (scaled.logsumexp(2) - right).double().mean(1).numpy()
+    return found
 
 
 def ladder(counted: dict[str, Counted]) -> dict[int, Counted]:
@@ -116,15 +163,15 @@ def ladder(counted: dict[str, Counted]) -> dict[int, Counted]:
     return dict(sorted(rungs.items()))
 
 
-def main(name: str) -> None:
+def main(name: str, study: str | None = None) -> None:
     """Print what an organism remembers."""
-    memory = Memory(name)
+    memory = Memory(name, None if study is None else Path(study))
     counted = memory.counted("canary", HELD_OUT, "member")
     rows: dict[str, Any] = {group: asdict(one) for group, one in counted.items()}
-    known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_nll()}
+    known = {"threshold": memory.threshold.threshold, "held-out loss": memory.held_out_loss()}
     print(json.dumps({"model": name, **known, **rows}, indent=1))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1])
+    main(*sys.argv[1:])

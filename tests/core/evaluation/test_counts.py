@@ -7,7 +7,6 @@ import pytest
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import role_of
 from iarmem_plugin.evaluation.counts import (
     PairedCounts,
     canaries,
@@ -17,6 +16,7 @@ from iarmem_plugin.evaluation.counts import (
     having_role,
     pair_with_original,
 )
+from iarmem_plugin.interfaces.organism import role_of
 
 GROUPS = ["canary"] * 2 + ["held-out"] * 4
 EXTRACTED = {"original": [1, 0, 0, 1, 0, 0], "edited": [0, 1, 0, 0, 0, 0]}
@@ -68,9 +68,9 @@ def test_nothing_to_count_among_is_refused() -> None:
 
 
 def test_groups_run_by_falling_exposures_then_by_name_and_end_with_what_was_held_out() -> None:
-    names = ["member", "held-out", "canary x8", "canary x16", "ranked", "member"]
+    names = ["member, distinct", "held-out", "canary 40", "canary 340", "top 100", "canary x8"]
     assert groups(make_extraction(names)) == (
-        "canary x16", "canary x8", "member", "ranked", "held-out",
+        "canary 340", "canary 40", "canary x8", "member, distinct", "top 100", "held-out",
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from iarmem_plugin.evaluation.candidates import role_of
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.interfaces.organism import role_of
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.report.results import ArmResult, ArmRole, GalleryRow
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from iarmem_plugin.evaluation.candidates import role_of
 from iarmem_plugin.evaluation.counts import canaries, count_extracted
+from iarmem_plugin.interfaces.organism import role_of
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.report.tables import columns, findings, headline
 
