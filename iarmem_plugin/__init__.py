@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
     from iarmem_plugin.evaluation.quality import TorchFidelity
+    from iarmem_plugin.evaluation.recognition import Recognition
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
         MLP,
@@ -106,6 +107,7 @@ __all__ = [
     "Random",
     "Ranks",
     "Reads",
+    "Recognition",
     "Report",
     "Sampling",
     "Scale",
@@ -149,6 +151,7 @@ _SOURCES = {
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
+    "iarmem_plugin.evaluation.recognition": ("Recognition",),
     "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),
     "iarmem_plugin.data.images": ("Images",),

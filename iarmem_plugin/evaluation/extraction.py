@@ -37,7 +37,7 @@ from iarmem_plugin.evaluation.candidates import (
     refuse_continuous,
 )
 from iarmem_plugin.evaluation.generation import seeded
-from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
 from iarmem_plugin.evaluation.statistics import smallest_threshold
 from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
@@ -158,11 +158,14 @@ def extract(
         ``role``. Attributes: all settings; the batch size is the one that fitted.
 
     Raises:
-        InputError: targets or prefix do not fit.
+        InputError: targets or prefix do not fit, or `recognition` was fixed with another prefix.
         PluginError: the measure returns something else than a number an image.
         NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
     """
     _check_attack(candidates, targets, similarity, prefix_tokens)
+    check_recognition(recognition)
+    if recognition is not None:
+        recognition.check_prefix(prefix_tokens)
     batching = Batching.of(batch_size)
 
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:

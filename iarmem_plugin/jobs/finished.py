@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome, QualityProtocol, result_of, run_arm
@@ -87,7 +88,7 @@ def shared_settings(
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
-        **({} if attack.recognition is None else {"recognition": asdict(attack.recognition)}),
+        **_of_recognition(attack.recognition),
         "quality": None if quality is None else _of_quality(quality),
     }
 
@@ -95,6 +96,12 @@ def shared_settings(
 def forget_arms(folder: Path) -> None:
     """Delete the finished arms in a folder, and the folder where it holds nothing else."""
     forget(folder, KEY)
+
+
+def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:
+    if recognition is None or recognition.threshold is None:  # arms of earlier releases stay ours
+        return {}
+    return {"recognition_threshold": recognition.threshold}
 
 
 def _of_quality(quality: QualityProtocol) -> dict[str, Any]:

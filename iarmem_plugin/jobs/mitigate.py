@@ -15,7 +15,7 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
 from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
     UNMODIFIED,
@@ -81,6 +81,7 @@ def mitigate(
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
     _check_kinds(model, scores, similarity, options)
+    check_recognition(recognition)
     _check_tried(model, arms, candidates)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)

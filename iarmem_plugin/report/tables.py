@@ -86,13 +86,14 @@ def turned(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 def terminal_table(results: Results) -> TextTable:
     """Return counts by group and arm, and quality: an arm a column, or a row if there are many."""
     measured, judged = quality_rows(results), outcomes(results.extraction)
-    texts = [["", *columns(results.arms)]]
+    texts, many = [["", *columns(results.arms)]], has_many(results.arms)
     for rows in zip(*(outcome_rows(results, one) for one in judged), strict=True):
-        names = (rows[0].name, *(RECOGNISABLE for _ in rows[1:]))
-        texts += [[name, *_texts(row)] for name, row in zip(names, rows, strict=True)]
+        group = rows[0].name
+        names = (group, f"{group}, {RECOGNISABLE}" if many else f"  {RECOGNISABLE}")
+        texts += [[name, *_texts(row)] for name, row in zip(names, rows, strict=False)]
     for place, row in enumerate(measured, start=1):
         texts.append([f"{row.name.partition(' (')[0]} [{place}]", *_texts(row)])
-    if has_many(results.arms):
+    if many:
         texts = [list(row) for row in zip(*texts, strict=True)]
     return TextTable(
         f"{results.model}: {' and '.join(judged)} candidates, and image quality",
@@ -120,7 +121,7 @@ def quality(results: Results) -> xr.DataArray:
 
 
 def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
-    """Return one row a group: extracted of candidates, or their range over random sets.
+    """Return one row a group: an outcome's share of the candidates, or its range over random sets.
 
     Args:
         results: what to show.
@@ -155,15 +156,19 @@ def quality_rows(results: Results) -> tuple[Row, ...]:
 
 
 def headline(results: Results) -> str:
-    """Say in one sentence what was extracted from the most telling group, arm by arm."""
+    """Say in one sentence what happened to the most telling group, arm by arm."""
     first = groups(results.extraction)[0]
-    counts = count_extracted(results.extraction).sel(group=first)
-    candidates = int(counts["candidates"].isel(arm=0))
+    counts = {
+        outcome: count_extracted(results.extraction, outcome=outcome).sel(group=first)["extracted"]
+        for outcome in outcomes(results.extraction)
+    }
+    candidates = int((results.extraction["group"] == first).sum())
     parts = []
     for index, (label, arms) in enumerate(_told(results.arms)):
-        count = _range(counts["extracted"].sel(arm=list(arms)).values)
+        found = {one: _range(count.sel(arm=list(arms)).values) for one, count in counts.items()}
         what = f"{candidates} “{first}” candidates extracted" if index == 0 else f"{candidates}"
-        parts.append(f"{label}: {count} of {what}")
+        still = f", {found[RECOGNISABLE]} {RECOGNISABLE}" if RECOGNISABLE in found else ""
+        parts.append(f"{label}: {found[EXTRACTED]} of {what}{still}")
     return "; ".join(parts) + "."
 
 
@@ -183,16 +188,36 @@ def findings(results: Results) -> Iterator[str]:
     counts = count_extracted(results.extraction, chosen)["extracted"]
     together = columns(results.arms)
     drawn = [name for arms in together.values() if len(arms) > 1 for name in arms]
-    controls = counts.sel(arm=drawn).values
+    sets = [arm for arm in results.arms if arm.name in drawn]
     subject = f"over all {int(chosen.sum())} {canary_word(results.extraction)}"
-    word = control_word(arm for arm in results.arms if arm.name in drawn)
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
     recognised = _recognised(results)
     for pair in pair_with_original(results.extraction):
         if pair.arm in alone:
-            beside = _beside(pair, controls, word) + recognised.get(pair.arm, "")
-            yield _change(alone[pair.arm], subject, pair) + beside
+            arm = next(one for one in results.arms if one.name == pair.arm)
+            kind = f"{control_word(sets)} sets{_axis(arm, sets)}"
+            yield (
+                _change(alone[pair.arm], subject, pair)
+                + recognised.get(pair.arm, "")
+                + _beside(pair, counts.sel(arm=drawn).values, kind)
+            )
+    yield from _sets_recognised(results, sets)
     yield from _false_alarms(results)
+
+
+def _axis(arm: ArmResult, sets: Iterable[ArmResult]) -> str:
+    """Say what an arm and its controls have in common, so that they can be compared."""
+    alike = {(one.fraction, str(one.intervention)) for one in sets}
+    return " at equal fraction" if alike == {(arm.fraction, str(arm.intervention))} else ""
+
+
+def _sets_recognised(results: Results, sets: list[ArmResult]) -> Iterator[str]:
+    if not sets or RECOGNISABLE not in outcomes(results.extraction):
+        return
+    chosen = canaries(results.extraction)
+    counts = count_extracted(results.extraction, chosen, outcome=RECOGNISABLE)["extracted"]
+    found = _range(counts.sel(arm=[one.name for one in sets]).values)
+    yield f"The {len(sets)} {control_word(sets)} sets left {found} of them recognisable."
 
 
 def _false_alarms(results: Results) -> Iterator[str]:
@@ -217,8 +242,8 @@ def _recognised(results: Results) -> dict[str, str]:
     if RECOGNISABLE not in outcomes(results.extraction):
         return {}
     return {
-        pair.arm: f" By their completed tokens, {pair.after} are still recognisable after it, "
-        f"{pair.before} before."
+        pair.arm: f" By their completed tokens, {pair.before} were recognisable before and "
+        f"{pair.after} after."
         for pair in pair_with_original(results.extraction, outcome=RECOGNISABLE)
     }
 
@@ -231,14 +256,14 @@ def _change(label: str, subject: str, pair: PairedCounts) -> str:
     )
 
 
-def _beside(pair: PairedCounts, controls: np.ndarray, word: str) -> str:
+def _beside(pair: PairedCounts, controls: np.ndarray, kind: str) -> str:
     sets = len(controls)
     if not sets:
         return ""
     as_good = int((controls <= pair.after).sum())
     p = control_p_value(pair.after, controls)
     return (
-        f" Of {sets} {word} sets, which left {_range(controls)} extracted, "
+        f" Of {sets} {kind}, which left {_range(controls)} extracted, "
         f"{as_good} left as few or fewer: p = {p:.2g}, "
         f"and with {sets} sets it cannot be below {1 / (sets + 1):.2g}."
     )

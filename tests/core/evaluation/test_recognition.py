@@ -66,6 +66,26 @@ def test_without_a_threshold_nothing_is_judged() -> None:
     assert outcomes(found) == ("extracted",)
 
 
+def test_a_threshold_holds_for_the_prefix_that_it_was_fixed_with() -> None:
+    recognition = Recognition()
+    recognition.calibrate(completions([4, 5]), rate=0, source="test")
+    with pytest.raises(InputError, match="on completions of 4 given tokens, and 3 are given here"):
+        recognition.judged(completions([4], prefix=3))
+    Recognition(0.5).judged(completions([4], prefix=3))  # one that a user gives
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5"])
+def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
+    with pytest.raises(InputError, match="the recognition threshold"):
+        Recognition(threshold)
+
+
+def test_completions_of_unknown_prefix_are_refused() -> None:
+    found = completions([4])
+    with pytest.raises(InputError, match="have no 'prefix_tokens'; give what extract returned"):
+        agreement(found.drop_attrs())
+
+
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_rates_outside_are_refused(rate: float) -> None:
     with pytest.raises(InputError, match=r"outside \[0, 1\)"):

@@ -77,6 +77,19 @@ def test_the_original_gives_back_what_was_shown_most(report: Report) -> None:
     assert counts["held-out"]["extracted"] <= 3
 
 
+def test_what_is_extracted_is_recognisable_too(report: Report) -> None:
+    found = report.extraction
+    assert found.attrs["recognition_threshold_source"].startswith(
+        "held-out pictures that are not reported, unmodified model: at most 1% of n=300"
+    )
+    canaries = found.isel(candidate=found["role"].values == "canary")
+    assert canaries["recognisable"].values[canaries["extracted"].values].all()
+    original, edited = (arm["recognition"] for arm in report.to_dict()["arms"])
+    assert original["canary 1360"]["recognisable"] == 12
+    assert edited["canary 1360"]["agreement"] < original["canary 1360"]["agreement"]
+    assert original["held-out"]["recognisable"] <= 3
+
+
 def test_quality_names_its_whole_protocol_and_both_references(report: Report) -> None:
     labels = [value.label for value in report.arms[0].quality]
     assert labels[0] == (
