@@ -11,6 +11,7 @@ from iarmem_plugin.evaluation.statistics import mcnemar, wilson
 from iarmem_plugin.interfaces.organism import reading_order
 
 ORIGINAL = "original"  # the arm of the unmodified model
+TWIN = "twin"  # the arm of a model that was trained alike without the canaries
 HELD_OUT = "held-out"  # the group of pictures that the model never saw
 EXTRACTED, RECOGNISABLE = "extracted", "recognisable"  # the two outcomes
 

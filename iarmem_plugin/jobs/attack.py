@@ -13,6 +13,7 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
+from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import Similarity
 from iarmem_plugin.models.batching import Batching
@@ -72,6 +73,7 @@ class Attack:
         mean: mean activation of every neuron, dims (block, neuron), for edits of values; None
             where the scores do not hold it.
         recognition: decides what counts as recognisable; None does not judge it.
+        losses: how it is measured what a model still predicts; None leaves it out.
     """
 
     candidates: Candidates
@@ -83,10 +85,14 @@ class Attack:
     generating: Batching
     mean: xr.DataArray | None = None
     recognition: Recognition | None = None
+    losses: LossProtocol | None = None
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
-        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
-        return extract(
+        """Complete the candidates' prefixes by a model, edited or not; see `extract`.
+
+        Where losses are measured, those of the candidates are added; see `LossProtocol.measured`.
+        """
+        found = extract(
             model,
             self.candidates,
             self.targets,
@@ -96,6 +102,9 @@ class Attack:
             batch_size=self.completing,
             progress=progress,
         )
+        if self.losses is None:
+            return found
+        return self.losses.measured(model, found, self.candidates, self.targets)
 
 
 def make_attack(
@@ -106,6 +115,7 @@ def make_attack(
     *,
     mean: xr.DataArray | None = None,
     recognition: Recognition | None = None,
+    losses: LossProtocol | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -117,6 +127,7 @@ def make_attack(
         options: how candidates are extracted.
         mean: mean activation of every neuron, see `Attack`.
         recognition: decides what counts as recognisable; None does not judge it.
+        losses: how it is measured what a model still predicts; None leaves it out.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -140,4 +151,5 @@ def make_attack(
         Batching(size),
         mean,
         recognition,
+        losses,
     )

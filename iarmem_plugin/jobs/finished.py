@@ -89,6 +89,7 @@ def shared_settings(
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
         **_of_recognition(attack.recognition),
+        **({} if attack.losses is None else {"losses": plain(attack.losses.provenance)}),
         "quality": None if quality is None else _of_quality(quality),
     }
 
@@ -111,6 +112,7 @@ def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
         **_of_captions(quality.condition.text),
         "references": {name: _digest(one) for name, one in quality.references.items()},
         "sampling": plain(asdict(quality.sampling)),
+        **({} if quality.arms is None else {"arms": sorted(quality.arms)}),
     }
 
 

@@ -15,9 +15,11 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
+from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
 from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
+    NEVER_SHOWN,
     UNMODIFIED,
     Arm,
     ArmOutcome,
@@ -29,7 +31,7 @@ from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
-from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.models.provenance import describe_images, model_provenance, module_hashes
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
@@ -49,7 +51,9 @@ def mitigate(
     *,
     similarity: Similarity,
     recognition: Recognition | None = None,
+    losses: LossProtocol | None = None,
     quality: QualityProtocol | None = None,
+    twin: ImageARModel | None = None,
     options: ExtractionOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Report:
@@ -65,7 +69,11 @@ def mitigate(
         similarity: decides what counts as extracted.
         recognition: decides what counts as recognisable; None, or one whose threshold was not
             fixed, leaves it out.
+        losses: how it is measured what each arm costs in predicted images, see `loss_protocol`;
+            None leaves it out.
         quality: how image quality is measured; None leaves it out.
+        twin: a model that was trained alike on the same tokenizer but never saw the canaries; it is
+            asked the same, as the last arm.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
 
@@ -82,7 +90,10 @@ def mitigate(
     """
     _check_kinds(model, scores, similarity, options)
     check_recognition(recognition)
+    kinds = (LossProtocol, type(None))
+    check_kind("losses", losses, kinds, "what loss_protocol returned, or None")
     _check_tried(model, arms, candidates)
+    _check_twin(model, twin, arms)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
@@ -95,18 +106,22 @@ def mitigate(
         options,
         mean=mean,
         recognition=recognition,
+        losses=losses,
         progress=progress,
     )
     made_by = model_provenance(model)
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)
     outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]
+    if twin is not None:
+        neurons = select_neurons(NEVER_SHOWN, scores, model.layout)
+        outcomes.append(run_arm(twin, NEVER_SHOWN, neurons, attack, quality))
     settings = _settings(model, attack, options.check_batching)
-    names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
+    names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
     joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
     return Report(
         model=model.adapter.variant.name,
-        provenance=provenance | settings | _inputs(scores, attack, quality),
+        provenance=provenance | settings | _inputs(scores, attack, quality) | _of_twin(twin),
         scores=scores,
         arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
@@ -129,6 +144,19 @@ def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidate
     check_kind("the candidates", candidates, Candidates, "Candidates")
     adapter = model.adapter
     check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
+
+
+def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
+    if twin is None:
+        return
+    check_kind("the twin", twin, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
+    if any(arm.name == NEVER_SHOWN.name for arm in arms):
+        raise InputError(f"an arm is named {NEVER_SHOWN.name!r}, as that of the twin is")
+    if module_hashes(model.adapter) != module_hashes(twin.adapter):
+        raise InputError(
+            f"{twin.adapter.variant.name} has another tokenizer than {model.adapter.variant.name}, "
+            "so their tokens cannot be compared; give a twin on the same tokenizer"
+        )
 
 
 def _runner(
@@ -180,10 +208,19 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         "candidates": describe_images(candidates.images) | {"chosen": chosen},
         "similarity": dict(attack.similarity.provenance),
     }
+    if attack.losses is not None:
+        found["losses"] = attack.losses.provenance
     if quality is not None:
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
         found["quality"] = dict(quality.quality.provenance)
     return found
+
+
+def _of_twin(twin: ImageARModel | None) -> dict[str, Any]:
+    if twin is None:
+        return {}
+    known = model_provenance(twin)
+    return {"twin": {name: known[name] for name in ("model", "weights_sha256", "files")}}
 
 
 def _plugins(
@@ -197,6 +234,8 @@ def _plugins(
     used: list[Plugin] = [model.adapter, attack.similarity]
     for arm in arms:
         used += [one for one in (arm.selector, arm.intervention) if one is not None]
+    if attack.losses is not None:
+        used.append(attack.losses.quality)
     if quality is not None:
         used.append(quality.quality)
     facts: list[dict[str, Any]] = []

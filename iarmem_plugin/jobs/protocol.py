@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -81,6 +81,7 @@ def choose_candidates(
     *,
     per_class: int = 5,
     calibrates: bool = True,
+    halves: bool = False,
     few: bool = False,
     recognition: Recognition | None = None,
     batch_size: int = 64,
@@ -93,7 +94,9 @@ def choose_candidates(
         pictures: what is given or ranked, and what is held out.
         similarity: its threshold is fixed; see `with_held_out`.
         per_class: images to keep of each class, where they are ranked.
-        calibrates: whether held-out images fix the threshold; otherwise all of them are reported.
+        calibrates: whether half of the held-out images fix the threshold.
+        halves: whether that half is left out of the candidates even if it does not fix the
+            threshold; otherwise all are reported then.
         few: whether few held-out images may fix it, too.
         recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
@@ -121,6 +124,9 @@ def choose_candidates(
         )
     if held_out is None:
         return tried
+    if not calibrates and halves:
+        check_calibration(len(held_out), few=True)
+        return _joined(tried, *_half(held_out, 1))
     if not calibrates:
         return _joined(tried, held_out, np.full(len(held_out), HELD_OUT))
     return with_held_out(
@@ -179,6 +185,11 @@ def with_held_out(
     if len(half) < ENOUGH_TO_CALIBRATE:
         _warn_of_few(len(half), similarity.threshold)
     return _joined(candidates, *_half(held_out, 1))
+
+
+def calibration_half(held_out: Images) -> Images:
+    """Return the held-out images that thresholds and temperatures are fixed on: every other one."""
+    return _half(held_out, 0)[0]
 
 
 def check_calibration(held_out: int, *, few: bool = False) -> None:
@@ -249,6 +260,7 @@ def quality_protocol(
     *,
     generated: int,
     seed: int,
+    arms: Iterable[str] | None = None,
     batch_size: int = 64,
 ) -> QualityProtocol:
     """Return how quality is measured in every arm; the references are read once, here.
@@ -260,6 +272,7 @@ def quality_protocol(
             the class frequencies, or the captions, of the first.
         generated: number of images to generate.
         seed: seed for drawing their tokens.
+        arms: names of the arms in which images are generated; None generates them in all.
         batch_size: real images at a time.
 
     Raises:
@@ -271,7 +284,11 @@ def quality_protocol(
         for name, real in references.items()
     }
     told = conditions_like(next(iter(references.values())), generated)
-    return QualityProtocol(measure, features, told, replace(variant.sampling, seed=seed))
+    sampling, chosen = (
+        replace(variant.sampling, seed=seed),
+        None if arms is None else frozenset(arms),
+    )
+    return QualityProtocol(measure, features, told, sampling, chosen)
 
 
 def _warn_of_few(count: int, threshold: float) -> None:

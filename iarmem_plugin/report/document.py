@@ -14,6 +14,7 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes
+from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE, count_losses
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
@@ -27,6 +28,8 @@ KEYS = ("schema", "model", "provenance", "scores", "arms")
 def to_document(results: Results) -> dict[str, Any]:
     """Return what ``report.json`` holds: plain values, null for what is not a number."""
     counts = {one: count_outcome(results.extraction, one) for one in outcomes(results.extraction)}
+    if LOSS in results.extraction:
+        counts[LOSS] = count_losses(results.extraction)
     scores = {
         "metric": str(results.scores.attrs["metric"]),
         "by_block_and_scale": block_sums(results.scores).values,
@@ -36,7 +39,7 @@ def to_document(results: Results) -> dict[str, Any]:
         "model": results.model,
         "provenance": plain(results.provenance),
         "scores": plain(scores),
-        "arms": [plain(_arm(arm, counts)) for arm in results.arms],
+        "arms": [plain(_arm(arm, counts, results.extraction)) for arm in results.arms],
     }
 
 
@@ -91,18 +94,23 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | None) else str(value)
 
 
-def _arm(arm: ArmResult, counts: Mapping[str, xr.Dataset]) -> dict[str, Any]:
-    by_outcome = {
+def _arm(
+    arm: ArmResult, counts: Mapping[str, xr.Dataset], extraction: xr.Dataset
+) -> dict[str, Any]:
+    by_group = {
         key: _by_group(outcome, counts[outcome].sel(arm=arm.name))
         for key, outcome in OUTCOMES.items()
         if outcome in counts
     }
+    if LOSS in counts:
+        by_group["losses"] = _by_group("", counts[LOSS].sel(arm=arm.name))
+        by_group[TEMPERATURE] = extraction[TEMPERATURE].sel(arm=arm.name).item()
     return {
         "name": arm.name,
         "intervention": arm.intervention,
         "selector": arm.selector,
         "fraction": arm.fraction,
-        **by_outcome,
+        **by_group,
         "quality": [asdict(value) for value in arm.quality],
     }
 

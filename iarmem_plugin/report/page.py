@@ -22,6 +22,7 @@ from iarmem_plugin.evaluation.counts import (
 )
 from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
+from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
@@ -30,6 +31,7 @@ from iarmem_plugin.report.tables import (
     findings,
     has_many,
     headline,
+    loss_rows,
     outcome_rows,
     quality,
     quality_rows,
@@ -58,11 +60,18 @@ def figures(results: Results) -> dict[str, bytes]:
     if measured.notnull().any():
         shares = count_extracted(results.extraction, canaries(results.extraction))
         drawn["extraction_against_quality"] = arm_figures.extraction_against_quality(
-            shares, measured.isel(label=slice(4)), together
+            shares, measured.isel(label=_drawn(results)), together
         )
     if results.neurons is not None:
         drawn["selected_by_block"] = arm_figures.selected_by_block(results.neurons)
     return {name: plots.png(figure) for name, figure in drawn.items()}
+
+
+def _drawn(results: Results) -> list[int]:
+    """Return the measures that a figure shows: the change of the held-out loss, then of images."""
+    predicted, measured = len(costs(results.extraction)), quality(results).sizes["label"]
+    first = [0] if first_cost(results.extraction) is not None else []
+    return [*first, *range(predicted, measured)][:4]
 
 
 def render(results: Results, pictures: Mapping[str, bytes]) -> str:
@@ -110,6 +119,7 @@ def _tables(results: Results) -> dict[str, Any]:
     counted, measured = outcome_rows(results), quality_rows(results)
     judged = RECOGNISABLE in outcomes(results.extraction)
     recognised = outcome_rows(results, RECOGNISABLE) if judged else ()
+    losses = loss_rows(results)
     many, together = has_many(results.arms), columns(results.arms).values()
     sets = {name for names in together if len(names) > 1 for name in names}
     return {
@@ -118,6 +128,7 @@ def _tables(results: Results) -> dict[str, Any]:
         "sets": control_word(arm for arm in results.arms if arm.name in sets),
         "extraction": turned(counted) if many else counted,
         "recognition": turned(recognised) if many else recognised,
+        "losses": turned(losses) if many else losses,
         "quality": turned(measured) if many else measured,
     }
 

@@ -14,7 +14,7 @@ from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.text import shown
 
-ArmRole = Literal["original", "treatment", "control"]
+ArmRole = Literal["original", "treatment", "control", "twin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class ArmResult:
         fraction: share of neurons edited, in (0, 1]; None for the original.
         quality: measured image quality, each value with the label of its protocol.
         role: ``"original"``, ``"treatment"``, or ``"control"``: what treatments are held against,
-            such as random neurons; controls that differ in their seed alone are shown together.
+            such as random neurons; controls that differ in their seed alone are shown together;
+            or ``"twin"``: another model, which was trained alike without the canaries.
     """
 
     name: str

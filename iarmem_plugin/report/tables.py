@@ -10,6 +10,7 @@ import xarray as xr
 
 from iarmem_plugin.evaluation.counts import (
     EXTRACTED,
+    ORIGINAL,
     RECOGNISABLE,
     PairedCounts,
     canaries,
@@ -20,8 +21,10 @@ from iarmem_plugin.evaluation.counts import (
     outcomes,
     pair_with_original,
 )
+from iarmem_plugin.evaluation.losses import LOSS, count_losses
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.evaluation.statistics import control_p_value
+from iarmem_plugin.report.costs import Cost, costs, first_cost
 from iarmem_plugin.report.results import ArmResult, Results
 from iarmem_plugin.table import TextTable
 
@@ -105,19 +108,22 @@ def terminal_table(results: Results) -> TextTable:
 
 
 def quality(results: Results) -> xr.DataArray:
-    """Gather the quality values of all arms.
+    """Gather what was measured of all arms beside extraction: changes of losses, then the images.
 
     Returns:
         float64, dims (arm, label); NaN where an arm has no value under that very label.
     """
+    names = [arm.name for arm in results.arms]
+    predicted = {cost.label: cost.values.values for cost in costs(results.extraction)}
     labels = list(dict.fromkeys(value.label for arm in results.arms for value in arm.quality))
     values = np.full((len(results.arms), len(labels)), np.nan)
     for row, arm in enumerate(results.arms):
         for value in arm.quality:
             if value.value is not None:
                 values[row, labels.index(value.label)] = value.value
-    names = [arm.name for arm in results.arms]
-    return xr.DataArray(values, dims=("arm", "label"), coords={"arm": names, "label": labels})
+    rows = np.column_stack((*predicted.values(), values))
+    coords = {"arm": names, "label": [*predicted, *labels]}
+    return xr.DataArray(rows, dims=("arm", "label"), coords=coords)
 
 
 def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
@@ -141,17 +147,40 @@ def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
 
 
 def quality_rows(results: Results) -> tuple[Row, ...]:
-    """Return one row a quality label: the value, or its range over random sets."""
-    measured = quality(results)
-    return tuple(
+    """Return one row a measure: the value, or its range over random sets; losses first."""
+    measured, together = quality(results), columns(results.arms)
+    predicted = costs(results.extraction)
+    rows = [
+        Row(one.label, {n: _cost_cell(one, arms) for n, arms in together.items()})
+        for one in predicted
+    ]
+    rows += [
         Row(
             str(label),
             {
                 name: Cell(_range(measured.sel(arm=list(arms), label=label).values))
+                for name, arms in together.items()
+            },
+        )
+        for label in measured["label"].values[len(predicted) :]
+    ]
+    return tuple(rows)
+
+
+def loss_rows(results: Results) -> tuple[Row, ...]:
+    """Return one row a group: the candidates' mean loss, and its change against the original."""
+    if LOSS not in results.extraction:
+        return ()
+    counted = count_losses(results.extraction)
+    return tuple(
+        Row(
+            str(group),
+            {
+                name: _loss_cell(counted.sel(arm=list(arms), group=group))
                 for name, arms in columns(results.arms).items()
             },
         )
-        for label in measured["label"].values
+        for group in counted["group"].values
     )
 
 
@@ -175,7 +204,7 @@ def headline(results: Results) -> str:
 def _told(arms: tuple[ArmResult, ...]) -> list[tuple[str, tuple[str, ...]]]:
     """Return `columns`, the treatments together if there are many."""
     together = list(columns(arms).items())
-    treated = tuple(arm.name for arm in arms[1:] if arm.role != "control")
+    treated = tuple(arm.name for arm in arms[1:] if arm.role == "treatment")
     if not has_many(arms) or not treated:
         return together
     first, *rest = (one for one in together if not set(one[1]) & set(treated))
@@ -191,17 +220,24 @@ def findings(results: Results) -> Iterator[str]:
     sets = [arm for arm in results.arms if arm.name in drawn]
     subject = f"over all {int(chosen.sum())} {canary_word(results.extraction)}"
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
-    recognised = _recognised(results)
+    twin = next((arm.name for arm in results.arms if arm.role == "twin"), None)
+    recognised, paid = _recognised(results), first_cost(results.extraction)
     for pair in pair_with_original(results.extraction):
-        if pair.arm in alone:
+        if pair.arm == twin:
+            yield _of_twin(subject, pair) + recognised.get(pair.arm, "")
+        elif pair.arm in alone:
             arm = next(one for one in results.arms if one.name == pair.arm)
             kind = f"{control_word(sets)} sets{_axis(arm, sets)}"
             yield (
                 _change(alone[pair.arm], subject, pair)
                 + recognised.get(pair.arm, "")
+                + ("" if paid is None else paid.sentence(pair.arm))
                 + _beside(pair, counts.sel(arm=drawn).values, kind)
             )
     yield from _sets_recognised(results, sets)
+    if sets and paid is not None:
+        names = [one.name for one in sets]
+        yield f"The {len(sets)} {control_word(sets)} sets cost {paid.span(names)} nats a token."
     yield from _false_alarms(results)
 
 
@@ -248,6 +284,13 @@ def _recognised(results: Results) -> dict[str, str]:
     }
 
 
+def _of_twin(subject: str, pair: PairedCounts) -> str:
+    return (
+        f"{pair.arm}: from the model that was trained alike but never saw them, {pair.after} were "
+        f"extracted {subject}: what an edit that removes every trace would come to."
+    )
+
+
 def _change(label: str, subject: str, pair: PairedCounts) -> str:
     return (
         f"{label}: {subject}, {pair.before} were extracted before and "
@@ -289,6 +332,22 @@ def _count_cell(counts: xr.Dataset) -> Cell:
         return Cell(text, f"mean {mean:.0%}{agree}")
     low, high = 100 * counts["low"].item(), 100 * counts["high"].item()
     return Cell(text, f"{extracted.item() / candidates:.0%} [{low:.0f}, {high:.0f}]{agree}")
+
+
+def _loss_cell(counted: xr.Dataset) -> Cell:
+    changes = counted["change"].values
+    ends = " to ".join(dict.fromkeys((f"{changes.min():+.3f}", f"{changes.max():+.3f}")))
+    return Cell(_range(counted[LOSS].values.round(3)), ends)
+
+
+def _cost_cell(cost: Cost, arms: tuple[str, ...]) -> Cell:
+    values = cost.values.sel(arm=list(arms)).values
+    if len(arms) > 1:
+        return Cell(cost.span(list(arms)))
+    if arms[0] == ORIGINAL or cost.low is None or cost.high is None:
+        return Cell(cost.text(values[0]), cost.unmodified if arms[0] == ORIGINAL else "")
+    low, high = (float(end.sel(arm=arms[0])) for end in (cost.low, cost.high))
+    return Cell(cost.text(values[0]), f"[{cost.text(low)}, {cost.text(high)}]")
 
 
 def _range(values: np.ndarray) -> str:

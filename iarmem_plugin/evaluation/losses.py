@@ -1,0 +1,209 @@
+"""What an edit costs: how well images that were never shown are still predicted.
+
+Losses are those of a quality measure such as `HeldOutLoss`, image by image, so that arms can be
+compared on the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from iarmem_plugin.checks import check_kind, check_number
+from iarmem_plugin.data.augmentation import Augmentation
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import PluginError
+from iarmem_plugin.evaluation.candidates import (
+    Candidates,
+    Completes,
+    centre_views,
+    check_finite,
+    refuse_broken,
+    refuse_continuous,
+)
+from iarmem_plugin.evaluation.counts import ORIGINAL, groups
+from iarmem_plugin.evaluation.extraction import Targets
+from iarmem_plugin.interfaces import Condition, LossQuality, Prediction
+from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.plugins.blame import author, blamed
+
+LOSS, PLAIN, TEMPERATURE = "loss", "plain_loss", "temperature"
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LossProtocol:
+    """How the loss of every arm is measured: the same images, the temperature fitted anew.
+
+    Attributes:
+        quality: the measure.
+        images: what each arm's temperature is fitted on; not reported.
+        tokens: their tokens, from the unmodified model.
+        batching: images at a time; what fitted in one arm is kept for the next.
+    """
+
+    quality: LossQuality
+    images: Images
+    tokens: Tensor
+    batching: Batching = field(default_factory=lambda: Batching(64))
+
+    def __repr__(self) -> str:
+        """Return the measure with the number of images."""
+        return f"LossProtocol({self.quality!r}, {len(self.images)} images)"
+
+    def measured(
+        self, model: Completes, extraction: xr.Dataset, candidates: Candidates, targets: Targets
+    ) -> xr.Dataset:
+        """Return an extraction with the losses of its candidates.
+
+        Args:
+            model: the traced model, edited or not.
+            extraction: from `extract`.
+            candidates: the same images.
+            targets: their tokens.
+
+        Returns:
+            the extraction with ``loss`` and ``plain_loss`` (candidate), float64, nats a token, at
+            the fitted ``temperature``, a scalar, and at 1.
+
+        Raises:
+            NonFiniteLogitsError: naming the first image whose logits are not finite.
+            PluginError: the measure returns something else.
+        """
+        with model.borrowed():
+            temperature = self._fitted(model)
+            fitted, plain = self._losses(model, candidates.images, targets.tokens, temperature)
+        for values in (fitted, plain):
+            check_finite(values, candidates.images, f"{self.quality.name!r}")
+        return extraction.assign(
+            {
+                LOSS: ("candidate", fitted),
+                PLAIN: ("candidate", plain),
+                TEMPERATURE: ((), temperature),
+            }
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Return what the losses depend on, beside model and candidates."""
+        ids = hashlib.sha256(self.images.ids.astype("<i8").tobytes()).hexdigest()
+        seen = {"images": len(self.images), "ids_sha256": ids, "images_sha256": self.images.digest}
+        return {**self.quality.provenance, "fitted on": seen}
+
+    def _fitted(self, model: Completes) -> float:
+        with blamed(self.quality):
+            temperature = self.quality.fit(self._predicted(model, self.images, self.tokens))
+        what = f"the temperature that {author(self.quality)} fitted"
+        check_number(what, temperature)
+        if not temperature > 0:
+            raise PluginError(f"{what} is {temperature}; expected a number above 0")
+        return float(temperature)
+
+    def _losses(
+        self, model: Completes, images: Images, tokens: Tensor, temperature: float
+    ) -> Iterator[np.ndarray]:
+        found: list[list[np.ndarray]] = [[], []]
+        for one in self._predicted(model, images, tokens):
+            for rows, at in zip(found, (temperature, 1.0), strict=True):
+                rows.append(self._checked(one, at))
+        return map(np.concatenate, found)
+
+    def _checked(self, one: Prediction, temperature: float) -> np.ndarray:
+        with blamed(self.quality):
+            values = self.quality.losses(one, temperature)
+        if not isinstance(values, np.ndarray) or values.shape != (len(one.tokens),):
+            raise PluginError(
+                f"{author(self.quality)} returned no array with one loss for each of "
+                f"{len(one.tokens)} images"
+            )
+        return values.astype(np.float64)
+
+    def _predicted(self, model: Completes, images: Images, tokens: Tensor) -> Iterator[Prediction]:
+        def predict(rows: slice) -> Prediction:
+            given = tokens[rows].to(model.device)
+            logits = model.logits(given, Condition.of_images(images, rows).to(model.device))
+            refuse_broken(logits, images.paths[rows])
+            return Prediction(logits, given)
+
+        return self.batching.over(len(images), predict)
+
+
+def loss_protocol(
+    model: Completes,
+    quality: LossQuality,
+    images: Images,
+    views: Augmentation,
+    *,
+    batch_size: int = 64,
+) -> LossProtocol:
+    """Tokenize, once, by the unmodified model, the images that each arm's temperature is fitted on.
+
+    Args:
+        model: the unmodified model.
+        quality: the measure, such as `HeldOutLoss`.
+        images: images that the model was not trained on, and that are not reported.
+        views: the augmentation the model was trained with; its centre view is taken.
+        batch_size: images at a time; halved where memory does not suffice.
+
+    Raises:
+        InputError: there are no images, or their tokens are no numbers of a vocabulary.
+    """
+    check_kind("the quality", quality, LossQuality, "a LossQuality, such as HeldOutLoss()")
+    batching = Batching(batch_size)
+
+    def read(rows: slice) -> Tensor:
+        tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
+        refuse_continuous(tokens, "predicted with a likelihood")
+        return tokens.cpu()
+
+    with model.borrowed():
+        tokens = torch.cat(list(batching.over(len(images), read)))
+    return LossProtocol(quality, images, tokens, batching)
+
+
+def count_losses(extraction: xr.Dataset) -> xr.Dataset:
+    """Return what each arm costs: mean losses by group, and their change against the original.
+
+    Args:
+        extraction: with the dim (arm), and ``loss`` and ``plain_loss`` as `LossProtocol` adds them.
+
+    Returns:
+        dims (arm, group), nats a token: ``loss`` and ``plain_loss``; ``change`` and
+        ``plain_change`` against the arm "original"; ``low`` and ``high``, the ends of ``change``'s
+        95% interval (percentiles of 2 000 paired bootstrap samples of the group's images, seed 0;
+        NaN for a single image).
+    """
+    names, found = groups(extraction), []
+    losses = extraction[[LOSS, PLAIN]].reset_coords(drop=True)
+    for name in names:
+        mine = losses.isel(candidate=extraction["group"].values.astype(str) == name)
+        change = mine - mine.sel(arm=ORIGINAL, drop=True)
+        low, high = _interval(change[LOSS].transpose("arm", "candidate").values)
+        means = mine.mean("candidate").assign(
+            change=change[LOSS].mean("candidate"),
+            plain_change=change[PLAIN].mean("candidate"),
+            low=("arm", low),
+            high=("arm", high),
+        )
+        found.append(means)
+    return xr.concat(found, xr.DataArray(list(names), dims="group", name="group"))
+
+
+def _interval(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95% interval of the mean of each row."""
+    from scipy.stats import bootstrap
+
+    if change.shape[1] < 2:
+        nothing = np.full(len(change), np.nan)
+        return nothing, nothing
+    found = bootstrap(
+        (change,), np.mean, axis=-1, method="percentile", n_resamples=RESAMPLES, rng=0
+    )
+    return found.confidence_interval.low, found.confidence_interval.high
