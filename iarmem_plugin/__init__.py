@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
+    from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+    from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
     from iarmem_plugin.evaluation.quality import TorchFidelity
     from iarmem_plugin.evaluation.recognition import Recognition
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
         Condition,
         ForwardInputs,
         Intervention,
+        LossQuality,
         Metric,
         ModelLayout,
         NeuronFacts,
         NeuronWeights,
         Plugin,
+        Prediction,
         Quality,
         QualityValue,
         Reads,
@@ -86,12 +90,15 @@ __all__ = [
     "CustomViews",
     "ExtractionOptions",
     "ForwardInputs",
+    "HeldOutLoss",
     "Highest",
     "IarmemError",
     "ImageARModel",
     "Images",
     "InputError",
     "Intervention",
+    "LossProtocol",
+    "LossQuality",
     "Lowest",
     "MeanAblate",
     "Metric",
@@ -101,6 +108,7 @@ __all__ = [
     "PixelCorrelation",
     "Plugin",
     "PluginError",
+    "Prediction",
     "Quality",
     "QualityProtocol",
     "QualityValue",
@@ -136,6 +144,7 @@ __all__ = [
     "load",
     "load_scores",
     "localize",
+    "loss_protocol",
     "make_targets",
     "mitigate",
     "save_scores",
@@ -150,6 +159,8 @@ _SOURCES = {
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
+    "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
+    "iarmem_plugin.evaluation.losses": ("LossProtocol", "loss_protocol"),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
     "iarmem_plugin.evaluation.recognition": ("Recognition",),
     "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
@@ -163,11 +174,13 @@ _SOURCES = {
         "Condition",
         "ForwardInputs",
         "Intervention",
+        "LossQuality",
         "Metric",
         "ModelLayout",
         "NeuronFacts",
         "NeuronWeights",
         "Plugin",
+        "Prediction",
         "Quality",
         "QualityValue",
         "Reads",

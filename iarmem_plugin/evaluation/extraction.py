@@ -148,40 +148,34 @@ def extract(
         recognition: when a completion is recognisable; None does not judge it.
         sampling: by default the attack's; draws depend on the seed and a candidate's place alone.
         batch_size: images at a time; halved where memory does not suffice.
-        progress: shows a bar where given.
+        progress: shows a bar.
 
     Returns:
-        dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
-        whole sequence, the prefix included), ``extracted`` bool, ``recognisable`` bool where it is
-        judged, ``tokens`` int32 (what does not fit is kept as it is; bits have the dim ``bit``,
-        too). Coordinates of candidates: ``image`` (global id), ``path``, ``label``, ``group``,
-        ``role``. Attributes: all settings; the batch size is the one that fitted.
+        dims (candidate, token): ``similarity`` float32, ``equal_tokens`` int32 (of all, the prefix
+        included), ``extracted`` and, where it is judged, ``recognisable`` bool, ``tokens`` int32
+        where they fit (bits have the dim ``bit``, too). Coordinates of candidates: ``image`` (its
+        id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings.
 
     Raises:
         InputError: targets or prefix do not fit, or `recognition` was fixed with another prefix.
         PluginError: the measure returns something else than a number an image.
-        NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
+        NonFiniteSimilarityError: a similarity, a logit or a decoded image is NaN or infinite.
     """
-    _check_attack(candidates, targets, similarity, prefix_tokens)
-    check_recognition(recognition)
-    if recognition is not None:
-        recognition.check_prefix(prefix_tokens)
-    batching = Batching.of(batch_size)
+    _check_attack(candidates, targets, similarity, prefix_tokens, recognition)
+    batching, bar = Batching.of(batch_size), "completing prefixes"
 
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        target = targets.at(rows, model.device)
+        target, names = targets.at(rows, model.device), candidates.images.paths[rows]
         told = Condition.of_images(candidates.images, rows).to(model.device)
-        prefix, names = target.tokens[:, :prefix_tokens], candidates.images.paths[rows]
         with images_named(names):
-            tokens = model.complete(prefix, told, seeded(sampling, rows))
+            given = target.tokens[:, :prefix_tokens]
+            tokens = model.complete(given, told, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
-        closeness = compared(similarity, completion, target, names)
-        return closeness.float().cpu().numpy(), tokens.cpu().numpy()
+        closeness = compared(similarity, completion, target, names).float()
+        return closeness.cpu().numpy(), tokens.cpu().numpy()
 
     with model.borrowed():
-        parts = batching.over(
-            len(candidates), tried, progress=progress, description="completing prefixes"
-        )
+        parts = batching.over(len(candidates), tried, progress=progress, description=bar)
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
     found = _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
@@ -311,8 +305,15 @@ def _check_threshold(similarity: Similarity) -> None:
 
 
 def _check_attack(
-    candidates: Candidates, targets: Targets, similarity: Similarity, prefix_tokens: int
+    candidates: Candidates,
+    targets: Targets,
+    similarity: Similarity,
+    prefix_tokens: int,
+    recognition: Recognition | None,
 ) -> None:
+    check_recognition(recognition)
+    if recognition is not None:
+        recognition.check_prefix(prefix_tokens)
     check_kind("the candidates", candidates, Candidates, "Candidates")
     check_kind("the targets", targets, Targets, "what make_targets returned")
     _check_threshold(similarity)

@@ -111,8 +111,10 @@ class LossProtocol:
     ) -> Iterator[np.ndarray]:
         found: list[list[np.ndarray]] = [[], []]
         for one in self._predicted(model, images, tokens):
-            for rows, at in zip(found, (temperature, 1.0), strict=True):
-                rows.append(self._checked(one, at))
+            # a measure may write into what it is given
+            first = Prediction(one.logits.clone(), one.tokens.clone())
+            found[0].append(self._checked(first, temperature))
+            found[1].append(self._checked(one, 1.0))
         return map(np.concatenate, found)
 
     def _checked(self, one: Prediction, temperature: float) -> np.ndarray:
@@ -127,8 +129,9 @@ class LossProtocol:
 
     def _predicted(self, model: Completes, images: Images, tokens: Tensor) -> Iterator[Prediction]:
         def predict(rows: slice) -> Prediction:
-            given = tokens[rows].to(model.device)
-            logits = model.logits(given, Condition.of_images(images, rows).to(model.device))
+            given = tokens[rows].to(model.device, copy=True)
+            told = Condition.of_images(images, rows).to(model.device)
+            logits = model.logits(given, told).detach()
             refuse_broken(logits, images.paths[rows])
             return Prediction(logits, given)
 

@@ -67,13 +67,11 @@ def mitigate(
         candidates: training images to extract, in named groups.
         arms: what to compare; the unmodified model is added as the first.
         similarity: decides what counts as extracted.
-        recognition: decides what counts as recognisable; None, or one whose threshold was not
-            fixed, leaves it out.
-        losses: how it is measured what each arm costs in predicted images, see `loss_protocol`;
-            None leaves it out.
+        recognition: decides what counts as recognisable; None, or one that was not fixed, does not.
+        losses: how well each arm still predicts images, see `loss_protocol`; None leaves it out.
         quality: how image quality is measured; None leaves it out.
-        twin: a model that was trained alike on the same tokenizer but never saw the canaries; it is
-            asked the same, as the last arm.
+        twin: a model trained alike, on the same tokenizer, that never saw the canaries: the last
+            arm.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
 
@@ -89,33 +87,40 @@ def mitigate(
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
     _check_kinds(model, scores, similarity, options)
-    check_recognition(recognition)
-    kinds = (LossProtocol, type(None))
-    check_kind("losses", losses, kinds, "what loss_protocol returned, or None")
+    _check_measures(recognition, losses)
     _check_tried(model, arms, candidates)
     _check_twin(model, twin, arms)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
-    work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
     attack = make_attack(
-        model,
-        candidates,
-        similarity,
-        options,
+        *(model, candidates, similarity, options),
         mean=mean,
         recognition=recognition,
         losses=losses,
         progress=progress,
     )
+    return _compared(model, scores, arms, attack, quality, twin, options, progress)
+
+
+def _compared(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    arms: Sequence[Arm],
+    attack: Attack,
+    quality: QualityProtocol | None,
+    twin: ImageARModel | None,
+    options: ExtractionOptions,
+    progress: Progress | None,
+) -> Report:
+    """Run the arms and report them."""
+    work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
     made_by = model_provenance(model)
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)
     outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]
-    if twin is not None:
-        neurons = select_neurons(NEVER_SHOWN, scores, model.layout)
-        outcomes.append(run_arm(twin, NEVER_SHOWN, neurons, attack, quality))
+    outcomes += _asked(twin, model, scores, attack, quality)
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
     joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
@@ -135,6 +140,12 @@ def _check_kinds(model: object, scores: object, similarity: object, options: obj
     check_kind("the scores", scores, xr.Dataset, "what localize returned")
     check_kind("the similarity", similarity, Similarity, "a measure, such as PixelCorrelation()")
     check_kind("options", options, ExtractionOptions, "ExtractionOptions")
+
+
+def _check_measures(recognition: object, losses: object) -> None:
+    check_recognition(recognition)
+    kinds = (LossProtocol, type(None))
+    check_kind("losses", losses, kinds, "what loss_protocol returned, or None")
 
 
 def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidates) -> None:
@@ -214,6 +225,20 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
         found["quality"] = dict(quality.quality.provenance)
     return found
+
+
+def _asked(
+    twin: ImageARModel | None,
+    model: ImageARModel,
+    scores: xr.Dataset,
+    attack: Attack,
+    quality: QualityProtocol | None,
+) -> list[ArmOutcome]:
+    """Ask the twin, if there is one, what the arms were asked."""
+    if twin is None:
+        return []
+    neurons = select_neurons(NEVER_SHOWN, scores, model.layout)
+    return [run_arm(twin, NEVER_SHOWN, neurons, attack, quality)]
 
 
 def _of_twin(twin: ImageARModel | None) -> dict[str, Any]:

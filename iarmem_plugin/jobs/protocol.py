@@ -23,7 +23,7 @@ from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import conditions_like
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.statistics import wilson
-from iarmem_plugin.interfaces import Quality, Similarity
+from iarmem_plugin.interfaces import Adapter, Quality, Similarity
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol, features_of
 from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
@@ -95,21 +95,18 @@ def choose_candidates(
         similarity: its threshold is fixed; see `with_held_out`.
         per_class: images to keep of each class, where they are ranked.
         calibrates: whether half of the held-out images fix the threshold.
-        halves: whether that half is left out of the candidates even if it does not fix the
-            threshold; otherwise all are reported then.
+        halves: whether that half is left out of the candidates even if the threshold is given, and
+            then fixes `recognition` alone; otherwise all are reported then.
         few: whether few held-out images may fix it, too.
         recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: too few held-out images, or all of them among the others, or some lack what the
-            model must be told.
+        InputError: too few held-out images, all of them among the others, or lacking conditions.
     """
     given, held_out, adapter = pictures.given, pictures.held_out, model.adapter
-    for images in (pictures.images, given, held_out):
-        if images is not None:
-            check_conditions(images, adapter.conditions, adapter.variant.num_classes)
+    _check_told(pictures, adapter)
     _check_unseen(pictures)
     if given is not None:
         tried = Candidates(given, np.full(len(given), "candidate"))
@@ -124,10 +121,7 @@ def choose_candidates(
         )
     if held_out is None:
         return tried
-    if not calibrates and halves:
-        check_calibration(len(held_out), few=True)
-        return _joined(tried, *_half(held_out, 1))
-    if not calibrates:
+    if not calibrates and not halves:
         return _joined(tried, held_out, np.full(len(held_out), HELD_OUT))
     return with_held_out(
         model,
@@ -135,6 +129,7 @@ def choose_candidates(
         held_out,
         similarity,
         few=few,
+        given=not calibrates,
         recognition=recognition,
         batch_size=batch_size,
         progress=progress,
@@ -148,6 +143,7 @@ def with_held_out(
     similarity: Similarity,
     *,
     few: bool = False,
+    given: bool = False,
     recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
@@ -163,6 +159,7 @@ def with_held_out(
         held_out: images that the model was not trained on.
         similarity: its threshold is fixed.
         few: whether fewer than 20 images may fix it, too.
+        given: whether the similarity's threshold is given, and stays.
         recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
@@ -170,7 +167,8 @@ def with_held_out(
     Raises:
         InputError: too few held-out images; see `check_calibration`.
     """
-    check_calibration(len(held_out), few=few)
+    check_calibration(len(held_out), few=few or given)
+    threshold, told = similarity.threshold, similarity.threshold_source
     half = Candidates(*_half(held_out, 0))
     source = "half of the held-out images, unmodified model"
     calibrate_on(
@@ -182,7 +180,9 @@ def with_held_out(
         batch_size=batch_size,
         progress=progress,
     )
-    if len(half) < ENOUGH_TO_CALIBRATE:
+    if given:
+        similarity.threshold, similarity.threshold_source = threshold, told
+    elif len(half) < ENOUGH_TO_CALIBRATE:
         _warn_of_few(len(half), similarity.threshold)
     return _joined(candidates, *_half(held_out, 1))
 
@@ -301,6 +301,12 @@ def _warn_of_few(count: int, threshold: float) -> None:
         "held-out images or more, or a threshold",
         stacklevel=4,
     )
+
+
+def _check_told(pictures: Pictures, adapter: Adapter) -> None:
+    for images in (pictures.images, pictures.given, pictures.held_out):
+        if images is not None:
+            check_conditions(images, adapter.conditions, adapter.variant.num_classes)
 
 
 def _check_unseen(pictures: Pictures) -> None:

@@ -115,7 +115,7 @@ def _arm(
     }
 
 
-def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, float]]:
+def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, int | float]]:
     names = {"extracted": outcome}
     return {
         str(group): {
@@ -132,7 +132,7 @@ def _alike(written: Mapping[Any, Any], found: Mapping[Any, Any]) -> bool:
     )
 
 
-def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[float, ...]]:
+def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int | float, ...]]:
     return {
         (arm["name"], key, group): (
             *(counts[outcome], counts["candidates"]),

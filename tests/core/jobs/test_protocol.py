@@ -156,6 +156,21 @@ def test_held_out_pictures_are_all_reported_where_the_threshold_is_given(
     assert np.isnan(joined.hit_rate).tolist() == [False] * 5 + [True] * 3
 
 
+def test_half_of_them_fix_the_other_outcome_where_the_threshold_is_given(
+    model: ImageARModel, pictures: Images
+) -> None:
+    similarity, recognition = TokenAgreement(threshold=0.75), Recognition()
+    unseen, source = unseen_pictures(5), similarity.threshold_source
+    given = Pictures(pictures, pictures, unseen)
+    options = {"calibrates": False, "halves": True, "recognition": recognition}
+    joined = protocol.choose_candidates(model, given, similarity, **options)
+    assert joined.group.tolist() == ["candidate"] * 7 + ["held-out"] * 2
+    assert (similarity.threshold, similarity.threshold_source) == (0.75, source)
+    assert recognition.threshold is not None
+    assert "n=3 recognisable" in recognition.source
+    assert len(protocol.calibration_half(unseen)) == 3
+
+
 def test_candidates_are_ranked_in_batches_of_the_given_size(
     model: ImageARModel, adapter: Adapter, pictures: Images
 ) -> None:
