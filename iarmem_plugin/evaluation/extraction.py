@@ -262,7 +262,7 @@ def _result(
         {
             "similarity": ("candidate", similarity),
             "equal_tokens": ("candidate", equal.sum(axis=1, dtype=np.int32)),
-            "tokens": (TOKEN_DIMS[: tokens.ndim], _stored(tokens)),
+            "tokens": stored_tokens(tokens),
         },
         coords={
             "image": ("candidate", np.asarray(images.ids)),
@@ -274,11 +274,11 @@ def _result(
     )
 
 
-def _stored(tokens: np.ndarray) -> np.ndarray:
+def stored_tokens(tokens: Shaped[np.ndarray, "candidate token *rest"]) -> xr.Variable:
     """Return tokens as int32 where they are larger numbers that fit; others as they are."""
-    if tokens.dtype != np.int64 or (tokens.size and tokens.max() > np.iinfo(np.int32).max):
-        return tokens
-    return tokens.astype(np.int32)
+    large = tokens.size and tokens.max() > np.iinfo(np.int32).max
+    kept = tokens if tokens.dtype != np.int64 or large else tokens.astype(np.int32)
+    return xr.Variable(TOKEN_DIMS[: tokens.ndim], kept)
 
 
 def _judged(result: xr.Dataset, similarity: Similarity) -> xr.Dataset:

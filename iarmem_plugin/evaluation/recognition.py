@@ -6,7 +6,7 @@ half of the target's tokens where a picture that was never seen has 3 in 100.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
@@ -29,6 +29,8 @@ class Recognition:
         source: where the threshold comes from, for the report.
         prefix_tokens: tokens that were given to the completions which fixed it; a threshold holds
             for no other prefix. None allows any.
+        completions: what it was fixed on, with ``similarity`` and ``equal_tokens``; None where it
+            was given.
 
     Raises:
         InputError: a threshold outside [0, 1].
@@ -37,6 +39,7 @@ class Recognition:
     threshold: float | None = None
     source: str = ""
     prefix_tokens: int | None = None
+    completions: xr.Dataset | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the threshold."""
@@ -64,6 +67,9 @@ class Recognition:
             InputError: without completions, or with another rate.
         """
         values = agreement(extraction).to_numpy()
+        self.completions = extraction[["similarity", "equal_tokens"]].assign_attrs(
+            rate=rate, tokens=extraction.sizes["token"]
+        )
         found = smallest_threshold("token agreement", values, rate)
         self.threshold, self.prefix_tokens = found.value, int(extraction.attrs["prefix_tokens"])
         self.source = f"{source}: at most {100 * rate:g}% of n={values.size} recognisable; {found}"

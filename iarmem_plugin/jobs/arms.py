@@ -156,11 +156,13 @@ class ArmOutcome:
         result: the arm's settings and measured quality, as the report has them.
         extraction: from `extract`, dims (candidate, token).
         neurons: the neurons that were edited; bool, dims (block, neuron).
+        features: what the quality measure saw of the generated images; None where there are none.
     """
 
     result: ArmResult
     extraction: xr.Dataset
     neurons: xr.DataArray
+    features: Float[np.ndarray, "image feature"] | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -202,8 +204,9 @@ def run_arm(
     """
     with _edited(model, arm, neurons, attack) as edited:
         extraction = attack.run(edited)
-        measured = _measured(edited, arm, quality, attack.generating)
-    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons)
+        features = _generated(edited, arm, quality, attack.generating)
+    measured = _measured(features, quality)
+    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, features)
 
 
 def _edited(
@@ -220,13 +223,20 @@ def _backend(intervention: AnyIntervention, asked: str) -> str:
     return "trace" if isinstance(intervention, ActivationIntervention) else asked
 
 
-def _measured(
+def _generated(
     model: ImageARModel, arm: Arm, protocol: QualityProtocol | None, batch_size: Batching
-) -> tuple[QualityValue, ...]:
+) -> Float[np.ndarray, "image feature"] | None:
     if protocol is None or (protocol.arms is not None and arm.name not in protocol.arms):
-        return ()
+        return None
     images = generate(model, protocol.condition, protocol.sampling, batch_size=batch_size)
-    features = features_of(protocol.quality, images)
+    return features_of(protocol.quality, images)
+
+
+def _measured(
+    features: np.ndarray | None, protocol: QualityProtocol | None
+) -> tuple[QualityValue, ...]:
+    if protocol is None or features is None:
+        return ()
     return tuple(
         value
         for name, reference in protocol.references.items()

@@ -146,7 +146,10 @@ def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
     ]
     sizes = {"completing": attack.completing.size, "generating": attack.generating.size}
     root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
-    return xr.DataTree(root, children={"extraction": xr.DataTree(storable(outcome.extraction))})
+    parts = {"extraction": storable(outcome.extraction)}
+    if outcome.features is not None:
+        parts["features"] = xr.Dataset({"features": (("image", "feature"), outcome.features)})
+    return xr.DataTree(root, children={name: xr.DataTree(one) for name, one in parts.items()})
 
 
 def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack) -> ArmOutcome:
@@ -155,4 +158,6 @@ def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack)
     attack.generating.size = min(attack.generating.size, sizes["generating"])
     quality = tuple(QualityValue(**one) for one in json.loads(tree.attrs["quality"]))
     extraction = restored(tree["extraction"].to_dataset())
-    return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons)
+    kept = tree.children.get("features")
+    features = None if kept is None else kept["features"].to_numpy()
+    return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons, features)

@@ -15,6 +15,7 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
+from iarmem_plugin.evaluation.extraction import stored_tokens
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
 from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
@@ -35,6 +36,7 @@ from iarmem_plugin.models.provenance import describe_images, model_provenance, m
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
+from iarmem_plugin.report.features import features_dataset
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.text import shown
@@ -124,6 +126,7 @@ def _compared(
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
     joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
+    joined = joined.assign(target_tokens=stored_tokens(attack.targets.tokens.numpy()))
     return Report(
         model=model.adapter.variant.name,
         provenance=provenance | settings | _inputs(scores, attack, quality) | _of_twin(twin),
@@ -132,6 +135,8 @@ def _compared(
         extraction=joined,
         gallery=gallery(model, joined, attack.targets),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
+        features=_features(outcomes, quality),
+        calibration=None if attack.recognition is None else attack.recognition.completions,
     )
 
 
@@ -225,6 +230,13 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
         found["quality"] = dict(quality.quality.provenance)
     return found
+
+
+def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -> xr.Dataset | None:
+    if quality is None:
+        return None
+    generated = {one.result.name: one.features for one in outcomes if one.features is not None}
+    return features_dataset(generated, quality.references)
 
 
 def _asked(

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes
+from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes, pair_with_original
 from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE, count_losses
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
@@ -111,8 +111,21 @@ def _arm(
         "selector": arm.selector,
         "fraction": arm.fraction,
         **by_group,
+        **_paired(arm, extraction),
         "quality": [asdict(value) for value in arm.quality],
     }
+
+
+def _paired(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
+    """Return how an arm's canaries changed against the original's, by outcome."""
+    if arm.role == "original":
+        return {}
+    found = {}
+    for outcome in outcomes(extraction):
+        pairs = pair_with_original(extraction, outcome=outcome)
+        mine = next(pair for pair in pairs if pair.arm == arm.name)
+        found[outcome] = {name: value for name, value in mine._asdict().items() if name != "arm"}
+    return {"paired": found}
 
 
 def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, int | float]]:

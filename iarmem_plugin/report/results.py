@@ -75,6 +75,10 @@ class Results:
             ``similarity`` and ``prefix_tokens``.
         gallery: candidates to show as pictures.
         neurons: bool, dims (arm, block, neuron): what each arm edited.
+        features: what the quality measure saw, see `features_dataset`; None where no images were
+            generated.
+        calibration: ``similarity`` and ``equal_tokens``, dims (candidate), of the held-out images
+            on which thresholds were fixed; None where they were given.
 
     Raises:
         InputError: where arms are missing, doubled or in another order in `extraction`.
@@ -87,6 +91,8 @@ class Results:
     extraction: xr.Dataset
     gallery: tuple[GalleryRow, ...]
     neurons: xr.DataArray | None
+    features: xr.Dataset | None = None
+    calibration: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Say in a line what was run on what."""
