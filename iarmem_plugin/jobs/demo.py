@@ -119,7 +119,8 @@ def _run(
     organism: Organism, model: str, sizes: Sizes, seed: int, progress: Progress | None
 ) -> Report:
     clock = _Clock()
-    traced, twin = load(model), load(twin_of(model))
+    traced, named = load(model), twin_of(model)
+    twin = None if named is None else load(named)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
     scores = localize(
@@ -188,9 +189,10 @@ def organisms() -> list[str]:
     return [name for name, one in known.items() if not one.twin_of]
 
 
-def twin_of(model: str) -> str:
-    """Return the name of an organism's twin."""
-    return next(name for name, (_, one) in plugins.variants().items() if one.twin_of == model)
+def twin_of(model: str) -> str | None:
+    """Return the name of an organism's twin, if there is one."""
+    twins = {one.twin_of: name for name, (_, one) in plugins.variants().items() if one.twin_of}
+    return twins.get(model)
 
 
 def unreported(organism: Organism, sizes: Sizes) -> Images:
