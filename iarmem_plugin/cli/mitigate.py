@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.cli.quality import Measures, QualityChoice
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import alone
 
 if TYPE_CHECKING:
@@ -206,8 +207,9 @@ class _Job:
     def _check_counts(self, opened: _Opened) -> None:
         from iarmem_plugin.jobs.protocol import check_calibration
 
-        if opened.held_out is not None and self.attack.threshold is None:
-            check_calibration(len(opened.held_out), few=self.attack.few)
+        if opened.held_out is not None:
+            few = self.attack.few or self.attack.threshold is not None
+            check_calibration(len(opened.held_out), few=few)
 
     def _completions(self, arms: Sequence[Arm], opened: _Opened) -> int:
         """Return how many images are completed at most, in all arms together."""
@@ -235,7 +237,7 @@ class _Job:
         size, checked = self.batch_size, self.attack.check_batching
         tried = opened.images if opened.candidates is None else opened.candidates
         rehearse(model, scores, arms, tried, similarity)
-        recognition = Recognition()
+        recognition, losses = Recognition(), self._loss_protocol(model, opened, measures.losses)
         with console.progress_bars() as progress:
             candidates = choose_candidates(
                 model,
@@ -256,7 +258,7 @@ class _Job:
                 arms,
                 similarity=similarity,
                 recognition=recognition,
-                losses=self._loss_protocol(model, opened, measures.losses),
+                losses=losses,
                 quality=quality,
                 options=ExtractionOptions(
                     batch_size=size, check_batching=checked, checkpoints=kept
@@ -289,7 +291,13 @@ class _Job:
         if measure is None or opened.held_out is None:
             return None
         half, views = calibration_half(opened.held_out), model.adapter.variant.views
-        return loss_protocol(model, measure, half, views, batch_size=self.batch_size)
+        try:
+            return loss_protocol(model, measure, half, views, batch_size=self.batch_size)
+        except InputError as error:
+            if self.quality.names_losses:
+                raise
+            console.warn(f"the held-out loss is left out: {error}")
+            return None
 
 
 def mitigate(

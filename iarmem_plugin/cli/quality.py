@@ -31,6 +31,11 @@ class QualityChoice:
     generated: int
     seed: int
 
+    @property
+    def names_losses(self) -> bool:
+        """Whether the user asked for a measure of predictions."""
+        return any(map(self._of_losses, self.named))
+
     def check(self, *, held_out: bool) -> dict[str, Path]:
         """Refuse measures that cannot be; return the files that are named."""
         from iarmem_plugin.plugins.create import check
@@ -68,8 +73,8 @@ class QualityChoice:
         from iarmem_plugin.plugins.create import create
 
         found = Measures()
-        named = self.named if self.named or not held_out else (HELD_OUT_LOSS,)
-        for text in named:
+        default = (HELD_OUT_LOSS,) if held_out and not self.names_losses else ()
+        for text in (*self.named, *default):
             made = create("quality", text, {"device": device})
             if isinstance(made, LossQuality):
                 found = found._replace(losses=made)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float64
 
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import LossQuality, Prediction
 from iarmem_plugin.plugins.hookspecs import hookimpl
 
@@ -22,7 +23,7 @@ class HeldOutLoss(LossQuality):
 
     The temperature is where a cubic spline through the mean loss at sixteen temperatures from 0.25
     to 8, evenly spaced in their logarithm, is lowest: one pass over the images, whatever the size
-    of the vocabulary.
+    of the vocabulary. A model without any knowledge has no such temperature; it gets the highest.
 
     Reference:
         Guo et al. 2017, arXiv 1706.04599 (temperature scaling).
@@ -45,6 +46,11 @@ class HeldOutLoss(LossQuality):
         for one in predictions:
             total += _losses(one, TEMPERATURES).sum(0)
             images += len(one.tokens)
+        if not np.isfinite(total).all():
+            raise InputError(
+                "the loss of some images is infinite: the model gives their true tokens no "
+                "probability at all"
+            )
         places = np.log(TEMPERATURES)
         curve = CubicSpline(places, total / max(images, 1))
         found = minimize_scalar(

@@ -7,19 +7,21 @@ compared on the same images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Real
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from iarmem_plugin.checks import check_kind, check_number
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import PluginError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import (
     Candidates,
     Completes,
@@ -33,9 +35,12 @@ from iarmem_plugin.evaluation.extraction import Targets
 from iarmem_plugin.interfaces import Condition, LossQuality, Prediction
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.plugins.blame import author, blamed
+from iarmem_plugin.text import shown
 
+T = TypeVar("T")
 LOSS, PLAIN, TEMPERATURE = "loss", "plain_loss", "temperature"
 RESAMPLES = 2000
+LARGEST_DRAW = 10_000_000  # losses that are drawn at once
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -98,42 +103,48 @@ class LossProtocol:
         return {**self.quality.provenance, "fitted on": seen}
 
     def _fitted(self, model: Completes) -> float:
+        predictions = self._over(model, self.images, self.tokens, lambda one: one)
         with blamed(self.quality):
-            temperature = self.quality.fit(self._predicted(model, self.images, self.tokens))
-        what = f"the temperature that {author(self.quality)} fitted"
-        check_number(what, temperature)
-        if not temperature > 0:
-            raise PluginError(f"{what} is {temperature}; expected a number above 0")
+            temperature = self.quality.fit(predictions)
+        if not _is_temperature(temperature):
+            raise PluginError(
+                f"{author(self.quality)} fitted the temperature {shown(repr(temperature), 60)}; "
+                "expected a finite number above 0"
+            )
         return float(temperature)
 
     def _losses(
         self, model: Completes, images: Images, tokens: Tensor, temperature: float
     ) -> Iterator[np.ndarray]:
-        found: list[list[np.ndarray]] = [[], []]
-        for one in self._predicted(model, images, tokens):
+        def both(one: Prediction) -> tuple[np.ndarray, np.ndarray]:
             # a measure may write into what it is given
             first = Prediction(one.logits.clone(), one.tokens.clone())
-            found[0].append(self._checked(first, temperature))
-            found[1].append(self._checked(one, 1.0))
-        return map(np.concatenate, found)
+            return self._checked(first, temperature), self._checked(one, 1.0)
+
+        return map(np.concatenate, zip(*self._over(model, images, tokens, both), strict=True))
 
     def _checked(self, one: Prediction, temperature: float) -> np.ndarray:
         with blamed(self.quality):
             values = self.quality.losses(one, temperature)
-        if not isinstance(values, np.ndarray) or values.shape != (len(one.tokens),):
+        fits = isinstance(values, np.ndarray) and values.dtype.kind == "f"
+        if not fits or values.shape != (len(one.tokens),):
             raise PluginError(
                 f"{author(self.quality)} returned no array with one loss for each of "
                 f"{len(one.tokens)} images"
             )
         return values.astype(np.float64)
 
-    def _predicted(self, model: Completes, images: Images, tokens: Tensor) -> Iterator[Prediction]:
-        def predict(rows: slice) -> Prediction:
+    def _over(
+        self, model: Completes, images: Images, tokens: Tensor, work: Callable[[Prediction], T]
+    ) -> Iterator[T]:
+        """Yield what some work makes of what a model predicts, batch by batch."""
+
+        def predict(rows: slice) -> T:
             given = tokens[rows].to(model.device, copy=True)
             told = Condition.of_images(images, rows).to(model.device)
             logits = model.logits(given, told).detach()
             refuse_broken(logits, images.paths[rows])
-            return Prediction(logits, given)
+            return work(Prediction(logits, given))
 
         return self.batching.over(len(images), predict)
 
@@ -157,6 +168,7 @@ def loss_protocol(
 
     Raises:
         InputError: there are no images, or their tokens are no numbers of a vocabulary.
+        PluginError: the measure, which is tried on two of the images, returns something else.
     """
     check_kind("the quality", quality, LossQuality, "a LossQuality, such as HeldOutLoss()")
     batching = Batching(batch_size)
@@ -167,8 +179,21 @@ def loss_protocol(
         return tokens.cpu()
 
     with model.borrowed():
+        first = read(slice(0, min(2, len(images))))
+        if first.ndim != 2:
+            raise InputError(
+                f"{quality.name} needs tokens that are numbers of a vocabulary; those of "
+                f"{model.layout.family} have the shape {tuple(first.shape[2:])} each"
+            )
+        few = LossProtocol(quality, images.subset(range(len(first))), first, batching)
+        few._losses(model, few.images, first, few._fitted(model))
         tokens = torch.cat(list(batching.over(len(images), read)))
     return LossProtocol(quality, images, tokens, batching)
+
+
+def _is_temperature(value: object) -> bool:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]  # a number
 
 
 def count_losses(extraction: xr.Dataset) -> xr.Dataset:
@@ -207,6 +232,12 @@ def _interval(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         nothing = np.full(len(change), np.nan)
         return nothing, nothing
     found = bootstrap(
-        (change,), np.mean, axis=-1, method="percentile", n_resamples=RESAMPLES, rng=0
+        (change,),
+        np.mean,
+        axis=-1,
+        method="percentile",
+        n_resamples=RESAMPLES,
+        batch=max(1, LARGEST_DRAW // change.size),
+        rng=0,
     )
     return found.confidence_interval.low, found.confidence_interval.high

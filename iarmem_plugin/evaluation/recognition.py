@@ -17,6 +17,7 @@ from iarmem_plugin.evaluation.counts import RECOGNISABLE, count_extracted
 from iarmem_plugin.evaluation.statistics import smallest_threshold
 
 THRESHOLD, SOURCE = "recognition_threshold", "recognition_threshold_source"
+KEPT = ("similarity", "prefix_tokens", "reference", "sampling")
 
 
 @dataclass(slots=True)
@@ -67,9 +68,10 @@ class Recognition:
             InputError: without completions, or with another rate.
         """
         values = agreement(extraction).to_numpy()
-        self.completions = extraction[["similarity", "equal_tokens"]].assign_attrs(
-            rate=rate, tokens=extraction.sizes["token"]
-        )
+        kept = {name: extraction.attrs[name] for name in KEPT if name in extraction.attrs}
+        about = {**kept, "rate": rate, "tokens": extraction.sizes["token"]}
+        self.completions = extraction[["similarity", "equal_tokens"]].drop_attrs()
+        self.completions.attrs = about
         found = smallest_threshold("token agreement", values, rate)
         self.threshold, self.prefix_tokens = found.value, int(extraction.attrs["prefix_tokens"])
         self.source = f"{source}: at most {100 * rate:g}% of n={values.size} recognisable; {found}"

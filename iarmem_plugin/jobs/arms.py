@@ -33,6 +33,7 @@ from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import check_fraction, select
 from iarmem_plugin.plugins.blame import author, blamed
+from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
 
@@ -156,13 +157,14 @@ class ArmOutcome:
         result: the arm's settings and measured quality, as the report has them.
         extraction: from `extract`, dims (candidate, token).
         neurons: the neurons that were edited; bool, dims (block, neuron).
-        features: what the quality measure saw of the generated images; None where there are none.
+        features: what the quality measure saw of the generated images, see `kept_features`; None
+            where there are none.
     """
 
     result: ArmResult
     extraction: xr.Dataset
     neurons: xr.DataArray
-    features: Float[np.ndarray, "image feature"] | None = None
+    features: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -206,7 +208,8 @@ def run_arm(
         extraction = attack.run(edited)
         features = _generated(edited, arm, quality, attack.generating)
     measured = _measured(features, quality)
-    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, features)
+    kept = None if features is None else kept_features(features)
+    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, kept)
 
 
 def _edited(

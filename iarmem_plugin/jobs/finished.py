@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
@@ -56,7 +57,9 @@ class FinishedArms:
         """
         key = _key(arm, neurons, attack)
         if key in self._stages.finished():
-            return _outcome(self._stages.load(key), arm, neurons, attack)
+            outcome = _outcome(self._stages.load(key), arm, neurons, attack)
+            if outcome.features is not None or not outcome.result.quality:
+                return outcome  # what earlier releases kept lacks the features
         outcome = run_arm(model, arm, neurons, attack, quality)
         self._stages.save(key, _tree(outcome, attack))
         return outcome
@@ -89,7 +92,7 @@ def shared_settings(
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
         **_of_recognition(attack.recognition),
-        **({} if attack.losses is None else {"losses": plain(attack.losses.provenance)}),
+        **_of_losses(attack.losses),
         "quality": None if quality is None else _of_quality(quality),
     }
 
@@ -103,6 +106,12 @@ def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:
     if recognition is None or recognition.threshold is None:  # arms of earlier releases stay ours
         return {}
     return {"recognition_threshold": recognition.threshold}
+
+
+def _of_losses(losses: LossProtocol | None) -> dict[str, Any]:
+    if losses is None:
+        return {}
+    return {"losses": plain(losses.provenance) | described(losses.quality)}
 
 
 def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
@@ -148,7 +157,7 @@ def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
     root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
     parts = {"extraction": storable(outcome.extraction)}
     if outcome.features is not None:
-        parts["features"] = xr.Dataset({"features": (("image", "feature"), outcome.features)})
+        parts["features"] = outcome.features
     return xr.DataTree(root, children={name: xr.DataTree(one) for name, one in parts.items()})
 
 
@@ -159,5 +168,5 @@ def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack)
     quality = tuple(QualityValue(**one) for one in json.loads(tree.attrs["quality"]))
     extraction = restored(tree["extraction"].to_dataset())
     kept = tree.children.get("features")
-    features = None if kept is None else kept["features"].to_numpy()
+    features = None if kept is None else kept.to_dataset()
     return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons, features)

@@ -15,10 +15,10 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.evaluation.extraction import stored_tokens
+from iarmem_plugin.evaluation.extraction import GREEDY, stored_tokens
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
-from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
+from iarmem_plugin.interfaces import ActivationIntervention, Condition, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
     NEVER_SHOWN,
     UNMODIFIED,
@@ -32,11 +32,16 @@ from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
-from iarmem_plugin.models.provenance import describe_images, model_provenance, module_hashes
+from iarmem_plugin.models.provenance import (
+    describe_images,
+    model_provenance,
+    module_hashes,
+    weights_sha256,
+)
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
-from iarmem_plugin.report.features import features_dataset
+from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.text import shown
@@ -103,6 +108,7 @@ def mitigate(
         losses=losses,
         progress=progress,
     )
+    _rehearse_twin(twin, attack)
     return _compared(model, scores, arms, attack, quality, twin, options, progress)
 
 
@@ -168,10 +174,35 @@ def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[A
     check_kind("the twin", twin, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
     if any(arm.name == NEVER_SHOWN.name for arm in arms):
         raise InputError(f"an arm is named {NEVER_SHOWN.name!r}, as that of the twin is")
+    if weights_sha256(model) == weights_sha256(twin):
+        raise InputError(
+            f"the twin {twin.adapter.variant.name} has the model's own weights; give a model that "
+            "never saw the canaries"
+        )
+    one, other = (str(next(each.adapter.network.parameters()).dtype) for each in (model, twin))
+    if one != other:
+        raise InputError(f"the twin is {other} and the model {one}; load both in one precision")
     if module_hashes(model.adapter) != module_hashes(twin.adapter):
         raise InputError(
             f"{twin.adapter.variant.name} has another tokenizer than {model.adapter.variant.name}, "
             "so their tokens cannot be compared; give a twin on the same tokenizer"
+        )
+
+
+def _rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
+    """Let the twin complete two candidates, before the arms are run and not after them."""
+    if twin is None:
+        return
+    images, rows = attack.candidates.images, slice(0, min(2, len(attack.candidates)))
+    check_conditions(images, twin.adapter.conditions, twin.adapter.variant.num_classes)
+    given = attack.targets.at(rows, twin.device).tokens[:, : attack.prefix_tokens]
+    with twin.borrowed():
+        told = Condition.of_images(images, rows).to(twin.device)
+        tokens = twin.complete(given, told, GREEDY)
+    if tokens.shape[1] != attack.targets.tokens.shape[1]:
+        raise InputError(
+            f"{twin.adapter.variant.name} makes images of {tokens.shape[1]} tokens, and the "
+            f"candidates have {attack.targets.tokens.shape[1]}; give a twin of the same layout"
         )
 
 
@@ -236,7 +267,8 @@ def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -
     if quality is None:
         return None
     generated = {one.result.name: one.features for one in outcomes if one.features is not None}
-    return features_dataset(generated, quality.references)
+    real = {name: kept_features(one) for name, one in quality.references.items()}
+    return features_dataset(generated, real)
 
 
 def _asked(
@@ -257,7 +289,11 @@ def _of_twin(twin: ImageARModel | None) -> dict[str, Any]:
     if twin is None:
         return {}
     known = model_provenance(twin)
-    return {"twin": {name: known[name] for name in ("model", "weights_sha256", "files")}}
+    return {
+        "twin": {
+            name: known[name] for name in ("model", "weights_sha256", "files", "dtype", "device")
+        }
+    }
 
 
 def _plugins(

@@ -159,7 +159,8 @@ def with_held_out(
         held_out: images that the model was not trained on.
         similarity: its threshold is fixed.
         few: whether fewer than 20 images may fix it, too.
-        given: whether the similarity's threshold is given, and stays.
+        given: whether the similarity's threshold is given, and stays; fewer than 20 images then
+            leave `recognition` as it is, unless `few`.
         recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
@@ -168,8 +169,10 @@ def with_held_out(
         InputError: too few held-out images; see `check_calibration`.
     """
     check_calibration(len(held_out), few=few or given)
-    threshold, told = similarity.threshold, similarity.threshold_source
     half = Candidates(*_half(held_out, 0))
+    if given and len(half) < FEWEST_TO_CALIBRATE and not few:  # too few for the other outcome
+        return _joined(candidates, *_half(held_out, 1))
+    threshold, told = similarity.threshold, similarity.threshold_source
     source = "half of the held-out images, unmodified model"
     calibrate_on(
         model,

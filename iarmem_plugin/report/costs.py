@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from iarmem_plugin.evaluation.counts import HELD_OUT, ORIGINAL, groups, having_role
-from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE, count_losses
+from iarmem_plugin.evaluation.counts import ORIGINAL, groups
+from iarmem_plugin.evaluation.likelihood import TEMPERATURES
+from iarmem_plugin.evaluation.losses import TEMPERATURE
+from iarmem_plugin.report.results import Results
+
+FITTED = "fitted temperature (of the logits, on images that are not reported)"
 
 
 class Cost(NamedTuple):
@@ -18,7 +22,7 @@ class Cost(NamedTuple):
     Attributes:
         label: what it is, in what unit, of how many images.
         values: dims (arm).
-        low: lower ends; None where no interval is known.
+        low: lower ends, NaN where they are not known; None for what is no change.
         high: upper ends; likewise.
         unmodified: what is said of the original beside its value, such as the loss itself.
     """
@@ -31,56 +35,66 @@ class Cost(NamedTuple):
 
     def text(self, value: float) -> str:
         """Return a value as it is shown: a change with its sign."""
-        return f"{value:.3f}" if self.low is None else f"{value:+.3f}"
+        if self.low is not None:
+            return f"{value:+.3f}"
+        ends = TEMPERATURES[[0, -1]] if self.label == FITTED else ()
+        return f"{value:.3f}" + (" (end of its range)" if np.isclose(value, ends).any() else "")
 
-    def span(self, arms: list[str]) -> str:
+    def interval(self, arm: str) -> str:
+        """Return an arm's interval, if it is known."""
+        if self.low is None or self.high is None:
+            return ""
+        ends = [float(end.sel(arm=arm)) for end in (self.low, self.high)]
+        return f"[{', '.join(map(self.text, ends))}]" if np.isfinite(ends).all() else ""
+
+    def span(self, arms: Sequence[str]) -> str:
         """Return the range over some arms."""
-        values = self.values.sel(arm=arms).values
+        values = self.values.sel(arm=list(arms)).values
         return " to ".join(dict.fromkeys(self.text(one) for one in (values.min(), values.max())))
 
     def sentence(self, arm: str) -> str:
         """Say what an arm costs, with its interval."""
-        if self.low is None or self.high is None:
-            return ""
-        ends = (self.text(float(end.sel(arm=arm))) for end in (self.low, self.high))
-        cost = self.text(float(self.values.sel(arm=arm)))
-        return f" Its held-out loss changes by {cost} nats a token [{', '.join(ends)}]."
+        shown = f"{self.text(float(self.values.sel(arm=arm)))} nats a token {self.interval(arm)}"
+        return f" Its held-out loss changes by {shown.rstrip()}."
 
 
-def costs(extraction: xr.Dataset) -> tuple[Cost, ...]:
+def costs(results: Results) -> tuple[Cost, ...]:
     """Return what the losses say of each arm; nothing where they were not measured.
 
     The change on held-out images at the fitted temperature comes first, then the same of members
     that are no canaries, then the temperature and the loss without it.
     """
-    return tuple(_costs(extraction)) if LOSS in extraction else ()
+    if results.losses is None:
+        return ()
+    unseen, members = (_having(results.extraction, role)[:1] for role in ("held-out", "member"))
+    return tuple(_costs(results, results.losses, unseen, members))
 
 
-def first_cost(extraction: xr.Dataset) -> Cost | None:
+def first_cost(results: Results) -> Cost | None:
     """Return the change of the held-out loss, if that was measured."""
-    return next((one for one in costs(extraction) if one.label.startswith(HELD_OUT)), None)
+    if results.losses is None or not _having(results.extraction, "held-out"):
+        return None
+    return costs(results)[0]
 
 
-def _costs(extraction: xr.Dataset) -> Iterator[Cost]:
-    counted = count_losses(extraction)
-    unseen = [HELD_OUT] if HELD_OUT in groups(extraction) else []
-    for group in [*unseen, *_members(extraction)[:1]]:
-        mine, size = counted.sel(group=group), int((extraction["group"] == group).sum())
+def _costs(
+    results: Results, counted: xr.Dataset, unseen: list[str], members: list[str]
+) -> Iterator[Cost]:
+    for group in (*unseen, *members):
+        mine, size = counted.sel(group=group), int((results.extraction["group"] == group).sum())
         yield Cost(
             f"{group} loss, change (nats a token at each arm's fitted temperature, n={size})",
             *(mine["change"], mine["low"], mine["high"]),
             f"loss {mine['loss'].sel(arm=ORIGINAL).item():.3f}",
         )
-    yield Cost(
-        "fitted temperature (of the logits, on images that are not reported)",
-        extraction[TEMPERATURE].astype(np.float64),
-    )
+    yield Cost(FITTED, results.extraction[TEMPERATURE].astype(np.float64))
     for group in unseen:
-        yield Cost(
-            f"{group} loss at temperature 1 (nats a token)", counted["plain_loss"].sel(group=group)
-        )
+        plain = counted["plain_loss"].sel(group=group)
+        yield Cost(f"{group} loss at temperature 1 (nats a token)", plain)
 
 
-def _members(extraction: xr.Dataset) -> list[str]:
-    known = set(extraction["group"].values[having_role(extraction, "member").values].astype(str))
+def _having(extraction: xr.Dataset, role: str) -> list[str]:
+    """Return the groups of a role, in reading order."""
+    roles = extraction["role"].values.astype(str)
+    known = set(extraction["group"].values[roles == role].astype(str))
     return [name for name in groups(extraction) if name in known]

@@ -14,7 +14,7 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes, pair_with_original
-from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE, count_losses
+from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
@@ -28,8 +28,8 @@ KEYS = ("schema", "model", "provenance", "scores", "arms")
 def to_document(results: Results) -> dict[str, Any]:
     """Return what ``report.json`` holds: plain values, null for what is not a number."""
     counts = {one: count_outcome(results.extraction, one) for one in outcomes(results.extraction)}
-    if LOSS in results.extraction:
-        counts[LOSS] = count_losses(results.extraction)
+    if results.losses is not None:
+        counts[LOSS] = results.losses
     scores = {
         "metric": str(results.scores.attrs["metric"]),
         "by_block_and_scale": block_sums(results.scores).values,
@@ -146,6 +146,18 @@ def _alike(written: Mapping[Any, Any], found: Mapping[Any, Any]) -> bool:
 
 
 def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int | float, ...]]:
+    """Return all numbers of the arms that come from the extraction, but intervals."""
+    return _outcomes(document) | {
+        (arm["name"], "losses", group): (
+            *(one["loss"], one["plain_loss"], one["change"], one["plain_change"]),
+            arm[TEMPERATURE],
+        )
+        for arm in document["arms"]
+        for group, one in arm.get("losses", {}).items()
+    }
+
+
+def _outcomes(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int | float, ...]]:
     return {
         (arm["name"], key, group): (
             *(counts[outcome], counts["candidates"]),

@@ -56,11 +56,11 @@ def figures(results: Results) -> dict[str, bytes]:
         "neurons_by_block": plots.neurons_by_block(results.scores),
         "histogram": plots.histogram(results.scores),
     }
-    measured = quality(results)
+    measured = quality(results).isel(label=_drawn(results))
     if measured.notnull().any():
         shares = count_extracted(results.extraction, canaries(results.extraction))
         drawn["extraction_against_quality"] = arm_figures.extraction_against_quality(
-            shares, measured.isel(label=_drawn(results)), together
+            shares, measured, together
         )
     if results.neurons is not None:
         drawn["selected_by_block"] = arm_figures.selected_by_block(results.neurons)
@@ -69,8 +69,8 @@ def figures(results: Results) -> dict[str, bytes]:
 
 def _drawn(results: Results) -> list[int]:
     """Return the measures that a figure shows: the change of the held-out loss, then of images."""
-    predicted, measured = len(costs(results.extraction)), quality(results).sizes["label"]
-    first = [0] if first_cost(results.extraction) is not None else []
+    predicted, measured = len(costs(results)), quality(results).sizes["label"]
+    first = [0] if first_cost(results) is not None else []
     return [*first, *range(predicted, measured)][:4]
 
 
@@ -103,6 +103,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             binned=results.scores.sizes["neuron"] > COLUMNS_AT_MOST,
             gallery=[_gallery_row(row) for row in results.gallery],
             gallery_arms=_gallery_arms(results),
+            held_out_loss=first_cost(results) is not None,
             settings=list(_flat(dict(results.extraction.attrs))),
             arm_settings=[(arm.name, list(_flat(_settings(arm)))) for arm in results.arms],
             provenance=list(_flat(results.provenance)),

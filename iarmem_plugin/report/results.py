@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL
+from iarmem_plugin.evaluation.losses import LOSS, count_losses
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.text import shown
 
@@ -79,6 +80,7 @@ class Results:
             generated.
         calibration: ``similarity`` and ``equal_tokens``, dims (candidate), of the held-out images
             on which thresholds were fixed; None where they were given.
+        losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
         InputError: where arms are missing, doubled or in another order in `extraction`.
@@ -93,6 +95,7 @@ class Results:
     neurons: xr.DataArray | None
     features: xr.Dataset | None = None
     calibration: xr.Dataset | None = None
+    losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:
         """Say in a line what was run on what."""
@@ -109,6 +112,8 @@ class Results:
                 f"the arms are {names} and those of the extraction {given}; a report needs both "
                 f"alike, each name once, and {ORIGINAL!r} first"
             )
+        if LOSS in self.extraction:  # counted once, since it takes a while
+            object.__setattr__(self, "losses", count_losses(self.extraction))
 
 
 def block_sums(scores: xr.Dataset) -> xr.DataArray:

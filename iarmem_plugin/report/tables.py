@@ -21,7 +21,7 @@ from iarmem_plugin.evaluation.counts import (
     outcomes,
     pair_with_original,
 )
-from iarmem_plugin.evaluation.losses import LOSS, count_losses
+from iarmem_plugin.evaluation.losses import LOSS
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.evaluation.statistics import control_p_value
 from iarmem_plugin.report.costs import Cost, costs, first_cost
@@ -114,7 +114,7 @@ def quality(results: Results) -> xr.DataArray:
         float64, dims (arm, label); NaN where an arm has no value under that very label.
     """
     names = [arm.name for arm in results.arms]
-    predicted = {cost.label: cost.values.values for cost in costs(results.extraction)}
+    predicted = {cost.label: cost.values.values for cost in costs(results)}
     labels = list(dict.fromkeys(value.label for arm in results.arms for value in arm.quality))
     values = np.full((len(results.arms), len(labels)), np.nan)
     for row, arm in enumerate(results.arms):
@@ -149,7 +149,7 @@ def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
 def quality_rows(results: Results) -> tuple[Row, ...]:
     """Return one row a measure: the value, or its range over random sets; losses first."""
     measured, together = quality(results), columns(results.arms)
-    predicted = costs(results.extraction)
+    predicted = costs(results)
     rows = [
         Row(one.label, {n: _cost_cell(one, arms) for n, arms in together.items()})
         for one in predicted
@@ -169,9 +169,9 @@ def quality_rows(results: Results) -> tuple[Row, ...]:
 
 def loss_rows(results: Results) -> tuple[Row, ...]:
     """Return one row a group: the candidates' mean loss, and its change against the original."""
-    if LOSS not in results.extraction:
+    counted = results.losses
+    if counted is None:
         return ()
-    counted = count_losses(results.extraction)
     return tuple(
         Row(
             str(group),
@@ -221,18 +221,18 @@ def findings(results: Results) -> Iterator[str]:
     subject = f"over all {int(chosen.sum())} {canary_word(results.extraction)}"
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
     twin = next((arm.name for arm in results.arms if arm.role == "twin"), None)
-    recognised, paid = _recognised(results), first_cost(results.extraction)
+    recognised, paid = _recognised(results), first_cost(results)
     for pair in pair_with_original(results.extraction):
         if pair.arm == twin:
-            yield _of_twin(subject, pair) + recognised.get(pair.arm, "")
+            yield _of_twin(results, pair)
         elif pair.arm in alone:
-            arm = next(one for one in results.arms if one.name == pair.arm)
-            kind = f"{control_word(sets)} sets{_axis(arm, sets)}"
+            alike = _edited_alike(next(one for one in results.arms if one.name == pair.arm), sets)
+            kind = f"{control_word(alike)} sets at equal fraction"
             yield (
                 _change(alone[pair.arm], subject, pair)
                 + recognised.get(pair.arm, "")
                 + ("" if paid is None else paid.sentence(pair.arm))
-                + _beside(pair, counts.sel(arm=drawn).values, kind)
+                + _beside(pair, counts.sel(arm=[one.name for one in alike]).values, kind)
             )
     yield from _sets_recognised(results, sets)
     if sets and paid is not None:
@@ -241,10 +241,10 @@ def findings(results: Results) -> Iterator[str]:
     yield from _false_alarms(results)
 
 
-def _axis(arm: ArmResult, sets: Iterable[ArmResult]) -> str:
-    """Say what an arm and its controls have in common, so that they can be compared."""
-    alike = {(one.fraction, str(one.intervention)) for one in sets}
-    return " at equal fraction" if alike == {(arm.fraction, str(arm.intervention))} else ""
+def _edited_alike(arm: ArmResult, sets: Iterable[ArmResult]) -> list[ArmResult]:
+    """Return the sets whose neurons are as many as an arm's and are edited as these are."""
+    edit = (arm.fraction, arm.intervention)
+    return [one for one in sets if (one.fraction, one.intervention) == edit]
 
 
 def _sets_recognised(results: Results, sets: list[ArmResult]) -> Iterator[str]:
@@ -284,10 +284,15 @@ def _recognised(results: Results) -> dict[str, str]:
     }
 
 
-def _of_twin(subject: str, pair: PairedCounts) -> str:
+def _of_twin(results: Results, pair: PairedCounts) -> str:
+    chosen, after = canaries(results.extraction), [f"{pair.after} are extracted"]
+    if RECOGNISABLE in outcomes(results.extraction):
+        counts = count_extracted(results.extraction, chosen, outcome=RECOGNISABLE)
+        after.append(f"{counts['extracted'].sel(arm=pair.arm).item()} are recognisable")
     return (
-        f"{pair.arm}: from the model that was trained alike but never saw them, {pair.after} were "
-        f"extracted {subject}: what an edit that removes every trace would come to."
+        f"{pair.arm}: from the model that was trained alike without the canaries, "
+        f"{' and '.join(after)} of all {int(chosen.sum())} {canary_word(results.extraction)}: what "
+        "an edit that removes every trace of them would come to."
     )
 
 
@@ -343,11 +348,9 @@ def _loss_cell(counted: xr.Dataset) -> Cell:
 def _cost_cell(cost: Cost, arms: tuple[str, ...]) -> Cell:
     values = cost.values.sel(arm=list(arms)).values
     if len(arms) > 1:
-        return Cell(cost.span(list(arms)))
-    if arms[0] == ORIGINAL or cost.low is None or cost.high is None:
-        return Cell(cost.text(values[0]), cost.unmodified if arms[0] == ORIGINAL else "")
-    low, high = (float(end.sel(arm=arms[0])) for end in (cost.low, cost.high))
-    return Cell(cost.text(values[0]), f"[{cost.text(low)}, {cost.text(high)}]")
+        return Cell(cost.span(arms))
+    remark = cost.unmodified if arms[0] == ORIGINAL else cost.interval(arms[0])
+    return Cell(cost.text(values[0]), remark)
 
 
 def _range(values: np.ndarray) -> str:

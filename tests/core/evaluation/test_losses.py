@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteLogitsError, PluginError
+from iarmem_plugin.evaluation import losses
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
@@ -121,19 +122,20 @@ class Wrong(HeldOutLoss):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "error", "message"),
+    ("wrong", "message"),
     [
-        (Wrong(0.0), PluginError, r"that quality 'held-out-loss' .* fitted is 0.0; expected a num"),
-        (Wrong("hot"), InputError, "expected a finite number"),
-        (Wrong(float("nan")), InputError, "expected a finite number"),
-        (Wrong(losses=[1.0]), PluginError, "no array with one loss for each of 7 images"),
-        (Wrong(losses=np.zeros(3)), PluginError, "no array with one loss for each of 7 images"),
+        (Wrong(0.0), r"quality 'held-out-loss' .* fitted the temperature 0\.0; expected a finite"),
+        (Wrong("hot"), "fitted the temperature 'hot'; expected a finite number above 0"),
+        (Wrong(float("nan")), "fitted the temperature nan; expected a finite number above 0"),
+        (Wrong(losses=[1.0]), "no array with one loss for each of 2 images"),
+        (Wrong(losses=np.zeros(3)), "no array with one loss for each of 2 images"),
+        (Wrong(losses=np.array(["a", "b"])), "no array with one loss for each of 2 images"),
     ],
 )
 def test_a_measure_that_returns_something_else_is_named(
-    model: ImageARModel, pictures: Images, wrong: LossQuality, error: type[Exception], message: str
+    model: ImageARModel, pictures: Images, wrong: LossQuality, message: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(PluginError, match=message):
         measured(model, pictures, wrong, 64)
 
 
@@ -151,3 +153,19 @@ def test_a_protocol_says_what_it_is_of(model: ImageARModel, pictures: Images) ->
     assert isinstance(protocol, LossProtocol)
     assert repr(protocol).endswith(", 7 images)")
     assert protocol.provenance["fitted on"]["images"] == 7
+
+
+def test_true_tokens_without_probability_are_refused_in_words() -> None:
+    given = drawn(sharper=1)
+    masked = given.logits.scatter(2, given.tokens.unsqueeze(2), -torch.inf)
+    with pytest.raises(InputError, match="gives their true tokens no probability at all"):
+        HeldOutLoss().fit([Prediction(masked, given.tokens)])
+
+
+def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change = np.random.default_rng(0).normal(size=(3, 50))
+    whole = losses._interval(change)
+    monkeypatch.setattr(losses, "LARGEST_DRAW", 1000)
+    np.testing.assert_array_equal(losses._interval(change), whole)

@@ -18,6 +18,7 @@ def completions(equal: list[int], *, prefix: int = 4, tokens: int = 14) -> xr.Da
     return xr.Dataset(
         {
             "equal_tokens": ("candidate", found),
+            "similarity": ("candidate", np.zeros(count, np.float32)),
             "extracted": ("candidate", np.zeros(count, bool)),
             "tokens": (("candidate", "token"), np.zeros((count, tokens), np.int32)),
         },
@@ -68,13 +69,13 @@ def test_without_a_threshold_nothing_is_judged() -> None:
 
 def test_a_threshold_holds_for_the_prefix_that_it_was_fixed_with() -> None:
     recognition = Recognition()
-    recognition.calibrate(completions([4, 5]), rate=0, source="test")
+    recognition.calibrate(completions([4, 5]), rate=0.0, source="test")
     with pytest.raises(InputError, match="on completions of 4 given tokens, and 3 are given here"):
         recognition.judged(completions([4], prefix=3))
     Recognition(0.5).judged(completions([4], prefix=3))  # one that a user gives
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "0.5"])
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
 def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
     with pytest.raises(InputError, match="the recognition threshold"):
         Recognition(threshold)

@@ -12,7 +12,8 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from iarmem_plugin.report.costs import costs
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.page import _drawn, figures, render
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.report.tables import findings, loss_rows, quality_rows
@@ -63,7 +64,8 @@ def test_the_held_out_loss_comes_first(priced: Report) -> None:
 
 
 def test_a_report_without_losses_has_no_such_rows(report: Report) -> None:
-    assert costs(report.extraction) == ()
+    assert costs(report) == ()
+    assert first_cost(report) is None
     assert loss_rows(report) == ()
     assert "losses" not in report.to_dict()["arms"][0]
     assert "held-out loss" not in next(findings(report))
@@ -101,8 +103,10 @@ def test_the_twin_is_told_as_what_it_is(priced: Report) -> None:
         neurons=None,
     )
     sentence = next(one for one in findings(twinned) if one.startswith("twin: "))
-    assert "that was trained alike but never saw them, 12 were extracted over all 24" in sentence
-    assert "McNemar" not in sentence
+    assert sentence == (
+        "twin: from the model that was trained alike without the canaries, 12 are extracted of all "
+        "24 canaries: what an edit that removes every trace of them would come to."
+    )
 
 
 def test_losses_come_back_from_the_folder(priced: Report, tmp_path: Path) -> None:
@@ -110,3 +114,60 @@ def test_losses_come_back_from_the_folder(priced: Report, tmp_path: Path) -> Non
     again = Report.load(tmp_path / "report")
     xr.testing.assert_equal(again.extraction["loss"], priced.extraction["loss"])
     assert again.to_dict() == json.loads(json.dumps(priced.to_dict()))
+
+
+def test_held_out_groups_are_found_by_their_role(priced: Report) -> None:
+    renamed = np.where(priced.extraction["role"] == "held-out", "never", priced.extraction["group"])
+    other = replace(
+        priced, extraction=priced.extraction.assign_coords(group=("candidate", renamed))
+    )
+    assert costs(other)[0].label.startswith("never loss, change")
+    assert "Its held-out loss changes by +0.100" in next(findings(other))
+
+
+def test_without_held_out_images_no_panel_stands_for_them(priced: Report) -> None:
+    canary = priced.extraction.isel(candidate=priced.extraction["role"].values == "canary")
+    arms = tuple(replace(arm, quality=()) for arm in priced.arms)
+    alone = replace(priced, extraction=canary, arms=arms)
+    assert first_cost(alone) is None
+    assert "extraction_against_quality" not in figures(alone)
+    assert "The held-out loss comes first" not in render(alone, {})
+    assert "held-out loss" not in next(findings(alone))
+
+
+def test_of_a_single_image_no_interval_is_said(priced: Report) -> None:
+    first = np.flatnonzero(priced.extraction["role"].values == "held-out")[1:]
+    single = replace(priced, extraction=priced.extraction.drop_isel(candidate=first))
+    assert "Its held-out loss changes by +0.100 nats a token." in next(findings(single))
+    assert quality_rows(single)[0].cells["highest"].remark == ""
+
+
+def test_a_temperature_at_the_end_of_its_range_is_marked(priced: Report) -> None:
+    ends = priced.extraction["temperature"].copy(data=[1.5, 8, 0.25, 1, 1, 7.9999])
+    hot = replace(priced, extraction=priced.extraction.assign(temperature=ends))
+    cells = next(row for row in quality_rows(hot) if row.name.startswith("fitted")).cells
+    assert cells["highest"].text == "8.000 (end of its range)"
+    assert cells["original"].text == "1.500"
+
+
+@pytest.mark.parametrize("place", [("losses", "held-out", "change"), ("temperature",)])
+def test_losses_that_were_changed_are_noticed(
+    priced: Report, tmp_path: Path, place: tuple[str, ...]
+) -> None:
+    file = priced.save(tmp_path / "report") / "report.json"
+    document = json.loads(file.read_text())
+    one = document["arms"][1]
+    for key in place[:-1]:
+        one = one[key]
+    one[place[-1]] = 9.0
+    file.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="do not give the same counts"):
+        Report.load(tmp_path / "report")
+
+
+def test_sets_that_are_edited_otherwise_stand_beside_no_arm(priced: Report) -> None:
+    zeroed = replace(priced.arms[1], intervention={"name": "zero"})
+    other = replace(priced, arms=(priced.arms[0], zeroed, *priced.arms[2:]))
+    first, second = list(findings(other))[:2]
+    assert "random sets" not in first
+    assert "Of 3 random sets at equal fraction, which left" in second

@@ -16,7 +16,7 @@ import xarray as xr
 from iarmem_plugin.evaluation.quality import frechet_distance
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import QualityValue
-from iarmem_plugin.report.features import features_dataset
+from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.report import Report
 
 RECOMPUTE = Path(__file__).parents[3] / "examples" / "recompute.py"
@@ -66,7 +66,10 @@ def complete(report: Report) -> Report:
         report,
         extraction=recognition.judged(found),
         calibration=recognition.completions,
-        features=features_dataset(features, {"pictures of mine": real}),
+        features=features_dataset(
+            {name: kept_features(one) for name, one in features.items()},
+            {"pictures of mine": kept_features(real)},
+        ),
         arms=tuple(
             replace(arm, quality=(QualityValue(LABEL, value, 30),))
             for arm, value in zip(report.arms, distances, strict=True)
@@ -117,7 +120,7 @@ def test_a_number_that_was_changed_is_listed(
 def test_large_features_are_kept_as_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iarmem_plugin.report.features.LARGEST", 100)
     values = np.random.default_rng(0).random((30, 5))
-    found = features_dataset({"original": values}, {})
+    found = features_dataset({"original": kept_features(values)}, {})
     assert found is not None
     assert sorted(found) == ["covariance_0", "mean_0"]
     np.testing.assert_allclose(found["covariance_0"], np.cov(values, rowvar=False))
