@@ -157,7 +157,7 @@ def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
     root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
     parts = {"extraction": storable(outcome.extraction)}
     if outcome.features is not None:
-        parts["features"] = outcome.features
+        parts["seen"] = outcome.features  # by another name than its variables, or they stay unread
     return xr.DataTree(root, children={name: xr.DataTree(one) for name, one in parts.items()})
 
 
@@ -167,6 +167,6 @@ def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack)
     attack.generating.size = min(attack.generating.size, sizes["generating"])
     quality = tuple(QualityValue(**one) for one in json.loads(tree.attrs["quality"]))
     extraction = restored(tree["extraction"].to_dataset())
-    kept = tree.children.get("features")
+    kept = tree.children.get("seen")
     features = None if kept is None else kept.to_dataset()
     return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons, features)

@@ -17,6 +17,8 @@ from torch import nn
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import DiskFullError, FingerprintMismatchError, InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
@@ -58,6 +60,7 @@ def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
     labels, sampling = np.arange(12) % 5, Sampling(greedy=False, seed=1)
     quality = QualityProtocol(measure, references, Condition.of(labels), sampling)
     candidates = Candidates(pictures, np.array(["canary 40"] * 4 + ["held-out"] * 3))
+    losses = loss_protocol(model, HeldOutLoss(), pictures, model.adapter.variant.views)
 
     def compare(
         folder: Path | None,
@@ -74,6 +77,7 @@ def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
             arms,
             similarity=similarity,
             recognition=recognition,
+            losses=losses,
             quality=quality,
             options=options,
         )
@@ -99,7 +103,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def content(report: Report) -> tuple[object, ...]:
     """Return all numbers of a report, bit by bit."""
     neurons = None if report.neurons is None else report.neurons.to_numpy().tobytes()
-    return report.to_dict(), netcdf(report.extraction), netcdf(report.scores), neurons
+    assert report.features is not None
+    datasets = (report.extraction, report.scores, report.features)
+    return report.to_dict(), *map(netcdf, datasets), neurons
 
 
 def test_a_run_that_was_ended_goes_on_to_the_report_of_an_unbroken_one(

@@ -165,6 +165,8 @@ def test_half_of_them_fix_the_other_outcome_where_the_threshold_is_given(
     options = {"calibrates": False, "halves": True, "recognition": recognition}
     joined = protocol.choose_candidates(model, given, similarity, **options)
     assert joined.group.tolist() == ["candidate"] * 7 + ["held-out"] * 2
+    assert recognition.threshold is None  # three are too few
+    protocol.choose_candidates(model, given, similarity, few=True, **options)
     assert (similarity.threshold, similarity.threshold_source) == (0.75, source)
     assert recognition.threshold is not None
     assert "n=3 recognisable" in recognition.source
