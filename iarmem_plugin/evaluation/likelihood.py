@@ -54,7 +54,7 @@ class HeldOutLoss(LossQuality):
         places = np.log(TEMPERATURES)
         curve = CubicSpline(places, total / max(images, 1))
         found = minimize_scalar(
-            curve, bounds=places[[0, -1]], method="bounded", options={"xatol": 1e-4}
+            curve, bounds=places[[0, -1]], method="bounded", options={"xatol": 1e-8}
         )
         return float(np.exp(found.x))
 
