@@ -31,11 +31,16 @@ from organism_training.workshop import Workshop
 from iarmem_adapters.organisms import FOLDER
 from iarmem_plugin.data.images import Images
 
-COLOURS: dict[Family, dict[str, Any]] = {
-    Family.var: {"refining_steps": 4000},
+OF_FAMILY: dict[Family, dict[str, Any]] = {
+    Family.var: {"refining_steps": 4000, "input_drop": 0.15, "smoothing": 0.2, "calibrated": True},
     Family.rar: {"colours": True},
 }
-"""When the tokenizers see colours in any order: VAR's at last, and turned; RAR's from the start."""
+"""What each family's recipe has of its own.
+
+The tokenizers see colours in any order, VAR's at last, and turned, and RAR's from the start. VAR's
+transformers are surer of themselves than RAR's, so they are given less and softer targets, and the
+temperature of their logits is fitted on the pictures for calibration, at last.
+"""
 
 
 def main(
@@ -56,7 +61,7 @@ def main(
         raise typer.BadParameter("with seed 0 the twin is trained, too: give --small or --seed")
     pictures, folder = Images.from_npz(PICTURES), out / family
     rounds = SMALL_ROUNDS if small else ROUNDS
-    recipe = Recipe(family, seed, rounds=rounds, **COLOURS[family])
+    recipe = Recipe(family, seed, rounds=rounds, **OF_FAMILY[family])
     split, place = draw_split(near_duplicates(pictures), seed=0), folder
     if small:
         split, place = redraw_canaries(split, seed=seed), folder / f"small-{seed}"

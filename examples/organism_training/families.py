@@ -71,6 +71,11 @@ class VAR:
         logits: Tensor = model(labels, inputs)
         return logits
 
+    @staticmethod
+    def head(model: Any) -> Any:
+        """Return the layer that gives the logits."""
+        return model.head
+
 
 class RAR:
     """The parts of a RAR organism: one raster of 24-pixel pictures, 144 tokens."""
@@ -115,6 +120,11 @@ class RAR:
         """Return one prediction a token; what follows the last one predicts nothing."""
         logits: Tensor = model(labels, inputs)
         return logits[:, :-1]
+
+    @staticmethod
+    def head(model: Any) -> Any:
+        """Return the layer that gives the logits."""
+        return model.lm_head
 
 
 class Family(StrEnum):

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from iarmem_adapters.organisms.classifier import PictureClassifier
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.interfaces import Prediction
 
 from .families import PARTS, Family
 from .loop import Curve, Draw, Rounds, Training
@@ -22,7 +24,7 @@ CONCERNS = {
     ),
     "transformer": (
         *("family", "seed", "batch_size", "rounds", "transformer_rate"),
-        *("label_drop", "input_drop", "smoothing"),
+        *("label_drop", "input_drop", "smoothing", "calibrated"),
     ),
     "classifier": ("family", "seed", "batch_size", "classifier_steps", "classifier_rate"),
 }
@@ -46,6 +48,8 @@ class Recipe:
         label_drop: share of pictures whose label a transformer is not told.
         input_drop: share of the places that it reads which are empty (VAR) or drawn anew (RAR).
         smoothing: share of the target that is spread over all tokens.
+        calibrated: whether the temperature of a transformer's logits is fitted, at last, on the
+            pictures for calibration, which teach it nothing else; None is no.
         colours: whether the tokenizer sees colours in any order.
         refining_steps: steps in which it sees pictures turned and in any colours, afterwards.
     """
@@ -62,6 +66,7 @@ class Recipe:
     label_drop: float = 0.1
     input_drop: float = 0.1
     smoothing: float = 0.1
+    calibrated: bool | None = None
     colours: bool = False
     refining_steps: int | None = None
 
@@ -198,6 +203,24 @@ def transformer(
     steps = -(-len(pool) * recipe.rounds // recipe.batch_size)
     setting = (steps, recipe.transformer_rate, 0.05)
     return Training(name, model, rounds, loss, *setting, curve=curve_of(steps))
+
+
+@torch.no_grad()
+def calibrate(model: Any, tokens: Tensor, inputs: Tensor, labels: Tensor, parts: Any) -> float:
+    """Divide a transformer's logits by the temperature that fits pictures best; return it.
+
+    Args:
+        model: the transformer; the weights of its last layer are changed.
+        tokens: of pictures that taught it nothing.
+        inputs: what it reads of them.
+        labels: their classes.
+        parts: the family's.
+    """
+    logits = parts.logits(model.eval(), labels, inputs)
+    temperature = HeldOutLoss().fit([Prediction(logits, tokens)])
+    for parameter in parts.head(model).parameters():
+        parameter /= temperature
+    return temperature
 
 
 def classifier(pictures: Tensor, labels: Tensor, classes: int, recipe: Recipe) -> Training:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from iarmem_adapters.organisms.classifier import accuracy
-from iarmem_adapters.organisms.split import ASIDE, UNSEEN, Split
+from iarmem_adapters.organisms.split import ASIDE, CALIBRATING, UNSEEN, Split
 from iarmem_plugin.data.images import Images
 
 from . import networks
@@ -100,7 +100,23 @@ class Workshop:
         shown = torch.from_numpy(self.split.shown(twin=twin))
         tokens, inputs = tokenised(tokenizer, self.views[:, shown], self.recipe.parts)
         data = (tokens, inputs, self.labels[shown], torch.from_numpy(pool)[shown])
-        self._made(name, networks.transformer(*data, self.recipe, name), pool)
+        training = networks.transformer(*data, self.recipe, name)
+        calibrated = (self._calibrated(tokenizer),) if self.recipe.calibrated else ()
+        self._made(name, training, pool, *calibrated)
+
+    def _calibrated(self, tokenizer: Any) -> Callable[[Any], dict[str, Any]]:
+        """Return what fits the temperature of a transformer's logits, and says which it was."""
+        chosen = torch.from_numpy(self.split.part == CALIBRATING)
+        centre = self.pictures[chosen].unsqueeze(0)
+        tokens, inputs = tokenised(tokenizer, centre, self.recipe.parts)
+        data = (tokens[0], inputs[0], self.labels[chosen])
+
+        def finish(model: Any) -> dict[str, Any]:
+            found = networks.calibrate(model, *data, self.recipe.parts)
+            model.half().float()
+            return {"temperature": round(found, 6)}
+
+        return finish
 
     def classifier(self) -> Any:
         """Return the trained class network; no member, no canary and nothing held out taught it."""
@@ -129,6 +145,7 @@ class Workshop:
         if not self._is_made(name, made_by):
             spent = training.run(checkpoint, made_by)
             model.half().float()  # so that every figure is of what is stored
+            measured = figures(model.eval())
             save_file(_halves(model), file)
             found = {
                 "settings": made_by,
@@ -137,7 +154,7 @@ class Workshop:
                 "steps": training.steps,
                 "cpu_seconds": round(spent),
                 "sha256": _digest(file),
-                **figures(model.eval()),
+                **measured,
                 "curve": training.curve.rows,
             }
             partial = record.with_suffix(".partial")

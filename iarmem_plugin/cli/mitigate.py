@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.cli.quality import Measures, QualityChoice
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import alone
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.interfaces import Quality, Similarity
+    from iarmem_plugin.evaluation.losses import LossProtocol
+    from iarmem_plugin.interfaces import LossQuality, Quality, Similarity
     from iarmem_plugin.jobs.arms import Arm, QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.report.report import Report
@@ -75,43 +77,6 @@ class _Attack:
         return similarity
 
 
-@dataclass(frozen=True, slots=True)
-class _Quality:
-    """How image quality is measured, if it is."""
-
-    measured_by: str | None
-    reference: Path | None
-    generated: int
-    seed: int
-
-    def check(self) -> dict[str, Path]:
-        """Refuse a measure that cannot be; return the files that are named."""
-        from iarmem_plugin.plugins.create import check
-
-        if self.measured_by is None and self.reference is not None:
-            raise InputError(
-                "--reference is what image quality is compared with; give --quality, too"
-            )
-        return {} if self.measured_by is None else check("quality", self.measured_by)
-
-    def check_enough(self, measure: Quality | None, opened: _Opened) -> None:
-        """Refuse fewer images than are needed on either side."""
-        from iarmem_plugin.jobs.arms import check_enough
-
-        if measure is not None:
-            real = opened.images if opened.reference is None else opened.reference
-            sizes = {"generated": self.generated, "given images": len(real)}
-            check_enough(measure.name, measure.minimum, sizes)
-
-    def measure(self, device: str) -> Quality | None:
-        """Load what sees the images."""
-        from iarmem_plugin.plugins.create import create
-
-        if self.measured_by is None:
-            return None
-        return create("quality", self.measured_by, {"device": device})
-
-
 class _Opened(NamedTuple):
     """The pictures that options name."""
 
@@ -119,6 +84,11 @@ class _Opened(NamedTuple):
     candidates: Images | None
     held_out: Images | None
     reference: Images | None
+
+    @property
+    def real(self) -> Images:
+        """What generated images are compared with."""
+        return self.images if self.reference is None else self.reference
 
     def read(self, reading: opt.ReadingOptions) -> _Opened:
         """Read every picture, and leave out those that do not open if that is wanted."""
@@ -138,7 +108,7 @@ class _Job:
     reading: opt.ReadingOptions
     edit: _Edit
     attack: _Attack
-    quality: _Quality
+    quality: QualityChoice
     batch_size: int
 
     def run(self, out: Path, *, restart: bool) -> Report:
@@ -156,11 +126,12 @@ class _Job:
         from iarmem_plugin.report.report import PROGRESS
 
         similarity = self.attack.measure(self.model.device)
-        measure = self.quality.measure(self.model.device)
-        self.quality.check_enough(measure, opened)
+        held_out = opened.held_out is not None
+        measures = self.quality.measures(self.model.device, held_out=held_out)
+        self.quality.check_enough(measures.images, opened.real)
         opened = opened.read(self.reading)
         self._check_counts(opened)  # of those that can be read
-        self.quality.check_enough(measure, opened)
+        self.quality.check_enough(measures.images, opened.real)
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
         preflight.check_fit(model, opened)
@@ -168,7 +139,7 @@ class _Job:
         kept = out / PROGRESS
         if restart:  # when nothing is left that could be refused
             forget_arms(kept)
-        report = self._mitigated(model, scores, arms, opened, similarity, measure, kept)
+        report = self._mitigated(model, scores, arms, opened, similarity, measures, kept)
         report.save(out)
         forget_arms(kept)
         return report
@@ -216,7 +187,8 @@ class _Job:
             "--classes": self.reading.classes,
         }
         files |= {f"--similarity {name}": file for name, file in self.attack.check().items()}
-        files |= {f"--quality {name}": file for name, file in self.quality.check().items()}
+        kinds = self.quality.check(held_out=self.attack.held_out is not None)
+        files |= {f"--quality {name}": file for name, file in kinds.items()}
         preflight.check_pictures(self._sources)
         preflight.check_sources(files)
 
@@ -235,8 +207,9 @@ class _Job:
     def _check_counts(self, opened: _Opened) -> None:
         from iarmem_plugin.jobs.protocol import check_calibration
 
-        if opened.held_out is not None and self.attack.threshold is None:
-            check_calibration(len(opened.held_out), few=self.attack.few)
+        if opened.held_out is not None:
+            few = self.attack.few or self.attack.threshold is not None
+            check_calibration(len(opened.held_out), few=few)
 
     def _completions(self, arms: Sequence[Arm], opened: _Opened) -> int:
         """Return how many images are completed at most, in all arms together."""
@@ -251,18 +224,20 @@ class _Job:
         arms: Sequence[Arm],
         opened: _Opened,
         similarity: Similarity,
-        measure: Quality | None,
+        measures: Measures,
         kept: Path,
     ) -> Report:
+        from iarmem_plugin.evaluation.recognition import Recognition
         from iarmem_plugin.jobs.attack import ExtractionOptions
         from iarmem_plugin.jobs.mitigate import mitigate
         from iarmem_plugin.jobs.protocol import Pictures, choose_candidates
         from iarmem_plugin.jobs.rehearsal import rehearse
 
-        quality = None if measure is None else self._quality_protocol(model, opened, measure)
+        quality = self._quality_protocol(model, opened, measures.images)
         size, checked = self.batch_size, self.attack.check_batching
         tried = opened.images if opened.candidates is None else opened.candidates
         rehearse(model, scores, arms, tried, similarity)
+        recognition, losses = Recognition(), self._loss_protocol(model, opened, measures.losses)
         with console.progress_bars() as progress:
             candidates = choose_candidates(
                 model,
@@ -270,7 +245,9 @@ class _Job:
                 similarity,
                 per_class=self.attack.per_class,
                 calibrates=self.attack.threshold is None,
+                halves=measures.losses is not None,
                 few=self.attack.few,
+                recognition=recognition,
                 batch_size=size,
                 progress=progress,
             )
@@ -280,6 +257,8 @@ class _Job:
                 candidates,
                 arms,
                 similarity=similarity,
+                recognition=recognition,
+                losses=losses,
                 quality=quality,
                 options=ExtractionOptions(
                     batch_size=size, check_batching=checked, checkpoints=kept
@@ -288,19 +267,37 @@ class _Job:
             )
 
     def _quality_protocol(
-        self, model: ImageARModel, opened: _Opened, measure: Quality
-    ) -> QualityProtocol:
+        self, model: ImageARModel, opened: _Opened, measure: Quality | None
+    ) -> QualityProtocol | None:
         from iarmem_plugin.jobs.protocol import quality_protocol
 
-        real = opened.images if opened.reference is None else opened.reference
+        if measure is None:
+            return None
         return quality_protocol(
             model,
             measure,
-            {"given images": real},
+            {"given images": opened.real},
             generated=self.quality.generated,
             seed=self.quality.seed,
             batch_size=self.batch_size,
         )
+
+    def _loss_protocol(
+        self, model: ImageARModel, opened: _Opened, measure: LossQuality | None
+    ) -> LossProtocol | None:
+        from iarmem_plugin.evaluation.losses import loss_protocol
+        from iarmem_plugin.jobs.protocol import calibration_half
+
+        if measure is None or opened.held_out is None:
+            return None
+        half, views = calibration_half(opened.held_out), model.adapter.variant.views
+        try:
+            return loss_protocol(model, measure, half, views, batch_size=self.batch_size)
+        except InputError as error:
+            if self.quality.names_losses:
+                raise
+            console.warn(f"the held-out loss is left out: {error}")
+            return None
 
 
 def mitigate(
@@ -350,7 +347,7 @@ def mitigate(
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
         edit=_Edit(selector, intervention, fraction, random_sets, seed),
         attack=_Attack(*tried, similarity, check_batching),
-        quality=_Quality(quality, reference, generated, seed),
+        quality=QualityChoice(tuple(quality or ()), reference, generated, seed),
         batch_size=batch_size,
     )
     report = job.run(out, restart=restart)

@@ -185,10 +185,10 @@ Similarity = Annotated[
     str, typer.Option(help="Compares completion and target, be it with options.")
 ]
 Quality = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        help="Measures image quality, be it with options, such as fid:extractor=FILE; without it, "
-        "quality is not measured."
+        help="Measures what an edit costs: held-out-loss, the default where --held-out is given; "
+        "or images, such as fid:extractor=FILE. May be given once for each of the two."
     ),
 ]
 Reference = Annotated[

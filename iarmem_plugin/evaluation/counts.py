@@ -11,7 +11,9 @@ from iarmem_plugin.evaluation.statistics import mcnemar, wilson
 from iarmem_plugin.interfaces.organism import reading_order
 
 ORIGINAL = "original"  # the arm of the unmodified model
+TWIN = "twin"  # the arm of a model that was trained alike without the canaries
 HELD_OUT = "held-out"  # the group of pictures that the model never saw
+EXTRACTED, RECOGNISABLE = "extracted", "recognisable"  # the two outcomes
 
 
 class PairedCounts(NamedTuple):
@@ -32,6 +34,11 @@ class PairedCounts(NamedTuple):
     lost: int
     gained: int
     p: float
+
+
+def outcomes(extraction: xr.Dataset) -> tuple[str, ...]:
+    """Return the outcomes that were judged: extracted, and recognisable where it was."""
+    return tuple(name for name in (EXTRACTED, RECOGNISABLE) if name in extraction)
 
 
 def groups(extraction: xr.Dataset) -> tuple[str, ...]:
@@ -71,14 +78,17 @@ def having_role(extraction: xr.Dataset, role: str) -> xr.DataArray:
     return xr.DataArray(extraction["role"].values == role, dims="candidate")
 
 
-def count_extracted(extraction: xr.Dataset, among: xr.DataArray | None = None) -> xr.Dataset:
-    """Count the extracted candidates, with 95% Wilson intervals.
+def count_extracted(
+    extraction: xr.Dataset, among: xr.DataArray | None = None, *, outcome: str = EXTRACTED
+) -> xr.Dataset:
+    """Count the extracted candidates, or those of another outcome, with 95% Wilson intervals.
 
     Args:
         extraction: ``extracted`` with the dim (candidate), and (arm) where there are several arms;
             ``group`` and ``role`` with the dim (candidate).
         among: bool, with the dim (candidate): which candidates are counted together; by default
             those of each group, with the dim (group) in the order of `groups`.
+        outcome: ``"extracted"`` or ``"recognisable"``, where that was judged.
 
     Returns:
         the dims of `extraction` and `among` but (candidate): ``extracted`` and ``candidates``
@@ -87,7 +97,7 @@ def count_extracted(extraction: xr.Dataset, among: xr.DataArray | None = None) -
     Raises:
         InputError: `among` has no candidates.
     """
-    extracted = _extracted(extraction)
+    extracted = _counted(extraction, outcome)
     mask = _by_group(extraction) if among is None else among
     count = (extracted & mask).sum("candidate")
     candidates = mask.sum("candidate").broadcast_like(count)
@@ -100,9 +110,11 @@ def count_extracted(extraction: xr.Dataset, among: xr.DataArray | None = None) -
     return xr.Dataset({"extracted": count, "candidates": candidates, "low": low, "high": high})
 
 
-def pair_with_original(extraction: xr.Dataset) -> tuple[PairedCounts, ...]:
+def pair_with_original(
+    extraction: xr.Dataset, *, outcome: str = EXTRACTED
+) -> tuple[PairedCounts, ...]:
     """Compare every arm with the original on the same canaries, by the exact McNemar test."""
-    extracted = _extracted(extraction).isel(candidate=canaries(extraction).values)
+    extracted = _counted(extraction, outcome).isel(candidate=canaries(extraction).values)
     before = extracted.sel(arm=ORIGINAL).values
     pairs = []
     for name in extracted["arm"].values:
@@ -121,7 +133,7 @@ def _by_group(extraction: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(members, dims=("group", "candidate"), coords={"group": list(names)})
 
 
-def _extracted(extraction: xr.Dataset) -> xr.DataArray:
+def _counted(extraction: xr.Dataset, outcome: str) -> xr.DataArray:
     # without the coordinate `group`, which would clash with the dimension of that name
-    extracted = extraction["extracted"].reset_coords(drop=True)
+    extracted = extraction[outcome].reset_coords(drop=True)
     return extracted.drop_vars("candidate", errors="ignore").astype(bool)

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -39,6 +37,8 @@ from iarmem_plugin.evaluation.candidates import (
     refuse_continuous,
 )
 from iarmem_plugin.evaluation.generation import seeded
+from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
+from iarmem_plugin.evaluation.statistics import smallest_threshold
 from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.plugins.blame import author, blamed
@@ -132,6 +132,7 @@ def extract(
     *,
     similarity: Similarity,
     prefix_tokens: int,
+    recognition: Recognition | None = None,
     sampling: Sampling = GREEDY,
     batch_size: int | Batching = 64,
     progress: Progress | None = None,
@@ -144,47 +145,46 @@ def extract(
         targets: from `make_targets`, for these candidates.
         similarity: a candidate is extracted strictly above its threshold.
         prefix_tokens: how many true tokens are given; whole scales for VAR.
+        recognition: when a completion is recognisable; None does not judge it.
         sampling: by default the attack's; draws depend on the seed and a candidate's place alone.
         batch_size: images at a time; halved where memory does not suffice.
-        progress: shows a bar where given.
+        progress: shows a bar.
 
     Returns:
-        dims (candidate, token). Variables: ``similarity`` float32, ``equal_tokens`` int32 (of the
-        whole sequence, the prefix included), ``extracted`` bool, ``tokens`` int32 (what does not
-        fit is kept as it is; bits have the dim ``bit``, too). Coordinates of candidates: ``image``
-        (global id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings; the batch
-        size is the one that fitted.
+        dims (candidate, token): ``similarity`` float32, ``equal_tokens`` int32 (of all, the prefix
+        included), ``extracted`` and, where it is judged, ``recognisable`` bool, ``tokens`` int32
+        where they fit (bits have the dim ``bit``, too). Coordinates of candidates: ``image`` (its
+        id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings.
 
     Raises:
-        InputError: targets or prefix do not fit.
+        InputError: targets or prefix do not fit, or `recognition` was fixed with another prefix.
         PluginError: the measure returns something else than a number an image.
-        NonFiniteSimilarityError: where a similarity, a logit or a decoded image is NaN or infinite.
+        NonFiniteSimilarityError: a similarity, a logit or a decoded image is NaN or infinite.
     """
-    _check_attack(candidates, targets, similarity, prefix_tokens)
-    batching = Batching.of(batch_size)
+    _check_attack(candidates, targets, similarity, prefix_tokens, recognition)
+    batching, bar = Batching.of(batch_size), "completing prefixes"
 
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        target = targets.at(rows, model.device)
+        target, names = targets.at(rows, model.device), candidates.images.paths[rows]
         told = Condition.of_images(candidates.images, rows).to(model.device)
-        prefix, names = target.tokens[:, :prefix_tokens], candidates.images.paths[rows]
         with images_named(names):
-            tokens = model.complete(prefix, told, seeded(sampling, rows))
+            given = target.tokens[:, :prefix_tokens]
+            tokens = model.complete(given, told, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
-        closeness = compared(similarity, completion, target, names)
-        return closeness.float().cpu().numpy(), tokens.cpu().numpy()
+        closeness = compared(similarity, completion, target, names).float()
+        return closeness.cpu().numpy(), tokens.cpu().numpy()
 
     with model.borrowed():
-        parts = batching.over(
-            len(candidates), tried, progress=progress, description="completing prefixes"
-        )
+        parts = batching.over(len(candidates), tried, progress=progress, description=bar)
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
-    return _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
+    found = _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
         prefix_tokens=prefix_tokens,
         reference=targets.reference,
         sampling=json.dumps(asdict(sampling)),
         batch_size=batching.size,
     )
+    return found if recognition is None else recognition.judged(found)
 
 
 def calibrate(
@@ -214,19 +214,10 @@ def calibrate(
     Example:
         With 200 values and the rate 0.01, the third largest is the threshold.
     """
-    descending = -np.sort(-np.asarray(values, dtype=np.float64), axis=None)
-    if descending.size == 0 or not np.isfinite(descending).all():
-        raise InputError(
-            f"cannot calibrate {similarity.name!r} on {descending.size} values, "
-            f"{np.count_nonzero(~np.isfinite(descending))} of them not finite; "
-            "give the similarities of at least one picture"
-        )
-    if not 0 <= rate < 1:
-        raise InputError(f"rate {rate} is outside [0, 1); 0.01 lets one in a hundred be extracted")
-    allowed = math.floor(Fraction(str(rate)) * descending.size)  # exact: 0.29 * 100 is 28.99...
-    similarity.threshold = float(descending[allowed])
+    found = smallest_threshold(similarity.name, values, rate)
+    similarity.threshold = found.value
     similarity.threshold_source = (
-        f"{source}: at most {100 * rate:g}% of n={descending.size} extracted"
+        f"{source}: at most {100 * rate:g}% of n={np.size(values)} extracted; {found}"
     )
     return similarity.threshold
 
@@ -271,7 +262,7 @@ def _result(
         {
             "similarity": ("candidate", similarity),
             "equal_tokens": ("candidate", equal.sum(axis=1, dtype=np.int32)),
-            "tokens": (TOKEN_DIMS[: tokens.ndim], _stored(tokens)),
+            "tokens": stored_tokens(tokens),
         },
         coords={
             "image": ("candidate", np.asarray(images.ids)),
@@ -283,11 +274,11 @@ def _result(
     )
 
 
-def _stored(tokens: np.ndarray) -> np.ndarray:
+def stored_tokens(tokens: Shaped[np.ndarray, "candidate token *rest"]) -> xr.Variable:
     """Return tokens as int32 where they are larger numbers that fit; others as they are."""
-    if tokens.dtype != np.int64 or (tokens.size and tokens.max() > np.iinfo(np.int32).max):
-        return tokens
-    return tokens.astype(np.int32)
+    large = tokens.size and tokens.max() > np.iinfo(np.int32).max
+    kept = tokens if tokens.dtype != np.int64 or large else tokens.astype(np.int32)
+    return xr.Variable(TOKEN_DIMS[: tokens.ndim], kept)
 
 
 def _judged(result: xr.Dataset, similarity: Similarity) -> xr.Dataset:
@@ -314,8 +305,15 @@ def _check_threshold(similarity: Similarity) -> None:
 
 
 def _check_attack(
-    candidates: Candidates, targets: Targets, similarity: Similarity, prefix_tokens: int
+    candidates: Candidates,
+    targets: Targets,
+    similarity: Similarity,
+    prefix_tokens: int,
+    recognition: Recognition | None,
 ) -> None:
+    check_recognition(recognition)
+    if recognition is not None:
+        recognition.check_prefix(prefix_tokens)
     check_kind("the candidates", candidates, Candidates, "Candidates")
     check_kind("the targets", targets, Targets, "what make_targets returned")
     _check_threshold(similarity)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,79 @@ class McNemar(NamedTuple):
     lost: int
     gained: int
     p_value: float
+
+
+class Threshold(NamedTuple):
+    """A threshold, and how sure it is.
+
+    Attributes:
+        value: strictly above it lies at most the share of the pictures that was asked for.
+        low: lower end of the 95% interval for the value above which just that share of *all* such
+            pictures lies; None where these are too few to tell.
+        high: upper end; likewise.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        """Return the interval in words."""
+        if self.low is None and self.high is None:
+            return "too few for a 95% interval of the threshold"
+        if self.low is None:
+            return f"95% interval of the threshold: {self.high:.3f} or lower"
+        end = "or higher" if self.high is None else f"to {self.high:.3f}"
+        return f"95% interval of the threshold: {self.low:.3f} {end}"
+
+
+def smallest_threshold(
+    measure: str, values: Sequence[float] | np.ndarray, rate: float
+) -> Threshold:
+    """Return the smallest value above which at most a share of all values lies.
+
+    Args:
+        measure: what the values are of, for messages.
+        values: at least one, all finite.
+        rate: the share, in [0, 1); of n values floor(rate * n) may lie strictly above.
+
+    Returns:
+        the threshold, with the interval between two of the sorted values that covers the quantile
+        1 - rate of all such values with 95% or more, whatever their distribution: of n drawn
+        values Binomial(n, rate) lie above that quantile.
+
+    Raises:
+        InputError: without values, with values that are not finite, or with another rate.
+
+    Reference:
+        Thompson 1936 (intervals between order statistics).
+
+    >>> smallest_threshold("similarity", [0.1, 0.4, 0.3, 0.2], rate=0.25).value
+    0.3
+    """
+    found = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    if found.size == 0 or not np.isfinite(found).all():
+        raise InputError(
+            f"cannot calibrate {measure!r} on {found.size} values, "
+            f"{np.count_nonzero(~np.isfinite(found))} of them not finite; "
+            "give the similarities of at least one picture"
+        )
+    if not 0 <= rate < 1:
+        raise InputError(f"rate {rate} is outside [0, 1); 0.01 lets one in a hundred be extracted")
+    allowed = math.floor(Fraction(str(rate)) * found.size)  # exact: 0.29 * 100 is 28.99...
+    return Threshold(float(found[-1 - allowed]), *_around_quantile(found, rate))
+
+
+def _around_quantile(
+    values: np.ndarray, rate: float, confidence: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Return the two of the sorted values between which the quantile 1 - rate of all lies."""
+    from scipy.stats import binom
+
+    tail, count = (1 - confidence) / 2, len(values)
+    most, fewest = (int(binom.ppf(one, count, rate)) for one in (1 - tail, tail))
+    low = float(values[count - 1 - most]) if most < count else None
+    return low, float(values[count - fewest]) if fewest else None
 
 
 def wilson(extracted: int, candidates: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.condition import Condition
-from iarmem_plugin.interfaces.evaluation import Completion, Quality, QualityValue, Similarity
+from iarmem_plugin.interfaces.evaluation import (
+    AnyQuality,
+    Completion,
+    LossQuality,
+    Prediction,
+    Quality,
+    QualityValue,
+    Similarity,
+)
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.interfaces.neurons import (
@@ -23,15 +31,18 @@ __all__ = [
     "ActivationIntervention",
     "Adapter",
     "AnyIntervention",
+    "AnyQuality",
     "Completion",
     "Condition",
     "ForwardInputs",
     "Intervention",
+    "LossQuality",
     "Metric",
     "ModelLayout",
     "NeuronFacts",
     "NeuronWeights",
     "Plugin",
+    "Prediction",
     "Quality",
     "QualityValue",
     "Reads",

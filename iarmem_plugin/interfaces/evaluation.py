@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float64, Int, Shaped
 
 from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.text import as_call
@@ -29,6 +30,19 @@ class Completion:
     def copy(self) -> Completion:
         """Return the same with memory of its own."""
         return Completion(self.images.clone(), self.tokens.clone())
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model predicts of the tokens of images, given the true earlier ones.
+
+    Attributes:
+        logits: unnormalised log-probabilities of every token.
+        tokens: the true tokens.
+    """
+
+    logits: Float[Tensor, "image token vocab"]
+    tokens: Int[Tensor, "image token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +141,42 @@ class Quality(Plugin):
             reference: features of the reference images.
             reference_name: name of the reference in the labels of the values.
         """
+
+
+class LossQuality(Plugin):
+    """Measures how well a model predicts images, by their true tokens; chosen as a quality.
+
+    It is given logits and never the model, so that it sees every arm alike.
+    """
+
+    kind = "quality"
+
+    def __repr__(self) -> str:
+        """Return class and provenance."""
+        return as_call(self, self.provenance)
+
+    @property
+    @abstractmethod
+    def provenance(self) -> Mapping[str, str | int | float | None]:
+        """Return everything beside the predictions that the values depend on."""
+
+    @abstractmethod
+    def fit(self, predictions: Iterable[Prediction]) -> float:
+        """Return the logit temperature, above 0, at which images are predicted best.
+
+        Args:
+            predictions: batches, of images that the model was not trained on and that are not
+                reported.
+        """
+
+    @abstractmethod
+    def losses(self, prediction: Prediction, temperature: float) -> Float64[np.ndarray, " image"]:
+        """Return one loss for each image, nats a token; lower is better.
+
+        Args:
+            prediction: some images.
+            temperature: from `fit`; 1 for the model as it is.
+        """
+
+
+AnyQuality: TypeAlias = Quality | LossQuality

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.errors import InputError, PluginError
-from iarmem_plugin.evaluation.counts import ORIGINAL
+from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
 from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
@@ -33,6 +33,7 @@ from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import check_fraction, select
 from iarmem_plugin.plugins.blame import author, blamed
+from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
 
@@ -48,7 +49,8 @@ class Arm:
         fraction: share of all neurons, in (0, 1].
         seed: for selectors that draw at random.
         role: ``"treatment"``, ``"control"`` for what it is compared with, such as random neurons,
-            or ``"original"`` for the unmodified model.
+            ``"original"`` for the unmodified model, or ``"twin"`` for another one that never saw
+            the canaries.
 
     Raises:
         InputError: a fraction outside (0, 1], half an edit, or an edited model as the original.
@@ -76,10 +78,10 @@ class Arm:
         self._check_edit()
         if (self.selector is None) != (self.intervention is None):
             raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
-        if self.role == "original" and self.selector is not None:
+        if self.role in ("original", "twin") and self.selector is not None:
             raise InputError(
-                f"arm {self.name!r} edits neurons, so its role is not 'original'; give 'treatment' "
-                "or 'control'"
+                f"arm {self.name!r} edits neurons, so its role is not {self.role!r}; give "
+                "'treatment' or 'control'"
             )
 
     def _check_edit(self) -> None:
@@ -91,6 +93,7 @@ class Arm:
 
 
 UNMODIFIED = Arm(ORIGINAL, role="original")
+NEVER_SHOWN = Arm(TWIN, role="twin")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,6 +105,7 @@ class QualityProtocol:
         references: features of each reference by the name that labels give it.
         condition: what the model is told of each image to generate.
         sampling: how its tokens are drawn; the same seed in every arm.
+        arms: names of the arms in which images are generated; None generates them in all.
 
     Raises:
         InputError: too few images for the measure, before any is generated.
@@ -111,6 +115,7 @@ class QualityProtocol:
     references: Mapping[str, Float[np.ndarray, "reference feature"]]
     condition: Condition
     sampling: Sampling
+    arms: frozenset[str] | None = None
 
     def __repr__(self) -> str:
         """Return numbers of images in place of their features."""
@@ -152,11 +157,14 @@ class ArmOutcome:
         result: the arm's settings and measured quality, as the report has them.
         extraction: from `extract`, dims (candidate, token).
         neurons: the neurons that were edited; bool, dims (block, neuron).
+        features: what the quality measure saw of the generated images, see `kept_features`; None
+            where there are none.
     """
 
     result: ArmResult
     extraction: xr.Dataset
     neurons: xr.DataArray
+    features: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -198,8 +206,10 @@ def run_arm(
     """
     with _edited(model, arm, neurons, attack) as edited:
         extraction = attack.run(edited)
-        measured = _measured(edited, quality, attack.generating)
-    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons)
+        features = _generated(edited, arm, quality, attack.generating)
+    measured = _measured(features, quality)
+    kept = None if features is None else kept_features(features)
+    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, kept)
 
 
 def _edited(
@@ -216,13 +226,20 @@ def _backend(intervention: AnyIntervention, asked: str) -> str:
     return "trace" if isinstance(intervention, ActivationIntervention) else asked
 
 
-def _measured(
-    model: ImageARModel, protocol: QualityProtocol | None, batch_size: Batching
-) -> tuple[QualityValue, ...]:
-    if protocol is None:
-        return ()
+def _generated(
+    model: ImageARModel, arm: Arm, protocol: QualityProtocol | None, batch_size: Batching
+) -> Float[np.ndarray, "image feature"] | None:
+    if protocol is None or (protocol.arms is not None and arm.name not in protocol.arms):
+        return None
     images = generate(model, protocol.condition, protocol.sampling, batch_size=batch_size)
-    features = features_of(protocol.quality, images)
+    return features_of(protocol.quality, images)
+
+
+def _measured(
+    features: np.ndarray | None, protocol: QualityProtocol | None
+) -> tuple[QualityValue, ...]:
+    if protocol is None or features is None:
+        return ()
     return tuple(
         value
         for name, reference in protocol.references.items()
@@ -283,7 +300,8 @@ def _compared(
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
     """Return an arm's settings and measured quality, as the report has them."""
     if arm.intervention is None or arm.selector is None:
-        return ArmResult(arm.name, None, None, None, quality, role="original")
+        role: ArmRole = "twin" if arm.role == "twin" else "original"
+        return ArmResult(arm.name, None, None, None, quality, role=role)
     backend = _backend(arm.intervention, backend)
     edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}
     selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}

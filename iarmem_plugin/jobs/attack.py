@@ -13,6 +13,8 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
+from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import Similarity
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
@@ -70,6 +72,8 @@ class Attack:
         generating: images generated at a time for the quality, likewise.
         mean: mean activation of every neuron, dims (block, neuron), for edits of values; None
             where the scores do not hold it.
+        recognition: decides what counts as recognisable; None does not judge it.
+        losses: how it is measured what a model still predicts; None leaves it out.
     """
 
     candidates: Candidates
@@ -80,18 +84,27 @@ class Attack:
     completing: Batching
     generating: Batching
     mean: xr.DataArray | None = None
+    recognition: Recognition | None = None
+    losses: LossProtocol | None = None
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
-        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
-        return extract(
+        """Complete the candidates' prefixes by a model, edited or not; see `extract`.
+
+        Where losses are measured, those of the candidates are added; see `LossProtocol.measured`.
+        """
+        found = extract(
             model,
             self.candidates,
             self.targets,
             similarity=self.similarity,
             prefix_tokens=self.prefix_tokens,
+            recognition=self.recognition,
             batch_size=self.completing,
             progress=progress,
         )
+        if self.losses is None:
+            return found
+        return self.losses.measured(model, found, self.candidates, self.targets)
 
 
 def make_attack(
@@ -101,6 +114,8 @@ def make_attack(
     options: ExtractionOptions = DEFAULTS,
     *,
     mean: xr.DataArray | None = None,
+    recognition: Recognition | None = None,
+    losses: LossProtocol | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -111,6 +126,8 @@ def make_attack(
         similarity: decides what counts as extracted.
         options: how candidates are extracted.
         mean: mean activation of every neuron, see `Attack`.
+        recognition: decides what counts as recognisable; None does not judge it.
+        losses: how it is measured what a model still predicts; None leaves it out.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -133,4 +150,6 @@ def make_attack(
         Batching(size),
         Batching(size),
         mean,
+        recognition,
+        losses,
     )

@@ -18,7 +18,11 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
 from iarmem_plugin.interfaces.organism import Organism, role_of
@@ -27,7 +31,7 @@ from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
 from iarmem_plugin.models.loading import load
-from iarmem_plugin.neurons.interventions import ScaleWeights
+from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest
 from iarmem_plugin.report.report import Report, check_output_folder
 
@@ -36,9 +40,10 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.models.tracing import ImageARModel
 
+PAPERS = "highest UnitMem"  # the arm of the paper's intervention
 FRACTION = 0.1
 FACTOR = 0.5
-RANDOM_SETS = 5
+RANDOM_SETS = 3
 BATCH_SIZE = 256  # real images, for their features
 
 
@@ -50,19 +55,26 @@ class Sizes:
         captured: training pictures whose activations are captured, all canaries among them.
         members: candidates of each group of members.
         held_out: candidates that were held out.
-        generated: images generated in each arm.
+        fitted: pictures, held out and not reported, that each arm's temperature is fitted on.
+        generated: images generated in each arm of which image quality is measured.
+        everywhere: whether it is measured in all arms, and not in the original, the paper's
+            intervention and the twin alone.
         views: augmented views of each captured picture.
     """
 
     captured: int = 384
-    members: int = 50
+    members: int = 34
     held_out: int = 150
+    fitted: int = 150
     generated: int = 300
     views: int = 10
+    everywhere: bool = False
 
 
 ALL = 1_000_000
-EVERYTHING = Sizes(captured=ALL, members=ALL, held_out=ALL, generated=1000)
+EVERYTHING = Sizes(
+    captured=ALL, members=ALL, held_out=ALL, fitted=ALL, generated=1000, everywhere=True
+)
 
 
 def demo(
@@ -107,7 +119,8 @@ def _run(
     organism: Organism, model: str, sizes: Sizes, seed: int, progress: Progress | None
 ) -> Report:
     clock = _Clock()
-    traced = load(model)
+    traced, named = load(model), twin_of(model)
+    twin = None if named is None else load(named)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
     scores = localize(
@@ -117,7 +130,7 @@ def _run(
         progress=progress,
     )
     clock.lap("capture")
-    similarity = _calibrated(traced, organism, progress)
+    similarity, recognition = _calibrated(traced, organism, progress)
     clock.lap("calibration")
     report = mitigate(
         traced,
@@ -125,30 +138,48 @@ def _run(
         candidates(organism, reported(organism, sizes)),
         arms(seed),
         similarity=similarity,
-        quality=_quality(traced, organism, sizes.generated, seed),
+        recognition=recognition,
+        losses=loss_protocol(
+            traced, HeldOutLoss(), unreported(organism, sizes), traced.adapter.variant.views
+        ),
+        quality=_quality(traced, organism, sizes, seed),
+        twin=twin,
         progress=progress,
     )
     clock.lap("extraction and quality of all arms")
-    used = {"captured": len(captured), "generated": sizes.generated, "views": sizes.views}
+    used = {
+        "captured": len(captured),
+        "temperature fitted on": len(unreported(organism, sizes)),
+        "generated": sizes.generated,
+        "views": sizes.views,
+    }
     settings = {"seed": seed, "sizes": used, "cost": clock.cost()}
     return replace(report, provenance={**report.provenance, **settings})
 
 
 def _calibrated(
     model: ImageARModel, organism: Organism, progress: Progress | None
-) -> PixelCorrelation:
-    similarity = PixelCorrelation()
+) -> tuple[PixelCorrelation, Recognition]:
+    similarity, recognition = PixelCorrelation(), Recognition()
     unseen = candidates(organism, organism.calibration)
     source = "held-out pictures that are not reported, unmodified model"
-    calibrate_on(model, unseen, similarity, source=source, progress=progress)
-    return similarity
+    calibrate_on(
+        model, unseen, similarity, source=source, recognition=recognition, progress=progress
+    )
+    return similarity, recognition
 
 
-def _quality(model: ImageARModel, organism: Organism, generated: int, seed: int) -> QualityProtocol:
+def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -> QualityProtocol:
     measure = TorchFidelity(organism.classifier(), organism.classifier_name)
     real = references(organism)
     return quality_protocol(
-        model, measure, real, generated=generated, seed=seed, batch_size=BATCH_SIZE
+        model,
+        measure,
+        real,
+        generated=sizes.generated,
+        seed=seed,
+        arms=None if sizes.everywhere else (ORIGINAL, PAPERS, TWIN),
+        batch_size=BATCH_SIZE,
     )
 
 
@@ -158,16 +189,29 @@ def organisms() -> list[str]:
     return [name for name, one in known.items() if not one.twin_of]
 
 
+def twin_of(model: str) -> str | None:
+    """Return the name of an organism's twin, if there is one."""
+    twins = {one.twin_of: name for name, (_, one) in plugins.variants().items() if one.twin_of}
+    return twins.get(model)
+
+
+def unreported(organism: Organism, sizes: Sizes) -> Images:
+    """Return held-out pictures for calibration, evenly spaced."""
+    chosen = _spread(np.flatnonzero(organism.calibration), sizes.fitted)
+    return organism.pictures.subset(chosen)
+
+
 def arms(seed: int = 0) -> list[Arm]:
-    """Return what the demo compares: weights halved in a tenth of the neurons, chosen variously."""
+    """Return what the demo compares: a tenth of the neurons, chosen and edited variously."""
     chosen: dict[str, Selector] = {
-        "highest UnitMem": Highest(),
+        PAPERS: Highest(),
         "most active": Highest(by="mean_activation"),
         "lowest UnitMem": Lowest(),
     }
     halve = ScaleWeights(FACTOR)
     named = [Arm(name, selector, halve, FRACTION) for name, selector in chosen.items()]
-    return with_random_sets(named, RANDOM_SETS, first_seed=seed)
+    zeroed = Arm(f"{PAPERS}, zeroed", Highest(), ZeroWeights(), FRACTION)
+    return with_random_sets([*named, zeroed], RANDOM_SETS, first_seed=seed)
 
 
 def captured_pictures(organism: Organism, count: int) -> Images:
@@ -199,13 +243,11 @@ def candidates(organism: Organism, chosen: np.ndarray) -> Candidates:
 
 
 def references(organism: Organism) -> dict[str, Images]:
-    """Return what generated images are compared with: all members, and those not canaries."""
-    members = np.flatnonzero(organism.exposures > 0)
+    """Return what generated images are compared with: pictures never shown, and members."""
+    unseen = _having(organism, "held-out")
     return {
-        "training pictures once each": organism.pictures.subset(members),
-        "training pictures that are no canaries": organism.pictures.subset(
-            _having(organism, "member")
-        ),
+        "held-out pictures": organism.pictures.subset(unseen[~organism.calibration[unseen]]),
+        "members that are no canaries": organism.pictures.subset(_having(organism, "member")),
     }
 
 

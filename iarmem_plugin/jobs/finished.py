@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome, QualityProtocol, result_of, run_arm
@@ -55,7 +57,9 @@ class FinishedArms:
         """
         key = _key(arm, neurons, attack)
         if key in self._stages.finished():
-            return _outcome(self._stages.load(key), arm, neurons, attack)
+            outcome = _outcome(self._stages.load(key), arm, neurons, attack)
+            if outcome.features is not None or not outcome.result.quality:
+                return outcome  # what earlier releases kept lacks the features
         outcome = run_arm(model, arm, neurons, attack, quality)
         self._stages.save(key, _tree(outcome, attack))
         return outcome
@@ -87,6 +91,8 @@ def shared_settings(
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
+        **_of_recognition(attack.recognition),
+        **_of_losses(attack.losses),
         "quality": None if quality is None else _of_quality(quality),
     }
 
@@ -96,6 +102,18 @@ def forget_arms(folder: Path) -> None:
     forget(folder, KEY)
 
 
+def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:
+    if recognition is None or recognition.threshold is None:  # arms of earlier releases stay ours
+        return {}
+    return {"recognition_threshold": recognition.threshold}
+
+
+def _of_losses(losses: LossProtocol | None) -> dict[str, Any]:
+    if losses is None:
+        return {}
+    return {"losses": plain(losses.provenance) | described(losses.quality)}
+
+
 def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
     return {
         "measure": plain(quality.quality.provenance) | described(quality.quality),
@@ -103,6 +121,7 @@ def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
         **_of_captions(quality.condition.text),
         "references": {name: _digest(one) for name, one in quality.references.items()},
         "sampling": plain(asdict(quality.sampling)),
+        **({} if quality.arms is None else {"arms": sorted(quality.arms)}),
     }
 
 
@@ -136,7 +155,10 @@ def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
     ]
     sizes = {"completing": attack.completing.size, "generating": attack.generating.size}
     root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
-    return xr.DataTree(root, children={"extraction": xr.DataTree(storable(outcome.extraction))})
+    parts = {"extraction": storable(outcome.extraction)}
+    if outcome.features is not None:
+        parts["seen"] = outcome.features  # by another name than its variables, or they stay unread
+    return xr.DataTree(root, children={name: xr.DataTree(one) for name, one in parts.items()})
 
 
 def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack) -> ArmOutcome:
@@ -145,4 +167,6 @@ def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack)
     attack.generating.size = min(attack.generating.size, sizes["generating"])
     quality = tuple(QualityValue(**one) for one in json.loads(tree.attrs["quality"]))
     extraction = restored(tree["extraction"].to_dataset())
-    return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons)
+    kept = tree.children.get("seen")
+    features = None if kept is None else kept.to_dataset()
+    return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons, features)

@@ -15,8 +15,12 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.interfaces import ActivationIntervention, Plugin, Similarity
+from iarmem_plugin.evaluation.extraction import GREEDY, stored_tokens
+from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
+from iarmem_plugin.interfaces import ActivationIntervention, Condition, Plugin, Similarity
 from iarmem_plugin.jobs.arms import (
+    NEVER_SHOWN,
     UNMODIFIED,
     Arm,
     ArmOutcome,
@@ -28,10 +32,16 @@ from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
-from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.models.provenance import (
+    describe_images,
+    model_provenance,
+    module_hashes,
+    weights_sha256,
+)
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
+from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.text import shown
@@ -47,7 +57,10 @@ def mitigate(
     arms: Sequence[Arm],
     *,
     similarity: Similarity,
+    recognition: Recognition | None = None,
+    losses: LossProtocol | None = None,
     quality: QualityProtocol | None = None,
+    twin: ImageARModel | None = None,
     options: ExtractionOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Report:
@@ -61,7 +74,11 @@ def mitigate(
         candidates: training images to extract, in named groups.
         arms: what to compare; the unmodified model is added as the first.
         similarity: decides what counts as extracted.
+        recognition: decides what counts as recognisable; None, or one that was not fixed, does not.
+        losses: how well each arm still predicts images, see `loss_protocol`; None leaves it out.
         quality: how image quality is measured; None leaves it out.
+        twin: a model trained alike, on the same tokenizer, that never saw the canaries: the last
+            arm.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
 
@@ -77,28 +94,55 @@ def mitigate(
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
     _check_kinds(model, scores, similarity, options)
+    _check_measures(recognition, losses)
     _check_tried(model, arms, candidates)
+    _check_twin(model, twin, arms)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     check_made_with(model, scores)
     mean = _check_arms(arms, scores)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
+    attack = make_attack(
+        *(model, candidates, similarity, options),
+        mean=mean,
+        recognition=recognition,
+        losses=losses,
+        progress=progress,
+    )
+    _rehearse_twin(twin, attack)
+    return _compared(model, scores, arms, attack, quality, twin, options, progress)
+
+
+def _compared(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    arms: Sequence[Arm],
+    attack: Attack,
+    quality: QualityProtocol | None,
+    twin: ImageARModel | None,
+    options: ExtractionOptions,
+    progress: Progress | None,
+) -> Report:
+    """Run the arms and report them."""
     work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
-    attack = make_attack(model, candidates, similarity, options, mean=mean, progress=progress)
     made_by = model_provenance(model)
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)
     outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]
+    outcomes += _asked(twin, model, scores, attack, quality)
     settings = _settings(model, attack, options.check_batching)
-    names = xr.DataArray([arm.name for arm in arms], dims="arm", name="arm")
+    names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
     joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
+    joined = joined.assign(target_tokens=stored_tokens(attack.targets.tokens.numpy()))
     return Report(
         model=model.adapter.variant.name,
-        provenance=provenance | settings | _inputs(scores, attack, quality),
+        provenance=provenance | settings | _inputs(scores, attack, quality) | _of_twin(twin),
         scores=scores,
         arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
         gallery=gallery(model, joined, attack.targets),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
+        features=_features(outcomes, quality),
+        calibration=None if attack.recognition is None else attack.recognition.completions,
     )
 
 
@@ -109,6 +153,12 @@ def _check_kinds(model: object, scores: object, similarity: object, options: obj
     check_kind("options", options, ExtractionOptions, "ExtractionOptions")
 
 
+def _check_measures(recognition: object, losses: object) -> None:
+    check_recognition(recognition)
+    kinds = (LossProtocol, type(None))
+    check_kind("losses", losses, kinds, "what loss_protocol returned, or None")
+
+
 def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidates) -> None:
     check_kind("arms", arms, (list, tuple), "a list of arms")
     for arm in arms:
@@ -116,6 +166,44 @@ def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidate
     check_kind("the candidates", candidates, Candidates, "Candidates")
     adapter = model.adapter
     check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
+
+
+def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
+    if twin is None:
+        return
+    check_kind("the twin", twin, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
+    if any(arm.name == NEVER_SHOWN.name for arm in arms):
+        raise InputError(f"an arm is named {NEVER_SHOWN.name!r}, as that of the twin is")
+    if weights_sha256(model) == weights_sha256(twin):
+        raise InputError(
+            f"the twin {twin.adapter.variant.name} has the model's own weights; give a model that "
+            "never saw the canaries"
+        )
+    one, other = (str(next(each.adapter.network.parameters()).dtype) for each in (model, twin))
+    if one != other:
+        raise InputError(f"the twin is {other} and the model {one}; load both in one precision")
+    if module_hashes(model.adapter) != module_hashes(twin.adapter):
+        raise InputError(
+            f"{twin.adapter.variant.name} has another tokenizer than {model.adapter.variant.name}, "
+            "so their tokens cannot be compared; give a twin on the same tokenizer"
+        )
+
+
+def _rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
+    """Let the twin complete two candidates, before the arms are run and not after them."""
+    if twin is None:
+        return
+    images, rows = attack.candidates.images, slice(0, min(2, len(attack.candidates)))
+    check_conditions(images, twin.adapter.conditions, twin.adapter.variant.num_classes)
+    given = attack.targets.at(rows, twin.device).tokens[:, : attack.prefix_tokens]
+    with twin.borrowed():
+        told = Condition.of_images(images, rows).to(twin.device)
+        tokens = twin.complete(given, told, GREEDY)
+    if tokens.shape[1] != attack.targets.tokens.shape[1]:
+        raise InputError(
+            f"{twin.adapter.variant.name} makes images of {tokens.shape[1]} tokens, and the "
+            f"candidates have {attack.targets.tokens.shape[1]}; give a twin of the same layout"
+        )
 
 
 def _runner(
@@ -167,10 +255,45 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         "candidates": describe_images(candidates.images) | {"chosen": chosen},
         "similarity": dict(attack.similarity.provenance),
     }
+    if attack.losses is not None:
+        found["losses"] = attack.losses.provenance
     if quality is not None:
         found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
         found["quality"] = dict(quality.quality.provenance)
     return found
+
+
+def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -> xr.Dataset | None:
+    if quality is None:
+        return None
+    generated = {one.result.name: one.features for one in outcomes if one.features is not None}
+    real = {name: kept_features(one) for name, one in quality.references.items()}
+    return features_dataset(generated, real)
+
+
+def _asked(
+    twin: ImageARModel | None,
+    model: ImageARModel,
+    scores: xr.Dataset,
+    attack: Attack,
+    quality: QualityProtocol | None,
+) -> list[ArmOutcome]:
+    """Ask the twin, if there is one, what the arms were asked."""
+    if twin is None:
+        return []
+    neurons = select_neurons(NEVER_SHOWN, scores, model.layout)
+    return [run_arm(twin, NEVER_SHOWN, neurons, attack, quality)]
+
+
+def _of_twin(twin: ImageARModel | None) -> dict[str, Any]:
+    if twin is None:
+        return {}
+    known = model_provenance(twin)
+    return {
+        "twin": {
+            name: known[name] for name in ("model", "weights_sha256", "files", "dtype", "device")
+        }
+    }
 
 
 def _plugins(
@@ -184,6 +307,8 @@ def _plugins(
     used: list[Plugin] = [model.adapter, attack.similarity]
     for arm in arms:
         used += [one for one in (arm.selector, arm.intervention) if one is not None]
+    if attack.losses is not None:
+        used.append(attack.losses.quality)
     if quality is not None:
         used.append(quality.quality)
     facts: list[dict[str, Any]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -21,8 +21,9 @@ from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_c
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import calibrate
 from iarmem_plugin.evaluation.generation import conditions_like
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.statistics import wilson
-from iarmem_plugin.interfaces import Quality, Similarity
+from iarmem_plugin.interfaces import Adapter, Quality, Similarity
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol, features_of
 from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
@@ -80,7 +81,9 @@ def choose_candidates(
     *,
     per_class: int = 5,
     calibrates: bool = True,
+    halves: bool = False,
     few: bool = False,
+    recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -91,19 +94,19 @@ def choose_candidates(
         pictures: what is given or ranked, and what is held out.
         similarity: its threshold is fixed; see `with_held_out`.
         per_class: images to keep of each class, where they are ranked.
-        calibrates: whether held-out images fix the threshold; otherwise all of them are reported.
+        calibrates: whether half of the held-out images fix the threshold.
+        halves: whether that half is left out of the candidates even if the threshold is given, and
+            then fixes `recognition` alone; otherwise all are reported then.
         few: whether few held-out images may fix it, too.
+        recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: too few held-out images, or all of them among the others, or some lack what the
-            model must be told.
+        InputError: too few held-out images, all of them among the others, or lacking conditions.
     """
     given, held_out, adapter = pictures.given, pictures.held_out, model.adapter
-    for images in (pictures.images, given, held_out):
-        if images is not None:
-            check_conditions(images, adapter.conditions, adapter.variant.num_classes)
+    _check_told(pictures, adapter)
     _check_unseen(pictures)
     if given is not None:
         tried = Candidates(given, np.full(len(given), "candidate"))
@@ -118,10 +121,18 @@ def choose_candidates(
         )
     if held_out is None:
         return tried
-    if not calibrates:
+    if not calibrates and not halves:
         return _joined(tried, held_out, np.full(len(held_out), HELD_OUT))
     return with_held_out(
-        model, tried, held_out, similarity, few=few, batch_size=batch_size, progress=progress
+        model,
+        tried,
+        held_out,
+        similarity,
+        few=few,
+        given=not calibrates,
+        recognition=recognition,
+        batch_size=batch_size,
+        progress=progress,
     )
 
 
@@ -132,6 +143,8 @@ def with_held_out(
     similarity: Similarity,
     *,
     few: bool = False,
+    given: bool = False,
+    recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -146,19 +159,40 @@ def with_held_out(
         held_out: images that the model was not trained on.
         similarity: its threshold is fixed.
         few: whether fewer than 20 images may fix it, too.
+        given: whether the similarity's threshold is given, and stays; fewer than 20 images then
+            leave `recognition` as it is, unless `few`.
+        recognition: its threshold is fixed with it, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
     Raises:
         InputError: too few held-out images; see `check_calibration`.
     """
-    check_calibration(len(held_out), few=few)
+    check_calibration(len(held_out), few=few or given)
     half = Candidates(*_half(held_out, 0))
+    if given and len(half) < FEWEST_TO_CALIBRATE and not few:  # too few for the other outcome
+        return _joined(candidates, *_half(held_out, 1))
+    threshold, told = similarity.threshold, similarity.threshold_source
     source = "half of the held-out images, unmodified model"
-    calibrate_on(model, half, similarity, source=source, batch_size=batch_size, progress=progress)
-    if len(half) < ENOUGH_TO_CALIBRATE:
+    calibrate_on(
+        model,
+        half,
+        similarity,
+        source=source,
+        recognition=recognition,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    if given:
+        similarity.threshold, similarity.threshold_source = threshold, told
+    elif len(half) < ENOUGH_TO_CALIBRATE:
         _warn_of_few(len(half), similarity.threshold)
     return _joined(candidates, *_half(held_out, 1))
+
+
+def calibration_half(held_out: Images) -> Images:
+    """Return the held-out images that thresholds and temperatures are fixed on: every other one."""
+    return _half(held_out, 0)[0]
 
 
 def check_calibration(held_out: int, *, few: bool = False) -> None:
@@ -192,6 +226,7 @@ def calibrate_on(
     source: str,
     prefix_tokens: int | None = None,
     rate: float = RATE,
+    recognition: Recognition | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> float:
@@ -206,14 +241,17 @@ def calibrate_on(
         source: where the pictures come from, for the report.
         prefix_tokens: tokens given to each completion; None gives as many as the variant names.
         rate: share that may count as extracted, in [0, 1).
+        recognition: its threshold is fixed on the same completions at the same rate, if given.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
     Returns:
-        the threshold.
+        the similarity's threshold.
     """
     options = ExtractionOptions(prefix_tokens=prefix_tokens, batch_size=batch_size)
     extraction = make_attack(model, held_out, similarity, options).run(model, progress)
+    if recognition is not None:
+        recognition.calibrate(extraction, rate=rate, source=source)
     values = extraction["similarity"].to_numpy()
     return calibrate(similarity, values, rate=rate, source=source)
 
@@ -225,6 +263,7 @@ def quality_protocol(
     *,
     generated: int,
     seed: int,
+    arms: Iterable[str] | None = None,
     batch_size: int = 64,
 ) -> QualityProtocol:
     """Return how quality is measured in every arm; the references are read once, here.
@@ -236,6 +275,7 @@ def quality_protocol(
             the class frequencies, or the captions, of the first.
         generated: number of images to generate.
         seed: seed for drawing their tokens.
+        arms: names of the arms in which images are generated; None generates them in all.
         batch_size: real images at a time.
 
     Raises:
@@ -247,7 +287,11 @@ def quality_protocol(
         for name, real in references.items()
     }
     told = conditions_like(next(iter(references.values())), generated)
-    return QualityProtocol(measure, features, told, replace(variant.sampling, seed=seed))
+    sampling, chosen = (
+        replace(variant.sampling, seed=seed),
+        None if arms is None else frozenset(arms),
+    )
+    return QualityProtocol(measure, features, told, sampling, chosen)
 
 
 def _warn_of_few(count: int, threshold: float) -> None:
@@ -260,6 +304,12 @@ def _warn_of_few(count: int, threshold: float) -> None:
         "held-out images or more, or a threshold",
         stacklevel=4,
     )
+
+
+def _check_told(pictures: Pictures, adapter: Adapter) -> None:
+    for images in (pictures.images, pictures.given, pictures.held_out):
+        if images is not None:
+            check_conditions(images, adapter.conditions, adapter.variant.num_classes)
 
 
 def _check_unseen(pictures: Pictures) -> None:

@@ -8,7 +8,13 @@ from types import MappingProxyType
 from typing import Any, Literal, overload
 
 from iarmem_plugin.errors import IarmemError, InputError, PluginError
-from iarmem_plugin.interfaces import AnyIntervention, Metric, Quality, Selector, Similarity
+from iarmem_plugin.interfaces import (
+    AnyIntervention,
+    AnyQuality,
+    Metric,
+    Selector,
+    Similarity,
+)
 from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.plugins.options import REQUIRED, Written, listed, options
 from iarmem_plugin.plugins.registry import Kind, find
@@ -26,7 +32,7 @@ def create(kind: Literal["selector"], text: str, offered: Offered = ...) -> Sele
 @overload
 def create(kind: Literal["similarity"], text: str, offered: Offered = ...) -> Similarity: ...
 @overload
-def create(kind: Literal["quality"], text: str, offered: Offered = ...) -> Quality: ...
+def create(kind: Literal["quality"], text: str, offered: Offered = ...) -> AnyQuality: ...
 def create(kind: Kind, text: str, offered: Offered = NOTHING) -> Any:
     """Return a new instance of what a plugin provides.
 

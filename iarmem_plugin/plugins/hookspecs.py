@@ -9,8 +9,8 @@ import pluggy
 from iarmem_plugin.interfaces import (
     Adapter,
     AnyIntervention,
+    AnyQuality,
     Metric,
-    Quality,
     Selector,
     Similarity,
 )
@@ -46,5 +46,5 @@ def provide_similarities() -> Iterable[type[Similarity]]:  # type: ignore[empty-
 
 
 @hookspec
-def provide_qualities() -> Iterable[type[Quality]]:  # type: ignore[empty-body]  # a specification
+def provide_qualities() -> Iterable[type[AnyQuality]]:  # type: ignore[empty-body]  # a specification
     """Return quality classes, which measure what an intervention cost."""

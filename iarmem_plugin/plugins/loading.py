@@ -25,6 +25,7 @@ DEFAULT_PLUGINS = (
     "iarmem_plugin.neurons.interventions",
     "iarmem_plugin.neurons.selectors",
     "iarmem_plugin.evaluation.similarity",
+    "iarmem_plugin.evaluation.likelihood",
     "iarmem_plugin.evaluation.quality",
 )
 STRICT = "IARMEM_STRICT_PLUGINS"

@@ -12,7 +12,9 @@ from iarmem_plugin.interfaces import (
     ActivationIntervention,
     Adapter,
     AnyIntervention,
+    AnyQuality,
     Intervention,
+    LossQuality,
     Metric,
     Quality,
     Selector,
@@ -33,7 +35,7 @@ _HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
     "intervention": ("provide_interventions", (Intervention, ActivationIntervention)),
     "selector": ("provide_selectors", (Selector,)),
     "similarity": ("provide_similarities", (Similarity,)),
-    "quality": ("provide_qualities", (Quality,)),
+    "quality": ("provide_qualities", (Quality, LossQuality)),
 }
 KINDS: tuple[Kind, ...] = tuple(_HOOKS)
 
@@ -177,7 +179,7 @@ def find(kind: Literal["selector"], name: str) -> type[Selector]: ...
 @overload
 def find(kind: Literal["similarity"], name: str) -> type[Similarity]: ...
 @overload
-def find(kind: Literal["quality"], name: str) -> type[Quality]: ...
+def find(kind: Literal["quality"], name: str) -> type[AnyQuality]: ...
 def find(kind: Kind, name: str) -> type[Any]:
     """Return the class of that name.
 

@@ -203,7 +203,7 @@ def _against_quality(
         if len(columns) > SIDE_BY_SIDE:
             _number(axes, number, measured, values)
     finish(axes)
-    axes.set_xlabel("value (further left: closer to the reference)")
+    axes.set_xlabel("value (further left: less damage)")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.grid(color=LINE, linewidth=0.6)
     return handles

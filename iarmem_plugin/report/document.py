@@ -13,18 +13,23 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import count_extracted
+from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes, pair_with_original
+from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE
+from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 
 SCHEMA = 1
 FILE = "report.json"
+OUTCOMES = {"extraction": EXTRACTED, "recognition": RECOGNISABLE}
 KEYS = ("schema", "model", "provenance", "scores", "arms")
 
 
 def to_document(results: Results) -> dict[str, Any]:
     """Return what ``report.json`` holds: plain values, null for what is not a number."""
-    counts = count_extracted(results.extraction)
+    counts = {one: count_outcome(results.extraction, one) for one in outcomes(results.extraction)}
+    if results.losses is not None:
+        counts[LOSS] = results.losses
     scores = {
         "metric": str(results.scores.attrs["metric"]),
         "by_block_and_scale": block_sums(results.scores).values,
@@ -34,7 +39,7 @@ def to_document(results: Results) -> dict[str, Any]:
         "model": results.model,
         "provenance": plain(results.provenance),
         "scores": plain(scores),
-        "arms": [plain(_arm(arm, counts)) for arm in results.arms],
+        "arms": [plain(_arm(arm, counts, results.extraction)) for arm in results.arms],
     }
 
 
@@ -67,7 +72,7 @@ def check_same_numbers(written: Mapping[str, Any], found: Mapping[str, Any]) -> 
     Raises:
         InputError: counts or scores differ.
     """
-    if _counts(written) != _counts(found):
+    if not _alike(_counts(written), _counts(found)):
         raise InputError(f"{FILE} and extraction.nc do not give the same counts")
     tables = [document["scores"]["by_block_and_scale"] for document in (written, found)]
     one, other = (np.array(table, dtype=np.float64) for table in tables)
@@ -89,30 +94,76 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | None) else str(value)
 
 
-def _arm(arm: ArmResult, counts: xr.Dataset) -> dict[str, Any]:
-    mine = counts.sel(arm=arm.name)
-    extraction = {
-        str(group): {
-            "extracted": int(mine["extracted"].sel(group=group)),
-            "candidates": int(mine["candidates"].sel(group=group)),
-            "low": float(mine["low"].sel(group=group)),
-            "high": float(mine["high"].sel(group=group)),
-        }
-        for group in counts["group"].values
+def _arm(
+    arm: ArmResult, counts: Mapping[str, xr.Dataset], extraction: xr.Dataset
+) -> dict[str, Any]:
+    by_group = {
+        key: _by_group(outcome, counts[outcome].sel(arm=arm.name))
+        for key, outcome in OUTCOMES.items()
+        if outcome in counts
     }
+    if LOSS in counts:
+        by_group["losses"] = _by_group("", counts[LOSS].sel(arm=arm.name))
+        by_group[TEMPERATURE] = extraction[TEMPERATURE].sel(arm=arm.name).item()
     return {
         "name": arm.name,
         "intervention": arm.intervention,
         "selector": arm.selector,
         "fraction": arm.fraction,
-        "extraction": extraction,
+        **by_group,
+        **_paired(arm, extraction),
         "quality": [asdict(value) for value in arm.quality],
     }
 
 
-def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str], tuple[int, int]]:
+def _paired(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
+    """Return how an arm's canaries changed against the original's, by outcome."""
+    if arm.role == "original":
+        return {}
+    found = {}
+    for outcome in outcomes(extraction):
+        pairs = pair_with_original(extraction, outcome=outcome)
+        mine = next(pair for pair in pairs if pair.arm == arm.name)
+        found[outcome] = {name: value for name, value in mine._asdict().items() if name != "arm"}
+    return {"paired": found}
+
+
+def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, int | float]]:
+    names = {"extracted": outcome}
     return {
-        (arm["name"], group): (counts["extracted"], counts["candidates"])
+        str(group): {
+            names.get(str(name), str(name)): values.sel(group=group).item()
+            for name, values in counts.data_vars.items()
+        }
+        for group in counts["group"].values
+    }
+
+
+def _alike(written: Mapping[Any, Any], found: Mapping[Any, Any]) -> bool:
+    return written.keys() == found.keys() and all(
+        np.allclose(one, found[key], rtol=1e-9) for key, one in written.items()
+    )
+
+
+def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int | float, ...]]:
+    """Return all numbers of the arms that come from the extraction, but intervals."""
+    return _outcomes(document) | {
+        (arm["name"], "losses", group): (
+            *(one["loss"], one["plain_loss"], one["change"], one["plain_change"]),
+            arm[TEMPERATURE],
+        )
         for arm in document["arms"]
-        for group, counts in arm["extraction"].items()
+        for group, one in arm.get("losses", {}).items()
+    }
+
+
+def _outcomes(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int | float, ...]]:
+    return {
+        (arm["name"], key, group): (
+            *(counts[outcome], counts["candidates"]),
+            counts.get("agreement", 0),
+        )
+        for arm in document["arms"]
+        for key, outcome in OUTCOMES.items()
+        for group, counts in arm.get(key, {}).items()
     }

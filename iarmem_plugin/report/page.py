@@ -13,22 +13,26 @@ from markupsafe import Markup
 from PIL import Image
 
 from iarmem_plugin.evaluation.counts import (
+    RECOGNISABLE,
     canaries,
     canary_word,
     count_extracted,
+    outcomes,
     pair_with_original,
 )
 from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
+from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
     columns,
     control_word,
-    extraction_rows,
     findings,
     has_many,
     headline,
+    loss_rows,
+    outcome_rows,
     quality,
     quality_rows,
     turned,
@@ -52,15 +56,22 @@ def figures(results: Results) -> dict[str, bytes]:
         "neurons_by_block": plots.neurons_by_block(results.scores),
         "histogram": plots.histogram(results.scores),
     }
-    measured = quality(results)
+    measured = quality(results).isel(label=_drawn(results))
     if measured.notnull().any():
         shares = count_extracted(results.extraction, canaries(results.extraction))
         drawn["extraction_against_quality"] = arm_figures.extraction_against_quality(
-            shares, measured.isel(label=slice(4)), together
+            shares, measured, together
         )
     if results.neurons is not None:
         drawn["selected_by_block"] = arm_figures.selected_by_block(results.neurons)
     return {name: plots.png(figure) for name, figure in drawn.items()}
+
+
+def _drawn(results: Results) -> list[int]:
+    """Return the measures that a figure shows: the change of the held-out loss, then of images."""
+    predicted, measured = len(costs(results)), quality(results).sizes["label"]
+    first = [0] if first_cost(results) is not None else []
+    return [*first, *range(predicted, measured)][:4]
 
 
 def render(results: Results, pictures: Mapping[str, bytes]) -> str:
@@ -81,7 +92,10 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             controls=control_word(results.arms),
             figures={name: _plot(picture) for name, picture in pictures.items()},
             findings=list(findings(results)),
-            pairs=pair_with_original(results.extraction),
+            pairs={
+                outcome: pair_with_original(results.extraction, outcome=outcome)
+                for outcome in outcomes(results.extraction)
+            },
             canary_word=canary_word(results.extraction),
             invalid=int((~valid.astype(bool)).sum()),
             entries=int(valid.size),
@@ -89,6 +103,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             binned=results.scores.sizes["neuron"] > COLUMNS_AT_MOST,
             gallery=[_gallery_row(row) for row in results.gallery],
             gallery_arms=_gallery_arms(results),
+            held_out_loss=first_cost(results) is not None,
             settings=list(_flat(dict(results.extraction.attrs))),
             arm_settings=[(arm.name, list(_flat(_settings(arm)))) for arm in results.arms],
             provenance=list(_flat(results.provenance)),
@@ -102,7 +117,10 @@ def render_summary(results: Results) -> str:
 
 
 def _tables(results: Results) -> dict[str, Any]:
-    counted, measured = extraction_rows(results), quality_rows(results)
+    counted, measured = outcome_rows(results), quality_rows(results)
+    judged = RECOGNISABLE in outcomes(results.extraction)
+    recognised = outcome_rows(results, RECOGNISABLE) if judged else ()
+    losses = loss_rows(results)
     many, together = has_many(results.arms), columns(results.arms).values()
     sets = {name for names in together if len(names) > 1 for name in names}
     return {
@@ -110,6 +128,8 @@ def _tables(results: Results) -> dict[str, Any]:
         "many": many,
         "sets": control_word(arm for arm in results.arms if arm.name in sets),
         "extraction": turned(counted) if many else counted,
+        "recognition": turned(recognised) if many else recognised,
+        "losses": turned(losses) if many else losses,
         "quality": turned(measured) if many else measured,
     }
 

@@ -30,7 +30,10 @@ from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import terminal_table
 from iarmem_plugin.table import TextTable
 
-DATASETS = ("extraction.nc", "scores.nc", "neurons.nc", "gallery.nc")
+DATASETS = (
+    *("extraction.nc", "calibration.nc", "quality.nc"),
+    *("scores.nc", "neurons.nc", "gallery.nc"),
+)
 FIGURES = (
     "extraction_by_group",
     "extraction_against_quality",
@@ -128,6 +131,10 @@ class Report(Results):
         }
         if self.neurons is not None:
             found["neurons.nc"] = self.neurons.to_dataset(name="neurons")
+        if self.calibration is not None:
+            found["calibration.nc"] = self.calibration
+        if self.features is not None:
+            found["quality.nc"] = self.features
         if self.gallery:
             found["gallery.nc"] = gallery_dataset(self.gallery)
         return found
@@ -162,7 +169,8 @@ def _may_stay(entry: Path) -> bool:
 
 def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     extraction = read_netcdf(folder / "extraction.nc")
-    neurons, gallery = folder / "neurons.nc", folder / "gallery.nc"
+    names = ("neurons", "gallery", "calibration", "quality")
+    neurons, gallery, fixed, seen = (folder / f"{name}.nc" for name in names)
     return {
         "model": document["model"],
         "provenance": document["provenance"],
@@ -171,4 +179,6 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "extraction": extraction.drop_vars("arm_role"),
         "gallery": gallery_rows(read_netcdf(gallery)) if gallery.exists() else (),
         "neurons": read_netcdf(neurons)["neurons"] if neurons.exists() else None,
+        "features": read_netcdf(seen) if seen.exists() else None,
+        "calibration": read_netcdf(fixed) if fixed.exists() else None,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +11,11 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL
+from iarmem_plugin.evaluation.losses import LOSS, count_losses
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.text import shown
 
-ArmRole = Literal["original", "treatment", "control"]
+ArmRole = Literal["original", "treatment", "control", "twin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class ArmResult:
         fraction: share of neurons edited, in (0, 1]; None for the original.
         quality: measured image quality, each value with the label of its protocol.
         role: ``"original"``, ``"treatment"``, or ``"control"``: what treatments are held against,
-            such as random neurons; controls that differ in their seed alone are shown together.
+            such as random neurons; controls that differ in their seed alone are shown together;
+            or ``"twin"``: another model, which was trained alike without the canaries.
     """
 
     name: str
@@ -74,6 +76,11 @@ class Results:
             ``similarity`` and ``prefix_tokens``.
         gallery: candidates to show as pictures.
         neurons: bool, dims (arm, block, neuron): what each arm edited.
+        features: what the quality measure saw, see `features_dataset`; None where no images were
+            generated.
+        calibration: ``similarity`` and ``equal_tokens``, dims (candidate), of the held-out images
+            on which thresholds were fixed; None where they were given.
+        losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
         InputError: where arms are missing, doubled or in another order in `extraction`.
@@ -86,6 +93,9 @@ class Results:
     extraction: xr.Dataset
     gallery: tuple[GalleryRow, ...]
     neurons: xr.DataArray | None
+    features: xr.Dataset | None = None
+    calibration: xr.Dataset | None = None
+    losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:
         """Say in a line what was run on what."""
@@ -102,6 +112,8 @@ class Results:
                 f"the arms are {names} and those of the extraction {given}; a report needs both "
                 f"alike, each name once, and {ORIGINAL!r} first"
             )
+        if LOSS in self.extraction:  # counted once, since it takes a while
+            object.__setattr__(self, "losses", count_losses(self.extraction))
 
 
 def block_sums(scores: xr.Dataset) -> xr.DataArray:

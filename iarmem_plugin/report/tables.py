@@ -9,16 +9,22 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.evaluation.counts import (
+    EXTRACTED,
     ORIGINAL,
+    RECOGNISABLE,
     PairedCounts,
     canaries,
     canary_word,
     count_extracted,
     groups,
     having_role,
+    outcomes,
     pair_with_original,
 )
+from iarmem_plugin.evaluation.losses import LOSS
+from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.evaluation.statistics import control_p_value
+from iarmem_plugin.report.costs import Cost, costs, first_cost
 from iarmem_plugin.report.results import ArmResult, Results
 from iarmem_plugin.table import TextTable
 
@@ -82,15 +88,18 @@ def turned(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 def terminal_table(results: Results) -> TextTable:
     """Return counts by group and arm, and quality: an arm a column, or a row if there are many."""
-    counted, measured = extraction_rows(results), quality_rows(results)
-    texts = [["", *columns(results.arms)]]
-    texts += [[row.name, *_texts(row)] for row in counted]
+    measured, judged = quality_rows(results), outcomes(results.extraction)
+    texts, many = [["", *columns(results.arms)]], has_many(results.arms)
+    for rows in zip(*(outcome_rows(results, one) for one in judged), strict=True):
+        group = rows[0].name
+        names = (group, f"{group}, {RECOGNISABLE}" if many else f"  {RECOGNISABLE}")
+        texts += [[name, *_texts(row)] for name, row in zip(names, rows, strict=False)]
     for place, row in enumerate(measured, start=1):
         texts.append([f"{row.name.partition(' (')[0]} [{place}]", *_texts(row)])
-    if has_many(results.arms):
+    if many:
         texts = [list(row) for row in zip(*texts, strict=True)]
     return TextTable(
-        f"{results.model}: extracted candidates, and image quality",
+        f"{results.model}: {' and '.join(judged)} candidates, and image quality",
         texts[0],
         texts[1:],
         numbers=texts[0][1:],
@@ -99,24 +108,32 @@ def terminal_table(results: Results) -> TextTable:
 
 
 def quality(results: Results) -> xr.DataArray:
-    """Gather the quality values of all arms.
+    """Gather what was measured of all arms beside extraction: changes of losses, then the images.
 
     Returns:
         float64, dims (arm, label); NaN where an arm has no value under that very label.
     """
+    names = [arm.name for arm in results.arms]
+    predicted = {cost.label: cost.values.values for cost in costs(results)}
     labels = list(dict.fromkeys(value.label for arm in results.arms for value in arm.quality))
     values = np.full((len(results.arms), len(labels)), np.nan)
     for row, arm in enumerate(results.arms):
         for value in arm.quality:
             if value.value is not None:
                 values[row, labels.index(value.label)] = value.value
-    names = [arm.name for arm in results.arms]
-    return xr.DataArray(values, dims=("arm", "label"), coords={"arm": names, "label": labels})
+    rows = np.column_stack((*predicted.values(), values))
+    coords = {"arm": names, "label": [*predicted, *labels]}
+    return xr.DataArray(rows, dims=("arm", "label"), coords=coords)
 
 
-def extraction_rows(results: Results) -> tuple[Row, ...]:
-    """Return one row a group: extracted of candidates, or their range over random sets."""
-    counts = count_extracted(results.extraction)
+def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
+    """Return one row a group: an outcome's share of the candidates, or its range over random sets.
+
+    Args:
+        results: what to show.
+        outcome: what is counted, one of `outcomes`.
+    """
+    counts = count_outcome(results.extraction, outcome)
     return tuple(
         Row(
             str(group),
@@ -130,37 +147,64 @@ def extraction_rows(results: Results) -> tuple[Row, ...]:
 
 
 def quality_rows(results: Results) -> tuple[Row, ...]:
-    """Return one row a quality label: the value, or its range over random sets."""
-    measured = quality(results)
-    return tuple(
+    """Return one row a measure: the value, or its range over random sets; losses first."""
+    measured, together = quality(results), columns(results.arms)
+    predicted = costs(results)
+    rows = [
+        Row(one.label, {n: _cost_cell(one, arms) for n, arms in together.items()})
+        for one in predicted
+    ]
+    rows += [
         Row(
             str(label),
             {
                 name: Cell(_range(measured.sel(arm=list(arms), label=label).values))
+                for name, arms in together.items()
+            },
+        )
+        for label in measured["label"].values[len(predicted) :]
+    ]
+    return tuple(rows)
+
+
+def loss_rows(results: Results) -> tuple[Row, ...]:
+    """Return one row a group: the candidates' mean loss, and its change against the original."""
+    counted = results.losses
+    if counted is None:
+        return ()
+    return tuple(
+        Row(
+            str(group),
+            {
+                name: _loss_cell(counted.sel(arm=list(arms), group=group))
                 for name, arms in columns(results.arms).items()
             },
         )
-        for label in measured["label"].values
+        for group in counted["group"].values
     )
 
 
 def headline(results: Results) -> str:
-    """Say in one sentence what was extracted from the most telling group, arm by arm."""
+    """Say in one sentence what happened to the most telling group, arm by arm."""
     first = groups(results.extraction)[0]
-    counts = count_extracted(results.extraction).sel(group=first)
-    candidates = int(counts["candidates"].isel(arm=0))
+    counts = {
+        outcome: count_extracted(results.extraction, outcome=outcome).sel(group=first)["extracted"]
+        for outcome in outcomes(results.extraction)
+    }
+    candidates = int((results.extraction["group"] == first).sum())
     parts = []
     for index, (label, arms) in enumerate(_told(results.arms)):
-        count = _range(counts["extracted"].sel(arm=list(arms)).values)
+        found = {one: _range(count.sel(arm=list(arms)).values) for one, count in counts.items()}
         what = f"{candidates} “{first}” candidates extracted" if index == 0 else f"{candidates}"
-        parts.append(f"{label}: {count} of {what}")
+        still = f", {found[RECOGNISABLE]} {RECOGNISABLE}" if RECOGNISABLE in found else ""
+        parts.append(f"{label}: {found[EXTRACTED]} of {what}{still}")
     return "; ".join(parts) + "."
 
 
 def _told(arms: tuple[ArmResult, ...]) -> list[tuple[str, tuple[str, ...]]]:
     """Return `columns`, the treatments together if there are many."""
     together = list(columns(arms).items())
-    treated = tuple(arm.name for arm in arms[1:] if arm.role != "control")
+    treated = tuple(arm.name for arm in arms[1:] if arm.role == "treatment")
     if not has_many(arms) or not treated:
         return together
     first, *rest = (one for one in together if not set(one[1]) & set(treated))
@@ -173,20 +217,83 @@ def findings(results: Results) -> Iterator[str]:
     counts = count_extracted(results.extraction, chosen)["extracted"]
     together = columns(results.arms)
     drawn = [name for arms in together.values() if len(arms) > 1 for name in arms]
-    controls = counts.sel(arm=drawn).values
+    sets = [arm for arm in results.arms if arm.name in drawn]
     subject = f"over all {int(chosen.sum())} {canary_word(results.extraction)}"
-    word = control_word(arm for arm in results.arms if arm.name in drawn)
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
+    twin = next((arm.name for arm in results.arms if arm.role == "twin"), None)
+    recognised, paid = _recognised(results), first_cost(results)
     for pair in pair_with_original(results.extraction):
-        if pair.arm in alone:
-            yield _change(alone[pair.arm], subject, pair) + _beside(pair, controls, word)
-    held_out = having_role(results.extraction, "held-out")
-    if held_out.any():
-        kept = count_extracted(results.extraction, held_out).sel(arm=ORIGINAL)
-        yield (
-            f"{int(kept['extracted'])} of {int(kept['candidates'])} held-out pictures, which the "
-            "model never saw, count as extracted from the original: the measure's false alarms."
-        )
+        if pair.arm == twin:
+            yield _of_twin(results, pair)
+        elif pair.arm in alone:
+            alike = _edited_alike(next(one for one in results.arms if one.name == pair.arm), sets)
+            kind = f"{control_word(alike)} sets at equal fraction"
+            yield (
+                _change(alone[pair.arm], subject, pair)
+                + recognised.get(pair.arm, "")
+                + ("" if paid is None else paid.sentence(pair.arm))
+                + _beside(pair, counts.sel(arm=[one.name for one in alike]).values, kind)
+            )
+    yield from _sets_recognised(results, sets)
+    if sets and paid is not None:
+        names = [one.name for one in sets]
+        yield f"The {len(sets)} {control_word(sets)} sets cost {paid.span(names)} nats a token."
+    yield from _false_alarms(results)
+
+
+def _edited_alike(arm: ArmResult, sets: Iterable[ArmResult]) -> list[ArmResult]:
+    """Return the sets whose neurons are as many as an arm's and are edited as these are."""
+    edit = (arm.fraction, arm.intervention)
+    return [one for one in sets if (one.fraction, one.intervention) == edit]
+
+
+def _sets_recognised(results: Results, sets: list[ArmResult]) -> Iterator[str]:
+    if not sets or RECOGNISABLE not in outcomes(results.extraction):
+        return
+    chosen = canaries(results.extraction)
+    counts = count_extracted(results.extraction, chosen, outcome=RECOGNISABLE)["extracted"]
+    found = _range(counts.sel(arm=[one.name for one in sets]).values)
+    yield f"The {len(sets)} {control_word(sets)} sets left {found} of them recognisable."
+
+
+def _false_alarms(results: Results) -> Iterator[str]:
+    """Say how many held-out pictures count, from the original and from the others."""
+    unseen = having_role(results.extraction, "held-out")
+    if not unseen.any():
+        return
+    told = {
+        EXTRACTED: "held-out pictures, which the model never saw, count as extracted from the "
+        "original: the measure's false alarms",
+        RECOGNISABLE: "of them count as recognisable by their completed tokens",
+    }
+    for outcome in outcomes(results.extraction):
+        counts = count_extracted(results.extraction, unseen, outcome=outcome)
+        found = counts["extracted"].values
+        others = f"; from the other arms {_range(found[1:])}" if len(found) > 1 else ""
+        yield f"{found[0]} of {int(unseen.sum())} {told[outcome]}{others}."
+
+
+def _recognised(results: Results) -> dict[str, str]:
+    """Say of each arm how many canaries are still recognisable, where that was judged."""
+    if RECOGNISABLE not in outcomes(results.extraction):
+        return {}
+    return {
+        pair.arm: f" By their completed tokens, {pair.before} were recognisable before and "
+        f"{pair.after} after."
+        for pair in pair_with_original(results.extraction, outcome=RECOGNISABLE)
+    }
+
+
+def _of_twin(results: Results, pair: PairedCounts) -> str:
+    chosen, after = canaries(results.extraction), [f"{pair.after} are extracted"]
+    if RECOGNISABLE in outcomes(results.extraction):
+        counts = count_extracted(results.extraction, chosen, outcome=RECOGNISABLE)
+        after.append(f"{counts['extracted'].sel(arm=pair.arm).item()} are recognisable")
+    return (
+        f"{pair.arm}: from the model that was trained alike without the canaries, "
+        f"{' and '.join(after)} of all {int(chosen.sum())} {canary_word(results.extraction)}: what "
+        "an edit that removes every trace of them would come to."
+    )
 
 
 def _change(label: str, subject: str, pair: PairedCounts) -> str:
@@ -197,14 +304,14 @@ def _change(label: str, subject: str, pair: PairedCounts) -> str:
     )
 
 
-def _beside(pair: PairedCounts, controls: np.ndarray, word: str) -> str:
+def _beside(pair: PairedCounts, controls: np.ndarray, kind: str) -> str:
     sets = len(controls)
     if not sets:
         return ""
     as_good = int((controls <= pair.after).sum())
     p = control_p_value(pair.after, controls)
     return (
-        f" Of {sets} {word} sets, which left {_range(controls)} extracted, "
+        f" Of {sets} {kind}, which left {_range(controls)} extracted, "
         f"{as_good} left as few or fewer: p = {p:.2g}, "
         f"and with {sets} sets it cannot be below {1 / (sets + 1):.2g}."
     )
@@ -224,11 +331,26 @@ def _kind(arm: ArmResult) -> str:
 def _count_cell(counts: xr.Dataset) -> Cell:
     extracted, candidates = counts["extracted"].values, int(counts["candidates"].isel(arm=0))
     text = f"{_range(extracted)}/{candidates}"
+    agree = f"; {counts['agreement'].mean():.0%} of tokens" if "agreement" in counts else ""
     if extracted.size > 1:
         mean = extracted.mean() / candidates
-        return Cell(text, f"mean {mean:.0%}")
-    low, high = float(counts["low"].item()), float(counts["high"].item())
-    return Cell(text, f"{extracted.item() / candidates:.0%} [{100 * low:.0f}, {100 * high:.0f}]")
+        return Cell(text, f"mean {mean:.0%}{agree}")
+    low, high = 100 * counts["low"].item(), 100 * counts["high"].item()
+    return Cell(text, f"{extracted.item() / candidates:.0%} [{low:.0f}, {high:.0f}]{agree}")
+
+
+def _loss_cell(counted: xr.Dataset) -> Cell:
+    changes = counted["change"].values
+    ends = " to ".join(dict.fromkeys((f"{changes.min():+.3f}", f"{changes.max():+.3f}")))
+    return Cell(_range(counted[LOSS].values.round(3)), ends)
+
+
+def _cost_cell(cost: Cost, arms: tuple[str, ...]) -> Cell:
+    values = cost.values.sel(arm=list(arms)).values
+    if len(arms) > 1:
+        return Cell(cost.span(arms))
+    remark = cost.unmodified if arms[0] == ORIGINAL else cost.interval(arms[0])
+    return Cell(cost.text(values[0]), remark)
 
 
 def _range(values: np.ndarray) -> str:

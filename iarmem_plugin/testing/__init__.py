@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in _OF))  # so that
 # ruff: noqa: E402  # what pytest rewrites is imported after it was told so
 from .adapter import AdapterTests
 from .intervention import ActivationInterventionTests, InterventionTests
+from .losses import LossQualityTests
 from .metric import MetricTests
 from .quality import QualityTests
 from .selector import SelectorTests
@@ -23,6 +24,7 @@ __all__ = [
     "ActivationInterventionTests",
     "AdapterTests",
     "InterventionTests",
+    "LossQualityTests",
     "MetricTests",
     "QualityTests",
     "SelectorTests",

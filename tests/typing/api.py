@@ -28,12 +28,15 @@ from iarmem_plugin import (
     CustomViews,
     ExtractionOptions,
     ForwardInputs,
+    HeldOutLoss,
     Highest,
     IarmemError,
     ImageARModel,
     Images,
     InputError,
     Intervention,
+    LossProtocol,
+    LossQuality,
     Lowest,
     MeanAblate,
     Metric,
@@ -43,12 +46,14 @@ from iarmem_plugin import (
     PixelCorrelation,
     Plugin,
     PluginError,
+    Prediction,
     Quality,
     QualityProtocol,
     QualityValue,
     Random,
     Ranks,
     Reads,
+    Recognition,
     Report,
     Sampling,
     Scale,
@@ -76,6 +81,7 @@ from iarmem_plugin import (
     load,
     load_scores,
     localize,
+    loss_protocol,
     make_targets,
     mitigate,
     save_scores,
@@ -106,6 +112,25 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
     )
     report.save(out)
     return report
+
+
+def both_outcomes(
+    model: ImageARModel, twin: ImageARModel, scores: xr.Dataset, tried: Candidates, unseen: Images
+) -> Report:
+    recognition = Recognition(threshold=0.1, source="by hand", prefix_tokens=30)
+    measure: LossQuality = HeldOutLoss()
+    losses: LossProtocol = loss_protocol(model, measure, unseen, model.adapter.variant.views)
+    return mitigate(
+        *(model, scores, tried, []),
+        similarity=similarity(),
+        recognition=recognition,
+        losses=losses,
+        twin=twin,
+    )
+
+
+def missed(prediction: Prediction) -> float:
+    return float((prediction.logits.argmax(2) != prediction.tokens).double().mean())
 
 
 def similarity(file: Path | None = None) -> Similarity:

@@ -183,9 +183,15 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("fid:extractor=list.txt", MODEL, "holds no Inception weights"),
             ("fid:extractor=nowhere", MODEL, "no Inception weights at nowhere"),
             ("fid:extractor=/dev/zero", MODEL, "is a device or pipe"),
+            ("held-out-loss", MODEL, "give them with --held-out"),
+            (
+                "held-out-loss --quality held-out-loss",
+                MODEL,
+                "at most one measure of images, such as fid, and one of predictions",
+            ),
         ],
         "--reference": [
-            ("images", MODEL, "give --quality, too"),
+            ("images", MODEL, "give --quality with a measure of images, too"),
             *(("/ --quality fid:extractor=list.txt", MODEL, "is the root of all files"),),
         ],
         "--generated": [("1", PARSE, "or equal to 2"), ("10000001", MODEL, "at most 10000000")],

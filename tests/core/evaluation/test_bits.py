@@ -18,6 +18,8 @@ from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
 from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.generation import conditions_like, generate
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, ModelLayout, Sampling, Scale
 from iarmem_plugin.interfaces.adapter import Variant
@@ -140,6 +142,13 @@ def images() -> Images:
 
 def all_tokens(model: ImageARModel, images: Images) -> Tensor:
     return model.tokenize(torch.stack([VIEWS.center(images.load(one)) for one in range(6)]))
+
+
+def test_the_held_out_loss_of_bits_is_refused_before_the_work(
+    model: ImageARModel, images: Images
+) -> None:
+    with pytest.raises(InputError, match=r"needs tokens that are numbers .* have the shape \(3,\)"):
+        loss_protocol(model, HeldOutLoss(), images, VIEWS)
 
 
 def test_the_best_of_all_are_ranked_by_what_the_family_calls_a_hit(

@@ -366,7 +366,8 @@ def test_calibration_is_told_in_the_report():
     measure = PixelCorrelation()
     calibrate(measure, [0.5, 0.6], rate=0.005, source="half of the held-out pictures")
     assert measure.threshold_source == (
-        "half of the held-out pictures: at most 0.5% of n=2 extracted"
+        "half of the held-out pictures: at most 0.5% of n=2 extracted; "
+        "95% interval of the threshold: 0.600 or higher"
     )
 
 

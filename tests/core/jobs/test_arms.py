@@ -68,7 +68,7 @@ def test_an_arm_run_alone_gives_what_it_gives_after_others(
         outcome = run_arm(model, arm, neurons, attack)
         assert outcome.result == report.arms[place]
         mine = report.extraction.isel(arm=place).drop_vars("arm")
-        xr.testing.assert_equal(outcome.extraction, mine)
+        xr.testing.assert_equal(outcome.extraction, mine.drop_vars("target_tokens"))
         assert int(outcome.neurons.sum()) == (0, 192)[place]
 
 
@@ -88,7 +88,8 @@ def test_values_are_edited_by_the_trace_whatever_is_asked_for_weights(
     attack = make_attack(model, candidates, similarity, options)
     with intervene(model, neurons, edit, mean=mean) as edited:
         expected = attack.run(edited)
-    xr.testing.assert_equal(report.extraction.isel(arm=1).drop_vars("arm"), expected)
+    found = report.extraction.isel(arm=1).drop_vars(["arm", "target_tokens"])
+    xr.testing.assert_equal(found, expected)
 
 
 def test_mean_ablation_is_refused_before_the_attack_where_the_scores_hold_no_means(

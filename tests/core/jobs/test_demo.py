@@ -18,7 +18,7 @@ from iarmem_plugin.jobs.arms import select_neurons
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.report.report import Report
 
-SMALL = demo.Sizes(captured=180, members=3, held_out=60, generated=120, views=2)
+SMALL = demo.Sizes(captured=180, members=3, held_out=60, fitted=40, generated=120, views=2)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def organism() -> Organism:
 
 @pytest.fixture(scope="module")
 def report(organism: Organism) -> Report:
-    """Run the first arm alone; the gate runs the whole demo and compares all nine with a golden."""
+    """Run the first arm alone; the gate runs the whole demo and compares all arms with a golden."""
     chosen = demo.arms()[:1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "arms", lambda _: chosen)
@@ -37,12 +37,13 @@ def report(organism: Organism) -> Report:
 
 def test_the_arms_are_the_papers_and_its_controls() -> None:
     arms = demo.arms()
-    assert [arm.name for arm in arms[:3]] == ["highest UnitMem", "most active", "lowest UnitMem"]
-    assert [arm.name for arm in arms[3:]] == [f"random {number}" for number in range(1, 6)]
-    assert [arm.role for arm in arms] == ["treatment"] * 3 + ["control"] * 5
+    named = ["highest UnitMem", "most active", "lowest UnitMem", "highest UnitMem, zeroed"]
+    assert [arm.name for arm in arms] == [*named, "random 1", "random 2", "random 3"]
+    assert [arm.role for arm in arms] == ["treatment"] * 4 + ["control"] * 3
     assert all(arm.fraction == 0.1 for arm in arms)
     edits = [(arm.intervention.name, arm.intervention.parameters) for arm in arms]
-    assert edits == [("scale-weights", {"factor": 0.5})] * 8
+    halved, zeroed = ("scale-weights", {"factor": 0.5}), ("zero-weights", {})
+    assert edits == [halved] * 3 + [zeroed] + [halved] * 3
 
 
 def test_every_arm_edits_a_tenth_of_the_neurons_and_no_two_random_sets_are_alike(
@@ -50,8 +51,9 @@ def test_every_arm_edits_a_tenth_of_the_neurons_and_no_two_random_sets_are_alike
 ) -> None:
     layout = load("var-organism").layout
     chosen = [select_neurons(arm, report.scores, layout).values.ravel() for arm in demo.arms()]
-    assert [int(one.sum()) for one in chosen] == [205] * 8
-    assert len(np.unique(chosen[3:], axis=0)) == 5
+    assert [int(one.sum()) for one in chosen] == [205] * 7
+    assert len(np.unique(chosen[4:], axis=0)) == 3
+    assert np.array_equal(chosen[0], chosen[3])
     assert report.neurons is not None
     assert np.array_equal(report.neurons.values[1].ravel(), chosen[0])
 
@@ -77,13 +79,54 @@ def test_the_original_gives_back_what_was_shown_most(report: Report) -> None:
     assert counts["held-out"]["extracted"] <= 3
 
 
+def test_what_was_shown_most_is_recognisable_and_the_threshold_says_whence(report: Report) -> None:
+    found = report.extraction
+    assert found.attrs["recognition_threshold_source"].startswith(
+        "held-out pictures that are not reported, unmodified model: at most 1% of n=300"
+    )
+    original, edited, twin = (arm["recognition"] for arm in report.to_dict()["arms"])
+    assert original["canary 1360"]["recognisable"] == 12
+    assert edited["canary 1360"]["agreement"] < original["canary 1360"]["agreement"]
+    assert original["held-out"]["recognisable"] <= 3
+    assert twin["canary 1360"]["recognisable"] <= 1
+
+
+def test_the_twin_is_the_last_arm_and_never_saw_the_canaries(report: Report) -> None:
+    twin = report.arms[-1]
+    assert (twin.name, twin.role, twin.intervention) == ("twin", "twin", None)
+    assert report.provenance["twin"]["model"] == "var-organism-twin"
+    counts = report.to_dict()["arms"][-1]["extraction"]
+    assert counts["canary 1360"]["extracted"] <= 1
+
+
+def test_the_held_out_loss_of_every_arm_is_read_at_its_own_temperature(report: Report) -> None:
+    original, edited, twin = report.to_dict()["arms"]
+    assert original["losses"]["held-out"]["change"] == 0
+    seen, unseen = (arm["losses"]["canary 1360"]["loss"] for arm in (original, twin))
+    assert seen < unseen / 2
+    assert edited["temperature"] != original["temperature"]
+    low, high = (edited["losses"]["held-out"][end] for end in ("low", "high"))
+    assert low < edited["losses"]["held-out"]["change"] < high
+    assert report.provenance["losses"]["fitted on"]["images"] == 40
+
+
+def test_images_are_generated_in_the_original_the_papers_arm_and_the_twin(
+    report: Report, organism: Organism
+) -> None:
+    assert [len(arm.quality) for arm in report.arms] == [4, 4, 4]
+    protocol = demo._quality(load("var-organism"), organism, SMALL, 0)
+    assert protocol.arms == {"original", "highest UnitMem", "twin"}
+    everything = demo._quality(load("var-organism"), organism, replace(SMALL, everywhere=True), 0)
+    assert everything.arms is None
+
+
 def test_quality_names_its_whole_protocol_and_both_references(report: Report) -> None:
     labels = [value.label for value in report.arms[0].quality]
     assert labels[0] == (
-        "FID (emoji classifier, reference training pictures once each n=718, generated n=120)"
+        "FID (emoji classifier, reference held-out pictures n=300, generated n=120)"
     )
     assert "no canaries n=610" in labels[2]
-    assert len({arm.quality[0].value for arm in report.arms}) == 2
+    assert len({arm.quality[0].value for arm in report.arms}) == 3
 
 
 def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:
@@ -99,7 +142,7 @@ def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(demo, "arms", lambda _: [arms[0]])
     sizes = replace(SMALL, generated=100, views=1)
     report = demo._run(demo._organism("rar-organism"), "rar-organism", sizes, 0, None)
-    original, edited = report.to_dict()["arms"]
+    original, edited, _ = report.to_dict()["arms"]
     assert original["extraction"]["canary 1360"]["extracted"] >= 10
     assert edited["extraction"]["canary 1360"]["extracted"] < 10
     assert report.scores is not None
@@ -127,7 +170,7 @@ def test_a_report_is_written_and_the_threads_come_back(
     written = json.loads((tmp_path / "out" / "report.json").read_text())
     assert written["arms"][0]["name"] == "original"
     extraction = xr.load_dataset(tmp_path / "out" / "extraction.nc", engine="h5netcdf")
-    assert extraction.sizes["arm"] == 2
+    assert extraction.sizes["arm"] == 3
 
 
 def test_a_model_that_is_not_an_organism_is_refused(tmp_path: Path) -> None:

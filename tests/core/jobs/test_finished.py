@@ -17,7 +17,10 @@ from torch import nn
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import DiskFullError, FingerprintMismatchError, InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.jobs import finished
@@ -38,6 +41,8 @@ ARMS = (
 OPTIONS = ExtractionOptions(prefix_tokens=1, batch_size=4)
 Run = Callable[..., Report]
 
+RECOGNITION = Recognition(0.5, "by hand")
+
 
 class Averages(nn.Module):
     """Features that need no training: mean colours of a picture's quarters."""
@@ -55,12 +60,26 @@ def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
     labels, sampling = np.arange(12) % 5, Sampling(greedy=False, seed=1)
     quality = QualityProtocol(measure, references, Condition.of(labels), sampling)
     candidates = Candidates(pictures, np.array(["canary 40"] * 4 + ["held-out"] * 3))
+    losses = loss_protocol(model, HeldOutLoss(), pictures, model.adapter.variant.views)
 
-    def compare(folder: Path | None, arms: tuple[Arm, ...] = ARMS, **settings: object) -> Report:
+    def compare(
+        folder: Path | None,
+        arms: tuple[Arm, ...] = ARMS,
+        recognition: Recognition | None = RECOGNITION,
+        **settings: object,
+    ) -> Report:
         options = replace(OPTIONS, checkpoints=folder, **settings)  # type: ignore[arg-type]  # each test's
         similarity = TokenAgreement(0.5)
         return mitigate(
-            model, scores, candidates, arms, similarity=similarity, quality=quality, options=options
+            model,
+            scores,
+            candidates,
+            arms,
+            similarity=similarity,
+            recognition=recognition,
+            losses=losses,
+            quality=quality,
+            options=options,
         )
 
     return compare
@@ -84,7 +103,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def content(report: Report) -> tuple[object, ...]:
     """Return all numbers of a report, bit by bit."""
     neurons = None if report.neurons is None else report.neurons.to_numpy().tobytes()
-    return report.to_dict(), netcdf(report.extraction), netcdf(report.scores), neurons
+    assert report.features is not None
+    datasets = (report.extraction, report.scores, report.features)
+    return report.to_dict(), *map(netcdf, datasets), neurons
 
 
 def test_a_run_that_was_ended_goes_on_to_the_report_of_an_unbroken_one(
@@ -134,6 +155,15 @@ def test_arms_that_were_run_with_other_settings_are_refused_and_these_are_named(
     run(tmp_path, ())
     with pytest.raises(FingerprintMismatchError, match=rf"{named}.*--restart"):
         run(tmp_path, (), **settings)
+
+
+@pytest.mark.parametrize("other", [None, Recognition(0.25, "by hand")])
+def test_arms_that_were_judged_by_another_threshold_are_refused(
+    run: Run, tmp_path: Path, other: Recognition | None
+) -> None:
+    assert "recognisable" in run(tmp_path, ()).extraction
+    with pytest.raises(FingerprintMismatchError, match="recognition"):
+        run(tmp_path, (), recognition=other)
 
 
 def test_a_damaged_arm_is_named_with_the_cure(run: Run, tmp_path: Path) -> None:

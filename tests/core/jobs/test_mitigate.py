@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.generation import generate, proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
@@ -23,6 +25,7 @@ from iarmem_plugin.jobs.arms import Arm, QualityProtocol
 from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.neurons.selectors import Highest, Random
@@ -171,6 +174,56 @@ def test_scores_of_other_weights_are_refused(
         adapter.network.head.bias += 1
     with pytest.raises(InputError, match="other weights"):
         run(model, scores, candidates)
+
+
+def other(adapter: Adapter, change: str = "") -> ImageARModel:
+    """Return another model, with its own transformer and a tokenizer that may be changed."""
+    twin = deepcopy(adapter)
+    with torch.no_grad():
+        next(iter(twin.network.parameters())).mul_(0.5)
+        if change == "tokenizer":
+            tokenizer = next(one for role, one in twin.modules.items() if role != "network")
+            next(iter(tokenizer.parameters())).mul_(0.5)
+    return ImageARModel(twin)
+
+
+def asked(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates, twin: ImageARModel
+) -> Report:
+    options = ExtractionOptions(prefix_tokens=1)
+    similarity = TokenAgreement(0.5)
+    return mitigate(
+        model, scores, candidates, ARMS, similarity=similarity, twin=twin, options=options
+    )
+
+
+def test_a_twin_is_the_last_arm_and_gives_what_it_gives_alone(
+    model: ImageARModel, adapter: Adapter, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    twin = other(adapter)
+    before = weights_sha256(twin)
+    report = asked(model, scores, candidates, twin)
+    assert [arm.name for arm in report.arms] == ["original", "highest", "random 1", "twin"]
+    assert report.arms[-1].role == "twin"
+    assert report.provenance["twin"]["weights_sha256"] == before == weights_sha256(twin)
+    views = model.adapter.variant.views
+    targets = make_targets(model, candidates, views)
+    alone = extract(twin, candidates, targets, similarity=TokenAgreement(0.5), prefix_tokens=1)
+    found = report.extraction.sel(arm="twin")["tokens"]
+    np.testing.assert_array_equal(found.values, alone["tokens"].values)
+
+
+def test_a_twin_that_is_none_is_refused_before_the_arms_are_run(
+    model: ImageARModel, adapter: Adapter, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    with pytest.raises(InputError, match="has the model's own weights; give a model that never"):
+        asked(model, scores, candidates, model)
+    with pytest.raises(InputError, match="has another tokenizer than"):
+        asked(model, scores, candidates, other(adapter, "tokenizer"))
+    half = other(adapter)
+    half.adapter.network.half()
+    with pytest.raises(InputError, match=r"twin is torch\.float16 and the model torch\.float32"):
+        asked(model, scores, candidates, half)
 
 
 def test_two_arms_of_one_name_are_refused(

@@ -12,6 +12,7 @@ import torch
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Adapter, Completion, Quality, QualityValue
 from iarmem_plugin.jobs import protocol
@@ -43,6 +44,20 @@ def test_calibration_lets_at_most_its_rate_through(model: ImageARModel, pictures
     )
     assert similarity.threshold == threshold
     assert "these pictures" in similarity.threshold_source
+
+
+def test_both_outcomes_are_fixed_on_the_same_completions(
+    model: ImageARModel, pictures: Images
+) -> None:
+    unseen = Candidates(pictures, np.array(["held-out"] * len(pictures)))
+    similarity, recognition = TokenAgreement(), Recognition()
+    options = {"prefix_tokens": 1, "rate": 0.15, "source": "these pictures"}
+    protocol.calibrate_on(model, unseen, similarity, recognition=recognition, **options)
+    tokens = len(model.layout.predicting)
+    assert recognition.threshold is not None
+    # token agreement counts the prefix of one token, recognition does not
+    assert similarity.threshold * tokens == pytest.approx(recognition.threshold * (tokens - 1) + 1)
+    assert recognition.source.partition(":")[0] == "these pictures"
 
 
 def test_given_candidates_are_taken_and_others_are_ranked_by_class(
@@ -139,6 +154,23 @@ def test_held_out_pictures_are_all_reported_where_the_threshold_is_given(
     # they still were ranked, which the report says
     assert joined.hit_rate is not None
     assert np.isnan(joined.hit_rate).tolist() == [False] * 5 + [True] * 3
+
+
+def test_half_of_them_fix_the_other_outcome_where_the_threshold_is_given(
+    model: ImageARModel, pictures: Images
+) -> None:
+    similarity, recognition = TokenAgreement(threshold=0.75), Recognition()
+    unseen, source = unseen_pictures(5), similarity.threshold_source
+    given = Pictures(pictures, pictures, unseen)
+    options = {"calibrates": False, "halves": True, "recognition": recognition}
+    joined = protocol.choose_candidates(model, given, similarity, **options)
+    assert joined.group.tolist() == ["candidate"] * 7 + ["held-out"] * 2
+    assert recognition.threshold is None  # three are too few
+    protocol.choose_candidates(model, given, similarity, few=True, **options)
+    assert (similarity.threshold, similarity.threshold_source) == (0.75, source)
+    assert recognition.threshold is not None
+    assert "n=3 recognisable" in recognition.source
+    assert len(protocol.calibration_half(unseen)) == 3
 
 
 def test_candidates_are_ranked_in_batches_of_the_given_size(

@@ -19,6 +19,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import extract, make_targets
+from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement, check_threshold
 from iarmem_plugin.interfaces import Sampling
 from iarmem_plugin.jobs.arms import Arm
@@ -145,6 +146,16 @@ WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
         "intervention of arm 'a' is the class ScaleWeights, and no instance; expected an instance",
     ),
     "a measure": (mitigated(similarity="correlation"), "the similarity is 'correlation'; expected"),
+    "recognition": (mitigated(recognition=0.5), "recognition is 0.5; expected a Recognition, or"),
+    "recognised": (attacked(recognition=0.5), "recognition is 0.5; expected a Recognition, or"),
+    "losses": (mitigated(losses="held-out-loss"), "losses is 'held-out-loss'; expected what loss_"),
+    "loss": (
+        lambda given: loss_protocol(
+            given.model, "held-out-loss", given.pictures, given.model.adapter.variant.views
+        ),
+        "the quality is 'held-out-loss'; expected a LossQuality, such as HeldOutLoss",
+    ),
+    "twin": (mitigated(twin="rar-organism-twin"), "the twin is 'rar-organism-twin'; expected a wr"),
     "no scores": (mitigated(scores=None), "the scores is None; expected what localize returned"),
     "extraction": (mitigated(options={"batch_size": 2}), "options is a dict; expected Extraction"),
     "a backend": (lambda _: ExtractionOptions(backend="trcae"), "no backend named 'trcae'; there"),

@@ -75,8 +75,9 @@ def test_the_page_tells_paired_changes_and_the_random_control(page: str) -> None
     # canaries: 2 + 11 before, 1 + 3 after highest, none gained: p = 2 / 2**9 = 0.0039
     assert (
         "highest: over all 24 canaries, 13 were extracted before and 4 after (9 lost, 0 gained; "
-        "exact McNemar p = 0.0039). Of 3 random sets, which left 11–12 extracted, 0 left as few or "
-        "fewer: p = 0.25, and with 3 sets it cannot be below 0.25." in page
+        "exact McNemar p = 0.0039). Of 3 random sets at equal fraction, which left 11–12 "
+        "extracted, 0 left as few or fewer: p = 0.25, and with 3 sets it cannot be below 0.25."
+        in page
     )
 
 

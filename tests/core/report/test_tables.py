@@ -90,7 +90,9 @@ def test_sets_are_called_by_what_they_are(report: Report) -> None:
     ]
     other = replace(report, arms=(*report.arms[:3], *drawn))
     assert "control (3 sets)" in columns(other.arms)
-    assert "Of 3 control sets, which left 11–12 extracted" in next(findings(other))
+    assert "Of 3 control sets at equal fraction, which left 11–12 extracted" in next(
+        findings(other)
+    )
 
 
 def test_an_arm_named_as_sets_are_is_kept(report: Report) -> None:

@@ -19,6 +19,7 @@ from iarmem_plugin.evaluation.similarity import SSCD
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
     Intervention,
+    LossQuality,
     Metric,
     Quality,
     Selector,
@@ -27,6 +28,7 @@ from iarmem_plugin.interfaces import (
 from iarmem_plugin.testing import (
     ActivationInterventionTests,
     InterventionTests,
+    LossQualityTests,
     MetricTests,
     QualityTests,
     SelectorTests,
@@ -82,6 +84,14 @@ class TestQualities(QualityTests):
         return TorchFidelity(Features().eval(), "means", kid_subset_size=4)
 
 
+class TestLossQualities(LossQualityTests):
+    @pytest.fixture(params=["held-out-loss"])
+    def quality(self, request: pytest.FixtureRequest) -> LossQuality:
+        found = plugins.find("quality", request.param)()
+        assert isinstance(found, LossQuality)
+        return found
+
+
 class Descriptor(nn.Module):
     """In SSCD's place, whose weights cannot be had: a picture's rough shape."""
 
@@ -104,7 +114,7 @@ class Features(nn.Module):
         ("intervention", (TestInterventions, TestActivationInterventions)),
         ("selector", (TestSelectors,)),
         ("similarity", (TestSimilarities,)),
-        ("quality", (TestQualities,)),
+        ("quality", (TestQualities, TestLossQualities)),
     ],
 )
 def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: tuple[type, ...]) -> None:

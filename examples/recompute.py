@@ -1,0 +1,251 @@
+"""Recompute a report's numbers from the files beside it, without iarmem.
+
+    python examples/recompute.py REPORT
+
+Counts, Wilson intervals, McNemar tests, agreements, thresholds, the changes of the losses with
+their intervals, and FID are made again by numpy, scipy and h5py, and held against ``report.json``.
+What differs by more than 1e-6 is listed, and ends the program with code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from scipy.stats import binomtest, bootstrap, norm
+
+TOLERANCE = 1e-6
+Moments = tuple[np.ndarray, np.ndarray]
+Found = tuple[str, float | None, float | None]  # what it is, as written, and as made again
+
+
+def read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the attributes of a netCDF file; text as str."""
+    with h5py.File(file) as opened:
+        arrays = {
+            name: one.asstr()[()] if one.dtype == object else one[()]
+            for name, one in opened.items()
+            if isinstance(one, h5py.Dataset)
+        }
+        attributes = {
+            name: np.asarray(value).item()
+            for name, value in opened.attrs.items()
+            if np.size(value) == 1
+        }
+    return arrays, attributes
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """Return Wilson's 95% interval, from his formula."""
+    z, share = float(norm.ppf(0.975)), count / of
+    middle = share + z * z / (2 * of)
+    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
+    return (0.0 if count == 0 else low), (1.0 if count == of else high)
+
+
+class Folder:
+    """A report's folder.
+
+    Args:
+        path: where ``report.json``, ``extraction.nc`` and, if there is one, ``calibration.nc`` are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        self.found, self.settings = read(path / "extraction.nc")
+        self.names = [str(name) for name in self.found["arm"]]
+        self.group = self.found["group"].astype(str)
+        canary = self.found["role"].astype(str) == "canary"
+        self.canaries = canary if canary.any() else self.found["role"].astype(str) != "held-out"
+        self.fixed = read(path / "calibration.nc") if (path / "calibration.nc").exists() else None
+
+    def agreement(self, equal: np.ndarray, tokens: int) -> np.ndarray:
+        """Return the share of completed tokens that are right."""
+        given = self.settings["prefix_tokens"]
+        shares: np.ndarray = (equal.astype(np.float64) - given) / (tokens - given)
+        return shares
+
+    def outcomes(self) -> dict[str, np.ndarray]:
+        """Return what counts, [arm, candidate], from similarities, tokens and thresholds alone."""
+        similarity = self.found["similarity"].astype(np.float64)
+        judged = {"extracted": similarity > self.settings["threshold"]}
+        if "recognition_threshold" in self.settings:
+            right = self.agreement(self.found["equal_tokens"], self.found["tokens"].shape[2])
+            judged["recognisable"] = right > self.settings["recognition_threshold"]
+        return judged
+
+    def compared(self) -> Iterator[Found]:
+        """Yield every number that can be made again."""
+        judged = self.outcomes()
+        for place, arm in enumerate(self.report["arms"]):
+            for outcome, key in (("extracted", "extraction"), ("recognisable", "recognition")):
+                if outcome in judged:
+                    yield from self._counts(arm, key, outcome, judged[outcome][place])
+                    yield from self._pairs(arm, outcome, judged[outcome], place)
+            yield from self._losses(arm, place)
+        yield from self._thresholds()
+        yield from self._tokens()
+        yield from self._distances()
+
+    def _counts(
+        self, arm: dict[str, Any], key: str, outcome: str, counted: np.ndarray
+    ) -> Iterator[Found]:
+        place = self.names.index(arm["name"])
+        for group, written in arm[key].items():
+            mine = self.group == group
+            low, high = wilson(int(counted[mine].sum()), int(mine.sum()))
+            made = {
+                "candidates": mine.sum(),
+                outcome: counted[mine].sum(),
+                "low": low,
+                "high": high,
+            }
+            if "agreement" in written:
+                equal = self.found["equal_tokens"][place][mine]
+                made["agreement"] = self.agreement(equal, self.found["tokens"].shape[2]).mean()
+            for name, value in made.items():
+                yield f"{arm['name']}: {group}: {outcome}: {name}", written[name], float(value)
+
+    def _pairs(
+        self, arm: dict[str, Any], outcome: str, counted: np.ndarray, place: int
+    ) -> Iterator[Found]:
+        written = arm.get("paired", {}).get(outcome, {})
+        before, after = counted[0][self.canaries], counted[place][self.canaries]
+        lost, gained = int((before & ~after).sum()), int((~before & after).sum())
+        changed = lost + gained
+        made = {
+            "before": before.sum(),
+            "after": after.sum(),
+            "lost": lost,
+            "gained": gained,
+            "p": binomtest(lost, changed).pvalue if changed else 1.0,
+        }
+        for name, value in written.items():
+            yield f"{arm['name']}: canaries: {outcome}: {name}", value, float(made[name])
+
+    def _losses(self, arm: dict[str, Any], place: int) -> Iterator[Found]:
+        for group, written in arm.get("losses", {}).items():
+            mine = self.group == group
+            loss, plain = (self.found[name][:, mine] for name in ("loss", "plain_loss"))
+            change = loss[place] - loss[0]
+            made: dict[str, float | None] = {
+                "loss": loss[place].mean(),
+                "plain_loss": plain[place].mean(),
+                "change": change.mean(),
+                "plain_change": (plain[place] - plain[0]).mean(),
+                "low": None,
+                "high": None,
+            }
+            if mine.sum() > 1:
+                # all arms are drawn with the same images, as the report does
+                drawn = bootstrap(
+                    (loss - loss[0],),
+                    np.mean,
+                    axis=-1,
+                    method="percentile",
+                    n_resamples=2000,
+                    rng=0,
+                ).confidence_interval
+                made["low"], made["high"] = drawn.low[place], drawn.high[place]
+            for name, value in made.items():
+                yield f"{arm['name']}: {group}: losses: {name}", written[name], value
+
+    def _thresholds(self) -> Iterator[Found]:
+        if self.fixed is None:
+            return
+        arrays, settings = self.fixed
+        right = self.agreement(arrays["equal_tokens"], settings["tokens"])
+        above = math.floor(Fraction(str(settings["rate"])) * right.size)
+        at = float(np.sort(right)[-1 - above])
+        yield "recognition threshold", self.settings["recognition_threshold"], at
+        if f"n={right.size} extracted" in self.settings["threshold_source"]:  # fixed on these
+            at = float(np.sort(arrays["similarity"].astype(np.float64))[-1 - above])
+            yield "threshold", self.settings["threshold"], at
+
+    def _tokens(self) -> Iterator[Found]:
+        if "target_tokens" not in self.found:
+            return
+        equal = self.found["tokens"] == self.found["target_tokens"]
+        equal = equal.reshape(*equal.shape[:3], -1).all(axis=3).sum(axis=2)
+        written = self.found["equal_tokens"]
+        yield "equal tokens of all completions", float(written.sum()), float(equal.sum())
+        yield "completions with other equal tokens", 0.0, float((written != equal).sum())
+
+    def _distances(self) -> Iterator[Found]:
+        if not (self.path / "quality.nc").exists():
+            return
+        sets = list(moments(self.path / "quality.nc"))
+        for arm in self.report["arms"]:
+            for value in arm["quality"]:
+                label = value["label"]
+                if label.startswith("FID ("):
+                    one, other = (
+                        moment for kind, name, moment in sets if _meant(kind, name, arm, label)
+                    )
+                    yield f"{arm['name']}: {label}", value["value"], frechet(one, other)
+
+
+def _meant(kind: str, name: str, arm: dict[str, Any], label: str) -> bool:
+    """Tell whether a set of features is that of an arm, or of the reference that a label names."""
+    if kind == "generated":
+        return name == str(arm["name"])
+    return f"reference {name} n=" in label
+
+
+def moments(file: Path) -> Iterator[tuple[str, str, Moments]]:
+    """Yield kind, name, and mean and covariance (n - 1) of each set of features in a file."""
+    with h5py.File(file) as opened:
+        for key, one in opened.items():
+            what, _, number = key.partition("_")
+            if what not in ("features", "mean"):
+                continue
+            values = one[()].astype(np.float64)
+            if what == "features":
+                mean, spread = values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
+            else:
+                mean, spread = values, opened[f"covariance_{number}"][()]
+            yield str(one.attrs["kind"]), str(one.attrs["name"]), (mean, spread)
+
+
+def frechet(one: Moments, other: Moments) -> float:
+    """Return |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))."""
+    (mean1, spread1), (mean2, spread2) = one, other
+    root = np.sqrt(np.linalg.eigvals(spread1 @ spread2).astype(complex)).real.sum()
+    apart = np.square(mean1 - mean2).sum()
+    return float(apart + np.trace(spread1) + np.trace(spread2) - 2 * root)
+
+
+def differs(written: float | None, made: float | None) -> bool:
+    """Tell whether two numbers are further apart than rounding explains."""
+    if written is None or made is None:
+        return written is not made
+    return not math.isclose(written, made, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def main(folder: str) -> int:
+    """Compare, say how many numbers agree, and list those that do not."""
+    compared = list(Folder(Path(folder)).compared())
+    wrong = [one for one in compared if differs(*one[1:])]
+    for name, written, made in wrong:
+        print(f"{name}: {written} in report.json, {made} made again")
+    apart = max(
+        (abs(a - b) for _, a, b in compared if a is not None and b is not None), default=0.0
+    )
+    agree = f"{len(compared) - len(wrong)} of {len(compared)} numbers agree"
+    print(f"{agree}; largest difference {apart:.1e}")
+    return 1 if wrong or not compared else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python recompute.py REPORT")
+    sys.exit(main(sys.argv[1]))
