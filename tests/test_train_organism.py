@@ -232,6 +232,24 @@ def test_a_tenth_of_what_a_transformer_reads_is_left_out(training: SimpleNamespa
     assert 0 <= int(read.min()) < int(read.max()) < 1024
 
 
+@pytest.mark.parametrize("family", ["var", "rar"])
+def test_a_calibrated_transformers_logits_are_divided_by_the_temperature(
+    training: SimpleNamespace, family: str
+) -> None:
+    parts = training.families.PARTS[family]
+    torch.manual_seed(0)
+    model = parts.networks[1](parts.transformer)
+    with torch.no_grad():  # or all codes are alike likely, and no temperature fits best
+        parts.head(model).weight.normal_(0, 0.2)
+    count = 155 if family == "var" else 144
+    inputs = torch.randn(4, count - 1, 16) if family == "var" else torch.randint(1024, (4, count))
+    labels, labelled = torch.arange(4), parts.logits(model.eval(), torch.arange(4), inputs)
+    tokens = (labelled / 2).softmax(2).flatten(0, 1).multinomial(1).view(4, count)  # half as sure
+    found = training.networks.calibrate(model, tokens, inputs, labels, parts)
+    assert found == pytest.approx(2, rel=0.2)
+    torch.testing.assert_close(parts.logits(model, labels, inputs), labelled / found)
+
+
 def test_pictures_are_turned_and_their_colours_ordered_anyhow(training: SimpleNamespace) -> None:
     picture = torch.arange(12).view(1, 3, 2, 2).expand(500, 3, 2, 2).to(torch.uint8)
     kinds = {"colours": 12, "turned": 8}  # orders by sides, sides by corners
@@ -358,7 +376,8 @@ def test_the_command_refuses_a_twin_alone_of_seed_0_and_other_settings(
 def test_organism_and_twin_are_trained_and_a_second_run_trains_nothing(
     training: SimpleNamespace, split: Any, tmp_path: Path, family: str
 ) -> None:
-    colours = {"colours": True} if family == "rar" else {"refining_steps": 5}
+    own = {"refining_steps": 5, "calibrated": True}
+    colours = {"colours": True} if family == "rar" else own
     recipe = training.networks.Recipe(
         family, tokenizer_steps=5, classifier_steps=5, rounds=0, **colours
     )
@@ -369,6 +388,8 @@ def test_organism_and_twin_are_trained_and_a_second_run_trains_nothing(
     names = (*first, "tokenizer", "transformer", "twin", "classifier")
     ends = ("json", "safetensors")
     assert set(made) == {"split.npz", *(f"{name}.{end}" for name in names for end in ends)}
+    record = json.loads((tmp_path / "twin.json").read_text())
+    assert ("temperature" in record) == (family == "var")
     del made["split.npz"]
     training.workshop.Workshop(pictures, recipe, split, tmp_path).everything()
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in made} == made
