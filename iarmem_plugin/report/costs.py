@@ -33,7 +33,7 @@ class Cost(NamedTuple):
     high: xr.DataArray | None = None
     unmodified: str = ""
 
-    def text(self, value: float) -> str:
+    def written(self, value: float) -> str:
         """Return a value as it is shown: a change with its sign."""
         if self.low is not None:
             return f"{value:+.3f}"
@@ -45,16 +45,16 @@ class Cost(NamedTuple):
         if self.low is None or self.high is None:
             return ""
         ends = [float(end.sel(arm=arm)) for end in (self.low, self.high)]
-        return f"[{', '.join(map(self.text, ends))}]" if np.isfinite(ends).all() else ""
+        return f"[{', '.join(map(self.written, ends))}]" if np.isfinite(ends).all() else ""
 
     def span(self, arms: Sequence[str]) -> str:
         """Return the range over some arms."""
         values = self.values.sel(arm=list(arms)).values
-        return " to ".join(dict.fromkeys(self.text(one) for one in (values.min(), values.max())))
+        return " to ".join(dict.fromkeys(self.written(one) for one in (values.min(), values.max())))
 
     def sentence(self, arm: str) -> str:
         """Say what an arm costs, with its interval."""
-        shown = f"{self.text(float(self.values.sel(arm=arm)))} nats a token {self.interval(arm)}"
+        shown = f"{self.written(float(self.values.sel(arm=arm)))} nats a token {self.interval(arm)}"
         return f" Its held-out loss changes by {shown.rstrip()}."
 
 

@@ -350,7 +350,7 @@ def _cost_cell(cost: Cost, arms: tuple[str, ...]) -> Cell:
     if len(arms) > 1:
         return Cell(cost.span(arms))
     remark = cost.unmodified if arms[0] == ORIGINAL else cost.interval(arms[0])
-    return Cell(cost.text(values[0]), remark)
+    return Cell(cost.written(values[0]), remark)
 
 
 def _range(values: np.ndarray) -> str:
