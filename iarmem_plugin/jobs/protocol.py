@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
@@ -281,6 +282,7 @@ def quality_protocol(
     Raises:
         InputError: too few images for the measure.
     """
+    check_kind("the measure", measure, Quality, "a Quality, such as TorchFidelity")
     variant = model.adapter.variant
     features = {
         name: features_of(measure, _batches(real, variant.views, batch_size))

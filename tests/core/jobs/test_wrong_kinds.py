@@ -19,6 +19,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import extract, make_targets
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement, check_threshold
 from iarmem_plugin.interfaces import Sampling
@@ -26,6 +27,7 @@ from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.protocol import quality_protocol
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import Clamp, ScaleWeights
@@ -154,6 +156,12 @@ WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
             given.model, "held-out-loss", given.pictures, given.model.adapter.variant.views
         ),
         "the quality is 'held-out-loss'; expected a LossQuality, such as HeldOutLoss",
+    ),
+    "a loss for images": (
+        lambda given: quality_protocol(
+            given.model, HeldOutLoss(), {"real": given.pictures}, generated=7, seed=0
+        ),
+        "the measure is a HeldOutLoss; expected a Quality, such as TorchFidelity",
     ),
     "twin": (mitigated(twin="rar-organism-twin"), "the twin is 'rar-organism-twin'; expected a wr"),
     "no scores": (mitigated(scores=None), "the scores is None; expected what localize returned"),
