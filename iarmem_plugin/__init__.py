@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.activations.capture import capture
     from iarmem_plugin.activations.distributed import Ranks, join_processes
+    from iarmem_plugin.activations.leaving_out import LeavingOut
     from iarmem_plugin.activations.settings import CaptureOptions, CaptureSettings
     from iarmem_plugin.data.augmentation import Augmentation, CustomViews, TenCrops, Views
     from iarmem_plugin.data.images import Images
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Completion,
         Condition,
         ForwardInputs,
+        ImageScorer,
         Intervention,
         LossQuality,
         Metric,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     )
     from iarmem_plugin.jobs.arms import Arm, QualityProtocol
     from iarmem_plugin.jobs.attack import ExtractionOptions
+    from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.mitigate import mitigate
     from iarmem_plugin.jobs.scores import load_scores, save_scores
@@ -87,6 +90,7 @@ __all__ = [
     "Clamp",
     "Completion",
     "Condition",
+    "CrossFit",
     "CustomViews",
     "ExtractionOptions",
     "ForwardInputs",
@@ -94,9 +98,11 @@ __all__ = [
     "Highest",
     "IarmemError",
     "ImageARModel",
+    "ImageScorer",
     "Images",
     "InputError",
     "Intervention",
+    "LeavingOut",
     "LossProtocol",
     "LossQuality",
     "Lowest",
@@ -137,6 +143,8 @@ __all__ = [
     "__version__",
     "calibrate",
     "capture",
+    "contrast",
+    "cross_fit",
     "extract",
     "hookimpl",
     "intervene",
@@ -173,6 +181,7 @@ _SOURCES = {
         "Completion",
         "Condition",
         "ForwardInputs",
+        "ImageScorer",
         "Intervention",
         "LossQuality",
         "Metric",
@@ -202,6 +211,8 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
+    "iarmem_plugin.jobs.contrast": ("CrossFit", "contrast", "cross_fit"),
+    "iarmem_plugin.activations.leaving_out": ("LeavingOut",),
     "iarmem_plugin.jobs.arms": ("Arm", "QualityProtocol"),
     "iarmem_plugin.jobs.attack": ("ExtractionOptions",),
     "iarmem_plugin.jobs.mitigate": ("mitigate",),

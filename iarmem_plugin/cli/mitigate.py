@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.cli.edits import EditChoice
 from iarmem_plugin.cli.quality import Measures, QualityChoice
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import alone
@@ -22,28 +23,6 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.arms import Arm, QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.report.report import Report
-
-
-@dataclass(frozen=True, slots=True)
-class _Edit:
-    """Which neurons are edited and how, and how many random sets stand beside them."""
-
-    selector: str
-    intervention: str
-    fraction: float
-    random_sets: int
-    seed: int
-
-    def arms(self) -> list[Arm]:
-        """Make the arm that the user named, and random sets with the seeds after its own."""
-        from iarmem_plugin.jobs.arms import Arm
-        from iarmem_plugin.jobs.protocol import with_random_sets
-        from iarmem_plugin.plugins.create import create
-
-        intervention = create("intervention", self.intervention)
-        selector = create("selector", self.selector)
-        named = Arm(selector.key, selector, intervention, self.fraction, seed=self.seed)
-        return with_random_sets([named], self.random_sets, first_seed=self.seed + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +63,21 @@ class _Opened(NamedTuple):
     candidates: Images | None
     held_out: Images | None
     reference: Images | None
+    contrast: Images | None
 
     @property
     def real(self) -> Images:
         """What generated images are compared with."""
         return self.images if self.reference is None else self.reference
+
+    @property
+    def contrasted(self) -> Images | None:
+        """What candidates are contrasted with: images that are not reported."""
+        from iarmem_plugin.jobs.protocol import calibration_half
+
+        if self.contrast is None and self.held_out is not None:
+            return calibration_half(self.held_out)
+        return self.contrast
 
     def read(self, reading: opt.ReadingOptions) -> _Opened:
         """Read every picture, and leave out those that do not open if that is wanted."""
@@ -106,9 +95,10 @@ class _Job:
     scores: Path
     images: Path
     reading: opt.ReadingOptions
-    edit: _Edit
+    edit: EditChoice
     attack: _Attack
     quality: QualityChoice
+    contrast_with: Path | None
     batch_size: int
 
     def run(self, out: Path, *, restart: bool) -> Report:
@@ -178,6 +168,7 @@ class _Job:
             "--candidates": self.attack.candidates,
             "--held-out": self.attack.held_out,
             "--reference": self.quality.reference,
+            "--contrast-with": self.contrast_with,
             "--image-root": self.reading.root,
         }
 
@@ -189,13 +180,17 @@ class _Job:
         files |= {f"--similarity {name}": file for name, file in self.attack.check().items()}
         kinds = self.quality.check(held_out=self.attack.held_out is not None)
         files |= {f"--quality {name}": file for name, file in kinds.items()}
+        self.edit.check(contrasted=any((self.attack.held_out, self.contrast_with)))
         preflight.check_pictures(self._sources)
         preflight.check_sources(files)
 
     def _opened(self) -> _Opened:
         from iarmem_plugin.cli.inputs import open_pictures
 
-        paths = (self.attack.candidates, self.attack.held_out, self.quality.reference)
+        paths = (
+            *(self.attack.candidates, self.attack.held_out),
+            *(self.quality.reference, self.contrast_with),
+        )
         listed = (
             None if path is None else open_pictures(path, self.model.name, self.reading)
             for path in paths
@@ -255,7 +250,7 @@ class _Job:
                 model,
                 scores,
                 candidates,
-                arms,
+                self.edit.scored(arms, model, candidates, opened.contrasted),
                 similarity=similarity,
                 recognition=recognition,
                 losses=losses,
@@ -308,6 +303,7 @@ def mitigate(
     fraction: opt.Fraction = 0.1,
     intervention: opt.Intervention = "scale-weights",
     selector: opt.Selector = "highest",
+    contrast_with: opt.ContrastWith = None,
     random_sets: opt.RandomSets = 5,
     similarity: opt.Similarity = "correlation",
     candidates: opt.CandidateSource = None,
@@ -345,9 +341,10 @@ def mitigate(
         scores=scores,
         images=images,
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
-        edit=_Edit(selector, intervention, fraction, random_sets, seed),
+        edit=EditChoice(selector, intervention, fraction, random_sets, seed),
         attack=_Attack(*tried, similarity, check_batching),
         quality=QualityChoice(tuple(quality or ()), reference, generated, seed),
+        contrast_with=contrast_with,
         batch_size=batch_size,
     )
     report = job.run(out, restart=restart)

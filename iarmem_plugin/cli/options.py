@@ -180,7 +180,21 @@ Intervention = Annotated[
         "`iarmem plugins NAME` lists."
     ),
 ]
-Selector = Annotated[str, typer.Option(help="Which neurons to edit, be it with options.")]
+Selector = Annotated[
+    str,
+    typer.Option(
+        help="Which neurons to edit, be it with options; or what scores them by contrast, such as "
+        "gradient-weight: then the highest, and each half of the candidates is tested with neurons "
+        "that were chosen on the other."
+    ),
+]
+ContrastWith = Annotated[
+    Path | None,
+    typer.Option(
+        help="Images that candidates are contrasted with; by default the held-out images that are "
+        "not reported."
+    ),
+]
 Similarity = Annotated[
     str, typer.Option(help="Compares completion and target, be it with options.")
 ]

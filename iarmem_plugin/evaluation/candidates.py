@@ -127,6 +127,16 @@ class Candidates:
         names = [str(name) for name in self.group]
         return np.array([self.roles.get(name, role_of(name)) for name in names], dtype=np.str_)
 
+    def subset(self, positions: np.ndarray) -> Candidates:
+        """Return some of them, in the order of their positions."""
+        group = self.group[positions]
+        return Candidates(
+            self.images.subset(positions),
+            group,
+            None if self.hit_rate is None else self.hit_rate[positions],
+            {name: role for name, role in self.roles.items() if name in group},
+        )
+
 
 def rank_candidates(
     model: Completes,

@@ -84,6 +84,16 @@ class Targets:
         """Return some of them, on a device."""
         return Completion(self.images[rows].to(device), self.tokens[rows].to(device))
 
+    def subset(self, positions: np.ndarray, candidates: Candidates) -> Targets:
+        """Return those of some candidates.
+
+        Args:
+            positions: places of the candidates.
+            candidates: these alone.
+        """
+        made_for = self.made_for and _identity(candidates)
+        return Targets(self.tokens[positions], self.images[positions], self.reference, made_for)
+
 
 def make_targets(
     model: Completes,

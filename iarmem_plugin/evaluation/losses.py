@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 
 from iarmem_plugin.checks import check_kind
@@ -147,6 +148,30 @@ class LossProtocol:
             return work(Prediction(logits, given))
 
         return self.batching.over(len(images), predict)
+
+
+def mean_losses(
+    model: Completes, images: Images, views: Augmentation, rows: slice
+) -> Float[Tensor, " image"]:
+    """Return the teacher-forced NLL of some images, nats a token; where asked for, with gradients.
+
+    Args:
+        model: the traced model, borrowed.
+        images: the images.
+        views: the augmentation the model was trained with; its centre view is taken.
+        rows: places of those that are meant.
+
+    Raises:
+        InputError: tokens that are no numbers of a vocabulary.
+        NonFiniteLogitsError: naming the first image whose logits are not finite.
+    """
+    tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
+    refuse_continuous(tokens, "predicted with a likelihood")
+    logits = model.logits(tokens, Condition.of_images(images, rows).to(model.device))
+    refuse_broken(logits.detach(), images.paths[rows])
+    flat = logits.flatten(0, 1).float()
+    likely = torch.nn.functional.cross_entropy(flat, tokens.flatten().long(), reduction="none")
+    return likely.view(tokens.shape).mean(dim=1)
 
 
 def loss_protocol(

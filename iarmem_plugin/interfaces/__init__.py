@@ -18,6 +18,7 @@ from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.interfaces.neurons import (
     ActivationIntervention,
     AnyIntervention,
+    ImageScorer,
     Intervention,
     Metric,
     NeuronFacts,
@@ -35,6 +36,7 @@ __all__ = [
     "Completion",
     "Condition",
     "ForwardInputs",
+    "ImageScorer",
     "Intervention",
     "LossQuality",
     "Metric",

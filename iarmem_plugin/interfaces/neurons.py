@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.typing import Tensor
+
+if TYPE_CHECKING:
+    from iarmem_plugin.data.images import Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,36 @@ class Metric(Plugin):
         Returns:
             scores, dims (block, scale, neuron), with the boolean coordinate ``valid``, and
             ``top_image`` where it is known.
+        """
+
+
+class ImageScorer(Plugin):
+    """Scores neurons by what tells candidates from other images; options go to ``__init__``.
+
+    It runs the model itself, as often and with whatever gradients it needs, and leaves it as it
+    was; see `contrast`.
+
+    Attributes:
+        needs_images: whether scores depend on the images, so that a candidate is to be tested with
+            neurons that were chosen without it.
+    """
+
+    kind = "scorer"
+    needs_images: ClassVar[bool] = True
+
+    @abstractmethod
+    def score(
+        self, model: Any, candidates: Images, reference: Images
+    ) -> Float[np.ndarray, "block neuron"]:
+        """Return one score for each neuron; the highest are to be edited first.
+
+        Args:
+            model: the wrapped model, an `ImageARModel`.
+            candidates: images that the model is to forget.
+            reference: images that it is to predict as before.
+
+        Returns:
+            finite scores.
         """
 
 

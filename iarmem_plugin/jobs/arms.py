@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -28,6 +29,7 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
@@ -48,6 +50,9 @@ class Arm:
         intervention: what is done to them.
         fraction: share of all neurons, in (0, 1].
         seed: for selectors that draw at random.
+        scores: scores of this arm's own, such as from `contrast`; None takes those that all arms
+            share. With a `CrossFit`, the candidates of each half are tested with neurons that
+            were chosen without them.
         role: ``"treatment"``, ``"control"`` for what it is compared with, such as random neurons,
             ``"original"`` for the unmodified model, or ``"twin"`` for another one that never saw
             the canaries.
@@ -62,6 +67,7 @@ class Arm:
     fraction: float = 0.1
     seed: int = 0
     role: ArmRole = "treatment"
+    scores: xr.Dataset | CrossFit | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -78,6 +84,9 @@ class Arm:
         self._check_edit()
         if (self.selector is None) != (self.intervention is None):
             raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
+        kinds = (xr.Dataset, CrossFit, type(None))
+        expected = "what localize, contrast or cross_fit returned, or None"
+        check_kind(f"the scores of arm {self.name!r}", self.scores, kinds, expected)
         if self.role in ("original", "twin") and self.selector is not None:
             raise InputError(
                 f"arm {self.name!r} edits neurons, so its role is not {self.role!r}; give "
@@ -92,6 +101,7 @@ class Arm:
                 check_kind(what, one, kind, f"an instance of a {name}")
 
 
+EVERY = slice(None)
 UNMODIFIED = Arm(ORIGINAL, role="original")
 NEVER_SHOWN = Arm(TWIN, role="twin")
 
@@ -175,14 +185,23 @@ class ArmOutcome:
 def select_neurons(arm: Arm, scores: xr.Dataset, layout: ModelLayout) -> xr.DataArray:
     """Return the neurons that an arm edits.
 
+    Args:
+        arm: its own scores come before those given.
+        scores: scores that all arms share.
+        layout: where the model's neurons are.
+
     Returns:
-        bool, dims (block, neuron); none for the original.
+        bool, dims (block, neuron); none for the original. With a `CrossFit`, dims (half, block,
+        neuron): those with which the candidates of each half are tested.
 
     Raises:
         InputError: the scores lack what the selector needs.
     """
     if arm.selector is not None:
-        return select(scores, fraction=arm.fraction, selector=arm.selector, seed=arm.seed)
+        picked = partial(select, fraction=arm.fraction, selector=arm.selector, seed=arm.seed)
+        if isinstance(arm.scores, CrossFit):
+            return xr.concat([picked(one) for one in arm.scores.scores], "half")
+        return picked(scores if arm.scores is None else arm.scores)
     shape = (layout.num_blocks, layout.neurons_per_block)
     return xr.DataArray(np.zeros(shape, bool), dims=("block", "neuron"))
 
@@ -204,12 +223,45 @@ def run_arm(
         attack: what all arms share.
         quality: how image quality is measured; None leaves it out.
     """
-    with _edited(model, arm, neurons, attack) as edited:
-        extraction = attack.run(edited)
-        features = _generated(edited, arm, quality, attack.generating)
+    runs = list(_runs(model, arm, neurons, attack, quality))
+    extraction = _whole([one for one, _ in runs], arm.scores)
+    seen = [features for _, features in runs if features is not None]
+    features = np.concatenate(seen) if seen else None
     measured = _measured(features, quality)
     kept = None if features is None else kept_features(features)
     return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, kept)
+
+
+def _runs(
+    model: ImageARModel,
+    arm: Arm,
+    neurons: xr.DataArray,
+    attack: Attack,
+    quality: QualityProtocol | None,
+) -> Iterator[tuple[xr.Dataset, np.ndarray | None]]:
+    """Yield what comes out of each edit of an arm: of two halves, or of all candidates."""
+    if not isinstance(arm.scores, CrossFit):
+        with _edited(model, arm, neurons, attack) as edited:
+            yield attack.run(edited), _generated(edited, arm, quality, attack.generating)
+        return
+    for half in range(2):
+        chosen, own = neurons.isel(half=half, drop=True), attack.on(arm.scores.half == half)
+        with _edited(model, arm, chosen, attack) as edited:
+            extraction = own.run(edited)
+            others = slice(half, None, 2)  # of the images, so that classes are shared
+            yield extraction, _generated(edited, arm, quality, attack.generating, others)
+
+
+def _whole(parts: Sequence[xr.Dataset], scores: xr.Dataset | CrossFit | None) -> xr.Dataset:
+    """Join what came out of the halves, in the order of the candidates."""
+    if not isinstance(scores, CrossFit):
+        return parts[0]
+    every = [np.flatnonzero(scores.half == half) for half in range(2)]
+    scalars = [str(name) for name, one in parts[0].data_vars.items() if not one.dims]
+    joined = xr.concat([one.drop_vars(scalars) for one in parts], "candidate")
+    joined = joined.isel(candidate=np.argsort(np.concatenate(every)))
+    means = {name: np.mean([one[name].item() for one in parts]) for name in scalars}
+    return joined.assign(means).assign(half=("candidate", scores.half))
 
 
 def _edited(
@@ -227,11 +279,15 @@ def _backend(intervention: AnyIntervention, asked: str) -> str:
 
 
 def _generated(
-    model: ImageARModel, arm: Arm, protocol: QualityProtocol | None, batch_size: Batching
+    model: ImageARModel,
+    arm: Arm,
+    protocol: QualityProtocol | None,
+    batch_size: Batching,
+    rows: slice = EVERY,
 ) -> Float[np.ndarray, "image feature"] | None:
     if protocol is None or (protocol.arms is not None and arm.name not in protocol.arms):
         return None
-    images = generate(model, protocol.condition, protocol.sampling, batch_size=batch_size)
+    images = generate(model, protocol.condition[rows], protocol.sampling, batch_size=batch_size)
     return features_of(protocol.quality, images)
 
 
@@ -305,4 +361,14 @@ def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmR
     backend = _backend(arm.intervention, backend)
     edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}
     selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
+    selector |= _own_scores(arm.scores)
     return ArmResult(arm.name, edit, selector, arm.fraction, quality, role=arm.role)
+
+
+def _own_scores(scores: xr.Dataset | CrossFit | None) -> dict[str, Any]:
+    if scores is None:
+        return {}
+    if not isinstance(scores, CrossFit):
+        return {"scores": str(scores.attrs["metric"])}
+    metric = str(scores.scores[0].attrs["metric"])
+    return {"scores": metric, "cross_fit": {"halves": 2, "seed": scores.seed}}

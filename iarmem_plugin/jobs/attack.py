@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.opening import check_conditions
@@ -105,6 +107,12 @@ class Attack:
         if self.losses is None:
             return found
         return self.losses.measured(model, found, self.candidates, self.targets)
+
+    def on(self, chosen: Bool[np.ndarray, " candidate"]) -> Attack:
+        """Return the same attack on some of the candidates."""
+        positions = np.flatnonzero(chosen)
+        some = self.candidates.subset(positions)
+        return replace(self, candidates=some, targets=self.targets.subset(positions, some))
 
 
 def make_attack(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 from iarmem_plugin import plugins
+from iarmem_plugin.activations.leaving_out import LeavingOut
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
@@ -24,15 +28,17 @@ from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
-from iarmem_plugin.interfaces import Selector
+from iarmem_plugin.interfaces import Metric, Selector
 from iarmem_plugin.interfaces.organism import Organism, role_of
 from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves, scored_on
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.report.report import Report, check_output_folder
 
 if TYPE_CHECKING:
@@ -41,6 +47,12 @@ if TYPE_CHECKING:
     from iarmem_plugin.models.tracing import ImageARModel
 
 PAPERS = "highest UnitMem"  # the arm of the paper's intervention
+SPLIT = f"{PAPERS}, split"  # the same, chosen without the half of the canaries that it is tested on
+CONTRASTS = {
+    "difference-of-means": "difference of means, split",
+    "gradient-weight": "gradient × weight, split",
+}
+NOTHING: Mapping[str, CrossFit] = MappingProxyType({})
 FRACTION = 0.1
 FACTOR = 0.5
 RANDOM_SETS = 3
@@ -56,6 +68,8 @@ class Sizes:
         members: candidates of each group of members.
         held_out: candidates that were held out.
         fitted: pictures, held out and not reported, that each arm's temperature is fitted on.
+        reference: pictures that canaries are contrasted with: held-out ones that are not reported,
+            or members that are no candidates.
         generated: images generated in each arm of which image quality is measured.
         everywhere: whether it is measured in all arms, and not in the original, the paper's
             intervention and the twin alone.
@@ -66,6 +80,7 @@ class Sizes:
     members: int = 34
     held_out: int = 150
     fitted: int = 150
+    reference: int = 108
     generated: int = 300
     views: int = 10
     everywhere: bool = False
@@ -73,7 +88,13 @@ class Sizes:
 
 ALL = 1_000_000
 EVERYTHING = Sizes(
-    captured=ALL, members=ALL, held_out=ALL, fitted=ALL, generated=1000, everywhere=True
+    captured=ALL,
+    members=ALL,
+    held_out=ALL,
+    fitted=ALL,
+    reference=ALL,
+    generated=1000,
+    everywhere=True,
 )
 
 
@@ -123,20 +144,19 @@ def _run(
     twin = None if named is None else load(named)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
-    scores = localize(
-        traced,
-        captured,
-        options=CaptureOptions(views=sizes.views, seed=seed),
-        progress=progress,
-    )
+    tried = candidates(organism, reported(organism, sizes))
+    options = CaptureOptions(views=sizes.views, seed=seed)
+    scores, split = _localized(traced, captured, tried, options, progress)
     clock.lap("capture")
+    contrasts = _contrasts(traced, organism, tried, sizes, seed)
+    clock.lap("contrasts")
     similarity, recognition = _calibrated(traced, organism, progress)
     clock.lap("calibration")
     report = mitigate(
         traced,
         scores,
-        candidates(organism, reported(organism, sizes)),
-        arms(seed),
+        tried,
+        arms(seed, {SPLIT: split, **contrasts}),
         similarity=similarity,
         recognition=recognition,
         losses=loss_protocol(
@@ -150,6 +170,7 @@ def _run(
     used = {
         "captured": len(captured),
         "temperature fitted on": len(unreported(organism, sizes)),
+        "contrasted with": sizes.reference,
         "generated": sizes.generated,
         "views": sizes.views,
     }
@@ -201,8 +222,13 @@ def unreported(organism: Organism, sizes: Sizes) -> Images:
     return organism.pictures.subset(chosen)
 
 
-def arms(seed: int = 0) -> list[Arm]:
-    """Return what the demo compares: a tenth of the neurons, chosen and edited variously."""
+def arms(seed: int = 0, fitted: Mapping[str, CrossFit] = NOTHING) -> list[Arm]:
+    """Return what the demo compares: a tenth of the neurons, chosen and edited variously.
+
+    Args:
+        seed: seed for drawing random sets.
+        fitted: name of an arm -> scores that were made on halves of the candidates.
+    """
     chosen: dict[str, Selector] = {
         PAPERS: Highest(),
         "most active": Highest(by="mean_activation"),
@@ -210,8 +236,51 @@ def arms(seed: int = 0) -> list[Arm]:
     }
     halve = ScaleWeights(FACTOR)
     named = [Arm(name, selector, halve, FRACTION) for name, selector in chosen.items()]
+    crossed = [
+        Arm(name, Highest(), halve, FRACTION, scores=scores) for name, scores in fitted.items()
+    ]
     zeroed = Arm(f"{PAPERS}, zeroed", Highest(), ZeroWeights(), FRACTION)
-    return with_random_sets([*named, zeroed], RANDOM_SETS, first_seed=seed)
+    return with_random_sets([*named, *crossed, zeroed], RANDOM_SETS, first_seed=seed)
+
+
+def _localized(
+    model: ImageARModel,
+    captured: Images,
+    tried: Candidates,
+    options: CaptureOptions,
+    progress: Progress | None,
+) -> tuple[xr.Dataset, CrossFit]:
+    """Score neurons by UnitMem on all captured pictures, and without each half of the canaries."""
+    half = halves(tried, seed=options.seed)
+    left_out = [LeavingOut(_unitmem(), scored_on(tried, half == one).ids) for one in (0, 1)]
+    scores = localize(
+        model, captured, metric=(_unitmem(), *left_out), options=options, progress=progress
+    )
+    whole, *without = scores.values()
+    return whole, CrossFit((without[0], without[1]), half, options.seed)
+
+
+def _unitmem() -> Metric:
+    return create("metric", "unitmem")
+
+
+def _contrasts(
+    model: ImageARModel, organism: Organism, tried: Candidates, sizes: Sizes, seed: int
+) -> dict[str, CrossFit]:
+    """Score neurons by contrast, on one half of the canaries after the other."""
+    others = np.setdiff1d(_having(organism, "member"), tried.images.ids)
+    references = {
+        "difference-of-means": unreported(organism, replace(sizes, fitted=sizes.reference)),
+        "gradient-weight": organism.pictures.subset(_spread(others, sizes.reference)),
+    }
+    return {
+        CONTRASTS[scorer]: cross_fit(
+            tried,
+            partial(contrast, model, reference=reference, scorer=scorer),
+            seed=seed,
+        )
+        for scorer, reference in references.items()
+    }
 
 
 def captured_pictures(organism: Organism, count: int) -> Images:

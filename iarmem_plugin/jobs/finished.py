@@ -19,6 +19,7 @@ from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome, QualityProtocol, result_of, run_arm
 from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, distribution
 from iarmem_plugin.report.document import plain
@@ -132,6 +133,8 @@ def _of_captions(text: tuple[str, ...] | None) -> dict[str, str]:
 def _key(arm: Arm, neurons: xr.DataArray, attack: Attack) -> str:
     facts = plain(asdict(result_of(arm, (), attack.backend)))
     facts |= {"neurons": _digest(neurons.to_numpy())}
+    if isinstance(arm.scores, CrossFit):
+        facts |= {"halves": _digest(arm.scores.half)}
     if attack.mean is not None and isinstance(arm.intervention, ActivationIntervention):
         facts |= {"mean": _digest(attack.mean.to_numpy())}
     for one in (arm.selector, arm.intervention):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from iarmem_plugin.checks import check_kind
@@ -29,6 +30,7 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
+from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
@@ -98,8 +100,7 @@ def mitigate(
     _check_tried(model, arms, candidates)
     _check_twin(model, twin, arms)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
-    check_made_with(model, scores)
-    mean = _check_arms(arms, scores)
+    mean = _check_arms(model, arms, scores, candidates)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
     attack = make_attack(
         *(model, candidates, similarity, options),
@@ -131,7 +132,7 @@ def _compared(
     outcomes += _asked(twin, model, scores, attack, quality)
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
-    joined = xr.concat([one.extraction for one in outcomes], names, combine_attrs="override")
+    joined = xr.concat(_alike(outcomes), names, combine_attrs="override")
     joined = joined.assign(target_tokens=stored_tokens(attack.targets.tokens.numpy()))
     return Report(
         model=model.adapter.variant.name,
@@ -166,6 +167,29 @@ def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidate
     check_kind("the candidates", candidates, Candidates, "Candidates")
     adapter = model.adapter
     check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
+
+
+def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Dataset]:
+    """Yield the scores that arms have of their own; refuse halves of other candidates."""
+    for arm in arms:
+        if isinstance(arm.scores, CrossFit):
+            yield from arm.scores.scores
+            if arm.scores.half.shape != (len(candidates),):
+                raise InputError(
+                    f"arm {shown(arm.name)!r} has halves of {arm.scores.half.size} candidates, and "
+                    f"{len(candidates)} are given; cross-fit these candidates"
+                )
+        elif arm.scores is not None:
+            yield arm.scores
+
+
+def _alike(outcomes: Sequence[ArmOutcome]) -> list[xr.Dataset]:
+    """Return the extractions, all of them with halves where one has them; -1 says of none."""
+    found = [one.extraction for one in outcomes]
+    if not any("half" in one for one in found):
+        return found
+    none = ("candidate", np.full(found[0].sizes["candidate"], -1, np.int8))
+    return [one if "half" in one else one.assign(half=none) for one in found]
 
 
 def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
@@ -317,8 +341,12 @@ def _plugins(
     return {"plugins": facts, "versions": {**libraries, **versions(*used)}}
 
 
-def _check_arms(arms: Sequence[Arm], scores: xr.Dataset) -> xr.DataArray | None:
+def _check_arms(
+    model: ImageARModel, arms: Sequence[Arm], scores: xr.Dataset, candidates: Candidates
+) -> xr.DataArray | None:
     """Return the neurons' mean activation; refuse, before the attack, arms that cannot be run."""
+    for one in (scores, *_own_scores(arms, candidates)):
+        check_made_with(model, one)
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise InputError(f"arms need different names, got {names}")

@@ -55,7 +55,8 @@ def rehearse(
         if arm.intervention is None or any(arm.intervention is one for one in tried):
             continue
         tried.append(arm.intervention)
-        few = _few(select_neurons(arm, scores, model.layout))
+        selected = select_neurons(arm, scores, model.layout)
+        few = _few(selected.isel(half=0, drop=True) if "half" in selected.dims else selected)
         of_values = isinstance(arm.intervention, ActivationIntervention)
         way, mean = ("trace", mean_activation(scores)) if of_values else (backend, None)
         with intervene(model, few, arm.intervention, backend=way, mean=mean) as edited:

@@ -23,6 +23,8 @@ from iarmem_plugin.neurons.slices import Slice, gathered, slices
 from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.text import shown
 
+READS = ("reads", "weight")
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -153,6 +155,20 @@ class EditableWeights:
             for one in held
             if one.held_by(self.network, block) is not None
         )
+
+    def reads(self, block: int) -> list[tuple[Slice, nn.Parameter]]:
+        """Return the weights of a block's maps into its neurons, with the part that is theirs.
+
+        Raises:
+            InputError: a weight is computed anew at every pass, and so is no parameter.
+        """
+        kinds = [one for one in slices(self.layout.mlp) if (one.kind, one.tensor) == READS]
+        return [(one, self._parameter(block, one)) for one in kinds]
+
+    def incoming(self, block: int) -> Float[Tensor, "neuron input"]:
+        """Return copies of the weights into each neuron of a block, of all maps in a row."""
+        every = torch.arange(self.layout.neurons_per_block, device=self.reads(block)[0][1].device)
+        return torch.cat([one.taken(held, every) for one, held in self.reads(block)], dim=1)
 
     def change(
         self,

@@ -11,6 +11,7 @@ from iarmem_plugin.errors import IarmemError, InputError, PluginError
 from iarmem_plugin.interfaces import (
     AnyIntervention,
     AnyQuality,
+    ImageScorer,
     Metric,
     Selector,
     Similarity,
@@ -25,6 +26,8 @@ NOTHING: Offered = MappingProxyType({})
 
 @overload
 def create(kind: Literal["metric"], text: str, offered: Offered = ...) -> Metric: ...
+@overload
+def create(kind: Literal["scorer"], text: str, offered: Offered = ...) -> ImageScorer: ...
 @overload
 def create(kind: Literal["intervention"], text: str, offered: Offered = ...) -> AnyIntervention: ...
 @overload

@@ -10,6 +10,7 @@ from iarmem_plugin.interfaces import (
     Adapter,
     AnyIntervention,
     AnyQuality,
+    ImageScorer,
     Metric,
     Selector,
     Similarity,
@@ -28,6 +29,11 @@ def provide_adapters() -> Iterable[type[Adapter]]:  # type: ignore[empty-body]  
 @hookspec
 def provide_metrics() -> Iterable[type[Metric]]:  # type: ignore[empty-body]  # a specification
     """Return metric classes, which score neurons from activations."""
+
+
+@hookspec
+def provide_scorers() -> Iterable[type[ImageScorer]]:  # type: ignore[empty-body]  # a specification
+    """Return scorer classes, which score neurons by what tells candidates from other images."""
 
 
 @hookspec

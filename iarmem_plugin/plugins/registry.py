@@ -13,6 +13,7 @@ from iarmem_plugin.interfaces import (
     Adapter,
     AnyIntervention,
     AnyQuality,
+    ImageScorer,
     Intervention,
     LossQuality,
     Metric,
@@ -27,11 +28,12 @@ from iarmem_plugin.text import shown
 
 LONGEST_NAME = 60
 
-Kind = Literal["adapter", "metric", "intervention", "selector", "similarity", "quality"]
+Kind = Literal["adapter", "metric", "scorer", "intervention", "selector", "similarity", "quality"]
 
 _HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
     "adapter": ("provide_adapters", (Adapter,)),
     "metric": ("provide_metrics", (Metric,)),
+    "scorer": ("provide_scorers", (ImageScorer,)),
     "intervention": ("provide_interventions", (Intervention, ActivationIntervention)),
     "selector": ("provide_selectors", (Selector,)),
     "similarity": ("provide_similarities", (Similarity,)),
@@ -172,6 +174,8 @@ def conditions(name: str) -> frozenset[str]:
 def find(kind: Literal["adapter"], name: str) -> type[Adapter]: ...
 @overload
 def find(kind: Literal["metric"], name: str) -> type[Metric]: ...
+@overload
+def find(kind: Literal["scorer"], name: str) -> type[ImageScorer]: ...
 @overload
 def find(kind: Literal["intervention"], name: str) -> type[AnyIntervention]: ...
 @overload

@@ -105,9 +105,10 @@ def selected_by_block(neurons: xr.DataArray) -> Figure:
     """Draw which share of each block's neurons an arm edits.
 
     Args:
-        neurons: bool, dims (arm, block, neuron).
+        neurons: bool, dims (arm, block, neuron), and perhaps half, see `Results`.
     """
-    share = neurons.astype("float64").mean("neuron").transpose("arm", "block")
+    counted = [dim for dim in ("half", "neuron") if dim in neurons.dims]
+    share = neurons.astype("float64").mean(counted).transpose("arm", "block")
     arms, blocks = share.sizes["arm"], share.sizes["block"]
     figure, axes = one_plot(max(5.0, 2.6 + 0.5 * blocks), 1.1 + 0.32 * arms)
     image = axes.imshow(share.values, aspect="auto", cmap="cividis", vmin=0.0)

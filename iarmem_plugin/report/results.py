@@ -71,11 +71,13 @@ class Results:
             the coordinates ``valid`` and ``scale_name``, and the attribute ``metric``.
         arms: what was run; the first is ``"original"``.
         extraction: ``similarity``, ``equal_tokens`` and ``extracted`` with dims (arm, candidate),
-            ``tokens`` (arm, candidate, token); coordinates ``group``, ``role``, ``path``,
+            ``tokens`` (arm, candidate, token); where an arm is cross-fitted, the ``half`` of each
+            candidate, -1 in arms that are not; coordinates ``group``, ``role``, ``path``,
             ``label`` and ``image`` (candidate); attributes ``threshold``, ``threshold_source``,
             ``similarity`` and ``prefix_tokens``.
         gallery: candidates to show as pictures.
-        neurons: bool, dims (arm, block, neuron): what each arm edited.
+        neurons: bool, dims (arm, block, neuron): what each arm edited; where an arm is
+            cross-fitted, of each ``half`` of its candidates.
         features: what the quality measure saw, see `features_dataset`; None where no images were
             generated.
         calibration: ``similarity`` and ``equal_tokens``, dims (candidate), of the held-out images

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-_OF = ("adapter", "intervention", "laws", "metric", "quality", "selector", "similarity")
+_OF = ("adapter", "intervention", "laws", "metric", "quality", "scorer", "selector", "similarity")
 pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in _OF))  # so that failures say why
 
 # ruff: noqa: E402  # what pytest rewrites is imported after it was told so
@@ -16,6 +16,7 @@ from .intervention import ActivationInterventionTests, InterventionTests
 from .losses import LossQualityTests
 from .metric import MetricTests
 from .quality import QualityTests
+from .scorer import ImageScorerTests
 from .selector import SelectorTests
 from .similarity import SimilarityTests
 from .tiny import TinyAdapter
@@ -23,6 +24,7 @@ from .tiny import TinyAdapter
 __all__ = [
     "ActivationInterventionTests",
     "AdapterTests",
+    "ImageScorerTests",
     "InterventionTests",
     "LossQualityTests",
     "MetricTests",

@@ -25,6 +25,7 @@ from iarmem_plugin import (
     Clamp,
     Completion,
     Condition,
+    CrossFit,
     CustomViews,
     ExtractionOptions,
     ForwardInputs,
@@ -33,8 +34,10 @@ from iarmem_plugin import (
     IarmemError,
     ImageARModel,
     Images,
+    ImageScorer,
     InputError,
     Intervention,
+    LeavingOut,
     LossProtocol,
     LossQuality,
     Lowest,
@@ -74,6 +77,8 @@ from iarmem_plugin import (
     ZeroWeights,
     calibrate,
     capture,
+    contrast,
+    cross_fit,
     extract,
     hookimpl,
     intervene,
@@ -127,6 +132,25 @@ def both_outcomes(
         losses=losses,
         twin=twin,
     )
+
+
+def contrasted(model: ImageARModel, tried: Candidates, unseen: Images) -> list[Arm]:
+    scorer: str | ImageScorer = "gradient-weight:batch_size=8"
+
+    def score(images: Images) -> xr.Dataset:
+        return contrast(model, images, unseen, scorer=scorer)
+
+    cross: CrossFit = cross_fit(tried, score, seed=1)
+    return [
+        Arm("split", Highest(), ScaleWeights(0.5), scores=cross),
+        Arm("whole", Highest(), ScaleWeights(0.5), scores=cross.scores[0]),
+    ]
+
+
+def without(model: ImageARModel, images: Images, metrics: tuple[Metric, Metric]) -> xr.Dataset:
+    left_out = LeavingOut(metrics[1], images.ids[:5])
+    found = localize(model, images, metric=(metrics[0], left_out))
+    return found[left_out.key]
 
 
 def missed(prediction: Prediction) -> float:

@@ -160,6 +160,8 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
         "--selector": [
             ("best", MODEL, "no selector named 'best'"),
+            ("weight-norm:views=1", MODEL, "scorer 'weight-norm' has no option 'views'"),
+            ("gradient-weight", MODEL, "give them with --contrast-with, or --held-out"),
             ("highest:pool=lake", MODEL, "the pool 'lake' was given"),
             ("highest:pools=block", MODEL, "no option 'pools'; it has: pool (text, model)"),
         ],
@@ -174,6 +176,7 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
         "--candidates": _PICTURES,
         "--held-out": [*_PICTURES, ("images", MODEL, "5 are too few for that")],
+        "--contrast-with": _PICTURES,
         "--few-held-out": _FLAG,
         "--threshold": [("x", PARSE, "valid number"), ("inf", MODEL, "expected a finite number")],
         "--per-class": [("0", PARSE, "greater than or equal to 1")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,20 @@ def test_an_unknown_intervention_lists_the_interventions(
     assert_plain_error(
         done, "no intervention named 'pray'; installed: clamp, mean-ablate, scale-biases"
     )
+
+
+def test_a_contrast_halves_the_candidates(scored: Path, mitigate: Run) -> None:
+    others = ("--contrast-with", scored / "images", "--fraction", "0.1", "--random-sets", "1")
+    done = mitigate(scored, "--selector", "difference-of-means", *others)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((scored / "report" / "report.json").read_text())
+    assert [arm["name"] for arm in report["arms"]] == [
+        *("original", "difference-of-means", "random 1")
+    ]
+    chosen = report["arms"][1]["selector"]
+    assert chosen["name"] == "highest"
+    assert chosen["scores"] == "difference-of-means"
+    assert chosen["cross_fit"] == {"halves": 2, "seed": 0}
 
 
 def test_scores_that_are_not_there_are_refused(

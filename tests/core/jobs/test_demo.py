@@ -15,10 +15,13 @@ from iarmem_plugin.errors import InputError, UnknownNameError
 from iarmem_plugin.interfaces.organism import Organism
 from iarmem_plugin.jobs import demo
 from iarmem_plugin.jobs.arms import select_neurons
+from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.report.report import Report
 
-SMALL = demo.Sizes(captured=180, members=3, held_out=60, fitted=40, generated=120, views=2)
+SMALL = demo.Sizes(
+    captured=180, members=3, held_out=60, fitted=40, reference=20, generated=120, views=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def report(organism: Organism) -> Report:
     """Run the first arm alone; the gate runs the whole demo and compares all arms with a golden."""
     chosen = demo.arms()[:1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "arms", lambda _: chosen)
+        patch.setattr(demo, "arms", lambda *_: chosen)
         return demo._run(organism, "var-organism", SMALL, 0, None)
 
 
@@ -44,6 +47,15 @@ def test_the_arms_are_the_papers_and_its_controls() -> None:
     edits = [(arm.intervention.name, arm.intervention.parameters) for arm in arms]
     halved, zeroed = ("scale-weights", {"factor": 0.5}), ("zero-weights", {})
     assert edits == [halved] * 3 + [zeroed] + [halved] * 3
+
+
+def test_what_is_chosen_on_canaries_is_split(report: Report) -> None:
+    fitted = CrossFit((report.scores, report.scores), np.zeros(5, np.int8))
+    names = (demo.SPLIT, *demo.CONTRASTS.values())
+    arms = demo.arms(0, dict.fromkeys(names, fitted))
+    assert [arm.name for arm in arms if arm.scores is fitted] == list(names)
+    assert [arm.name for arm in arms][3:6] == list(names)
+    assert all(arm.role == "treatment" for arm in arms if arm.scores is fitted)
 
 
 def test_every_arm_edits_a_tenth_of_the_neurons_and_no_two_random_sets_are_alike(
@@ -139,7 +151,7 @@ def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:
 @pytest.mark.slow
 def test_the_rar_organism_gives_its_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = demo.arms()
-    monkeypatch.setattr(demo, "arms", lambda _: [arms[0]])
+    monkeypatch.setattr(demo, "arms", lambda *_: [arms[0]])
     sizes = replace(SMALL, generated=100, views=1)
     report = demo._run(demo._organism("rar-organism"), "rar-organism", sizes, 0, None)
     original, edited, _ = report.to_dict()["arms"]

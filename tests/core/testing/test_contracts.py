@@ -18,6 +18,7 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import SSCD
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
+    ImageScorer,
     Intervention,
     LossQuality,
     Metric,
@@ -27,6 +28,7 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.testing import (
     ActivationInterventionTests,
+    ImageScorerTests,
     InterventionTests,
     LossQualityTests,
     MetricTests,
@@ -42,6 +44,12 @@ class TestMetrics(MetricTests):
     @pytest.fixture(params=["unitmem", "mean-activation", "random"])
     def metric(self, request: pytest.FixtureRequest) -> type[Metric]:
         return plugins.find("metric", request.param)
+
+
+class TestScorers(ImageScorerTests):
+    @pytest.fixture(params=["difference-of-means", "gradient-weight", "weight-norm"])
+    def scorer(self, request: pytest.FixtureRequest) -> ImageScorer:
+        return plugins.find("scorer", request.param)()
 
 
 class TestInterventions(InterventionTests):
@@ -111,6 +119,7 @@ class Features(nn.Module):
     ("kind", "tests"),
     [
         ("metric", (TestMetrics,)),
+        ("scorer", (TestScorers,)),
         ("intervention", (TestInterventions, TestActivationInterventions)),
         ("selector", (TestSelectors,)),
         ("similarity", (TestSimilarities,)),

@@ -1,0 +1,189 @@
+"""Scores by contrast, and candidates that are tested with neurons that were not chosen on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Int8
+
+from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.opening import check_conditions
+from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.interfaces import ImageScorer
+from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.blame import author, blamed, described, versions
+from iarmem_plugin.plugins.create import create
+
+ALL_TOKENS = "all tokens"
+TRIED = ("canary", "candidate")  # roles of what a model is to forget
+
+
+def contrast(
+    model: ImageARModel,
+    candidates: Images,
+    reference: Images,
+    *,
+    scorer: str | ImageScorer = "gradient-weight",
+) -> xr.Dataset:
+    """Score every neuron by what tells candidates from other images.
+
+    Args:
+        model: the wrapped model, unmodified; it comes back as it was.
+        candidates: images that the model is to forget.
+        reference: images that it is to predict as before, such as held-out ones.
+        scorer: name of a scorer, be it with options, or an instance.
+
+    Returns:
+        ``score`` with dims (block, scale, neuron), of one scale, and the coordinate ``valid``: what
+        `select` and an `Arm` take. The highest are to be edited first.
+
+    Raises:
+        UnknownNameError: there is no such scorer.
+        InputError: no images on a side, images that cannot be used, or a model that is edited.
+        PluginError: the scorer returns something else than a finite number a neuron.
+
+    Reference: for what is scored on candidates and tested on the same, see `cross_fit`.
+    """
+    _check_given(model, candidates, reference)
+    chosen = create("scorer", scorer) if isinstance(scorer, str) else scorer
+    check_kind("the scorer", chosen, ImageScorer, "a scorer, or the name of one")
+    with blamed(chosen):
+        values: object = chosen.score(model, candidates, reference)
+    score = xr.DataArray(
+        _checked(chosen, values, model)[:, None, :].astype(np.float64),
+        {
+            "block": np.arange(model.layout.num_blocks),
+            "scale": [0],
+            "scale_name": ("scale", np.array([ALL_TOKENS], object)),
+            "neuron": np.arange(model.layout.neurons_per_block, dtype=np.int32),
+        },
+        ("block", "scale", "neuron"),
+    )
+    score = score.assign_coords(valid=xr.ones_like(score, bool))
+    made_by = model_provenance(model)
+    said = {
+        **made_by,
+        "metric": chosen.key,
+        "metric_parameters": dict(chosen.parameters),
+        "candidates": describe_images(candidates),
+        "reference": describe_images(reference),
+        "plugins": [described(model.adapter), described(chosen)],
+        "versions": made_by["versions"] | versions(chosen),
+    }
+    attributes = {"metric": chosen.key, "provenance": json.dumps(said)}
+    return xr.Dataset({"score": score}, attrs=attributes)
+
+
+def _check_given(model: object, candidates: object, reference: object) -> None:
+    check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
+    assert isinstance(model, ImageARModel)
+    for what, images in (("candidates", candidates), ("reference images", reference)):
+        check_kind(f"the {what}", images, Images, "Images, such as Images.from_folder(path)")
+        assert isinstance(images, Images)
+        if not len(images):
+            raise InputError(f"there are no {what}; a contrast needs images on both sides")
+        check_conditions(images, model.adapter.conditions, model.adapter.variant.num_classes)
+    if model._overlay:
+        raise InputError(
+            "this model is edited through the trace, so its weights are not those that it computes "
+            "with; give the unmodified model"
+        )
+
+
+def _checked(scorer: ImageScorer, values: object, model: ImageARModel) -> np.ndarray:
+    shape = (model.layout.num_blocks, model.layout.neurons_per_block)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        found = f"a {type(values).__name__}"
+    elif values.shape != shape:
+        found = f"an array of shape {values.shape}"
+    elif not np.isfinite(values).all():
+        found = f"{int((~np.isfinite(values)).sum())} scores that are not finite"
+    else:
+        return values
+    raise PluginError(
+        f"{author(scorer)} returned {found}; expected a finite number for each neuron, {shape}"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossFit:
+    """Scores that were made without one half of the candidates, for each half.
+
+    An `Arm` with such scores edits the model twice: the candidates of each half are completed by
+    the model whose neurons were chosen without them. So what is chosen on candidates is never
+    tested on the same.
+
+    Attributes:
+        scores: two datasets as `contrast` or `localize` return; number i was made without half i.
+        half: 0 or 1, the half of each candidate.
+        seed: seed of the draw of the halves.
+    """
+
+    scores: tuple[xr.Dataset, xr.Dataset]
+    half: Int8[np.ndarray, " candidate"]
+    seed: int = 0
+
+
+def cross_fit(
+    candidates: Candidates, score: Callable[[Images], xr.Dataset], *, seed: int = 0
+) -> CrossFit:
+    """Score neurons twice, each time on one half of what is to be forgotten.
+
+    Args:
+        candidates: all candidates; every group is halved, and canaries and candidates of no known
+            role are scored on.
+        score: function that scores neurons on some of these images, such as
+            ``lambda images: contrast(model, images, held_out)``.
+        seed: seed of the draw of the halves.
+
+    Raises:
+        InputError: fewer than two images to score on.
+    """
+    half = halves(candidates, seed=seed)
+    first, second = (score(scored_on(candidates, half == other)) for other in (1, 0))
+    return CrossFit((first, second), half, seed)
+
+
+def halves(candidates: Candidates, *, seed: int = 0) -> Int8[np.ndarray, " candidate"]:
+    """Return the half of each candidate, 0 or 1, drawn so that every group is halved.
+
+    A group of an odd number gives the one more to one half, and the next such to the other.
+
+    Args:
+        candidates: all candidates.
+        seed: seed of the draw.
+    """
+    check_kind("the candidates", candidates, Candidates, "Candidates")
+    check_integer("the seed", seed, least=0)
+    random, half, first = np.random.default_rng(seed), np.zeros(len(candidates), np.int8), 0
+    for name in dict.fromkeys(candidates.group.tolist()):
+        mine = random.permutation(np.flatnonzero(candidates.group == name))
+        half[mine] = (np.arange(len(mine)) + first) % 2
+        first = (first + len(mine)) % 2
+    return half
+
+
+def scored_on(candidates: Candidates, chosen: np.ndarray) -> Images:
+    """Return those of some candidates that a model is to forget.
+
+    Args:
+        candidates: all candidates.
+        chosen: bool, one for each.
+
+    Raises:
+        InputError: there are none.
+    """
+    positions = np.flatnonzero(chosen & np.isin(candidates.role, TRIED))
+    if not len(positions):
+        raise InputError(
+            "half of the candidates holds no image that is to be forgotten, so neurons cannot be "
+            "chosen on it; give two candidates or more that are neither members nor held out"
+        )
+    return candidates.images.subset(positions)
