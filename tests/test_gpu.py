@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from iarmem_plugin import plugins
 from iarmem_plugin.evaluation.candidates import centre_views
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.provenance import weights_sha256
+from iarmem_plugin.plugins.create import create
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
@@ -27,6 +29,15 @@ def pictures(name: str, count: int) -> iarmem.Images:
     organism = plugins.find_variant(name)[1].organism
     assert organism is not None
     return organism().pictures.subset(range(count))
+
+
+def at_full_size(name: str, dtype: torch.dtype) -> iarmem.ImageARModel:
+    adapter, variant = plugins.find_variant(name)
+    family = adapter.family()
+    with torch.device("cuda"):
+        parts = zip((family.transformer, family.tokenizer), family.configs(name), strict=True)
+        network, tokenizer = (blueprint.build(config) for blueprint, config in parts)
+    return iarmem.wrap(network.to(dtype), tokenizer)
 
 
 def some_neurons(model: iarmem.ImageARModel) -> xr.DataArray:
@@ -63,6 +74,93 @@ def test_the_scores_are_those_of_a_cpu(name: str) -> None:
     apart = abs(here - there)
     print(f"\n{name}: scores differ by at most {float(apart.max()):.2e}")
     assert float(apart.quantile(0.99)) < 1e-3
+
+
+@pytest.mark.parametrize("name", ORGANISMS)
+@pytest.mark.parametrize("scorer", ["difference-of-means", "gradient-weight", "weight-norm"])
+def test_contrasts_are_those_of_a_cpu(name: str, scorer: str) -> None:
+    """Up to rounding, and to pictures of which a token differs."""
+    images = pictures(name, 48)
+    sides = images.subset(range(24)), images.subset(range(24, 48))
+    here, there = (
+        iarmem.contrast(iarmem.load(name, device=device), *sides, scorer=scorer)["score"]
+        for device in ("cpu", "cuda")
+    )
+    apart = float(abs(here - there).max() / here.std())
+    print(f"\n{name}, {scorer}: scores differ by at most {apart:.2e} standard deviations")
+    assert apart < 0.05
+
+
+@pytest.mark.parametrize("name", ORGANISMS)
+def test_a_contrast_is_taken_under_autocast_too(name: str) -> None:
+    model, images = iarmem.load(name, device="cuda"), pictures(name, 48)
+    sides = images.subset(range(24)), images.subset(range(24, 48))
+    exact = iarmem.contrast(model, *sides)["score"]
+    with torch.autocast("cuda", torch.bfloat16):
+        rough = iarmem.contrast(model, *sides)["score"]
+    correlation = float(xr.corr(exact, rough))
+    print(f"\n{name}: under autocast the scores correlate by {correlation:.4f}")
+    assert correlation > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dtype", "batch"),
+    [
+        ("var-d16", torch.float32, 16),
+        ("var-d16", torch.bfloat16, 16),
+        ("var-d30", torch.float32, 8),
+        ("var-d30", torch.bfloat16, 8),
+        ("var-d36", torch.bfloat16, 2),
+        ("rar-b", torch.float32, 32),
+        ("rar-xxl", torch.bfloat16, 32),
+    ],
+)
+def test_gradient_weight_at_full_size(name: str, dtype: torch.dtype, batch: int) -> None:
+    """Weights drawn at random; prints pictures a second and the peak memory."""
+    model = at_full_size(name, dtype)
+    side = model.adapter.variant.resolution
+    noise = np.random.default_rng(0).integers(0, 256, (4 * batch, side, side, 3), np.uint8)
+    images = iarmem.Images.from_arrays(noise, np.arange(4 * batch))
+    halves = images.subset(range(2 * batch)), images.subset(range(2 * batch, 4 * batch))
+    scorer = create("scorer", f"gradient-weight:batch_size={batch}")
+    torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        scores = scorer.score(model, *halves)
+        seconds.append(time.perf_counter() - begun)
+    rate, peak = 4 * batch / np.median(seconds), torch.cuda.max_memory_allocated() / 2**30
+    print(f"\n{name}, {dtype}, batch {batch}: {rate:.1f} images a second, {peak:.0f} GiB")
+    assert np.isfinite(scores).all()
+    assert scores.shape == (model.layout.num_blocks, model.layout.neurons_per_block)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["var-d16", "rar-b"])
+def test_a_compiled_tokenizer_at_full_size(name: str) -> None:
+    """Prints pictures a second with and without, and which share of the tokens stays."""
+    model = at_full_size(name, torch.float32)
+    pictures = torch.rand(64, 3, 256, 256, device="cuda", generator=torch.Generator("cuda"))
+    found = {}
+    for way in ("plain", "compiled"):
+        if way == "compiled":
+            model.adapter.compile_tokenizer()
+        with model.borrowed():
+            tokens = model.tokenize(pictures)
+            model.decode(tokens)
+            for task, given in ((model.tokenize, pictures), (model.decode, tokens)):
+                torch.cuda.synchronize()
+                begun = time.perf_counter()
+                for _ in range(3):
+                    task(given)
+                torch.cuda.synchronize()
+                rate = 3 * len(pictures) / (time.perf_counter() - begun)
+                print(f"\n{name}, {way}: {task.__name__} {rate:.0f} images a second")
+        found[way] = tokens
+    share = (found["plain"] == found["compiled"]).double().mean()
+    print(f"\n{name}: {share:.5f} of the tokens are equal when compiled")
+    assert share > 0.99
 
 
 @pytest.mark.parametrize("name", ORGANISMS)
