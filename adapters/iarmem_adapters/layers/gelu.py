@@ -1,4 +1,4 @@
-"""GELU by its tanh formula, in a third less time than torch's."""
+"""GELU by its tanh formula, in less time than torch's."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 CUBIC = 0.044715
-FACTOR = math.sqrt(2 / math.pi)
+FACTOR = 2 * math.sqrt(2 / math.pi)
 CHUNK = 65536
 """Numbers handled at a time, few enough for the processor's cache."""
 
 
 class TanhGELU(nn.GELU):
-    """`nn.GELU` with its tanh approximation, the same but for rounding; closer to float64.
+    """`nn.GELU` with its tanh approximation, the same but for rounding.
 
-    Torch's own kernel is slow on the CPU; that of tanh alone is not.
+    (1 + tanh(u)) / 2 is the logistic function of 2u, which is five times as quick on the CPU.
     """
 
     def __init__(self) -> None:
@@ -28,13 +28,12 @@ class TanhGELU(nn.GELU):
         if not _quick(input):
             return super().forward(input)
         out = torch.empty_like(input)
-        inside = input.new_empty(min(CHUNK, input.numel()))
-        factor = torch.full_like(inside, 2 * FACTOR)
-        for x, half in zip(input.view(-1).split(CHUNK), out.view(-1).split(CHUNK), strict=True):
-            part = slice(0, len(x))
-            torch.mul(x, 0.5, out=half)
-            torch.addcmul(factor[part], half, half, value=8 * FACTOR * CUBIC, out=inside[part])
-            half.addcmul_(half, inside[part].mul_(half).tanh_())
+        gate = input.new_empty(min(CHUNK, input.numel()))
+        factor = torch.full_like(gate, FACTOR)
+        for x, to in zip(input.view(-1).split(CHUNK), out.view(-1).split(CHUNK), strict=True):
+            part = gate[: len(x)]
+            torch.addcmul(factor[: len(x)], x, x, value=FACTOR * CUBIC, out=part)
+            torch.mul(x, part.mul_(x).sigmoid_(), out=to)
         return out
 
 

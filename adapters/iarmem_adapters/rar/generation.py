@@ -20,7 +20,7 @@ from iarmem_plugin.models.sampling import (
 )
 
 from .attention import KeyValueCache
-from .transformer import RARTransformer, expand_rows
+from .transformer import RARTransformer, distinct, expand_rows
 
 ROWS_AHEAD = 128
 """Rows (conditions times elements) for which modulations are computed in one product.
@@ -102,12 +102,9 @@ class _Run:
         self.weights = guidance_weights(
             config.num_tokens, sampling.guidance, sampling.guidance_power
         ).to(device)
-        self.labels, self.rows = labels, None
-        if self.guided:  # all images share the condition without a class
-            self.labels = torch.cat((labels, labels.new_full((1,), config.num_classes)))
-        if self.guided and len(labels) > 1:
-            images = torch.arange(len(labels), device=device)
-            self.rows = torch.cat((images, torch.full_like(labels, len(labels))))
+        if self.guided:
+            labels = torch.cat((labels, torch.full_like(labels, config.num_classes)))
+        self.every, (self.labels, self.rows) = labels, distinct(labels)
         self.positions = transformer.positions()
         self.caches = [KeyValueCache(config.num_tokens + 1) for _ in transformer.blocks]
 
@@ -122,13 +119,15 @@ class _Run:
             for element in range(begin, end):
                 now = slice(element - begin, element - begin + 1)
                 x = self._embed(tokens[:, element - 2 : element - 1], element)
-                x = self.transformer.run_blocks(x, (one[:, now] for one in blocks), self.caches)
-                tokens[:, element - 1] = self._choose(x, head[:, now], element - 1)
+                modulations = (expand_rows(one[:, now], self.rows) for one in blocks)
+                x = self.transformer.run_blocks(x, modulations, self.caches)
+                last_norm = expand_rows(head[:, now], self.rows)
+                tokens[:, element - 1] = self._choose(x, last_norm, element - 1)
 
     def _read(self, prefix: Int[Tensor, "image prefix"]) -> Int[Tensor, " image"]:
         """Fill the caches from the prefix in one pass, and choose the token after it."""
-        labels = expand_rows(self.labels, self.rows)
-        x = self.transformer.embed(labels, torch.cat((prefix, prefix)) if self.guided else prefix)
+        known = torch.cat((prefix, prefix)) if self.guided else prefix
+        x = self.transformer.embed(self.every, known)
         condition = self.transformer.condition(self.labels, 0, x.shape[1])
         modulations = (
             expand_rows(one, self.rows) for one in self.transformer.modulations(condition)
@@ -138,12 +137,10 @@ class _Run:
         return self._choose(x[:, -1:], head, prefix.shape[1])
 
     def _ahead(self, begin: int, end: int) -> list[Tensor]:
-        """Return the modulations of all blocks and of the head for some elements at once."""
+        """Return each class's modulations of all blocks and of the head, for some elements."""
         condition = self.transformer.condition(self.labels, begin, end)
         head = self.transformer.head_modulation(condition)
-        return [
-            expand_rows(one, self.rows) for one in (*self.transformer.modulations(condition), head)
-        ]
+        return [*self.transformer.modulations(condition), head]
 
     def _embed(self, chosen: Int[Tensor, "image 1"], element: int) -> Tensor:
         x: Tensor = self.transformer.embeddings(chosen)

@@ -98,9 +98,7 @@ class RARTransformer(nn.Module):
         Reference: arXiv 2411.00776, section 3.
         """
         x = self.embed(labels, tokens)
-        classes, rows = labels.unique(return_inverse=True)
-        if len(classes) == len(labels):  # in an order of their own
-            classes, rows = labels, None
+        classes, rows = distinct(labels)
         condition = self.condition(classes, 0, x.shape[1])
         x = self.run_blocks(x, (expand_rows(one, rows) for one in self.modulations(condition)))
         return self.logits(x[:, 1:], expand_rows(self.head_modulation(condition[:, 1:]), rows))
@@ -182,6 +180,14 @@ class RARTransformer(nn.Module):
         """Return [image, 1, width]; classes stand behind the codes and the mask."""
         embedded: Tensor = self.embeddings(labels + self.config.vocab_size + 1)
         return embedded.unsqueeze(1)
+
+
+def distinct(labels: Int[Tensor, " image"]) -> tuple[Int[Tensor, " label"], Tensor | None]:
+    """Return each class once, and which one each image has; None where no two have the same."""
+    classes, rows = labels.unique(return_inverse=True)
+    if len(classes) == len(labels):  # in an order of their own
+        return labels, None
+    return classes, rows
 
 
 def expand_rows(of_classes: Tensor, rows: Tensor | None) -> Tensor:

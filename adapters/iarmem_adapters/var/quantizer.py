@@ -103,8 +103,7 @@ class MultiScaleQuantizer(nn.Module):
         rows = features.movedim(1, 3).flatten(0, 2)
         codes = self.embedding.weight
         distance = rows.square().sum(1, keepdim=True) + codes.square().sum(1)
-        distance = torch.addmm(distance, rows, codes.T, alpha=-2)
-        return distance.argmin(1).view(features.shape[0], -1)
+        return distance.addmm_(rows, codes.T, alpha=-2).argmin(1).view(features.shape[0], -1)
 
     def embed(
         self, tokens: Int[Tensor, "image place"], scale: int

@@ -66,6 +66,21 @@ def test_cached_completion_equals_full_passes_without_a_cache(
     assert torch.equal(expected, complete(small, prefix, LABELS, sampling))
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, GUIDED])
+@pytest.mark.parametrize("classes", [[5, 5, 5], [4, 0, 4]])
+def test_images_of_one_class_share_its_modulations(
+    classes: list[int], sampling: Sampling, small: RARTransformer, tokens: Tensor
+) -> None:
+    rows: list[int] = []
+    watched = small.adaln_before_head.adaLN_modulation.register_forward_hook(
+        lambda _module, given, _output: rows.append(len(given[0]))
+    )
+    found = complete(small, tokens[:, :7], torch.tensor(classes), sampling)
+    watched.remove()
+    assert set(rows) == {len(set(classes)) + (sampling.guidance != 0)}
+    assert torch.equal(found, uncached(small, tokens[:, :7], torch.tensor(classes), sampling))
+
+
 @pytest.mark.parametrize("ahead", [1, 12, 10_000])
 def test_how_many_modulations_are_computed_ahead_does_not_matter(
     ahead: int, small: RARTransformer, tokens: Tensor, monkeypatch: pytest.MonkeyPatch

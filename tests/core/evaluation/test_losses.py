@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 
 from iarmem_plugin.data.images import Images
@@ -51,6 +52,24 @@ def test_the_temperature_is_where_the_loss_is_least(sharper: float) -> None:
     assert found == pytest.approx(least.x, rel=2e-3)
     assert found == pytest.approx(sharper, rel=0.1)
     assert float(cross_entropy(logits / found, given.tokens.flatten())) - least.fun < 1e-5
+
+
+def test_the_temperature_is_the_splines_whatever_the_spread_of_the_logits() -> None:
+    given = drawn(sharper=1)
+    logits = given.logits * torch.linspace(0.1, 9, 40)[:, None, None]  # up to 40
+    logits[..., 11] = -torch.inf  # a masked token
+    tokens = given.tokens % 11
+    places = np.log(np.geomspace(0.25, 8, 16))
+    mean = [
+        float(cross_entropy(logits.flatten(0, 1).double() / np.exp(one), tokens.flatten()))
+        for one in places
+    ]
+    curve = CubicSpline(places, mean)
+    least = minimize_scalar(curve, bounds=places[[0, -1]], method="bounded")
+    # float32 sums of exponentials, squared at most five times
+    assert HeldOutLoss().fit([Prediction(logits, tokens)]) == pytest.approx(
+        float(np.exp(least.x)), rel=1e-4
+    )
 
 
 def test_changes_and_their_intervals_are_of_the_same_images() -> None:
