@@ -159,12 +159,15 @@ class ArmOutcome:
         neurons: the neurons that were edited; bool, dims (block, neuron).
         features: what the quality measure saw of the generated images, see `kept_features`; None
             where there are none.
+        calibration: completions of the pictures that fix thresholds anew, see
+            `Attack.recalibrated`; None where they are not fixed.
     """
 
     result: ArmResult
     extraction: xr.Dataset
     neurons: xr.DataArray
     features: xr.Dataset | None = None
+    calibration: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -206,10 +209,12 @@ def run_arm(
     """
     with _edited(model, arm, neurons, attack) as edited:
         extraction = attack.run(edited)
+        calibration = attack.recalibrated(edited, arm.name)
         features = _generated(edited, arm, quality, attack.generating)
     measured = _measured(features, quality)
     kept = None if features is None else kept_features(features)
-    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, kept)
+    result = result_of(arm, measured, attack.backend)
+    return ArmOutcome(result, extraction, neurons, kept, calibration)
 
 
 def _edited(

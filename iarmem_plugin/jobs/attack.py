@@ -16,6 +16,7 @@ from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
 from iarmem_plugin.models.tracing import ImageARModel
@@ -74,6 +75,8 @@ class Attack:
             where the scores do not hold it.
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
+        recalibration: on what thresholds are fixed anew; None leaves it out.
+        unseen: what completions of its candidates are compared with.
     """
 
     candidates: Candidates
@@ -86,25 +89,42 @@ class Attack:
     mean: xr.DataArray | None = None
     recognition: Recognition | None = None
     losses: LossProtocol | None = None
+    recalibration: Recalibration | None = None
+    unseen: Targets | None = None
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
-        """Complete the candidates' prefixes by a model, edited or not; see `extract`.
-
-        Where losses are measured, those of the candidates are added; see `LossProtocol.measured`.
-        """
-        found = extract(
+        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
+        return extract(
             model,
             self.candidates,
             self.targets,
             similarity=self.similarity,
             prefix_tokens=self.prefix_tokens,
             recognition=self.recognition,
+            losses=self.losses,
             batch_size=self.completing,
             progress=progress,
         )
-        if self.losses is None:
-            return found
-        return self.losses.measured(model, found, self.candidates, self.targets)
+
+    def recalibrated(self, model: ImageARModel, arm: str) -> xr.Dataset | None:
+        """Complete, by the model of an arm, the pictures that fix thresholds anew.
+
+        Returns:
+            ``similarity``, ``equal_tokens`` and ``agreement``, dims (candidate); None where the
+            arm is left out.
+        """
+        again, unseen = self.recalibration, self.unseen
+        if again is None or unseen is None or not again.covers(arm):
+            return None
+        found = extract(
+            model,
+            again.candidates,
+            unseen,
+            similarity=self.similarity,
+            prefix_tokens=self.prefix_tokens,
+            batch_size=self.completing,
+        )
+        return found[list(COMPLETED)]
 
 
 def make_attack(
@@ -116,6 +136,7 @@ def make_attack(
     mean: xr.DataArray | None = None,
     recognition: Recognition | None = None,
     losses: LossProtocol | None = None,
+    recalibration: Recalibration | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -128,6 +149,7 @@ def make_attack(
         mean: mean activation of every neuron, see `Attack`.
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
+        recalibration: on what thresholds are fixed anew in each arm; None leaves it out.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -141,6 +163,11 @@ def make_attack(
         raise InputError(
             f"a prefix of {given} tokens leaves nothing to complete: these images have {count}"
         )
+    unseen = None
+    if recalibration is not None:
+        again = recalibration.candidates
+        check_conditions(again.images, model.adapter.conditions, variant.num_classes)
+        unseen = make_targets(model, again, variant.views, batch_size=size)
     return Attack(
         candidates,
         make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
@@ -152,4 +179,6 @@ def make_attack(
         mean,
         recognition,
         losses,
+        recalibration,
+        unseen,
     )

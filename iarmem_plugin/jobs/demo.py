@@ -19,6 +19,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
+from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
@@ -30,6 +31,7 @@ from iarmem_plugin.jobs.arms import Arm, QualityProtocol
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
+from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest
@@ -44,6 +46,7 @@ PAPERS = "highest UnitMem"  # the arm of the paper's intervention
 FRACTION = 0.1
 FACTOR = 0.5
 RANDOM_SETS = 3
+BESIDE = (ORIGINAL, PAPERS, TWIN)  # in which the quick demo does what is expensive
 BATCH_SIZE = 256  # real images, for their features
 
 
@@ -56,9 +59,11 @@ class Sizes:
         members: candidates of each group of members.
         held_out: candidates that were held out.
         fitted: pictures, held out and not reported, that each arm's temperature is fitted on.
+        recalibrated: pictures, held out and not reported, on which thresholds are fixed anew.
+        free: candidates that the model itself generated.
         generated: images generated in each arm of which image quality is measured.
-        everywhere: whether it is measured in all arms, and not in the original, the paper's
-            intervention and the twin alone.
+        everywhere: whether it is measured, and thresholds are fixed anew, in all arms, and not in
+            the original, the paper's intervention and the twin alone.
         views: augmented views of each captured picture.
     """
 
@@ -66,6 +71,8 @@ class Sizes:
     members: int = 34
     held_out: int = 150
     fitted: int = 150
+    recalibrated: int = 150
+    free: int = 34
     generated: int = 300
     views: int = 10
     everywhere: bool = False
@@ -73,7 +80,14 @@ class Sizes:
 
 ALL = 1_000_000
 EVERYTHING = Sizes(
-    captured=ALL, members=ALL, held_out=ALL, fitted=ALL, generated=1000, everywhere=True
+    captured=ALL,
+    members=ALL,
+    held_out=ALL,
+    fitted=ALL,
+    recalibrated=ALL,
+    free=300,
+    generated=1000,
+    everywhere=True,
 )
 
 
@@ -135,13 +149,16 @@ def _run(
     report = mitigate(
         traced,
         scores,
-        candidates(organism, reported(organism, sizes)),
+        _with_generations(traced, organism, sizes, seed),
         arms(seed),
         similarity=similarity,
         recognition=recognition,
         losses=loss_protocol(
-            traced, HeldOutLoss(), unreported(organism, sizes), traced.adapter.variant.views
+            *(traced, HeldOutLoss()),
+            organism.pictures.subset(unreported(organism, sizes.fitted)),
+            traced.adapter.variant.views,
         ),
+        recalibration=_recalibration(organism, sizes),
         quality=_quality(traced, organism, sizes, seed),
         twin=twin,
         progress=progress,
@@ -149,7 +166,9 @@ def _run(
     clock.lap("extraction and quality of all arms")
     used = {
         "captured": len(captured),
-        "temperature fitted on": len(unreported(organism, sizes)),
+        "temperature fitted on": len(unreported(organism, sizes.fitted)),
+        "thresholds fixed anew on": len(unreported(organism, sizes.recalibrated)),
+        "free generations": sizes.free,
         "generated": sizes.generated,
         "views": sizes.views,
     }
@@ -169,6 +188,23 @@ def _calibrated(
     return similarity, recognition
 
 
+def _with_generations(
+    model: ImageARModel, organism: Organism, sizes: Sizes, seed: int
+) -> Candidates:
+    """Return the candidates, and some that the model draws for the classes of its training."""
+    tried = candidates(organism, reported(organism, sizes))
+    shown = organism.pictures.subset(np.flatnonzero(organism.exposures > 0))
+    sampling = replace(model.adapter.variant.sampling, seed=seed)
+    return with_generations(model, tried, shown, sizes.free, sampling=sampling)
+
+
+def _recalibration(organism: Organism, sizes: Sizes) -> Recalibration:
+    chosen = np.zeros(len(organism.group), bool)
+    chosen[unreported(organism, sizes.recalibrated)] = True
+    names = None if sizes.everywhere else frozenset(BESIDE)
+    return Recalibration(candidates(organism, chosen), arms=names)
+
+
 def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -> QualityProtocol:
     measure = TorchFidelity(organism.classifier(), organism.classifier_name)
     real = references(organism)
@@ -178,7 +214,7 @@ def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -
         real,
         generated=sizes.generated,
         seed=seed,
-        arms=None if sizes.everywhere else (ORIGINAL, PAPERS, TWIN),
+        arms=None if sizes.everywhere else BESIDE,
         batch_size=BATCH_SIZE,
     )
 
@@ -195,10 +231,9 @@ def twin_of(model: str) -> str | None:
     return twins.get(model)
 
 
-def unreported(organism: Organism, sizes: Sizes) -> Images:
-    """Return held-out pictures for calibration, evenly spaced."""
-    chosen = _spread(np.flatnonzero(organism.calibration), sizes.fitted)
-    return organism.pictures.subset(chosen)
+def unreported(organism: Organism, count: int) -> np.ndarray:
+    """Return the positions of held-out pictures for calibration, evenly spaced."""
+    return _spread(np.flatnonzero(organism.calibration), count)
 
 
 def arms(seed: int = 0) -> list[Arm]:
