@@ -132,8 +132,8 @@ def _recalibrated(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
         anew = count_anew(extraction, outcome=outcome) if outcome in outcomes(extraction) else None
         if anew is not None and arm.name in anew["arm"]:
             mine = anew.sel(arm=arm.name)
-            ends = {end: mine.pop(end).item() for end in LIMITS}
-            found[key] = {**ends, "counts": _by_group(outcome, mine)}
+            ends = {end: mine[end].item() for end in LIMITS}
+            found[key] = {**ends, "counts": _by_group(outcome, mine.drop_vars(LIMITS))}
     images = extraction.attrs.get(f"{ANEW}images")
     return {"recalibrated": {"images": images, **found}} if found else {}
 
