@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -162,10 +162,9 @@ def extract(
         progress: shows a bar.
 
     Returns:
-        dims (candidate, token): ``similarity`` float32, ``equal_tokens`` int32 (prefix included),
-        ``agreement`` float64 (prefix left out), ``extracted`` and ``recognisable`` bool, ``tokens``
-        int32 where they fit (bits have the dim ``bit``, too), losses. Coordinates: ``image`` (its
-        id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings.
+        dims (candidate, token): ``similarity`` float32, ``equal_tokens`` int32 (with the prefix),
+        ``agreement`` float64 (without), ``extracted`` and ``recognisable`` bool, ``tokens`` int32
+        (if they fit), losses; ids and groups as coordinates, settings as attributes.
 
     Raises:
         InputError: targets or prefix do not fit, or `recognition` was fixed with another prefix.
@@ -178,8 +177,8 @@ def extract(
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         target, names = targets.at(rows, model.device), candidates.images.paths[rows]
         told = Condition.of_images(candidates.images, rows).to(model.device)
+        given = target.tokens[:, :prefix_tokens]
         with images_named(names):
-            given = target.tokens[:, :prefix_tokens]
             tokens = model.complete(given, told, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
         closeness = compared(similarity, completion, target, names).float()
@@ -189,7 +188,7 @@ def extract(
         parts = batching.over(len(candidates), tried, progress=progress, description=bar)
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
-    about = {"prefix_tokens": prefix_tokens, "reference": targets.reference}
+    about: dict[str, Any] = {"prefix_tokens": prefix_tokens, "reference": targets.reference}
     about |= {"sampling": json.dumps(asdict(sampling)), "batch_size": batching.size}
     found = _result(candidates, targets, values, tokens).assign_attrs(about)
     found = _judged(found, similarity, recognition)

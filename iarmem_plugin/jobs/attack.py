@@ -12,11 +12,12 @@ from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import Similarity
-from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration
+from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration, completed_before
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
 from iarmem_plugin.models.tracing import ImageARModel
@@ -109,6 +110,8 @@ class Attack:
     def recalibrated(self, model: ImageARModel, arm: str) -> xr.Dataset | None:
         """Complete, by the model of an arm, the pictures that fix thresholds anew.
 
+        What the unmodified model completed to fix the shared thresholds is taken as it is.
+
         Returns:
             ``similarity``, ``equal_tokens`` and ``agreement``, dims (candidate); None where the
             arm is left out.
@@ -116,6 +119,12 @@ class Attack:
         again, unseen = self.recalibration, self.unseen
         if again is None or unseen is None or not again.covers(arm):
             return None
+        if arm == ORIGINAL:
+            known = completed_before(
+                self.recognition, again, self.similarity.name, self.prefix_tokens
+            )
+            if known is not None:
+                return known
         found = extract(
             model,
             again.candidates,

@@ -71,7 +71,7 @@ class Sizes:
     members: int = 34
     held_out: int = 150
     fitted: int = 150
-    recalibrated: int = 150
+    recalibrated: int = 300  # those that fix the shared ones: with fewer, these differ by chance
     free: int = 34
     generated: int = 300
     views: int = 10

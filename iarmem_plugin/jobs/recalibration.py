@@ -12,7 +12,7 @@ from iarmem_plugin.checks import check_kind, check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ANEW, EXTRACTED, ORIGINAL, RECOGNISABLE, outcomes
-from iarmem_plugin.evaluation.recognition import agreement
+from iarmem_plugin.evaluation.recognition import Recognition, agreement
 from iarmem_plugin.evaluation.statistics import smallest_threshold
 
 COMPLETED = ("similarity", "equal_tokens", "agreement")
@@ -56,6 +56,33 @@ class Recalibration:
     def covers(self, arm: str) -> bool:
         """Tell whether thresholds are fixed anew in an arm."""
         return self.arms is None or arm in self.arms
+
+
+def completed_before(
+    recognition: Recognition | None, again: Recalibration, similarity: str, prefix_tokens: int
+) -> xr.Dataset | None:
+    """Return the completions that fixed the shared thresholds, where they are of these pictures.
+
+    Args:
+        recognition: holds them, where they fixed it.
+        again: names the pictures.
+        similarity: name of the measure with which they were compared.
+        prefix_tokens: tokens that were given.
+
+    Returns:
+        as `Attack.recalibrated`; None where they are of other pictures, or made otherwise.
+    """
+    found = None if recognition is None else recognition.completions
+    expected = {"similarity": similarity, "prefix_tokens": prefix_tokens}
+    if found is None or any(found.attrs.get(name) != one for name, one in expected.items()):
+        return None
+    images = again.candidates.images
+    same = (
+        np.array_equal(found["image"], images.ids) and tuple(found["path"].values) == images.paths
+    )
+    completed = (found["equal_tokens"] - prefix_tokens).astype(np.float64)
+    right = completed / (found.attrs["tokens"] - prefix_tokens)
+    return found.assign(agreement=right.reset_coords(drop=True)) if same else None
 
 
 def judged_anew(

@@ -16,6 +16,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import FingerprintMismatchError, InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import count_anew, count_extracted
+from iarmem_plugin.evaluation.extraction import extract
 from iarmem_plugin.evaluation.generation import FIRST_ID, with_generations
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
@@ -132,6 +133,29 @@ def test_finished_arms_keep_what_they_fixed_and_other_pictures_are_refused(
     fewer = Candidates(unseen.images.subset([0, 1, 2]), unseen.group[:3])
     with pytest.raises(FingerprintMismatchError, match="recalibration"):
         run(model, scores, unseen, Recalibration(fewer, rate=0.2), options=options)
+
+
+def test_what_fixed_the_shared_thresholds_is_not_completed_again(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    unseen: Candidates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    completed: list[int] = []
+
+    def counted(
+        edited: ImageARModel, candidates: Candidates, *rest: object, **more: object
+    ) -> object:
+        completed.append(len(candidates))
+        return extract(edited, candidates, *rest, **more)  # type: ignore[arg-type]  # as they came
+
+    monkeypatch.setattr("iarmem_plugin.jobs.attack.extract", counted)
+    run(model, scores, unseen, Recalibration(unseen, rate=0.2))
+    assert completed == [7, 7, 7, 7]  # thresholds, the original, the other arm and its own
+    completed.clear()
+    fewer = Candidates(unseen.images.subset([0, 1, 2]), unseen.group[:3])
+    run(model, scores, unseen, Recalibration(fewer, rate=0.2))
+    assert completed == [7, 7, 3, 7, 3]
 
 
 def completions(similarity: list[float], agreement: list[float]) -> xr.Dataset:
