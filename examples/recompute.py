@@ -2,8 +2,9 @@
 
     python examples/recompute.py REPORT
 
-Counts, Wilson intervals, McNemar tests, agreements, thresholds, the changes of the losses with
-their intervals, and FID are made again by numpy, scipy and h5py, and held against ``report.json``.
+Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all arms, and an arm's
+own), the changes of the losses with their intervals, and FID are made again by numpy, scipy and
+h5py, and held against ``report.json``.
 What differs by more than 1e-6 is listed, and ends the program with code 1.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from scipy.stats import binomtest, bootstrap, norm
+from scipy.stats import binom, binomtest, bootstrap, norm
 
 TOLERANCE = 1e-6
 Moments = tuple[np.ndarray, np.ndarray]
@@ -51,6 +52,18 @@ def wilson(count: int, of: int) -> tuple[float, float]:
     return (0.0 if count == 0 else low), (1.0 if count == of else high)
 
 
+def limits(values: np.ndarray, rate: float) -> dict[str, float | None]:
+    """Return the smallest value that at most a share exceeds, and its 95% interval by ranks."""
+    ordered, count = np.sort(values), len(values)
+    above = math.floor(Fraction(str(rate)) * count)
+    most, fewest = (int(binom.ppf(share, count, rate)) for share in (0.975, 0.025))
+    return {
+        "threshold": float(ordered[-1 - above]),
+        "threshold_low": float(ordered[count - 1 - most]) if most < count else None,
+        "threshold_high": float(ordered[count - fewest]) if fewest else None,
+    }
+
+
 class Folder:
     """A report's folder.
 
@@ -65,7 +78,8 @@ class Folder:
         self.names = [str(name) for name in self.found["arm"]]
         self.group = self.found["group"].astype(str)
         canary = self.found["role"].astype(str) == "canary"
-        self.canaries = canary if canary.any() else self.found["role"].astype(str) != "held-out"
+        other = np.isin(self.found["role"].astype(str), ("held-out", "generated"))
+        self.canaries = canary if canary.any() else ~other
         self.fixed = read(path / "calibration.nc") if (path / "calibration.nc").exists() else None
 
     def agreement(self, equal: np.ndarray, tokens: int) -> np.ndarray:
@@ -92,6 +106,7 @@ class Folder:
                     yield from self._counts(arm, key, outcome, judged[outcome][place])
                     yield from self._pairs(arm, outcome, judged[outcome], place)
             yield from self._losses(arm, place)
+            yield from self._anew(arm, place)
         yield from self._thresholds()
         yield from self._tokens()
         yield from self._distances()
@@ -114,6 +129,29 @@ class Folder:
                 made["agreement"] = self.agreement(equal, self.found["tokens"].shape[2]).mean()
             for name, value in made.items():
                 yield f"{arm['name']}: {group}: {outcome}: {name}", written[name], float(value)
+
+    def _anew(self, arm: dict[str, Any], place: int) -> Iterator[Found]:
+        """Yield the thresholds that an arm fixed itself, and what counts at them."""
+        if "recalibrated" not in arm or self.fixed is None:
+            return
+        arrays, tokens = self.fixed[0], self.found["tokens"].shape[2]
+        row = [str(name) for name in arrays["arm"]].index(arm["name"])
+        similarity = arrays["recalibrated_similarity"][row].astype(np.float64)
+        right = self.agreement(arrays["recalibrated_equal_tokens"][row], tokens)
+        measured = self.found["similarity"][place].astype(np.float64)
+        agreed = self.agreement(self.found["equal_tokens"][place], tokens)
+        for key, outcome, unseen, values in (
+            ("extraction", "extracted", similarity, measured),
+            ("recognition", "recognisable", right, agreed),
+        ):
+            if key not in arm["recalibrated"]:
+                continue
+            written = arm["recalibrated"][key]
+            made = limits(unseen, self.settings["recalibrated_rate"])
+            for name, value in made.items():
+                yield f"{arm['name']}: its own {outcome}: {name}", written[name], value
+            counted = {key: written["counts"], "name": arm["name"]}
+            yield from self._counts(counted, key, outcome, values > made["threshold"])
 
     def _pairs(
         self, arm: dict[str, Any], outcome: str, counted: np.ndarray, place: int
@@ -163,6 +201,8 @@ class Folder:
         if self.fixed is None:
             return
         arrays, settings = self.fixed
+        if "equal_tokens" not in arrays:  # thresholds were given, and fixed anew alone
+            return
         right = self.agreement(arrays["equal_tokens"], settings["tokens"])
         above = math.floor(Fraction(str(settings["rate"])) * right.size)
         at = float(np.sort(right)[-1 - above])

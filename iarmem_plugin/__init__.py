@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
+    from iarmem_plugin.evaluation.generation import with_generations
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
     from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
     from iarmem_plugin.evaluation.quality import TorchFidelity
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.mitigate import mitigate
+    from iarmem_plugin.jobs.recalibration import Recalibration
     from iarmem_plugin.jobs.scores import load_scores, save_scores
     from iarmem_plugin.models.intervening import intervene
     from iarmem_plugin.models.loading import load, wrap
@@ -121,6 +123,7 @@ __all__ = [
     "Random",
     "Ranks",
     "Reads",
+    "Recalibration",
     "Recognition",
     "Report",
     "Sampling",
@@ -158,6 +161,7 @@ __all__ = [
     "save_scores",
     "score_on_cluster",
     "select",
+    "with_generations",
     "wrap",
 ]
 
@@ -167,6 +171,7 @@ _SOURCES = {
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
+    "iarmem_plugin.evaluation.generation": ("with_generations",),
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
     "iarmem_plugin.evaluation.losses": ("LossProtocol", "loss_protocol"),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
@@ -216,6 +221,7 @@ _SOURCES = {
     "iarmem_plugin.jobs.arms": ("Arm", "QualityProtocol"),
     "iarmem_plugin.jobs.attack": ("ExtractionOptions",),
     "iarmem_plugin.jobs.mitigate": ("mitigate",),
+    "iarmem_plugin.jobs.recalibration": ("Recalibration",),
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.report.report": ("Report",),

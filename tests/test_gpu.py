@@ -32,7 +32,7 @@ def pictures(name: str, count: int) -> iarmem.Images:
 
 
 def at_full_size(name: str, dtype: torch.dtype) -> iarmem.ImageARModel:
-    adapter, variant = plugins.find_variant(name)
+    adapter = plugins.find_variant(name)[0]
     family = adapter.family()
     with torch.device("cuda"):
         parts = zip((family.transformer, family.tokenizer), family.configs(name), strict=True)

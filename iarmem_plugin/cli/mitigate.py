@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
@@ -16,11 +16,15 @@ from iarmem_plugin.files import alone
 
 if TYPE_CHECKING:
     import xarray as xr
+    from rich.progress import Progress
 
     from iarmem_plugin.data.images import Images
+    from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.losses import LossProtocol
+    from iarmem_plugin.evaluation.recognition import Recognition
     from iarmem_plugin.interfaces import LossQuality, Quality, Similarity
     from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+    from iarmem_plugin.jobs.recalibration import Recalibration
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.report.report import Report
 
@@ -34,6 +38,8 @@ class _Attack:
     few: bool
     threshold: float | None
     per_class: int
+    recalibrate: bool
+    generations: int
     similarity: str
     check_batching: int
 
@@ -157,6 +163,7 @@ class _Job:
             "--seed": self.edit.seed,
             "--random-sets": self.edit.random_sets,
             "--generated": self.quality.generated,
+            "--generations": self.attack.generations,
             "--check-batching": self.attack.check_batching,
             "--workers": self.reading.workers,
         }
@@ -210,7 +217,8 @@ class _Job:
         """Return how many images are completed at most, in all arms together."""
         ranked = self.attack.per_class * len(set(opened.images.labels.tolist()))
         tried = ranked if opened.candidates is None else len(opened.candidates)
-        return (len(arms) + 1) * (tried + len(opened.held_out or ()))
+        tried += self.attack.generations + len(opened.held_out or ())
+        return (len(arms) + 1) * tried
 
     def _mitigated(
         self,
@@ -249,17 +257,41 @@ class _Job:
             return mitigate(
                 model,
                 scores,
-                candidates,
+                candidates := self._with_generations(model, candidates, opened.images, progress),
                 self.edit.scored(arms, model, candidates, opened.contrasted),
                 similarity=similarity,
                 recognition=recognition,
                 losses=losses,
+                recalibration=self._recalibration(opened, recognition),
                 quality=quality,
                 options=ExtractionOptions(
                     batch_size=size, check_batching=checked, checkpoints=kept
                 ),
                 progress=progress,
             )
+
+    def _with_generations(
+        self, model: ImageARModel, tried: Candidates, like: Images, progress: Progress | None
+    ) -> Candidates:
+        from iarmem_plugin.evaluation.generation import with_generations
+
+        if not (count := self.attack.generations):
+            return tried
+        sampling = replace(model.adapter.variant.sampling, seed=self.edit.seed)
+        how: dict[str, Any] = {"sampling": sampling, "batch_size": self.batch_size}
+        return with_generations(model, tried, like, count, **how, progress=progress)
+
+    def _recalibration(self, opened: _Opened, recognition: Recognition) -> Recalibration | None:
+        """Fix thresholds anew on the pictures that fixed when a candidate is recognisable."""
+        from iarmem_plugin.evaluation.candidates import Candidates
+        from iarmem_plugin.jobs.protocol import calibration_half
+        from iarmem_plugin.jobs.recalibration import Recalibration
+
+        fixed = recognition.completions
+        if opened.held_out is None or fixed is None or not self.attack.recalibrate:
+            return None
+        half = calibration_half(opened.held_out)
+        return Recalibration(Candidates(half, fixed["group"].values), fixed.attrs["rate"])
 
     def _quality_protocol(
         self, model: ImageARModel, opened: _Opened, measure: Quality | None
@@ -310,6 +342,8 @@ def mitigate(
     held_out: opt.HeldOut = None,
     few_held_out: opt.FewHeldOut = False,
     threshold: opt.Threshold = None,
+    recalibrate: opt.Recalibrate = True,
+    generations: opt.Generations = 0,
     per_class: opt.PerClass = 5,
     quality: opt.Quality = None,
     reference: opt.Reference = None,
@@ -342,7 +376,7 @@ def mitigate(
         images=images,
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
         edit=EditChoice(selector, intervention, fraction, random_sets, seed),
-        attack=_Attack(*tried, similarity, check_batching),
+        attack=_Attack(*tried, recalibrate, generations, similarity, check_batching),
         quality=QualityChoice(tuple(quality or ()), reference, generated, seed),
         contrast_with=contrast_with,
         batch_size=batch_size,

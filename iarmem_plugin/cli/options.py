@@ -173,6 +173,19 @@ FewHeldOut = Annotated[
     bool,
     typer.Option("--few-held-out", help="Fix the threshold on fewer than 20 images, too."),
 ]
+Recalibrate = Annotated[
+    bool,
+    typer.Option(
+        help="Fix thresholds anew in each arm, too, where images are held out; it costs as much as "
+        "completing half of --held-out in every arm."
+    ),
+]
+Generations = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Images that the unmodified model draws freely, as candidates of their own."
+    ),
+]
 Intervention = Annotated[
     str,
     typer.Option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -71,6 +71,24 @@ class Completes(Protocol):
         """Tell of each token whether it is predicted so, and its log-likelihood, unguided."""
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Generations:
+    """How a model's own free generations were made, see `with_generations`.
+
+    Attributes:
+        tokens: their tokens as they were drawn, on the CPU; one row for each candidate whose role
+            is ``"generated"``.
+        sampling: how tokens were drawn.
+    """
+
+    tokens: Shaped[Tensor, "generated token *rest"]
+    sampling: Sampling
+
+    def __repr__(self) -> str:
+        """Return the number of images."""
+        return f"Generations({len(self.tokens)}, {self.sampling})"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Candidates:
     """Images that may be memorized.
@@ -81,8 +99,10 @@ class Candidates:
         hit_rate: float, one for each ranked candidate: share of tokens that the model predicts
             under teacher forcing; None for candidates that were given.
         roles: ``"canary"`` (shown more often than others), ``"member"`` (shown),
-            ``"held-out"`` (never shown) or ``"candidate"`` (not known), by group; a group left
-            out has the role that its name has in an organism, see `role_of`.
+            ``"generated"`` (the model's own), ``"held-out"`` (never shown) or ``"candidate"`` (not
+            known), by group; a group left out has the role that its name has in an organism, see
+            `role_of`.
+        generations: what is known of those that the model generated; None where there are none.
 
     Raises:
         InputError: where groups and images differ in number, or a role is not a group's.
@@ -92,6 +112,7 @@ class Candidates:
     group: np.ndarray
     hit_rate: np.ndarray | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
+    generations: Generations | None = None
 
     def __post_init__(self) -> None:
         """Check that every image has its group, and that roles are those of groups."""
@@ -110,6 +131,11 @@ class Candidates:
                     f"the role of group {name!r} is given as {role!r}; expected a group of the "
                     f"candidates, and one of {', '.join(get_args(Role))}"
                 )
+        if self.generations is not None and len(self.generations.tokens) != self._drawn.sum():
+            raise InputError(
+                f"the tokens of {len(self.generations.tokens)} generations were given for "
+                f"{self._drawn.sum()} generated candidates; make both with with_generations"
+            )
 
     def __repr__(self) -> str:
         """Return the number of candidates by group."""
@@ -135,7 +161,48 @@ class Candidates:
             group,
             None if self.hit_rate is None else self.hit_rate[positions],
             {name: role for name, role in self.roles.items() if name in group},
+            self._generations_of(positions),
         )
+
+    def _generations_of(self, positions: np.ndarray) -> Generations | None:
+        """Return what is known of the generations among some candidates."""
+        if self.generations is None:
+            return None
+        drawn = self._drawn
+        mine = np.cumsum(drawn)[positions[drawn[positions]]] - 1
+        return (
+            replace(self.generations, tokens=self.generations.tokens[mine]) if len(mine) else None
+        )
+
+    def with_own_tokens(
+        self, tokens: Shaped[Tensor, "image token *rest"], rows: slice
+    ) -> tuple[Shaped[Tensor, "image token *rest"], Bool[Tensor, " image"]]:
+        """Put the tokens of generated candidates, as they were drawn, in place of encoded ones.
+
+        Args:
+            tokens: what the tokenizer makes of some candidates.
+            rows: places of these candidates.
+
+        Returns:
+            the tokens, and which of them are those drawn.
+        """
+        mine = np.zeros(len(self), bool) if self.generations is None else self._drawn
+        own = torch.from_numpy(mine[rows].copy()).to(tokens.device)
+        if self.generations is None or not own.any():
+            return tokens, own
+        before = int(mine[: rows.start].sum())
+        drawn = self.generations.tokens[before : before + int(own.sum())].to(tokens)
+        return tokens.clone().masked_scatter_(_as_wide(own, tokens), drawn), own
+
+    @property
+    def _drawn(self) -> Bool[np.ndarray, " candidate"]:
+        return np.array([role == "generated" for role in self.role])
+
+
+def _as_wide(
+    chosen: Bool[Tensor, " image"], tokens: Shaped[Tensor, "image token *rest"]
+) -> Bool[Tensor, "image ..."]:
+    return chosen.view(-1, *[1] * (tokens.ndim - 1)).expand_as(tokens)
 
 
 def rank_candidates(

@@ -13,7 +13,9 @@ from iarmem_plugin.interfaces.organism import reading_order
 ORIGINAL = "original"  # the arm of the unmodified model
 TWIN = "twin"  # the arm of a model that was trained alike without the canaries
 HELD_OUT = "held-out"  # the group of pictures that the model never saw
+GENERATED = "generated"  # the group of the model's own free generations
 EXTRACTED, RECOGNISABLE = "extracted", "recognisable"  # the two outcomes
+ANEW = "recalibrated_"  # begins the names of what counts at thresholds that an arm fixed itself
 
 
 class PairedCounts(NamedTuple):
@@ -53,20 +55,22 @@ def groups(extraction: xr.Dataset) -> tuple[str, ...]:
 
 
 def canaries(extraction: xr.Dataset) -> xr.DataArray:
-    """Tell which candidates are canaries; without any, all that are not held out.
+    """Tell which candidates are canaries; without any, all but held-out and generated ones.
 
     Returns:
         bool, dims (candidate).
     """
     canary = having_role(extraction, "canary")
-    return canary if canary.any() else ~having_role(extraction, "held-out")
+    others = having_role(extraction, HELD_OUT) | having_role(extraction, GENERATED)
+    return canary if canary.any() else ~others
 
 
 def canary_word(extraction: xr.Dataset) -> str:
     """Say what `canaries` picked, in words fit for a sentence."""
     if having_role(extraction, "canary").any():
         return "canaries"
-    return "candidates that were not held out"
+    generated = " or generated" if having_role(extraction, GENERATED).any() else ""
+    return f"candidates that were not held out{generated}"
 
 
 def having_role(extraction: xr.Dataset, role: str) -> xr.DataArray:
@@ -108,6 +112,29 @@ def count_extracted(
         output_core_dims=[[], []],
     )
     return xr.Dataset({"extracted": count, "candidates": candidates, "low": low, "high": high})
+
+
+def count_anew(extraction: xr.Dataset, *, outcome: str = EXTRACTED) -> xr.Dataset | None:
+    """Count an outcome by group in the arms that fixed a threshold anew, at this threshold.
+
+    Args:
+        extraction: with what `mitigate` adds where it is given a recalibration.
+        outcome: one of `outcomes`.
+
+    Returns:
+        as `count_extracted`, of these arms alone, dims (arm, group), and with dims (arm):
+        ``threshold``, and the ends of its 95% interval, ``threshold_low`` and ``threshold_high``,
+        NaN where they are not known; None where no arm fixed one.
+    """
+    if f"{ANEW}threshold" not in extraction:
+        return None
+    mine = extraction.sel(outcome=outcome, drop=True)
+    mine = mine.isel(arm=np.flatnonzero(mine[f"{ANEW}threshold"].notnull()))
+    return count_extracted(mine, outcome=f"{ANEW}{outcome}").assign(
+        threshold=mine[f"{ANEW}threshold"],
+        threshold_low=mine[f"{ANEW}low"],
+        threshold_high=mine[f"{ANEW}high"],
+    )
 
 
 def pair_with_original(

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,7 +37,8 @@ from iarmem_plugin.evaluation.candidates import (
     refuse_continuous,
 )
 from iarmem_plugin.evaluation.generation import seeded
-from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
+from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.recognition import Recognition, agreement, check_recognition
 from iarmem_plugin.evaluation.statistics import smallest_threshold
 from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
 from iarmem_plugin.models.batching import Batching
@@ -106,6 +107,9 @@ def make_targets(
 ) -> Targets:
     """Tokenize the centre view of every candidate; make this once, from the unmodified model.
 
+    Candidates that the model generated keep the tokens that were drawn, which the tokenizer would
+    not give back, and are compared with what it decodes them to.
+
     Args:
         model: its tokenizer is used.
         candidates: the images.
@@ -123,7 +127,12 @@ def make_targets(
         originals = centre_views(candidates.images, views, rows).to(model.device)
         batch = model.tokenize(originals)
         refuse_continuous(batch, "completed and compared one by one")
-        image = model.decode(batch) if reference == "reconstruction" else originals
+        batch, own = candidates.with_own_tokens(batch, rows)
+        image = originals
+        if reference == "reconstruction":
+            image = model.decode(batch)
+        elif own.any():  # the view is one of the picture that was decoded
+            image = torch.where(own.view(-1, 1, 1, 1), model.decode(batch), originals)
         check_pixels(image, candidates.images.paths[rows])
         return batch.cpu(), image.float().cpu()
 
@@ -143,6 +152,7 @@ def extract(
     similarity: Similarity,
     prefix_tokens: int,
     recognition: Recognition | None = None,
+    losses: LossProtocol | None = None,
     sampling: Sampling = GREEDY,
     batch_size: int | Batching = 64,
     progress: Progress | None = None,
@@ -156,15 +166,15 @@ def extract(
         similarity: a candidate is extracted strictly above its threshold.
         prefix_tokens: how many true tokens are given; whole scales for VAR.
         recognition: when a completion is recognisable; None does not judge it.
+        losses: how well candidates are predicted, see `LossProtocol`; None leaves it out.
         sampling: by default the attack's; draws depend on the seed and a candidate's place alone.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar.
 
     Returns:
-        dims (candidate, token): ``similarity`` float32, ``equal_tokens`` int32 (of all, the prefix
-        included), ``extracted`` and, where it is judged, ``recognisable`` bool, ``tokens`` int32
-        where they fit (bits have the dim ``bit``, too). Coordinates of candidates: ``image`` (its
-        id), ``path``, ``label``, ``group``, ``role``. Attributes: all settings.
+        dims (candidate, token): ``similarity`` float32, ``equal_tokens`` int32 (with the prefix),
+        ``agreement`` float64 (without), ``extracted`` and ``recognisable`` bool, ``tokens`` int32
+        (if they fit), losses; ids and groups as coordinates, settings as attributes.
 
     Raises:
         InputError: targets or prefix do not fit, or `recognition` was fixed with another prefix.
@@ -177,8 +187,8 @@ def extract(
     def tried(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         target, names = targets.at(rows, model.device), candidates.images.paths[rows]
         told = Condition.of_images(candidates.images, rows).to(model.device)
+        given = target.tokens[:, :prefix_tokens]
         with images_named(names):
-            given = target.tokens[:, :prefix_tokens]
             tokens = model.complete(given, told, seeded(sampling, rows))
         completion = Completion(model.decode(tokens), tokens)
         closeness = compared(similarity, completion, target, names).float()
@@ -188,13 +198,11 @@ def extract(
         parts = batching.over(len(candidates), tried, progress=progress, description=bar)
         values, tokens = (np.concatenate(part) for part in zip(*parts, strict=True))
     check_finite(values, candidates.images, f"similarity {similarity.name!r}")
-    found = _judged(_result(candidates, targets, values, tokens), similarity).assign_attrs(
-        prefix_tokens=prefix_tokens,
-        reference=targets.reference,
-        sampling=json.dumps(asdict(sampling)),
-        batch_size=batching.size,
-    )
-    return found if recognition is None else recognition.judged(found)
+    about: dict[str, Any] = {"prefix_tokens": prefix_tokens, "reference": targets.reference}
+    about |= {"sampling": json.dumps(asdict(sampling)), "batch_size": batching.size}
+    found = _result(candidates, targets, values, tokens).assign_attrs(about)
+    found = _judged(found, similarity, recognition)
+    return found if losses is None else losses.measured(model, found, candidates, targets.tokens)
 
 
 def calibrate(
@@ -291,14 +299,19 @@ def stored_tokens(tokens: Shaped[np.ndarray, "candidate token *rest"]) -> xr.Var
     return xr.Variable(TOKEN_DIMS[: tokens.ndim], kept)
 
 
-def _judged(result: xr.Dataset, similarity: Similarity) -> xr.Dataset:
+def _judged(
+    result: xr.Dataset, similarity: Similarity, recognition: Recognition | None
+) -> xr.Dataset:
     # float64: a threshold rounded to float32 would count differently when read from a file
     extracted = result["similarity"].astype(np.float64) > similarity.threshold
-    return result.assign(extracted=extracted).assign_attrs(
+    found = result.assign(extracted=extracted).assign_attrs(
         similarity=similarity.name,
         threshold=float(similarity.threshold),
         threshold_source=similarity.threshold_source,
     )
+    if found.attrs["prefix_tokens"] < found.sizes["token"]:  # else there is nothing to agree
+        found = found.assign(agreement=agreement(found).reset_coords(drop=True))
+    return found if recognition is None else recognition.judged(found)
 
 
 def _identity(candidates: Candidates) -> str:

@@ -1,4 +1,4 @@
-"""Generate labelled images through the traced model, for measuring their quality."""
+"""Generate labelled images through the traced model: to measure quality, and as candidates."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.data.readers import JoinedReader
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import check_pixels, images_named
+from iarmem_plugin.evaluation.candidates import (
+    Candidates,
+    Generations,
+    check_pixels,
+    images_named,
+    refuse_continuous,
+)
+from iarmem_plugin.evaluation.counts import GENERATED
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.batching import Batching
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.data.images import Images
     from iarmem_plugin.evaluation.candidates import Completes
+
+FIRST_ID = 2**40  # of a generated candidate: beyond the ids of any list of pictures
 
 
 def generate(
@@ -48,17 +59,60 @@ def generate(
         NonFiniteSimilarityError: where a logit or a decoded image is NaN or infinite.
     """
 
-    def drawn(rows: slice) -> Tensor:
-        told = condition[rows].to(model.device)
-        names = [_name(n, label) for n, label in enumerate(told.label.tolist(), rows.start)]
-        with model.borrowed(), images_named(names):
-            nothing = model.no_tokens(len(told))
-            images = model.decode(model.complete(nothing, told, seeded(sampling, rows)))
-            check_pixels(images, names)
-        return images
+    for _, images in _drawn(model, condition, sampling, batch_size, progress):
+        yield images
 
-    yield from Batching.of(batch_size).over(
-        len(condition), drawn, progress=progress, description="generating"
+
+def with_generations(
+    model: Completes,
+    candidates: Candidates,
+    like: Images,
+    count: int,
+    *,
+    sampling: Sampling,
+    batch_size: int | Batching = 64,
+    progress: Progress | None = None,
+) -> Candidates:
+    """Add the model's own free generations to the candidates, as the group "generated".
+
+    Membership signals take what a model generates for what it was trained on. Their targets are the
+    tokens as they were drawn: a tokenizer does not give these back when it encodes the picture.
+
+    Args:
+        model: the unmodified model.
+        candidates: images to extract, none of them generated.
+        like: training images: labels have the frequencies of their classes, see `conditions_like`.
+        count: number of images to generate.
+        sampling: how tokens are drawn, such as ``model.adapter.variant.sampling``; see `generate`.
+        batch_size: images at a time; halved where memory does not suffice.
+        progress: shows a bar where given.
+
+    Returns:
+        the candidates, and after them the generated ones; these have ids from 2**40.
+
+    Raises:
+        InputError: there are generated candidates already, or tokens that are no numbers or bits.
+        NonFiniteSimilarityError: where a logit or a decoded image is NaN or infinite.
+    """
+    if GENERATED in candidates.role:
+        raise InputError("these candidates have generated ones among them; add them once")
+    told = conditions_like(like, count)
+    told = replace(told, image=FIRST_ID + torch.arange(count))
+    made = list(_drawn(model, told, sampling, batch_size, progress))
+    tokens, images = (torch.cat([one.cpu() for one in part]) for part in zip(*made, strict=True))
+    refuse_continuous(tokens, "completed and compared one by one")
+    first, drawn = candidates.images, _as_pictures(images, told, like)
+    hit_rate = candidates.hit_rate
+    return replace(
+        candidates,
+        images=replace(
+            first.join(drawn),
+            ids=np.concatenate((first.ids, FIRST_ID + drawn.ids)),
+            reader=JoinedReader(first.reader, drawn.reader, FIRST_ID),
+        ),
+        group=np.concatenate((candidates.group, np.full(count, GENERATED))),
+        hit_rate=None if hit_rate is None else np.append(hit_rate, np.full(count, np.nan)),
+        generations=Generations(tokens, sampling),
     )
 
 
@@ -97,6 +151,44 @@ def conditions_like(images: Images, count: int) -> Condition:
     places = np.arange(count) * len(images) // count
     text = [images.captions[place] for place in places]
     return Condition.of(images.labels[places], text=text)
+
+
+def _drawn(
+    model: Completes,
+    condition: Condition,
+    sampling: Sampling,
+    batch_size: int | Batching,
+    progress: Progress | None,
+) -> Iterator[tuple[Shaped[Tensor, "_ token *rest"], Float[Tensor, "_ 3 height width"]]]:
+    """Yield batches of tokens and of the images that they are decoded to."""
+
+    def drawn(rows: slice) -> tuple[Tensor, Tensor]:
+        told = condition[rows].to(model.device)
+        names = [_name(n, label) for n, label in enumerate(told.label.tolist(), rows.start)]
+        with model.borrowed(), images_named(names):
+            nothing = model.no_tokens(len(told))
+            tokens = model.complete(nothing, told, seeded(sampling, rows))
+            images = model.decode(tokens)
+            check_pixels(images, names)
+        return tokens, images
+
+    yield from Batching.of(batch_size).over(
+        len(condition), drawn, progress=progress, description="generating"
+    )
+
+
+def _as_pictures(
+    images: Float[Tensor, "image 3 height width"], told: Condition, like: Images
+) -> Images:
+    """Return generated images as a list of pictures with what the model was told of them."""
+    pixels = (images.float().permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    return Images.from_arrays(
+        pixels,
+        told.label.numpy() if like.labelled else None,
+        names=[f"{GENERATED} {place}" for place in range(len(pixels))],
+        classes=dict(like.classes) if like.labelled else None,
+        captions=told.text,
+    )
 
 
 def _name(place: int, label: int) -> str:

@@ -32,7 +32,6 @@ from iarmem_plugin.evaluation.candidates import (
     refuse_continuous,
 )
 from iarmem_plugin.evaluation.counts import ORIGINAL, groups
-from iarmem_plugin.evaluation.extraction import Targets
 from iarmem_plugin.interfaces import Condition, LossQuality, Prediction
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.plugins.blame import author, blamed
@@ -65,7 +64,7 @@ class LossProtocol:
         return f"LossProtocol({self.quality!r}, {len(self.images)} images)"
 
     def measured(
-        self, model: Completes, extraction: xr.Dataset, candidates: Candidates, targets: Targets
+        self, model: Completes, extraction: xr.Dataset, candidates: Candidates, tokens: Tensor
     ) -> xr.Dataset:
         """Return an extraction with the losses of its candidates.
 
@@ -73,7 +72,7 @@ class LossProtocol:
             model: the traced model, edited or not.
             extraction: from `extract`.
             candidates: the same images.
-            targets: their tokens.
+            tokens: their tokens, see `Targets`.
 
         Returns:
             the extraction with ``loss`` and ``plain_loss`` (candidate), float64, nats a token, at
@@ -85,7 +84,7 @@ class LossProtocol:
         """
         with model.borrowed():
             temperature = self._fitted(model)
-            fitted, plain = self._losses(model, candidates.images, targets.tokens, temperature)
+            fitted, plain = self._losses(model, candidates.images, tokens, temperature)
         for values in (fitted, plain):
             check_finite(values, candidates.images, f"{self.quality.name!r}")
         return extraction.assign(

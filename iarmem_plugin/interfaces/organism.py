@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.data.images import Images
 
-Role = Literal["canary", "member", "held-out", "candidate"]
+Role = Literal["canary", "member", "generated", "held-out", "candidate"]
 """What is known of a group: whether its pictures were shown in training, and more than others."""
 
 
@@ -91,8 +91,8 @@ def role_of(group: str) -> Role:
     >>> [role_of(name) for name in ("canary 500", "member, distinct", "held-out", "ranked")]
     ['canary', 'member', 'held-out', 'candidate']
     """
-    if group == "held-out":
-        return "held-out"
+    if group in ("held-out", "generated"):
+        return "held-out" if group == "held-out" else "generated"
     if group.startswith("canary"):
         return "canary"
     return "member" if group.partition(",")[0] == "member" else "candidate"
@@ -107,7 +107,7 @@ def reading_order(group: str, role: str | None = None) -> tuple[int, int, str]:
     """
     role = role_of(group) if role is None else role
     often = re.search(r"[ x×](\d{1,12})$", group) if role == "canary" else None
-    place = {"canary": 0, "held-out": 2}.get(role, 1)
+    place = {"canary": 0, "generated": 2, "held-out": 3}.get(role, 1)
     return (place, -int(often[1]) if often else 0, group)
 
 

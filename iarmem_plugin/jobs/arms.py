@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -29,7 +29,7 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.jobs.attack import Attack
-from iarmem_plugin.jobs.contrast import CrossFit
+from iarmem_plugin.jobs.contrast import CrossFit, every_other, interleaved, whole
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
@@ -169,12 +169,15 @@ class ArmOutcome:
         neurons: the neurons that were edited; bool, dims (block, neuron).
         features: what the quality measure saw of the generated images, see `kept_features`; None
             where there are none.
+        calibration: completions of the pictures that fix thresholds anew, see
+            `Attack.recalibrated`; None where they are not fixed.
     """
 
     result: ArmResult
     extraction: xr.Dataset
     neurons: xr.DataArray
     features: xr.Dataset | None = None
+    calibration: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -224,12 +227,22 @@ def run_arm(
         quality: how image quality is measured; None leaves it out.
     """
     runs = list(_runs(model, arm, neurons, attack, quality))
-    extraction = _whole([one for one, _ in runs], arm.scores)
-    seen = [features for _, features in runs if features is not None]
+    extraction = whole([one.extraction for one in runs], arm.scores)
+    calibration = interleaved([one.calibration for one in runs])
+    seen = [one.features for one in runs if one.features is not None]
     features = np.concatenate(seen) if seen else None
     measured = _measured(features, quality)
     kept = None if features is None else kept_features(features)
-    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, kept)
+    result = result_of(arm, measured, attack.backend)
+    return ArmOutcome(result, extraction, neurons, kept, calibration)
+
+
+class _Run(NamedTuple):
+    """What came out of one edit of an arm."""
+
+    extraction: xr.Dataset
+    calibration: xr.Dataset | None
+    features: np.ndarray | None
 
 
 def _runs(
@@ -238,30 +251,23 @@ def _runs(
     neurons: xr.DataArray,
     attack: Attack,
     quality: QualityProtocol | None,
-) -> Iterator[tuple[xr.Dataset, np.ndarray | None]]:
+) -> Iterator[_Run]:
     """Yield what comes out of each edit of an arm: of two halves, or of all candidates."""
-    if not isinstance(arm.scores, CrossFit):
-        with _edited(model, arm, neurons, attack) as edited:
-            yield attack.run(edited), _generated(edited, arm, quality, attack.generating)
-        return
-    for half in range(2):
-        chosen, own = neurons.isel(half=half, drop=True), attack.on(arm.scores.half == half)
-        with _edited(model, arm, chosen, attack) as edited:
-            extraction = own.run(edited)
-            others = slice(half, None, 2)  # of the images, so that classes are shared
-            yield extraction, _generated(edited, arm, quality, attack.generating, others)
-
-
-def _whole(parts: Sequence[xr.Dataset], scores: xr.Dataset | CrossFit | None) -> xr.Dataset:
-    """Join what came out of the halves, in the order of the candidates."""
-    if not isinstance(scores, CrossFit):
-        return parts[0]
-    every = [np.flatnonzero(scores.half == half) for half in range(2)]
-    scalars = [str(name) for name, one in parts[0].data_vars.items() if not one.dims]
-    joined = xr.concat([one.drop_vars(scalars) for one in parts], "candidate")
-    joined = joined.isel(candidate=np.argsort(np.concatenate(every)))
-    means = {name: np.mean([one[name].item() for one in parts]) for name in scalars}
-    return joined.assign(means).assign(half=("candidate", scores.half))
+    parts = [(neurons, attack, EVERY)]
+    if isinstance(arm.scores, CrossFit):
+        parts = [
+            (
+                neurons.isel(half=half, drop=True),
+                attack.on(arm.scores.half, half),
+                every_other(half),
+            )
+            for half in range(2)
+        ]
+    for chosen, own, rows in parts:
+        with _edited(model, arm, chosen, own) as edited:
+            extraction, calibration = own.run(edited), own.recalibrated(edited, arm.name)
+            seen = _generated(edited, arm, quality, own.generating, rows)
+        yield _Run(extraction, calibration, seen)
 
 
 def _edited(

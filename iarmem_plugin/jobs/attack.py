@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool
+from jaxtyping import Int8
 
 from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.jobs.contrast import every_other
+from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration, completed_before
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
 from iarmem_plugin.models.tracing import ImageARModel
@@ -76,6 +79,8 @@ class Attack:
             where the scores do not hold it.
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
+        recalibration: on what thresholds are fixed anew; None leaves it out.
+        unseen: what completions of its candidates are compared with.
     """
 
     candidates: Candidates
@@ -88,31 +93,71 @@ class Attack:
     mean: xr.DataArray | None = None
     recognition: Recognition | None = None
     losses: LossProtocol | None = None
+    recalibration: Recalibration | None = None
+    unseen: Targets | None = None
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
-        """Complete the candidates' prefixes by a model, edited or not; see `extract`.
-
-        Where losses are measured, those of the candidates are added; see `LossProtocol.measured`.
-        """
-        found = extract(
+        """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
+        return extract(
             model,
             self.candidates,
             self.targets,
             similarity=self.similarity,
             prefix_tokens=self.prefix_tokens,
             recognition=self.recognition,
+            losses=self.losses,
             batch_size=self.completing,
             progress=progress,
         )
-        if self.losses is None:
-            return found
-        return self.losses.measured(model, found, self.candidates, self.targets)
 
-    def on(self, chosen: Bool[np.ndarray, " candidate"]) -> Attack:
-        """Return the same attack on some of the candidates."""
-        positions = np.flatnonzero(chosen)
+    def recalibrated(self, model: ImageARModel, arm: str) -> xr.Dataset | None:
+        """Complete, by the model of an arm, the pictures that fix thresholds anew.
+
+        What the unmodified model completed to fix the shared thresholds is taken as it is.
+
+        Returns:
+            ``similarity``, ``equal_tokens`` and ``agreement``, dims (candidate); None where the
+            arm is left out.
+        """
+        again, unseen = self.recalibration, self.unseen
+        if again is None or unseen is None or not again.covers(arm):
+            return None
+        if arm == ORIGINAL:
+            known = completed_before(
+                self.recognition, again, self.similarity.name, self.prefix_tokens
+            )
+            if known is not None:
+                return known
+        found = extract(
+            model,
+            again.candidates,
+            unseen,
+            similarity=self.similarity,
+            prefix_tokens=self.prefix_tokens,
+            batch_size=self.completing,
+        )
+        return found[list(COMPLETED)]
+
+    def on(self, half: Int8[np.ndarray, " candidate"], number: int) -> Attack:
+        """Return the same attack on one half of the candidates.
+
+        Args:
+            half: half of each candidate.
+            number: the half that is meant; every other picture fixes thresholds anew.
+        """
+        positions = np.flatnonzero(half == number)
         some = self.candidates.subset(positions)
-        return replace(self, candidates=some, targets=self.targets.subset(positions, some))
+        own = replace(self, candidates=some, targets=self.targets.subset(positions, some))
+        if self.recalibration is None or self.unseen is None:
+            return own
+        others = self.recalibration.candidates
+        places = np.arange(len(others))[every_other(number)]
+        fewer = others.subset(places)
+        return replace(
+            own,
+            recalibration=replace(self.recalibration, candidates=fewer),
+            unseen=self.unseen.subset(places, fewer),
+        )
 
 
 def make_attack(
@@ -124,6 +169,7 @@ def make_attack(
     mean: xr.DataArray | None = None,
     recognition: Recognition | None = None,
     losses: LossProtocol | None = None,
+    recalibration: Recalibration | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -136,6 +182,7 @@ def make_attack(
         mean: mean activation of every neuron, see `Attack`.
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
+        recalibration: on what thresholds are fixed anew in each arm; None leaves it out.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -149,6 +196,11 @@ def make_attack(
         raise InputError(
             f"a prefix of {given} tokens leaves nothing to complete: these images have {count}"
         )
+    unseen = None
+    if recalibration is not None:
+        again = recalibration.candidates
+        check_conditions(again.images, model.adapter.conditions, variant.num_classes)
+        unseen = make_targets(model, again, variant.views, batch_size=size)
     return Attack(
         candidates,
         make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
@@ -160,4 +212,6 @@ def make_attack(
         mean,
         recognition,
         losses,
+        recalibration,
+        unseen,
     )

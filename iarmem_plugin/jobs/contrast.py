@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,3 +187,48 @@ def scored_on(candidates: Candidates, chosen: np.ndarray) -> Images:
             "chosen on it; give two candidates or more that are neither members nor held out"
         )
     return candidates.images.subset(positions)
+
+
+def every_other(half: int) -> slice:
+    """Return which of images that are no candidates are for a half, so that classes are shared."""
+    return slice(half, None, 2)
+
+
+def whole(parts: Sequence[xr.Dataset], scores: xr.Dataset | CrossFit | None) -> xr.Dataset:
+    """Join what came out of the halves, in the order of the candidates.
+
+    Args:
+        parts: extractions of the halves, or of all candidates.
+        scores: those of the arm; without a `CrossFit` there is one part.
+
+    Returns:
+        the extraction, with the ``half`` of each candidate; what is one number for each half, such
+        as the fitted temperature, is their mean.
+    """
+    if not isinstance(scores, CrossFit):
+        return parts[0]
+    every = [np.flatnonzero(scores.half == half) for half in range(2)]
+    scalars = [str(name) for name, one in parts[0].data_vars.items() if not one.dims]
+    joined = xr.concat([one.drop_vars(scalars) for one in parts], "candidate")
+    joined = joined.isel(candidate=np.argsort(np.concatenate(every)))
+    means = {name: np.mean([one[name].item() for one in parts]) for name in scalars}
+    return joined.assign(means).assign(half=("candidate", scores.half))
+
+
+def interleaved(parts: Sequence[xr.Dataset | None]) -> xr.Dataset | None:
+    """Join what came out of every other image by each half, in the order of the images."""
+    found = [one for one in parts if one is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    joined = xr.concat(found, "candidate")
+    count = joined.sizes["candidate"]
+    places = np.concatenate([np.arange(count)[every_other(half)] for half in range(2)])
+    return joined.isel(candidate=np.argsort(places))
+
+
+def alike(extractions: Sequence[xr.Dataset]) -> list[xr.Dataset]:
+    """Return extractions, all of them with halves where one has them; -1 says of none."""
+    if not any("half" in one for one in extractions):
+        return list(extractions)
+    none = ("candidate", np.full(extractions[0].sizes["candidate"], -1, np.int8))
+    return [one if "half" in one else one.assign(half=none) for one in extractions]

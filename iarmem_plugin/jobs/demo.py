@@ -23,6 +23,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
+from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
@@ -35,6 +36,7 @@ from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves, s
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
+from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest
@@ -56,6 +58,7 @@ NOTHING: Mapping[str, CrossFit] = MappingProxyType({})
 FRACTION = 0.1
 FACTOR = 0.5
 RANDOM_SETS = 3
+BESIDE = (ORIGINAL, PAPERS, TWIN)  # in which the quick demo does what is expensive
 BATCH_SIZE = 256  # real images, for their features
 
 
@@ -70,9 +73,11 @@ class Sizes:
         fitted: pictures, held out and not reported, that each arm's temperature is fitted on.
         reference: pictures that canaries are contrasted with: held-out ones that are not reported,
             or members that are no candidates.
+        recalibrated: pictures, held out and not reported, on which thresholds are fixed anew.
+        free: candidates that the model itself generated.
         generated: images generated in each arm of which image quality is measured.
-        everywhere: whether it is measured in all arms, and not in the original, the paper's
-            intervention and the twin alone.
+        everywhere: whether it is measured, and thresholds are fixed anew, in all arms, and not in
+            the original, the paper's intervention and the twin alone.
         views: augmented views of each captured picture.
     """
 
@@ -81,6 +86,8 @@ class Sizes:
     held_out: int = 150
     fitted: int = 150
     reference: int = 108
+    recalibrated: int = 300  # those that fix the shared ones: with fewer, these differ by chance
+    free: int = 34
     generated: int = 300
     views: int = 10
     everywhere: bool = False
@@ -93,6 +100,8 @@ EVERYTHING = Sizes(
     held_out=ALL,
     fitted=ALL,
     reference=ALL,
+    recalibrated=ALL,
+    free=300,
     generated=1000,
     everywhere=True,
 )
@@ -144,7 +153,7 @@ def _run(
     twin = None if named is None else load(named)
     clock.lap("start")
     captured = captured_pictures(organism, sizes.captured)
-    tried = candidates(organism, reported(organism, sizes))
+    tried = _with_generations(traced, organism, sizes, seed)
     options = CaptureOptions(views=sizes.views, seed=seed)
     scores, split = _localized(traced, captured, tried, options, progress)
     clock.lap("capture")
@@ -160,8 +169,11 @@ def _run(
         similarity=similarity,
         recognition=recognition,
         losses=loss_protocol(
-            traced, HeldOutLoss(), unreported(organism, sizes), traced.adapter.variant.views
+            *(traced, HeldOutLoss()),
+            organism.pictures.subset(unreported(organism, sizes.fitted)),
+            traced.adapter.variant.views,
         ),
+        recalibration=_recalibration(organism, sizes),
         quality=_quality(traced, organism, sizes, seed),
         twin=twin,
         progress=progress,
@@ -169,8 +181,10 @@ def _run(
     clock.lap("extraction and quality of all arms")
     used = {
         "captured": len(captured),
-        "temperature fitted on": len(unreported(organism, sizes)),
+        "temperature fitted on": len(unreported(organism, sizes.fitted)),
         "contrasted with": sizes.reference,
+        "thresholds fixed anew on": len(unreported(organism, sizes.recalibrated)),
+        "free generations": sizes.free,
         "generated": sizes.generated,
         "views": sizes.views,
     }
@@ -190,6 +204,23 @@ def _calibrated(
     return similarity, recognition
 
 
+def _with_generations(
+    model: ImageARModel, organism: Organism, sizes: Sizes, seed: int
+) -> Candidates:
+    """Return the candidates, and some that the model draws for the classes of its training."""
+    tried = candidates(organism, reported(organism, sizes))
+    shown = organism.pictures.subset(np.flatnonzero(organism.exposures > 0))
+    sampling = replace(model.adapter.variant.sampling, seed=seed)
+    return with_generations(model, tried, shown, sizes.free, sampling=sampling)
+
+
+def _recalibration(organism: Organism, sizes: Sizes) -> Recalibration:
+    chosen = np.zeros(len(organism.group), bool)
+    chosen[unreported(organism, sizes.recalibrated)] = True
+    names = None if sizes.everywhere else frozenset(BESIDE)
+    return Recalibration(candidates(organism, chosen), arms=names)
+
+
 def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -> QualityProtocol:
     measure = TorchFidelity(organism.classifier(), organism.classifier_name)
     real = references(organism)
@@ -199,7 +230,7 @@ def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -
         real,
         generated=sizes.generated,
         seed=seed,
-        arms=None if sizes.everywhere else (ORIGINAL, PAPERS, TWIN),
+        arms=None if sizes.everywhere else BESIDE,
         batch_size=BATCH_SIZE,
     )
 
@@ -216,10 +247,9 @@ def twin_of(model: str) -> str | None:
     return twins.get(model)
 
 
-def unreported(organism: Organism, sizes: Sizes) -> Images:
-    """Return held-out pictures for calibration, evenly spaced."""
-    chosen = _spread(np.flatnonzero(organism.calibration), sizes.fitted)
-    return organism.pictures.subset(chosen)
+def unreported(organism: Organism, count: int) -> np.ndarray:
+    """Return the positions of held-out pictures for calibration, evenly spaced."""
+    return _spread(np.flatnonzero(organism.calibration), count)
 
 
 def arms(seed: int = 0, fitted: Mapping[str, CrossFit] = NOTHING) -> list[Arm]:
@@ -270,7 +300,7 @@ def _contrasts(
     """Score neurons by contrast, on one half of the canaries after the other."""
     others = np.setdiff1d(_having(organism, "member"), tried.images.ids)
     references = {
-        "difference-of-means": unreported(organism, replace(sizes, fitted=sizes.reference)),
+        "difference-of-means": organism.pictures.subset(unreported(organism, sizes.reference)),
         "gradient-weight": organism.pictures.subset(_spread(others, sizes.reference)),
     }
     return {

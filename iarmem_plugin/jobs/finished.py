@@ -94,6 +94,7 @@ def shared_settings(
         "batch_size": attack.completing.size,
         **_of_recognition(attack.recognition),
         **_of_losses(attack.losses),
+        **_of_recalibration(attack),
         "quality": None if quality is None else _of_quality(quality),
     }
 
@@ -113,6 +114,15 @@ def _of_losses(losses: LossProtocol | None) -> dict[str, Any]:
     if losses is None:
         return {}
     return {"losses": plain(losses.provenance) | described(losses.quality)}
+
+
+def _of_recalibration(attack: Attack) -> dict[str, Any]:
+    again = attack.recalibration
+    if again is None or attack.unseen is None:
+        return {}
+    arms = None if again.arms is None else sorted(again.arms)
+    tokens = _digest(again.candidates.images.ids, attack.unseen.tokens.numpy())
+    return {"recalibration": {"targets_sha256": tokens, "arms": arms}}
 
 
 def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
@@ -159,6 +169,8 @@ def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
     sizes = {"completing": attack.completing.size, "generating": attack.generating.size}
     root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
     parts = {"extraction": storable(outcome.extraction)}
+    if outcome.calibration is not None:
+        parts["unseen"] = storable(outcome.calibration)
     if outcome.features is not None:
         parts["seen"] = outcome.features  # by another name than its variables, or they stay unread
     return xr.DataTree(root, children={name: xr.DataTree(one) for name, one in parts.items()})
@@ -170,6 +182,11 @@ def _outcome(tree: xr.DataTree, arm: Arm, neurons: xr.DataArray, attack: Attack)
     attack.generating.size = min(attack.generating.size, sizes["generating"])
     quality = tuple(QualityValue(**one) for one in json.loads(tree.attrs["quality"]))
     extraction = restored(tree["extraction"].to_dataset())
-    kept = tree.children.get("seen")
-    features = None if kept is None else kept.to_dataset()
-    return ArmOutcome(result_of(arm, quality, attack.backend), extraction, neurons, features)
+    seen, unseen = (tree.children.get(name) for name in ("seen", "unseen"))
+    return ArmOutcome(
+        result_of(arm, quality, attack.backend),
+        extraction,
+        neurons,
+        features=None if seen is None else seen.to_dataset(),
+        calibration=None if unseen is None else restored(unseen.to_dataset()),
+    )

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from iarmem_plugin.checks import check_kind
@@ -30,8 +29,10 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
-from iarmem_plugin.jobs.contrast import CrossFit
+from iarmem_plugin.jobs.contrast import CrossFit, alike
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
+from iarmem_plugin.jobs.gallery import gallery
+from iarmem_plugin.jobs.recalibration import Recalibration, judged_anew, kept_completions
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
 from iarmem_plugin.models.provenance import (
@@ -44,7 +45,6 @@ from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
 from iarmem_plugin.report.features import features_dataset, kept_features
-from iarmem_plugin.report.gallery import gallery
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.text import shown
 
@@ -61,6 +61,7 @@ def mitigate(
     similarity: Similarity,
     recognition: Recognition | None = None,
     losses: LossProtocol | None = None,
+    recalibration: Recalibration | None = None,
     quality: QualityProtocol | None = None,
     twin: ImageARModel | None = None,
     options: ExtractionOptions = DEFAULTS,
@@ -77,10 +78,10 @@ def mitigate(
         arms: what to compare; the unmodified model is added as the first.
         similarity: decides what counts as extracted.
         recognition: decides what counts as recognisable; None, or one that was not fixed, does not.
-        losses: how well each arm still predicts images, see `loss_protocol`; None leaves it out.
+        losses: how well each arm predicts images, see `loss_protocol`; None leaves it out.
+        recalibration: on what thresholds are fixed anew in each arm; None fixes none.
         quality: how image quality is measured; None leaves it out.
-        twin: a model trained alike, on the same tokenizer, that never saw the canaries: the last
-            arm.
+        twin: a model trained alike that never saw the canaries, for the last arm.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
 
@@ -96,9 +97,8 @@ def mitigate(
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
     _check_kinds(model, scores, similarity, options)
-    _check_measures(recognition, losses)
-    _check_tried(model, arms, candidates)
-    _check_twin(model, twin, arms)
+    _check_measures(recognition, losses, recalibration)
+    _check_tried(model, arms, candidates, twin)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
     mean = _check_arms(model, arms, scores, candidates)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
@@ -107,6 +107,7 @@ def mitigate(
         mean=mean,
         recognition=recognition,
         losses=losses,
+        recalibration=recalibration,
         progress=progress,
     )
     _rehearse_twin(twin, attack)
@@ -132,8 +133,9 @@ def _compared(
     outcomes += _asked(twin, model, scores, attack, quality)
     settings = _settings(model, attack, options.check_batching)
     names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
-    joined = xr.concat(_alike(outcomes), names, combine_attrs="override")
+    joined = xr.concat(alike([one.extraction for one in outcomes]), names, combine_attrs="override")
     joined = joined.assign(target_tokens=stored_tokens(attack.targets.tokens.numpy()))
+    joined, calibration = _recalibrated(joined, outcomes, attack)
     return Report(
         model=model.adapter.variant.name,
         provenance=provenance | settings | _inputs(scores, attack, quality) | _of_twin(twin),
@@ -143,8 +145,19 @@ def _compared(
         gallery=gallery(model, joined, attack.targets),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
         features=_features(outcomes, quality),
-        calibration=None if attack.recognition is None else attack.recognition.completions,
+        calibration=calibration,
     )
+
+
+def _recalibrated(
+    joined: xr.Dataset, outcomes: Sequence[ArmOutcome], attack: Attack
+) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """Judge all arms at thresholds fixed anew, too; return with it what all thresholds rest on."""
+    fixed = None if attack.recognition is None else attack.recognition.completions
+    if attack.recalibration is None:
+        return joined, fixed
+    anew = {one.result.name: one.calibration for one in outcomes if one.calibration is not None}
+    return judged_anew(joined, anew, attack.recalibration.rate), kept_completions(fixed, anew)
 
 
 def _check_kinds(model: object, scores: object, similarity: object, options: object) -> None:
@@ -154,19 +167,25 @@ def _check_kinds(model: object, scores: object, similarity: object, options: obj
     check_kind("options", options, ExtractionOptions, "ExtractionOptions")
 
 
-def _check_measures(recognition: object, losses: object) -> None:
+def _check_measures(recognition: object, losses: object, recalibration: object) -> None:
     check_recognition(recognition)
-    kinds = (LossProtocol, type(None))
-    check_kind("losses", losses, kinds, "what loss_protocol returned, or None")
+    nothing = type(None)
+    expected = "what loss_protocol returned, or None"
+    check_kind("losses", losses, (LossProtocol, nothing), expected)
+    expected = "a Recalibration, or None"
+    check_kind("recalibration", recalibration, (Recalibration, nothing), expected)
 
 
-def _check_tried(model: ImageARModel, arms: Sequence[Arm], candidates: Candidates) -> None:
+def _check_tried(
+    model: ImageARModel, arms: Sequence[Arm], candidates: Candidates, twin: ImageARModel | None
+) -> None:
     check_kind("arms", arms, (list, tuple), "a list of arms")
     for arm in arms:
         check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
     check_kind("the candidates", candidates, Candidates, "Candidates")
     adapter = model.adapter
     check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
+    _check_twin(model, twin, arms)
 
 
 def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Dataset]:
@@ -181,15 +200,6 @@ def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Data
                 )
         elif arm.scores is not None:
             yield arm.scores
-
-
-def _alike(outcomes: Sequence[ArmOutcome]) -> list[xr.Dataset]:
-    """Return the extractions, all of them with halves where one has them; -1 says of none."""
-    found = [one.extraction for one in outcomes]
-    if not any("half" in one for one in found):
-        return found
-    none = ("candidate", np.full(found[0].sizes["candidate"], -1, np.int8))
-    return [one if "half" in one else one.assign(half=none) for one in found]
 
 
 def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
@@ -279,6 +289,17 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         "candidates": describe_images(candidates.images) | {"chosen": chosen},
         "similarity": dict(attack.similarity.provenance),
     }
+    if attack.recognition is not None and attack.recognition.threshold is not None:
+        found["recognition"] = {
+            "threshold": attack.recognition.threshold,
+            "threshold_source": attack.recognition.source,
+        }
+    if (again := attack.recalibration) is not None:
+        seen = describe_images(again.candidates.images)
+        found["recalibration"] = {"rate": again.rate, "candidates": seen}
+    if candidates.generations is not None:
+        drawn = candidates.generations
+        found["free generations"] = asdict(drawn.sampling) | {"images": len(drawn.tokens)}
     if attack.losses is not None:
         found["losses"] = attack.losses.provenance
     if quality is not None:

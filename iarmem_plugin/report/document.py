@@ -13,7 +13,14 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE, outcomes, pair_with_original
+from iarmem_plugin.evaluation.counts import (
+    ANEW,
+    EXTRACTED,
+    RECOGNISABLE,
+    count_anew,
+    outcomes,
+    pair_with_original,
+)
 from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
@@ -22,6 +29,7 @@ from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 SCHEMA = 1
 FILE = "report.json"
 OUTCOMES = {"extraction": EXTRACTED, "recognition": RECOGNISABLE}
+LIMITS = ("threshold", "threshold_low", "threshold_high")
 KEYS = ("schema", "model", "provenance", "scores", "arms")
 
 
@@ -111,9 +119,23 @@ def _arm(
         "selector": arm.selector,
         "fraction": arm.fraction,
         **by_group,
+        **_recalibrated(arm, extraction),
         **_paired(arm, extraction),
         "quality": [asdict(value) for value in arm.quality],
     }
+
+
+def _recalibrated(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
+    """Return an arm's own thresholds with their intervals, and what counts at them."""
+    found: dict[str, Any] = {}
+    for key, outcome in OUTCOMES.items():
+        anew = count_anew(extraction, outcome=outcome) if outcome in outcomes(extraction) else None
+        if anew is not None and arm.name in anew["arm"]:
+            mine = anew.sel(arm=arm.name)
+            ends = {end: mine[end].item() for end in LIMITS}
+            found[key] = {**ends, "counts": _by_group(outcome, mine.drop_vars(LIMITS))}
+    images = extraction.attrs.get(f"{ANEW}images")
+    return {"recalibrated": {"images": images, **found}} if found else {}
 
 
 def _paired(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
@@ -158,7 +180,7 @@ def _counts(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int
 
 
 def _outcomes(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[int | float, ...]]:
-    return {
+    found = {
         (arm["name"], key, group): (
             *(counts[outcome], counts["candidates"]),
             counts.get("agreement", 0),
@@ -166,4 +188,11 @@ def _outcomes(document: Mapping[str, Any]) -> dict[tuple[str, str, str], tuple[i
         for arm in document["arms"]
         for key, outcome in OUTCOMES.items()
         for group, counts in arm.get(key, {}).items()
+    }
+    return found | {
+        (arm["name"], f"recalibrated {key}", group): (counts[outcome], one["threshold"])
+        for arm in document["arms"]
+        for key, outcome in OUTCOMES.items()
+        for one in [arm.get("recalibrated", {}).get(key, {})]
+        for group, counts in one.get("counts", {}).items()
     }

@@ -13,10 +13,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from iarmem_plugin.evaluation.counts import (
+    ANEW,
+    GENERATED,
     RECOGNISABLE,
     canaries,
     canary_word,
     count_extracted,
+    having_role,
     outcomes,
     pair_with_original,
 )
@@ -35,6 +38,7 @@ from iarmem_plugin.report.tables import (
     outcome_rows,
     quality,
     quality_rows,
+    recalibrated_rows,
     turned,
 )
 from iarmem_plugin.text import shown
@@ -97,6 +101,8 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
                 for outcome in outcomes(results.extraction)
             },
             canary_word=canary_word(results.extraction),
+            generated=int(having_role(results.extraction, GENERATED).sum()),
+            fixed_anew_on=results.extraction.attrs.get(f"{ANEW}images"),
             invalid=int((~valid.astype(bool)).sum()),
             entries=int(valid.size),
             metric=str(results.scores.attrs["metric"]),
@@ -123,12 +129,14 @@ def _tables(results: Results) -> dict[str, Any]:
     losses = loss_rows(results)
     many, together = has_many(results.arms), columns(results.arms).values()
     sets = {name for names in together if len(names) > 1 for name in names}
+    anew = {one: recalibrated_rows(results, one) for one in outcomes(results.extraction)}
     return {
         "headline": headline(results),
         "many": many,
         "sets": control_word(arm for arm in results.arms if arm.name in sets),
         "extraction": turned(counted) if many else counted,
         "recognition": turned(recognised) if many else recognised,
+        "recalibrated": {one: turned(rows) if many else rows for one, rows in anew.items() if rows},
         "losses": turned(losses) if many else losses,
         "quality": turned(measured) if many else measured,
     }

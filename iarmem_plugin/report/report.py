@@ -27,7 +27,7 @@ from iarmem_plugin.report.netcdf import (
     read_netcdf,
 )
 from iarmem_plugin.report.results import Results
-from iarmem_plugin.report.tables import terminal_table
+from iarmem_plugin.report.terminal import terminal_table
 from iarmem_plugin.table import TextTable
 
 DATASETS = (

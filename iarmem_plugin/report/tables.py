@@ -15,6 +15,7 @@ from iarmem_plugin.evaluation.counts import (
     PairedCounts,
     canaries,
     canary_word,
+    count_anew,
     count_extracted,
     groups,
     having_role,
@@ -26,7 +27,6 @@ from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.evaluation.statistics import control_p_value
 from iarmem_plugin.report.costs import Cost, costs, first_cost
 from iarmem_plugin.report.results import ArmResult, Results
-from iarmem_plugin.table import TextTable
 
 SIDE_BY_SIDE = 7
 
@@ -86,27 +86,6 @@ def turned(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(Row(arm, {row.name: row.cells[arm] for row in rows}) for arm in arms)
 
 
-def terminal_table(results: Results) -> TextTable:
-    """Return counts by group and arm, and quality: an arm a column, or a row if there are many."""
-    measured, judged = quality_rows(results), outcomes(results.extraction)
-    texts, many = [["", *columns(results.arms)]], has_many(results.arms)
-    for rows in zip(*(outcome_rows(results, one) for one in judged), strict=True):
-        group = rows[0].name
-        names = (group, f"{group}, {RECOGNISABLE}" if many else f"  {RECOGNISABLE}")
-        texts += [[name, *_texts(row)] for name, row in zip(names, rows, strict=False)]
-    for place, row in enumerate(measured, start=1):
-        texts.append([f"{row.name.partition(' (')[0]} [{place}]", *_texts(row)])
-    if many:
-        texts = [list(row) for row in zip(*texts, strict=True)]
-    return TextTable(
-        f"{results.model}: {' and '.join(judged)} candidates, and image quality",
-        texts[0],
-        texts[1:],
-        numbers=texts[0][1:],
-        notes=[f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)],
-    )
-
-
 def quality(results: Results) -> xr.DataArray:
     """Gather what was measured of all arms beside extraction: changes of losses, then the images.
 
@@ -144,6 +123,47 @@ def outcome_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
         )
         for group in counts["group"].values
     )
+
+
+def recalibrated_rows(results: Results, outcome: str = EXTRACTED) -> tuple[Row, ...]:
+    """Return a row of the thresholds that arms fixed anew, and one a group: what counts at them.
+
+    Args:
+        results: what to show.
+        outcome: what is counted, one of `outcomes`; beside it stands the count at the shared
+            threshold.
+    """
+    anew = count_anew(results.extraction, outcome=outcome)
+    if anew is None:
+        return ()
+    shared, known = count_extracted(results.extraction, outcome=outcome), set(anew["arm"].values)
+    arms = {
+        name: [one for one in mine if one in known] for name, mine in columns(results.arms).items()
+    }
+    arms = {name: mine for name, mine in arms.items() if mine}
+    limits = {name: _limit_cell(anew.sel(arm=mine)) for name, mine in arms.items()}
+    rows = [Row("threshold", limits)]
+    for group in anew["group"].values:
+        pairs = {
+            name: [one["extracted"].sel(arm=mine, group=group).values for one in (anew, shared)]
+            for name, mine in arms.items()
+        }
+        size = int(anew["candidates"].sel(group=group)[0])
+        cells = {
+            name: Cell(f"{_range(own)}/{size}", f"at the shared one {_range(other)}")
+            for name, (own, other) in pairs.items()
+        }
+        rows.append(Row(str(group), cells))
+    return tuple(rows)
+
+
+def _limit_cell(anew: xr.Dataset) -> Cell:
+    """Show the threshold that an arm fixed anew, with its interval, or the range over several."""
+    value, low, high = (
+        anew[name].values for name in ("threshold", "threshold_low", "threshold_high")
+    )
+    ends = [f"{end[0]:.3f}" if np.isfinite(end[0]) else "–" for end in (low, high)]
+    return Cell(_range(value.round(3)), f"[{', '.join(ends)}]" if len(value) == 1 else "")
 
 
 def quality_rows(results: Results) -> tuple[Row, ...]:
@@ -315,10 +335,6 @@ def _beside(pair: PairedCounts, controls: np.ndarray, kind: str) -> str:
         f"{as_good} left as few or fewer: p = {p:.2g}, "
         f"and with {sets} sets it cannot be below {1 / (sets + 1):.2g}."
     )
-
-
-def _texts(row: Row) -> list[str]:
-    return [cell.text for cell in row.cells.values()]
 
 
 def _kind(arm: ArmResult) -> str:

@@ -56,6 +56,7 @@ from iarmem_plugin import (
     Random,
     Ranks,
     Reads,
+    Recalibration,
     Recognition,
     Report,
     Sampling,
@@ -92,6 +93,7 @@ from iarmem_plugin import (
     save_scores,
     score_on_cluster,
     select,
+    with_generations,
     wrap,
 )
 
@@ -125,8 +127,11 @@ def both_outcomes(
     recognition = Recognition(threshold=0.1, source="by hand", prefix_tokens=30)
     measure: LossQuality = HeldOutLoss()
     losses: LossProtocol = loss_protocol(model, measure, unseen, model.adapter.variant.views)
+    drawn = with_generations(model, tried, tried.images, 20, sampling=Sampling(greedy=False))
+    again = Recalibration(Candidates(unseen, tried.group), rate=0.05, arms=None)
     return mitigate(
-        *(model, scores, tried, []),
+        *(model, scores, drawn, []),
+        recalibration=again,
         similarity=similarity(),
         recognition=recognition,
         losses=losses,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Check = Callable[[subprocess.CompletedProcess[str], str], None]
@@ -70,3 +71,35 @@ def test_scores_that_are_not_there_are_refused(
     pictures: Path, mitigate: Run, assert_plain_error: Check
 ) -> None:
     assert_plain_error(mitigate(pictures), str(pictures / "out"))
+
+
+@pytest.mark.parametrize(
+    ("options", "groups", "anew"),
+    [
+        (("--generations", "2"), ["candidate", "generated", "held-out"], True),
+        (("--no-recalibrate",), ["candidate", "held-out"], False),
+    ],
+)
+def test_thresholds_fixed_anew_and_generations_are_asked_for(
+    scored: Path,
+    tmp_path: Path,
+    iarmem: Run,
+    options: tuple[str, ...],
+    groups: list[str],
+    anew: bool,
+) -> None:
+    unseen = tmp_path / "unseen" / "0"
+    unseen.mkdir(parents=True)
+    for shade in (0, 90, 250):
+        Image.new("RGB", (32, 32), (0, shade, 90)).save(unseen / f"unseen {shade}.png")
+    done = iarmem(
+        *("mitigate", "var-organism", "--scores", scored / "out", "--images", scored / "images"),
+        *("--candidates", scored / "images", "--held-out", unseen.parent, "--few-held-out"),
+        *("--random-sets", "0", "--out", tmp_path / "report", "--json", *options),
+    )
+    assert done.returncode == 0, done.stderr
+    arms = json.loads(done.stdout)["arms"]
+    assert [list(arm["extraction"]) for arm in arms] == [groups] * 2
+    assert ["recalibrated" in arm for arm in arms] == [anew] * 2
+    if anew:
+        assert arms[1]["recalibrated"]["images"] == 2

@@ -195,6 +195,7 @@ def test_dims_and_types_are_as_documented():
         "equal_tokens": "int32",
         "tokens": "int32",
         "extracted": "bool",
+        "agreement": "float64",
     }
 
 

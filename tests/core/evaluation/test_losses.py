@@ -109,7 +109,7 @@ def measured(model: ImageARModel, pictures: Images, quality: LossQuality, batch:
     targets = make_targets(model, candidates, views)
     found = extract(model, candidates, targets, similarity=TokenAgreement(0.5), prefix_tokens=1)
     protocol = loss_protocol(model, quality, pictures, views, batch_size=batch)
-    return protocol.measured(model, found, candidates, targets)
+    return protocol.measured(model, found, candidates, targets.tokens)
 
 
 def test_the_candidates_losses_do_not_depend_on_the_batch(

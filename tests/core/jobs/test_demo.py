@@ -20,7 +20,15 @@ from iarmem_plugin.models.loading import load
 from iarmem_plugin.report.report import Report
 
 SMALL = demo.Sizes(
-    captured=180, members=3, held_out=60, fitted=40, reference=20, generated=120, views=2
+    captured=180,
+    members=3,
+    held_out=60,
+    fitted=40,
+    reference=20,
+    recalibrated=40,
+    free=5,
+    generated=120,
+    views=2,
 )
 
 
@@ -80,6 +88,7 @@ def test_all_canaries_some_members_and_held_out_pictures_are_candidates(report: 
         "member, distinct": 3,
         "member, near-duplicate": 3,
         "member, similar": 3,
+        "generated": 5,
         "held-out": 60,
     }
 
@@ -139,6 +148,15 @@ def test_quality_names_its_whole_protocol_and_both_references(report: Report) ->
     )
     assert "no canaries n=610" in labels[2]
     assert len({arm.quality[0].value for arm in report.arms}) == 3
+
+
+def test_thresholds_are_fixed_anew_beside_the_shared_ones(report: Report) -> None:
+    arms = report.to_dict()["arms"]
+    assert [arm["recalibrated"]["images"] for arm in arms] == [40] * 3
+    counts = [arm["recalibrated"]["recognition"]["counts"]["canary 1360"] for arm in arms]
+    assert counts[0]["recognisable"] == 12
+    assert counts[2]["recognisable"] <= 2
+    assert report.provenance["free generations"]["images"] == 5
 
 
 def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:

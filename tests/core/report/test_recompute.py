@@ -14,8 +14,9 @@ import pytest
 import xarray as xr
 
 from iarmem_plugin.evaluation.quality import frechet_distance
-from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.recognition import Recognition, agreement
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.jobs.recalibration import judged_anew, kept_completions
 from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.report import Report
 
@@ -31,9 +32,29 @@ def run(folder: Path) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
+def unseen(seed: int) -> xr.Dataset:
+    random = np.random.default_rng(seed)
+    found = xr.Dataset(
+        {
+            "similarity": ("candidate", random.random(50).astype(np.float32)),
+            "equal_tokens": ("candidate", random.integers(4, 20, 50)),
+            "tokens": (("candidate", "token"), np.zeros((50, 20), np.int32)),
+        },
+        coords={
+            **{name: ("candidate", np.arange(50)) for name in ("image", "label")},
+            **{name: ("candidate", ["held-out"] * 50) for name in ("path", "group", "role")},
+        },
+        attrs={"prefix_tokens": 4},
+    )
+    return found.assign(agreement=agreement(found))
+
+
 @pytest.fixture(scope="module")
 def complete(report: Report) -> Report:
-    """The report with both outcomes, losses, thresholds fixed on 200 images, and features."""
+    """The report with both outcomes, losses, features, and thresholds fixed on 200 images.
+
+    In two arms thresholds are fixed anew on 50 images.
+    """
     random = np.random.default_rng(3)
     found = report.extraction.copy(deep=True)
     arms, candidates = found.sizes["arm"], found.sizes["candidate"]
@@ -59,13 +80,14 @@ def complete(report: Report) -> Report:
     recognition = Recognition()
     found.attrs["prefix_tokens"] = 4
     recognition.calibrate(fixed, rate=0.1, source="by hand")
+    own = {name: unseen(place) for place, name in enumerate(("original", "lowest"))}
     features = {arm.name: random.random((30, 5)) for arm in report.arms}
     real = random.random((40, 5))
     distances = [frechet_distance(one, real) for one in features.values()]
     return replace(
         report,
-        extraction=recognition.judged(found),
-        calibration=recognition.completions,
+        extraction=judged_anew(recognition.judged(found), own, 0.04),
+        calibration=kept_completions(recognition.completions, own),
         features=features_dataset(
             {name: kept_features(one) for name, one in features.items()},
             {"pictures of mine": kept_features(real)},
@@ -97,11 +119,13 @@ def test_every_number_of_a_report_is_made_again(folder: Path) -> None:
         ("losses", "held-out", "high"),
         ("paired", "recognisable", "p"),
         ("quality", 0, "value"),
+        ("recalibrated", "recognition", "threshold_low"),
+        ("recalibrated", "extraction", "counts", "held-out", "extracted"),
     ],
     ids=lambda place: place[0],
 )
 def test_a_number_that_was_changed_is_listed(
-    folder: Path, tmp_path: Path, place: tuple[str, str, str]
+    folder: Path, tmp_path: Path, place: tuple[str, ...]
 ) -> None:
     changed = Path(shutil.copytree(folder, tmp_path / "report"))
     file = changed / "report.json"
