@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
+    from iarmem_plugin.evaluation.dinov2 import DinoV2
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
     from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
@@ -88,6 +89,7 @@ __all__ = [
     "Completion",
     "Condition",
     "CustomViews",
+    "DinoV2",
     "ExtractionOptions",
     "ForwardInputs",
     "HeldOutLoss",
@@ -158,6 +160,7 @@ _SOURCES = {
     "iarmem_plugin.activations.capture": ("capture",),
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
+    "iarmem_plugin.evaluation.dinov2": ("DinoV2",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
     "iarmem_plugin.evaluation.losses": ("LossProtocol", "loss_protocol"),
