@@ -227,7 +227,7 @@ class Folder:
         for arm in self.report["arms"]:
             for value in arm["quality"]:
                 label = value["label"]
-                if label.startswith("FID ("):
+                if label.startswith(("FID (", "FD (")):
                     one, other = (
                         moment for kind, name, moment in sets if _meant(kind, name, arm, label)
                     )

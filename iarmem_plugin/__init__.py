@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
+    from iarmem_plugin.evaluation.dinov2 import DinoV2
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
     from iarmem_plugin.evaluation.generation import with_generations
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
@@ -94,6 +95,7 @@ __all__ = [
     "Condition",
     "CrossFit",
     "CustomViews",
+    "DinoV2",
     "ExtractionOptions",
     "ForwardInputs",
     "HeldOutLoss",
@@ -170,6 +172,7 @@ _SOURCES = {
     "iarmem_plugin.activations.capture": ("capture",),
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
+    "iarmem_plugin.evaluation.dinov2": ("DinoV2",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
     "iarmem_plugin.evaluation.generation": ("with_generations",),
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),

@@ -52,6 +52,8 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 DOORS = {  # libraries, and the only place that may import each
     "nnsight": "iarmem_plugin/models/tracing.py",
     "torch_fidelity": "iarmem_plugin/evaluation/quality.py",
+    "transformers": "iarmem_plugin/evaluation/dinov2.py",
+    "onnxruntime": "iarmem_plugin/evaluation/networks/onnx.py",
     "zarr": "iarmem_plugin/store/",
     "matplotlib": "iarmem_plugin/report/",
     "typer": "iarmem_plugin/cli/",

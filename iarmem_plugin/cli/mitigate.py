@@ -237,6 +237,7 @@ class _Job:
         from iarmem_plugin.jobs.rehearsal import rehearse
 
         quality = self._quality_protocol(model, opened, measures.images)
+        preflight.check_features_room(kept.parent, quality, arms=len(arms) + 1)
         size, checked = self.batch_size, self.attack.check_batching
         tried = opened.images if opened.candidates is None else opened.candidates
         rehearse(model, scores, arms, tried, similarity)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.cli.options import ModelOptions
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.jobs.arms import Arm
+    from iarmem_plugin.jobs.arms import Arm, QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
 
 MOST = {
@@ -231,6 +231,26 @@ def check_room(out: Path, model: ImageARModel, *, completions: int = 0, metrics:
     cells = layout.num_blocks * layout.neurons_per_block * len(layout.scales)
     size = cells * metrics * _CELL_BYTES + completions * (len(layout.predicting) + 8) * 4
     check_space(out, size + _FIGURE_BYTES)
+
+
+def check_features_room(out: Path, quality: QualityProtocol | None, *, arms: int) -> None:
+    """Refuse a disk with too little room for what the quality measure sees of images.
+
+    Args:
+        out: folder that is written.
+        quality: how image quality is measured, its references read; None passes.
+        arms: number of arms in which images are generated.
+
+    Raises:
+        DiskFullError: saying what is needed and what is free.
+    """
+    from iarmem_plugin.report.features import kept_bytes
+
+    if quality is None:
+        return
+    real = [(*one.shape, one.dtype.itemsize) for one in quality.references.values()]
+    made = (len(quality.condition), *real[0][1:])
+    check_space(out, sum(kept_bytes(*one) for one in [*real, *[made] * arms]) + _FIGURE_BYTES)
 
 
 def _check_source(option: str, path: Path) -> None:

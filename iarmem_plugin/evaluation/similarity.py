@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from jaxtyping import Float
 
 from iarmem_plugin.checks import check_number
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.networks.onnx import OnnxNetwork
+from iarmem_plugin.evaluation.networks.pictures import RESIZES, Resize, resized
+from iarmem_plugin.evaluation.networks.torchscript import TorchScriptNetwork
 from iarmem_plugin.interfaces import Completion, Similarity
 from iarmem_plugin.plugins.hookspecs import hookimpl
 from iarmem_plugin.typing import Tensor
 
-if TYPE_CHECKING:
-    import torch
-
 NOT_CALIBRATED = "default of the measure, not calibrated"
 GIVEN = "given by the user"
-SSCD_SIDE = 320
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+SSCD_SIDE, SHORTER_SIDE = 320, 288
 
 
 class PixelCorrelation(Similarity):
@@ -81,18 +78,25 @@ class TokenAgreement(Similarity):
 class SSCD(Similarity):
     """Cosine similarity of copy-detection descriptors, in [-1, 1].
 
-    Images are resized to 320 x 320 (bilinear, antialiased, no crop, no rounding to 8 bit) and
-    normalised by ImageNet's mean and deviation. The file is loaded once, here; it is run, so it
-    must come from a source you trust, which ``sha256`` pins.
+    The file is read once, here, and nothing beside it; it is run, so it must come from a source
+    you trust, which ``sha256`` pins. Pictures are resized and never cropped. Where the network
+    takes floating-point numbers they are normalised by ImageNet's mean and deviation; one that
+    takes 8-bit pictures does that itself.
 
     Args:
-        file: the TorchScript file, such as ``sscd_disc_mixup.torchscript.pt``.
+        file: the TorchScript file, such as ``sscd_disc_mixup.torchscript.pt``, or the same network
+            in a file that ends in ``.onnx``, which onnxruntime runs on the CPU.
         sha256: hexadecimal digest the file must have; None skips the check.
+        side: 320 resizes to 320 x 320, 288 the shorter side to 288; None takes the side that an
+            ONNX file is made for, else 320.
+        resize: ``tensor`` is bilinear and antialiased in float32, as in the attack; ``pillow`` is
+            Pillow's bilinear filter, from 8 bit to 8 bit.
         threshold: extracted means strictly above; None takes the paper's 0.75, which belongs to
             the file named above and to no other.
 
     Raises:
-        InputError: where the file is missing, has another digest, or is not such a network.
+        InputError: where the file is missing, has another digest, is made for another side or is
+            no such network, or onnxruntime is not installed.
 
     Reference:
         Pizzi et al. 2022 (SSCD); Kowalczuk et al. 2025, arXiv 2502.02514 (its use in the attack).
@@ -101,17 +105,25 @@ class SSCD(Similarity):
     name = "sscd"
 
     def __init__(
-        self, file: Path | str, *, sha256: str | None = None, threshold: float | None = None
+        self,
+        file: Path | str,
+        *,
+        sha256: str | None = None,
+        side: Literal[288, 320] | None = None,
+        resize: Resize = "tensor",
+        threshold: float | None = None,
     ) -> None:
         check_threshold(threshold, self.name)
-        path = Path(file)
-        self.file = path
-        self.sha256 = _checked_digest(path, sha256)
+        self.file = Path(file)
+        self.sha256, data = _checked_file(self.file, sha256)
+        self.resize: Resize = resize
         self.threshold = 0.75 if threshold is None else threshold
         self.threshold_source = (
             "SSCD's authors: about 90% precision on DISC" if threshold is None else GIVEN
         )
-        self._network = _load_descriptor_network(path)
+        self._network = _network(data, self.file)
+        self.side = _chosen_side(side, self._network.side, self.file)
+        self._network.try_out(self.side)
 
     def compare(self, completion: Completion, target: Completion) -> Float[Tensor, " image"]:
         """Return the cosine similarity of each image with its target, float32, in [-1, 1].
@@ -124,8 +136,19 @@ class SSCD(Similarity):
 
     @property
     def provenance(self) -> Mapping[str, str | float]:
-        """Return threshold and the file's digest."""
-        return {**super().provenance, "sha256": self.sha256}
+        """Return threshold, the file's digest and kind, and how pictures are made ready for it."""
+        size = f"shorter side {self.side}" if self._keeps_aspect else f"{self.side} x {self.side}"
+        return {
+            **super().provenance,
+            "sha256": self.sha256,
+            "network": self._network.kind,
+            "resize": f"{size}, {RESIZES[self.resize]}",
+            "normalisation": self._network.normalisation,
+        }
+
+    @property
+    def _keeps_aspect(self) -> bool:
+        return self.side == SHORTER_SIDE and self._network.side is None
 
     def _descriptors(
         self, images: Float[Tensor, "image 3 height width"]
@@ -133,10 +156,13 @@ class SSCD(Similarity):
         import torch
         from torch.nn import functional as F
 
-        network = self._network.to(images.device)
+        height, width = size = self.side, self.side
+        if self._keeps_aspect:  # the longer side rounded down, as torchvision does
+            short = min(images.shape[2:])
+            size = (height * images.shape[2] // short, width * images.shape[3] // short)
         with torch.no_grad():
             # Normalised once more: harmless, and it guards networks in half precision.
-            return F.normalize(network(sscd_view(images)).float(), dim=1)
+            return F.normalize(self._network(resized(images, size, self.resize)).float(), dim=1)
 
 
 def pixel_correlation(
@@ -158,23 +184,6 @@ def pixel_correlation(
     )
     is_equal = (flat_first == flat_second).all(dim=1).double()
     return torch.where(is_constant, is_equal, correlation.clamp(-1.0, 1.0)).float()
-
-
-def sscd_view(images: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image 3 320 320"]:
-    """Resize and normalise RGB images in [0, 1] as SSCD's networks expect them."""
-    import torch
-    from torch.nn import functional as F
-
-    resized = F.interpolate(
-        images.float(),
-        size=(SSCD_SIDE, SSCD_SIDE),
-        mode="bilinear",
-        align_corners=False,
-        antialias=True,
-    )
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
-    return (resized - mean) / std
 
 
 def check_threshold(threshold: float | None, measure: str = "") -> None:
@@ -203,46 +212,33 @@ def _check_same_shape(completion: Tensor, target: Tensor, what: str) -> None:
         )
 
 
-def _checked_digest(path: Path, expected: str | None) -> str:
+def _checked_file(path: Path, expected: str | None) -> tuple[str, bytes]:
+    """Return a file's digest and its bytes, which alone are run."""
     if not path.is_file():
         raise InputError(
             f"no SSCD file at {path}; give the path of a TorchScript file such as "
-            "sscd_disc_mixup.torchscript.pt"
+            "sscd_disc_mixup.torchscript.pt, or of an .onnx file"
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
     if expected is not None and digest != expected.lower():
         raise InputError(
             f"{path} has SHA-256 {digest}, not {expected}; fetch the file again or check the digest"
         )
-    return digest
+    return digest, data
 
 
-def _load_descriptor_network(path: Path) -> torch.jit.ScriptModule:
-    import torch
-
-    network: torch.jit.ScriptModule
-    with warnings.catch_warnings(), torch.no_grad():
-        # SSCD is published as TorchScript; that torch would rather not read it helps no user.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.load` is deprecated", DeprecationWarning)
-        try:
-            network = torch.jit.load(path, map_location="cpu")
-            network.eval()
-            descriptors = network(torch.zeros(2, 3, SSCD_SIDE, SSCD_SIDE))
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"{path} is not a TorchScript network of 320 x 320 RGB images: "
-                f"{_first_line(error)}; give the .torchscript.pt file, not the one with bare "
-                "weights"
-            ) from error
-    if not isinstance(descriptors, torch.Tensor) or descriptors.ndim != 2 or len(descriptors) != 2:
+def _chosen_side(given: int | None, fixed: int | None, path: Path) -> int:
+    if given and fixed and given != fixed:
         raise InputError(
-            f"{path} returns no descriptor [image, feature]; it is not an SSCD network"
+            f"{path} is made for pictures of {fixed} x {fixed}, and side={given} was given; leave "
+            "it out"
         )
-    return network
+    return fixed or given or SSCD_SIDE
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _network(data: bytes, path: Path) -> OnnxNetwork | TorchScriptNetwork:
+    return (OnnxNetwork if path.suffix.lower() == ".onnx" else TorchScriptNetwork)(data, path)
 
 
 @hookimpl

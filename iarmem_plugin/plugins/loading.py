@@ -30,6 +30,7 @@ DEFAULT_PLUGINS = (
     "iarmem_plugin.evaluation.similarity",
     "iarmem_plugin.evaluation.likelihood",
     "iarmem_plugin.evaluation.quality",
+    "iarmem_plugin.evaluation.dinov2",
 )
 STRICT = "IARMEM_STRICT_PLUGINS"
 DISABLED = "IARMEM_DISABLE_PLUGINS"

@@ -31,6 +31,18 @@ def kept_features(features: np.ndarray) -> xr.Dataset:
     return xr.Dataset(found, attrs={"images": len(features)})
 
 
+def kept_bytes(images: int, features: int, width: int = 8) -> int:
+    """Return how many bytes `kept_features` keeps at most.
+
+    Args:
+        images: number of images.
+        features: number of features of each.
+        width: bytes of a number.
+    """
+    whole = images * features * width
+    return whole if whole <= LARGEST else features * (features + 1) * 8
+
+
 def features_dataset(
     generated: Mapping[str, xr.Dataset], references: Mapping[str, xr.Dataset]
 ) -> xr.Dataset | None:

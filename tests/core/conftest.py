@@ -9,9 +9,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.testing.tiny import CLASSES, PIXELS, TinyAdapter
 
 from .forked import Done, run_iarmem
@@ -33,6 +35,21 @@ def pictures() -> Images:
 @pytest.fixture
 def shifts() -> Views:
     return Views(crop=PIXELS, pad=1)
+
+
+@pytest.fixture(scope="session")
+def dinov2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small DINOv2 with weights at random, as its library saves it."""
+    import_torchvision()  # which transformers imports
+    from transformers import Dinov2Config, Dinov2Model
+
+    size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2}
+    folder = tmp_path_factory.mktemp("dinov2")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Dinov2Model(Dinov2Config(**size, image_size=112, patch_size=56))
+    network.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,7 @@ def test_paths_may_be_text(tmp_path: Path, call: Callable[[str], int]) -> None:
         iarmem_plugin.load_scores,
         iarmem_plugin.Report.load,
         iarmem_plugin.SSCD,
+        iarmem_plugin.DinoV2,
         ActivationStore.open,
         lambda path: iarmem_plugin.load("var-d16", path, path),
         lambda path: TorchFidelity(path, "Inception v3"),

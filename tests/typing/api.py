@@ -27,6 +27,7 @@ from iarmem_plugin import (
     Condition,
     CrossFit,
     CustomViews,
+    DinoV2,
     ExtractionOptions,
     ForwardInputs,
     HeldOutLoss,
@@ -163,7 +164,9 @@ def missed(prediction: Prediction) -> float:
 
 
 def similarity(file: Path | None = None) -> Similarity:
-    return PixelCorrelation(threshold=0.9) if file is None else SSCD(file)
+    return (
+        PixelCorrelation(threshold=0.9) if file is None else SSCD(file, side=288, resize="pillow")
+    )
 
 
 def hand_over(official: torch.nn.Module, tokenizer: torch.nn.Module | None) -> ImageARModel:
@@ -201,6 +204,10 @@ def measured(closeness: Similarity, values: list[float], inception: Path) -> Qua
     return QualityProtocol(
         measure, {"real": real}, Condition.of(range(200)), Sampling(greedy=False)
     )
+
+
+def dinov2(folder: Path) -> Quality:
+    return DinoV2(folder, device="cpu")
 
 
 def open_store(path: Path) -> ActivationStore:

@@ -27,7 +27,7 @@ from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.counts import count_extracted, wilson
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
-from iarmem_plugin.interfaces import Condition
+from iarmem_plugin.interfaces import Condition, Similarity
 from iarmem_plugin.interfaces.organism import Organism
 from iarmem_plugin.jobs.demo import candidates
 from iarmem_plugin.jobs.protocol import calibrate_on
@@ -101,13 +101,17 @@ class Memory:
         calibrate_on(self.model, unseen, similarity, source="organism")
         return similarity
 
-    def counted(self, *groups: str) -> dict[str, Counted]:
-        """Count the extracted candidates of groups."""
+    def counted(
+        self, *groups: str, similarity: Similarity | None = None, most: int | None = None
+    ) -> dict[str, Counted]:
+        """Count the extracted candidates of groups, of them all or of so many, evenly spaced."""
         chosen = self.of(*groups)
+        if most is not None:
+            rows = np.linspace(0, len(chosen.group) - 1, most).round().astype(int)
+            chosen = Candidates(chosen.images.subset(rows), chosen.group[rows])
+        measure = self.threshold if similarity is None else similarity
         targets = make_targets(self.model, chosen, self.views)
-        found = extract(
-            self.model, chosen, targets, similarity=self.threshold, prefix_tokens=self.prefix
-        )
+        found = extract(self.model, chosen, targets, similarity=measure, prefix_tokens=self.prefix)
         counts = count_extracted(found)
         return {
             str(group): Counted(int(extracted), int(tried))

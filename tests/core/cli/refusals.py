@@ -171,6 +171,8 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("sscd", MODEL, "needs file: sscd:file=..."),
             ("correlation:file=list.txt", MODEL, "has no option 'file'; it has: threshold"),
             ("sscd:file=list.txt", MODEL, "is not a TorchScript network"),
+            ("sscd:file=list.onnx", MODEL, "list.onnx is not an ONNX network"),
+            ("sscd:file=list.txt,side=300", MODEL, "side=300; expected 288 or 320 or none"),
             ("sscd:file=nowhere", MODEL, "no SSCD file at nowhere"),
             ("sscd:file=/dev/zero", MODEL, "is a device or pipe"),
         ],
@@ -186,6 +188,9 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("fid:extractor=list.txt", MODEL, "holds no Inception weights"),
             ("fid:extractor=nowhere", MODEL, "no Inception weights at nowhere"),
             ("fid:extractor=/dev/zero", MODEL, "is a device or pipe"),
+            ("fd-dinov2", MODEL, "needs weights: fd-dinov2:weights=..."),
+            ("fd-dinov2:weights=images", MODEL, "no DINOv2 weights at images/model.safetensors"),
+            ("fd-dinov2:weights=list.txt", MODEL, "settings config.json cannot be read"),
             ("held-out-loss", MODEL, "give them with --held-out"),
             (
                 "held-out-loss --quality held-out-loss",

@@ -83,6 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (path / "empty.pth").touch()
         (path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
         (path / "list.txt").write_text("images/0/0.png\t0\n")
+        (path / "list.onnx").write_text("no network")
         np.savez(
             path / "many.npz",
             images=np.zeros((100, PIXELS, PIXELS, 3), np.uint8),

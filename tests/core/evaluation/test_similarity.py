@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.networks.pictures import imagenet_normalised, resized
 from iarmem_plugin.evaluation.similarity import (
     SSCD,
     PixelCorrelation,
     TokenAgreement,
     provide_similarities,
-    sscd_view,
 )
 from iarmem_plugin.interfaces import Completion, Similarity
 
@@ -131,6 +131,10 @@ class NoDescriptor(nn.Module):
         return images
 
 
+def view(images: torch.Tensor, side: int = 320) -> torch.Tensor:
+    return imagenet_normalised(resized(images, (side, side)))
+
+
 def scripted(network: nn.Module, path):
     with warnings.catch_warnings():
         # the format SSCD is published in; torch deprecates writing it
@@ -156,9 +160,7 @@ def test_sscd_is_the_cosine_of_the_networks_descriptors(gem):
     network, path = gem
     first, second = pictures(side=32), pictures(side=32, seed=1)
     with torch.no_grad():
-        expected = nn.functional.cosine_similarity(
-            network(sscd_view(first)), network(sscd_view(second))
-        )
+        expected = nn.functional.cosine_similarity(network(view(first)), network(view(second)))
     # 1e-5: scripted and plain modules may fuse float32 operations differently
     torch.testing.assert_close(
         SSCD(path).compare(shown(first), shown(second)), expected, atol=1e-5, rtol=0
@@ -188,7 +190,7 @@ def test_sscds_view_of_a_picture_is_torchvisions(tmp_path):
         [0.229, 0.224, 0.225],
     )
     # 1e-6: the same interpolation, float32 rounding of the normalisation
-    torch.testing.assert_close(sscd_view(images), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(view(images), expected, atol=1e-6, rtol=0)
 
 
 def test_sscd_does_not_depend_on_the_batch(gem):

@@ -21,7 +21,10 @@ from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.report import Report
 
 RECOMPUTE = Path(__file__).parents[3] / "examples" / "recompute.py"
-LABEL = "FID (colour averages, reference pictures of mine n=40, generated n=30)"
+LABELS = [
+    f"{name} (colour averages, reference pictures of mine n=40, generated n=30)"
+    for name in ("FID", "FD")
+]
 
 
 def run(folder: Path) -> tuple[int, list[str]]:
@@ -93,7 +96,7 @@ def complete(report: Report) -> Report:
             {"pictures of mine": kept_features(real)},
         ),
         arms=tuple(
-            replace(arm, quality=(QualityValue(LABEL, value, 30),))
+            replace(arm, quality=tuple(QualityValue(label, value, 30) for label in LABELS))
             for arm, value in zip(report.arms, distances, strict=True)
         ),
     )
@@ -121,8 +124,9 @@ def test_every_number_of_a_report_is_made_again(folder: Path) -> None:
         ("quality", 0, "value"),
         ("recalibrated", "recognition", "threshold_low"),
         ("recalibrated", "extraction", "counts", "held-out", "extracted"),
+        ("quality", 1, "value"),
     ],
-    ids=lambda place: place[0],
+    ids=str,
 )
 def test_a_number_that_was_changed_is_listed(
     folder: Path, tmp_path: Path, place: tuple[str, ...]

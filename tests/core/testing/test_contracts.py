@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from iarmem_plugin import plugins
+from iarmem_plugin.evaluation.dinov2 import DinoV2
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import SSCD
 from iarmem_plugin.interfaces import (
@@ -87,8 +88,10 @@ class TestSimilarities(SimilarityTests):
 
 
 class TestQualities(QualityTests):
-    @pytest.fixture(params=["fid"])
-    def quality(self) -> Quality:
+    @pytest.fixture(params=["fid", "fd-dinov2"])
+    def quality(self, request: pytest.FixtureRequest, dinov2_folder: Path) -> Quality:
+        if request.param == "fd-dinov2":
+            return DinoV2(dinov2_folder)
         return TorchFidelity(Features().eval(), "means", kid_subset_size=4)
 
 

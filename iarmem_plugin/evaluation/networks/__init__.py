@@ -1,0 +1,1 @@
+"""Networks that users bring as files: what runs them, and how pictures are made ready for them."""
