@@ -30,6 +30,7 @@ MOST = {
     "--views": 10_000,
     "--random-sets": 10_000,
     "--generated": 10_000_000,
+    "--seeds": 1000,
     "--check-batching": 1_000_000,
 }
 _CELL_BYTES = 32  # of a neuron at a scale: score, mean activation, validity, top image

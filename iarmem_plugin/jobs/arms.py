@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
 
-from iarmem_plugin.checks import check_integer, check_kind, check_number
-from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
-from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
     AnyIntervention,
-    Condition,
     Intervention,
-    Quality,
     QualityValue,
-    Sampling,
     Selector,
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.jobs.attack import Attack
-from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.jobs.quality import QualityProtocol, generated_features, measured
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import check_fraction, select
-from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
@@ -97,59 +89,6 @@ NEVER_SHOWN = Arm(TWIN, role="twin")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class QualityProtocol:
-    """How image quality is measured, the same in every arm.
-
-    Attributes:
-        quality: the measure.
-        references: features of each reference by the name that labels give it.
-        condition: what the model is told of each image to generate.
-        sampling: how its tokens are drawn; the same seed in every arm.
-        arms: names of the arms in which images are generated; None generates them in all.
-
-    Raises:
-        InputError: too few images for the measure, before any is generated.
-    """
-
-    quality: Quality
-    references: Mapping[str, Float[np.ndarray, "reference feature"]]
-    condition: Condition
-    sampling: Sampling
-    arms: frozenset[str] | None = None
-
-    def __repr__(self) -> str:
-        """Return numbers of images in place of their features."""
-        sizes = {"generated": len(self.condition)}
-        sizes |= {name: len(features) for name, features in self.references.items()}
-        return f"QualityProtocol({self.quality!r}, images={sizes}, {self.sampling})"
-
-    def __post_init__(self) -> None:
-        """Check the numbers of images."""
-        sizes = {"generated": len(self.condition)}
-        sizes |= {name: len(features) for name, features in self.references.items()}
-        check_enough(self.quality.name, self.quality.minimum, sizes)
-
-
-def check_enough(quality: str, minimum: int, sizes: Mapping[str, int]) -> None:
-    """Refuse fewer images than a quality measure needs.
-
-    Args:
-        quality: name of the measure.
-        minimum: smallest number that it can measure.
-        sizes: number of images by what they are.
-
-    Raises:
-        InputError: naming those that are too few.
-    """
-    for name, size in sizes.items():
-        if size < minimum:
-            raise InputError(
-                f"{size} images ({name}) are too few: {quality!r} needs {minimum} or more on each "
-                "side"
-            )
-
-
-@dataclass(frozen=True, slots=True, repr=False)
 class ArmOutcome:
     """What came out of one arm.
 
@@ -157,8 +96,8 @@ class ArmOutcome:
         result: the arm's settings and measured quality, as the report has them.
         extraction: from `extract`, dims (candidate, token).
         neurons: the neurons that were edited; bool, dims (block, neuron).
-        features: what the quality measure saw of the generated images, see `kept_features`; None
-            where there are none.
+        features: what the quality measure saw of the generated images, seed by seed, see
+            `kept_features`; None where there are none.
     """
 
     result: ArmResult
@@ -206,10 +145,10 @@ def run_arm(
     """
     with _edited(model, arm, neurons, attack) as edited:
         extraction = attack.run(edited)
-        features = _generated(edited, arm, quality, attack.generating)
-    measured = _measured(features, quality)
-    kept = None if features is None else kept_features(features)
-    return ArmOutcome(result_of(arm, measured, attack.backend), extraction, neurons, kept)
+        features = generated_features(edited, arm.name, quality, attack.generating)
+    values = () if quality is None else measured(features, quality)
+    kept = kept_features(features) if features else None
+    return ArmOutcome(result_of(arm, values, attack.backend), extraction, neurons, kept)
 
 
 def _edited(
@@ -224,77 +163,6 @@ def _edited(
 def _backend(intervention: AnyIntervention, asked: str) -> str:
     """Return how neurons are edited: their values by the trace, whatever is asked for."""
     return "trace" if isinstance(intervention, ActivationIntervention) else asked
-
-
-def _generated(
-    model: ImageARModel, arm: Arm, protocol: QualityProtocol | None, batch_size: Batching
-) -> Float[np.ndarray, "image feature"] | None:
-    if protocol is None or (protocol.arms is not None and arm.name not in protocol.arms):
-        return None
-    images = generate(model, protocol.condition, protocol.sampling, batch_size=batch_size)
-    return features_of(protocol.quality, images)
-
-
-def _measured(
-    features: np.ndarray | None, protocol: QualityProtocol | None
-) -> tuple[QualityValue, ...]:
-    if protocol is None or features is None:
-        return ()
-    return tuple(
-        value
-        for name, reference in protocol.references.items()
-        for value in _compared(protocol.quality, features, reference, name)
-    )
-
-
-def features_of(
-    quality: Quality, images: Iterable[Float[Tensor, "_ 3 _ _"]]
-) -> Float[np.ndarray, "image feature"]:
-    """Return what a quality measure sees of images.
-
-    Args:
-        quality: the measure.
-        images: batches of images, RGB in [0, 1].
-
-    Raises:
-        PluginError: it is no finite number for each image and feature.
-    """
-    given = 0
-
-    def counted() -> Iterator[Tensor]:
-        nonlocal given
-        for batch in images:
-            given += len(batch)
-            yield batch
-
-    batches = counted()
-    with blamed(quality):
-        features = quality.features(batches)
-    for _ in batches:  # what the measure did not look at counts, too
-        pass
-    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
-        found = type(features).__name__
-    elif len(features) != given or not np.isfinite(features).all():
-        found = f"{len(features)} rows for {given} images, or values that are not finite"
-    else:
-        return features
-    raise PluginError(
-        f"{author(quality)} returned features that are {found}; expected an array of finite "
-        "numbers, a row for each image"
-    )
-
-
-def _compared(
-    quality: Quality, generated: np.ndarray, reference: np.ndarray, name: str
-) -> list[QualityValue]:
-    with blamed(quality):
-        values = quality.compare(generated.copy(), reference.copy(), reference_name=name)
-    if not isinstance(values, list) or not all(isinstance(one, QualityValue) for one in values):
-        raise PluginError(f"{author(quality)} returned no list of QualityValue")
-    for one in values:
-        if one.value is not None:  # it could be measured
-            check_number(f"{one.label!r} of {author(quality)}", one.value)
-    return values
 
 
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:

@@ -25,11 +25,13 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Selector
-from iarmem_plugin.interfaces.organism import Organism, role_of
-from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+from iarmem_plugin.interfaces.organism import Organism, Role, role_of
+from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.jobs.measuring import tune_sampling
 from iarmem_plugin.jobs.mitigate import mitigate
-from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
+from iarmem_plugin.jobs.protocol import calibrate_on, with_random_sets
+from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest
@@ -60,6 +62,8 @@ class Sizes:
         everywhere: whether it is measured in all arms, and not in the original, the paper's
             intervention and the twin alone.
         views: augmented views of each captured picture.
+        seeds: how often they are generated.
+        tuned: whether the sampling temperature is sought, and not taken as recorded.
     """
 
     captured: int = 384
@@ -69,11 +73,17 @@ class Sizes:
     generated: int = 300
     views: int = 10
     everywhere: bool = False
+    seeds: int = 1
+    tuned: bool = False
 
 
 ALL = 1_000_000
 EVERYTHING = Sizes(
-    captured=ALL, members=ALL, held_out=ALL, fitted=ALL, generated=1000, everywhere=True
+    **dict.fromkeys(("captured", "members", "held_out", "fitted"), ALL),
+    generated=1000,
+    everywhere=True,
+    seeds=3,
+    tuned=True,
 )
 
 
@@ -151,6 +161,7 @@ def _run(
         "captured": len(captured),
         "temperature fitted on": len(unreported(organism, sizes)),
         "generated": sizes.generated,
+        "sampling seeds": sizes.seeds,
         "views": sizes.views,
     }
     settings = {"seed": seed, "sizes": used, "cost": clock.cost()}
@@ -171,13 +182,21 @@ def _calibrated(
 
 def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -> QualityProtocol:
     measure = TorchFidelity(organism.classifier(), organism.classifier_name)
-    real = references(organism)
+    beside = organism.pictures.subset(np.flatnonzero(organism.calibration))
+    tuned, real = organism.sampler, references(organism)
+    if sizes.tuned:
+        tuned = tune_sampling(
+            model, measure, beside, generated=sizes.generated, seed=seed, batch_size=BATCH_SIZE
+        )
     return quality_protocol(
         model,
         measure,
         real,
         generated=sizes.generated,
         seed=seed,
+        seeds=sizes.seeds,
+        temperature=tuned,
+        beside={next(iter(real)): ("calibration pictures", beside)},
         arms=None if sizes.everywhere else (ORIGINAL, PAPERS, TWIN),
         batch_size=BATCH_SIZE,
     )
@@ -243,11 +262,19 @@ def candidates(organism: Organism, chosen: np.ndarray) -> Candidates:
 
 
 def references(organism: Organism) -> dict[str, Images]:
-    """Return what generated images are compared with: pictures never shown, and members."""
-    unseen = _having(organism, "held-out")
+    """Return what generated images are compared with: pictures never shown, then members.
+
+    Their names say what the classifier, in whose features they are compared, has seen of them.
+    """
+    unseen, members = _having(organism, "held-out"), _having(organism, "member")
+    chosen: dict[Role, tuple[str, np.ndarray]] = {
+        "held-out": ("held-out pictures", unseen[~organism.calibration[unseen]]),
+        "member": ("members that are no canaries", members),
+    }
+    saw = {role: organism.classifier_saw.get(role) for role in chosen}
     return {
-        "held-out pictures": organism.pictures.subset(unseen[~organism.calibration[unseen]]),
-        "members that are no canaries": organism.pictures.subset(_having(organism, "member")),
+        name if saw[role] is None else f"{name}, {saw[role]}": organism.pictures.subset(rows)
+        for role, (name, rows) in chosen.items()
     }
 
 

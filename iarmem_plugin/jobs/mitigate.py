@@ -24,12 +24,12 @@ from iarmem_plugin.jobs.arms import (
     UNMODIFIED,
     Arm,
     ArmOutcome,
-    QualityProtocol,
     run_arm,
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
 from iarmem_plugin.models.provenance import (
@@ -143,6 +143,7 @@ def _compared(
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
         features=_features(outcomes, quality),
         calibration=None if attack.recognition is None else attack.recognition.completions,
+        floors={one.name: one.quality for one in (quality.floors if quality else ())},
     )
 
 
@@ -258,7 +259,7 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
     if attack.losses is not None:
         found["losses"] = attack.losses.provenance
     if quality is not None:
-        found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
+        found["generation"] = quality.provenance
         found["quality"] = dict(quality.quality.provenance)
     return found
 
@@ -267,8 +268,13 @@ def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -
     if quality is None:
         return None
     generated = {one.result.name: one.features for one in outcomes if one.features is not None}
-    real = {name: kept_features(one) for name, one in quality.references.items()}
-    return features_dataset(generated, real)
+    real = {name: kept_features([one]) for name, one in quality.references.items()}
+    floors = {
+        one.reference: (kept_features([one.real]), kept_features([one.other]))
+        for one in quality.floors
+    }
+    first = quality.sampling.seed
+    return features_dataset(generated, real, floors, seed=first if isinstance(first, int) else 0)
 
 
 def _asked(

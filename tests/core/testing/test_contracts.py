@@ -81,7 +81,7 @@ class TestSimilarities(SimilarityTests):
 class TestQualities(QualityTests):
     @pytest.fixture(params=["fid"])
     def quality(self) -> Quality:
-        return TorchFidelity(Features().eval(), "means", kid_subset_size=4)
+        return TorchFidelity(Features().eval(), "means")
 
 
 class TestLossQualities(LossQualityTests):
