@@ -3,8 +3,9 @@
     python examples/recompute.py REPORT
 
 Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all arms, and an arm's
-own), the changes of the losses with their intervals, and FID are made again by numpy, scipy and
-h5py, and held against ``report.json``.
+own), the changes of the losses with their intervals, FID, KID with its error, their means and
+deviations over seeds, and what real pictures come to are made again by numpy, scipy and h5py, and
+held against ``report.json``.
 What differs by more than 1e-6 is listed, and ends the program with code 1.
 """
 
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -223,37 +226,132 @@ class Folder:
     def _distances(self) -> Iterator[Found]:
         if not (self.path / "quality.nc").exists():
             return
-        sets = list(moments(self.path / "quality.nc"))
+        sets, seed = read_features(self.path / "quality.nc")
+        floors: dict[str, float | None] = {}
+        for name, values in self.report.get("floors", {}).items():
+            for value in values:
+                label = Label(value["label"])
+                one, other = (sets[kind, label.reference] for kind in FLOOR)
+                made = distance(label, one, other, seed)
+                floors[value["label"]] = made.get("value")
+                yield from _of_value(name, value, made)
         for arm in self.report["arms"]:
             for value in arm["quality"]:
-                label = value["label"]
-                if label.startswith(("FID (", "FD (")):
-                    one, other = (
-                        moment for kind, name, moment in sets if _meant(kind, name, arm, label)
-                    )
-                    yield f"{arm['name']}: {label}", value["value"], frechet(one, other)
+                label = Label(value["label"])
+                if label.measure not in MEASURES:
+                    continue
+                real = sets.get(("reference", label.reference))
+                if real is None or real.images != label.real:  # as many as a floor's
+                    real = sets[FLOOR[1], label.reference]
+                made = distance(label, sets["generated", arm["name"]], real, seed)
+                yield from _of_value(arm["name"], value, made)
+                mine, real_ones = made.get("value"), floors.get(label.of_real)
+                if mine is not None and real_ones is not None:
+                    what = f"{arm['name']}: {value['label']}: below real pictures"
+                    yield what, float(bool(value["mark"])), float(mine < real_ones)
 
 
-def _meant(kind: str, name: str, arm: dict[str, Any], label: str) -> bool:
-    """Tell whether a set of features is that of an arm, or of the reference that a label names."""
-    if kind == "generated":
-        return name == str(arm["name"])
-    return f"reference {name} n=" in label
+FLOOR = ("floor", "floor's reference")
+BLOCKS = 10
+MEASURES = ("FID", "FD", "KID", "KD")  # the last two in DINOv2's features
 
 
-def moments(file: Path) -> Iterator[tuple[str, str, Moments]]:
-    """Yield kind, name, and mean and covariance (n - 1) of each set of features in a file."""
+class Label:
+    """What a value's label says: ``FID (…, reference NAME n=300, generated n=300), one seed``.
+
+    Args:
+        text: the label.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.measure, _, rest = text.partition(" (")
+        found = re.search(r", reference (.*) n=(\d+), generated n=(\d+)", rest)
+        self.reference, real, generated = found.groups() if found else ("", "0", "0")
+        self.real, self.generated = int(real), int(generated)
+        self.of_real = text[: text.rindex(")") + 1]
+
+
+@dataclass
+class Seen:
+    """What was kept of some images: of each seed their features, or mean and covariance."""
+
+    images: int
+    features: np.ndarray | None
+    moments: list[Moments]
+
+
+def read_features(file: Path) -> tuple[dict[tuple[str, str], Seen], int]:
+    """Return each set of features in a file by kind and name, and the first sampling seed."""
+    sets = {}
     with h5py.File(file) as opened:
         for key, one in opened.items():
             what, _, number = key.partition("_")
             if what not in ("features", "mean"):
                 continue
-            values = one[()].astype(np.float64)
+            values, features = one[()].astype(np.float64), None
             if what == "features":
-                mean, spread = values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
+                features = values
+                moments = [
+                    (each.mean(axis=0), np.atleast_2d(np.cov(each, rowvar=False)))
+                    for each in values
+                ]
             else:
-                mean, spread = values, opened[f"covariance_{number}"][()]
-            yield str(one.attrs["kind"]), str(one.attrs["name"]), (mean, spread)
+                moments = list(zip(values, opened[f"covariance_{number}"][()], strict=True))
+            name = (str(one.attrs["kind"]), str(one.attrs["name"]))
+            sets[name] = Seen(np.asarray(one.attrs["images"]).item(), features, moments)
+        return sets, np.asarray(opened.attrs["seed"]).item()
+
+
+def distance(label: Label, one: Seen, other: Seen, seed: int) -> dict[str, float | None]:
+    """Return a value, the mean over seeds, with its error and deviation, as far as is known."""
+    made, errors = [], []
+    for place, moments in enumerate(one.moments):
+        images = None if one.features is None else one.features[place]
+        if images is not None and label.generated < one.images:
+            rows = np.random.default_rng(seed + place).choice(
+                len(images), label.generated, replace=False
+            )
+            images = images[np.sort(rows)]
+            moments = images.mean(axis=0), np.atleast_2d(np.cov(images, rowvar=False))
+        if label.measure in MEASURES[:2]:
+            made.append(frechet(moments, other.moments[0]))
+        elif images is not None and other.features is not None:
+            value, error = kernel_distance(images, other.features[0])
+            made.append(value)
+            errors.append(error)
+    if not made:
+        return {}
+    return {
+        "value": float(np.mean(made)),
+        "error": float(np.mean(errors)) if errors else None,
+        "deviation": float(np.std(made, ddof=1)) if len(made) > 1 else None,
+    }
+
+
+def _of_value(name: str, written: dict[str, Any], made: dict[str, float | None]) -> Iterator[Found]:
+    for what, value in made.items():
+        yield f"{name}: {written['label']}: {what}", written.get(what), value
+
+
+def kernel_distance(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return KID over all pairs and, each tenth of both sides left out once, its error."""
+
+    def estimate(x: np.ndarray, y: np.ndarray) -> float:
+        kernels = [(a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+        within = sum(
+            (kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1))
+            for kernel in kernels[:2]
+        )
+        return float(within - 2 * kernels[2].mean())
+
+    without = np.array(
+        [
+            estimate(*(np.delete(side, np.s_[block::BLOCKS], axis=0) for side in (one, other)))
+            for block in range(BLOCKS)
+        ]
+    )
+    spread = np.square(without - np.mean(without)).sum() * (BLOCKS - 1) / BLOCKS
+    return estimate(one, other), float(np.sqrt(spread))
 
 
 def frechet(one: Moments, other: Moments) -> float:

@@ -51,14 +51,17 @@ if TYPE_CHECKING:
         Selector,
         Similarity,
         Site,
+        TunedSampling,
         Variant,
         Writes,
     )
-    from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+    from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.jobs.attack import ExtractionOptions
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.localize import localize
+    from iarmem_plugin.jobs.measuring import tune_sampling
     from iarmem_plugin.jobs.mitigate import mitigate
+    from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
     from iarmem_plugin.jobs.recalibration import Recalibration
     from iarmem_plugin.jobs.scores import load_scores, save_scores
     from iarmem_plugin.models.intervening import intervene
@@ -140,6 +143,7 @@ __all__ = [
     "TenCrops",
     "TokenByToken",
     "TorchFidelity",
+    "TunedSampling",
     "Variant",
     "Views",
     "Writes",
@@ -160,9 +164,11 @@ __all__ = [
     "loss_protocol",
     "make_targets",
     "mitigate",
+    "quality_protocol",
     "save_scores",
     "score_on_cluster",
     "select",
+    "tune_sampling",
     "with_generations",
     "wrap",
 ]
@@ -206,6 +212,7 @@ _SOURCES = {
         "Selector",
         "Similarity",
         "Site",
+        "TunedSampling",
         "Variant",
         "Writes",
     ),
@@ -221,7 +228,9 @@ _SOURCES = {
     "iarmem_plugin.jobs.localize": ("localize",),
     "iarmem_plugin.jobs.contrast": ("CrossFit", "contrast", "cross_fit"),
     "iarmem_plugin.activations.leaving_out": ("LeavingOut",),
-    "iarmem_plugin.jobs.arms": ("Arm", "QualityProtocol"),
+    "iarmem_plugin.jobs.arms": ("Arm",),
+    "iarmem_plugin.jobs.measuring": ("tune_sampling",),
+    "iarmem_plugin.jobs.quality": ("QualityProtocol", "quality_protocol"),
     "iarmem_plugin.jobs.attack": ("ExtractionOptions",),
     "iarmem_plugin.jobs.mitigate": ("mitigate",),
     "iarmem_plugin.jobs.recalibration": ("Recalibration",),

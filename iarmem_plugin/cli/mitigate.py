@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.losses import LossProtocol
     from iarmem_plugin.evaluation.recognition import Recognition
-    from iarmem_plugin.interfaces import LossQuality, Quality, Similarity
-    from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+    from iarmem_plugin.interfaces import LossQuality, Similarity
+    from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.jobs.recalibration import Recalibration
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.report.report import Report
@@ -124,10 +124,10 @@ class _Job:
         similarity = self.attack.measure(self.model.device)
         held_out = opened.held_out is not None
         measures = self.quality.measures(self.model.device, held_out=held_out)
-        self.quality.check_enough(measures.images, opened.real)
+        self.quality.check_enough(measures.images, opened.real, opened.held_out)
         opened = opened.read(self.reading)
         self._check_counts(opened)  # of those that can be read
-        self.quality.check_enough(measures.images, opened.real)
+        self.quality.check_enough(measures.images, opened.real, opened.held_out)
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
         preflight.check_fit(model, opened)
@@ -164,6 +164,7 @@ class _Job:
             "--random-sets": self.edit.random_sets,
             "--generated": self.quality.generated,
             "--generations": self.attack.generations,
+            "--seeds": self.quality.seeds,
             "--check-batching": self.attack.check_batching,
             "--workers": self.reading.workers,
         }
@@ -236,13 +237,17 @@ class _Job:
         from iarmem_plugin.jobs.protocol import Pictures, choose_candidates
         from iarmem_plugin.jobs.rehearsal import rehearse
 
-        quality = self._quality_protocol(model, opened, measures.images)
-        preflight.check_features_room(kept.parent, quality, arms=len(arms) + 1)
         size, checked = self.batch_size, self.attack.check_batching
         tried = opened.images if opened.candidates is None else opened.candidates
         rehearse(model, scores, arms, tried, similarity)
         recognition, losses = Recognition(), self._loss_protocol(model, opened, measures.losses)
         with console.progress_bars() as progress:
+            quality = self.quality.protocol(
+                *(model, measures.images, opened.real, opened.held_out),
+                batch_size=size,
+                progress=progress,
+            )
+            preflight.check_features_room(kept.parent, quality, arms=len(arms) + 1)
             candidates = choose_candidates(
                 model,
                 Pictures(opened.images, opened.candidates, opened.held_out),
@@ -294,22 +299,6 @@ class _Job:
         half = calibration_half(opened.held_out)
         return Recalibration(Candidates(half, fixed["group"].values), fixed.attrs["rate"])
 
-    def _quality_protocol(
-        self, model: ImageARModel, opened: _Opened, measure: Quality | None
-    ) -> QualityProtocol | None:
-        from iarmem_plugin.jobs.protocol import quality_protocol
-
-        if measure is None:
-            return None
-        return quality_protocol(
-            model,
-            measure,
-            {"given images": opened.real},
-            generated=self.quality.generated,
-            seed=self.quality.seed,
-            batch_size=self.batch_size,
-        )
-
     def _loss_protocol(
         self, model: ImageARModel, opened: _Opened, measure: LossQuality | None
     ) -> LossProtocol | None:
@@ -349,6 +338,8 @@ def mitigate(
     quality: opt.Quality = None,
     reference: opt.Reference = None,
     generated: opt.Generated = 1000,
+    seeds: opt.Seeds = 1,
+    temperature: opt.Temperature = None,
     check_batching: opt.CheckBatching = 0,
     weights: opt.Weights = None,
     tokenizer: opt.Tokenizer = None,
@@ -378,7 +369,7 @@ def mitigate(
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
         edit=EditChoice(selector, intervention, fraction, random_sets, seed),
         attack=_Attack(*tried, recalibrate, generations, similarity, check_batching),
-        quality=QualityChoice(tuple(quality or ()), reference, generated, seed),
+        quality=QualityChoice(tuple(quality or ()), reference, generated, seed, seeds, temperature),
         contrast_with=contrast_with,
         batch_size=batch_size,
     )

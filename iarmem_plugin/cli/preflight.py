@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.cli.options import ModelOptions
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+    from iarmem_plugin.jobs.arms import Arm
+    from iarmem_plugin.jobs.quality import QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
 
 MOST = {
@@ -31,6 +32,7 @@ MOST = {
     "--random-sets": 10_000,
     "--generated": 10_000_000,
     "--generations": 1_000_000,
+    "--seeds": 1000,
     "--check-batching": 1_000_000,
 }
 _CELL_BYTES = 32  # of a neuron at a scale: score, mean activation, validity, top image
@@ -249,8 +251,10 @@ def check_features_room(out: Path, quality: QualityProtocol | None, *, arms: int
     if quality is None:
         return
     real = [(*one.shape, one.dtype.itemsize) for one in quality.references.values()]
-    made = (len(quality.condition), *real[0][1:])
-    check_space(out, sum(kept_bytes(*one) for one in [*real, *[made] * arms]) + _FIGURE_BYTES)
+    made = (quality.seeds * len(quality.condition), *real[0][1:])
+    floors = [(*one.shape, one.dtype.itemsize) for f in quality.floors for one in (f.real, f.other)]
+    every = [*real, *floors, *[made] * arms]
+    check_space(out, sum(kept_bytes(*one) for one in every) + _FIGURE_BYTES)
 
 
 def _check_source(option: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What an intervention costs in image quality: FID and KID, computed by torch-fidelity."""
+"""What an intervention costs in image quality: FID by torch-fidelity, and KID over all pairs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jaxtyping import Float, Float64, UInt8
 
 from iarmem_plugin.borrowing import generators_kept, uninterrupted
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.statistics import BLOCKS, MOST, kernel_distance
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.interfaces import Quality, QualityValue
 from iarmem_plugin.models.batching import Batching
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-KID_SUBSETS = 100
-KID_SUBSET_SIZE = 100
-KID_SEED = 2020  # torch-fidelity's own default
 FID_LAYER = "2048"
 INCEPTION = "Inception v3"
 UINT8_RULE = "times 255, rounded"
@@ -51,8 +49,9 @@ class TorchFidelity(Quality):
     Images in [0, 1] become 8 bit by multiplying by 255 and rounding, so that 8-bit pictures come
     back as they were in every precision; VAR's and RAR's samplers truncate. Features are computed
     in our own loop: torch-fidelity's cache, which knows neither the images nor the weights, is
-    never used. FID is biased upwards for few images, so never compare
-    values of different n; KID is not.
+    never used. FID is biased upwards for few images, so never compare values of different n; KID
+    is not, and says how uncertain it is; of more than 20 000 images a side, it takes as many,
+    evenly spaced.
 
     Args:
         extractor: a module that maps uint8 images [image, 3, height, width] to features
@@ -60,30 +59,26 @@ class TorchFidelity(Quality):
             the path of torch-fidelity's Inception v3 weights.
         extractor_name: how labels call it, such as ``"emoji classifier"``; Inception's weights are
             called so by default.
-        kid_subset_size: images drawn for each of KID's 100 subsets; 1000 is usual for 50 000.
         device: where Inception is put; ignored for a module.
 
     Raises:
-        InputError: where the extractor, its weights or the subset size cannot be used.
+        InputError: where the extractor or its weights cannot be used.
 
     Reference:
         Heusel et al. 2017 (FID); Binkowski et al. 2018 (KID).
     """
 
     name = "fid"
+    minimum = BLOCKS
 
     def __init__(
         self,
         extractor: Callable[[Any], Any] | Path | str,
         extractor_name: str = "",
         *,
-        kid_subset_size: int = KID_SUBSET_SIZE,
         device: str = "cpu",
     ) -> None:
-        if kid_subset_size < 2:
-            raise InputError(f"kid_subset_size {kid_subset_size} is too small; it needs at least 2")
         self.extractor_name = extractor_name or INCEPTION
-        self.kid_subset_size = self.minimum = kid_subset_size
         self.weights_sha256: str | None = None
         if isinstance(extractor, Path | str):
             extractor = Path(extractor)
@@ -97,12 +92,12 @@ class TorchFidelity(Quality):
 
     def __repr__(self) -> str:
         """Return what labels say of it."""
-        return f"TorchFidelity({self.extractor_name!r}, kid_subset_size={self.kid_subset_size})"
+        return f"TorchFidelity({self.extractor_name!r})"
 
     @property
     def parameters(self) -> Mapping[str, str | int | None]:
-        """Return the extractor, by name and digest, and the size of KID's subsets."""
-        return {"extractor": self.extractor_name, "kid_subset_size": self.kid_subset_size}
+        """Return the extractor, by name and digest."""
+        return {"extractor": self.extractor_name}
 
     @property
     def provenance(self) -> Mapping[str, str | int | None]:
@@ -113,9 +108,7 @@ class TorchFidelity(Quality):
             "weights_sha256": self.weights_sha256,
             "uint8_rule": UINT8_RULE,
             "dtype": "features as the extractor returns them, statistics float64",
-            "kid_subsets": KID_SUBSETS,
-            "kid_subset_size": self.kid_subset_size,
-            "kid_seed": KID_SEED,
+            "kid": f"all pairs of {MOST} images a side at most; error by {BLOCKS} blocks",
         }
 
     def measure(
@@ -183,7 +176,7 @@ class TorchFidelity(Quality):
             reference_name: how labels call the reference.
 
         Raises:
-            InputError: with fewer images on a side than a KID subset has.
+            InputError: with fewer images on a side than KID's jackknife has blocks.
         """
         for side, rows in (("generated", generated), ("reference", reference)):
             self._check_enough(side, len(rows))
@@ -191,22 +184,21 @@ class TorchFidelity(Quality):
             f"{self.extractor_name}, reference {reference_name} n={len(reference)}, "
             f"generated n={len(generated)}"
         )
-        kid_protocol = (
-            f"{protocol}, mean of {KID_SUBSETS} subsets of {self.kid_subset_size}, seed {KID_SEED}"
-        )
-        kid = kernel_distance(generated, reference, subset_size=self.kid_subset_size)
+        kid, error = kernel_distance(generated, reference)
+        many = max(len(generated), len(reference)) > MOST
+        pairs = f"all pairs of {MOST} images a side at most" if many else "all pairs"
+        kid_protocol = f"{protocol}, {pairs}, error by {BLOCKS} blocks"
+        fid, n = frechet_distance(generated, reference), len(generated)
         return [
-            QualityValue(
-                f"FID ({protocol})", frechet_distance(generated, reference), len(generated)
-            ),
-            QualityValue(f"KID ({kid_protocol})", kid, len(generated)),
+            QualityValue(f"FID ({protocol})", fid, n),
+            QualityValue(f"KID ({kid_protocol})", kid, n, error),
         ]
 
     def _check_enough(self, side: str, count: int) -> None:
-        if count < self.kid_subset_size:
+        if count < BLOCKS:
             raise InputError(
-                f"{count} {side} images are too few: KID subsets of {self.kid_subset_size} need "
-                f"that many; give more images or a smaller kid_subset_size, at least 2"
+                f"{count} {side} images are too few: KID's error leaves out each of {BLOCKS} "
+                f"blocks of them; give {BLOCKS} images or more"
             )
 
     def _parts(
@@ -269,29 +261,6 @@ def frechet_distance(
 
     metric = fid_statistics_to_metric(_statistics(generated), _statistics(reference), verbose=False)
     return float(metric[KEY_METRIC_FID])
-
-
-def kernel_distance(
-    generated: Float64[np.ndarray, "generated feature"],
-    reference: Float64[np.ndarray, "reference feature"],
-    *,
-    subset_size: int,
-) -> float:
-    """Return the mean unbiased squared MMD (cubic kernel) over 100 seeded subsets."""
-    import torch
-
-    import_torchvision()
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
-
-    metric = kid_features_to_metric(
-        torch.from_numpy(generated),
-        torch.from_numpy(reference),
-        kid_subsets=KID_SUBSETS,
-        kid_subset_size=subset_size,
-        rng_seed=KID_SEED,
-        verbose=False,
-    )
-    return float(metric[KEY_METRIC_KID_MEAN])
 
 
 def _statistics(features: Float64[np.ndarray, "image feature"]) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from iarmem_plugin.interfaces.evaluation import (
     Quality,
     QualityValue,
     Similarity,
+    TunedSampling,
 )
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
@@ -53,6 +54,7 @@ __all__ = [
     "Selector",
     "Similarity",
     "Site",
+    "TunedSampling",
     "Variant",
     "Writes",
 ]

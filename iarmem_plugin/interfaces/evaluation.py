@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Shaped
 
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.plugin import Plugin
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
@@ -53,13 +54,70 @@ class QualityValue:
         label: tool, extractor, reference and sample counts, such as
             ``"FID (emoji classifier, reference training pictures once each n=718, generated
             n=512)"``; two values may be compared only if their labels are equal.
-        value: measured value; None where it could not be measured.
+        value: measured value, lower for images more like the reference; None where it could not be
+            measured. In a report, the mean over sampling seeds.
         n: number of generated images.
+        error: its standard error, where the measure knows it. In a report, the seeds' mean; all
+            share the reference, so it is not divided by their number.
+        deviation: standard deviation over seeds (n - 1), in a report with several.
+        mark: what a report says of a value below that of real pictures, see `Floor`.
     """
 
     label: str
     value: float | None
     n: int
+    error: float | None = None
+    deviation: float | None = None
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TunedSampling:
+    """A sampling temperature, found by the quality of the images that it gives.
+
+    Attributes:
+        values: the value at each temperature that was tried.
+
+    Raises:
+        InputError: no temperature was tried, or none could be measured.
+    """
+
+    values: Mapping[float, QualityValue]
+
+    def __post_init__(self) -> None:
+        """Refuse values that name no temperature."""
+        if not any(one.value is not None for one in self.values.values()):
+            raise InputError(
+                f"none of {len(self.values)} temperatures could be measured; give images that the "
+                "measure can tell apart"
+            )
+
+    @property
+    def temperature(self) -> float:
+        """The one with the least value; the lowest of several."""
+        known = {at: one.value for at, one in self.values.items() if one.value is not None}
+        return min(sorted(known), key=known.__getitem__)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return all of it, as JSON values."""
+        first = next(iter(self.values.values()))
+        return {
+            "temperature": self.temperature,
+            "label": first.label,
+            "generated": first.n,
+            "by_temperature": {
+                f"{at:g}": {"value": one.value, "error": one.error}
+                for at, one in self.values.items()
+            },
+        }
+
+    @classmethod
+    def of(cls, provenance: Mapping[str, Any]) -> TunedSampling:
+        """Make it of what `provenance` gives."""
+        label, n = provenance["label"], provenance["generated"]
+        tried = provenance["by_temperature"].items()
+        return cls({float(at): QualityValue(label, n=n, **one) for at, one in tried})
 
 
 class Similarity(Plugin):

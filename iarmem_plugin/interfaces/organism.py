@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from iarmem_plugin.data.images import Images
+    from iarmem_plugin.interfaces.evaluation import TunedSampling
 
 Role = Literal["canary", "member", "generated", "held-out", "candidate"]
 """What is known of a group: whether its pictures were shown in training, and more than others."""
@@ -36,6 +37,10 @@ class Organism:
         classifier_name: name of that network in the labels of quality values, such as
             ``"emoji classifier"``.
         training: settings and curve of each network's training, as stored with the weights.
+        sampler: the sampling temperature with the least KID against the pictures for calibration,
+            as `tune_sampling` found it, of a twin its organism's; None for the variant's own.
+        classifier_saw: what the classifier has seen of the pictures of a role, as labels of quality
+            values say it, such as ``"which no network has seen"``.
     """
 
     pictures: Images
@@ -45,6 +50,8 @@ class Organism:
     classifier: Callable[[], nn.Module]
     classifier_name: str
     training: Mapping[str, Any]
+    sampler: TunedSampling | None = None
+    classifier_saw: Mapping[Role, str] = field(default_factory=dict)
 
     def exposures_by_group(self) -> list[GroupExposures]:
         """Return of each group how many pictures it has, and how often they were shown; in order.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,31 +10,24 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
 
-from iarmem_plugin.checks import check_integer, check_kind, check_number
-from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
-from iarmem_plugin.evaluation.generation import generate
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
     AnyIntervention,
-    Condition,
     Intervention,
-    Quality,
     QualityValue,
-    Sampling,
     Selector,
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.contrast import CrossFit, every_other, interleaved, whole
-from iarmem_plugin.models.batching import Batching
+from iarmem_plugin.jobs.quality import EVERY, QualityProtocol, generated_features, measured
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import check_fraction, select
-from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
@@ -101,62 +94,8 @@ class Arm:
                 check_kind(what, one, kind, f"an instance of a {name}")
 
 
-EVERY = slice(None)
 UNMODIFIED = Arm(ORIGINAL, role="original")
 NEVER_SHOWN = Arm(TWIN, role="twin")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class QualityProtocol:
-    """How image quality is measured, the same in every arm.
-
-    Attributes:
-        quality: the measure.
-        references: features of each reference by the name that labels give it.
-        condition: what the model is told of each image to generate.
-        sampling: how its tokens are drawn; the same seed in every arm.
-        arms: names of the arms in which images are generated; None generates them in all.
-
-    Raises:
-        InputError: too few images for the measure, before any is generated.
-    """
-
-    quality: Quality
-    references: Mapping[str, Float[np.ndarray, "reference feature"]]
-    condition: Condition
-    sampling: Sampling
-    arms: frozenset[str] | None = None
-
-    def __repr__(self) -> str:
-        """Return numbers of images in place of their features."""
-        sizes = {"generated": len(self.condition)}
-        sizes |= {name: len(features) for name, features in self.references.items()}
-        return f"QualityProtocol({self.quality!r}, images={sizes}, {self.sampling})"
-
-    def __post_init__(self) -> None:
-        """Check the numbers of images."""
-        sizes = {"generated": len(self.condition)}
-        sizes |= {name: len(features) for name, features in self.references.items()}
-        check_enough(self.quality.name, self.quality.minimum, sizes)
-
-
-def check_enough(quality: str, minimum: int, sizes: Mapping[str, int]) -> None:
-    """Refuse fewer images than a quality measure needs.
-
-    Args:
-        quality: name of the measure.
-        minimum: smallest number that it can measure.
-        sizes: number of images by what they are.
-
-    Raises:
-        InputError: naming those that are too few.
-    """
-    for name, size in sizes.items():
-        if size < minimum:
-            raise InputError(
-                f"{size} images ({name}) are too few: {quality!r} needs {minimum} or more on each "
-                "side"
-            )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -167,8 +106,8 @@ class ArmOutcome:
         result: the arm's settings and measured quality, as the report has them.
         extraction: from `extract`, dims (candidate, token).
         neurons: the neurons that were edited; bool, dims (block, neuron).
-        features: what the quality measure saw of the generated images, see `kept_features`; None
-            where there are none.
+        features: what the quality measure saw of the generated images, seed by seed, see
+            `kept_features`; None where there are none.
         calibration: completions of the pictures that fix thresholds anew, see
             `Attack.recalibrated`; None where they are not fixed.
     """
@@ -229,11 +168,10 @@ def run_arm(
     runs = list(_runs(model, arm, neurons, attack, quality))
     extraction = whole([one.extraction for one in runs], arm.scores)
     calibration = interleaved([one.calibration for one in runs])
-    seen = [one.features for one in runs if one.features is not None]
-    features = np.concatenate(seen) if seen else None
-    measured = _measured(features, quality)
-    kept = None if features is None else kept_features(features)
-    result = result_of(arm, measured, attack.backend)
+    features = [np.concatenate(one) for one in zip(*(one.features for one in runs), strict=True)]
+    values = () if quality is None else measured(features, quality)
+    kept = kept_features(features) if features else None
+    result = result_of(arm, values, attack.backend)
     return ArmOutcome(result, extraction, neurons, kept, calibration)
 
 
@@ -242,7 +180,7 @@ class _Run(NamedTuple):
 
     extraction: xr.Dataset
     calibration: xr.Dataset | None
-    features: np.ndarray | None
+    features: list[np.ndarray]
 
 
 def _runs(
@@ -266,7 +204,7 @@ def _runs(
     for chosen, own, rows in parts:
         with _edited(model, arm, chosen, own) as edited:
             extraction, calibration = own.run(edited), own.recalibrated(edited, arm.name)
-            seen = _generated(edited, arm, quality, own.generating, rows)
+            seen = generated_features(edited, arm.name, quality, own.generating, rows)
         yield _Run(extraction, calibration, seen)
 
 
@@ -282,81 +220,6 @@ def _edited(
 def _backend(intervention: AnyIntervention, asked: str) -> str:
     """Return how neurons are edited: their values by the trace, whatever is asked for."""
     return "trace" if isinstance(intervention, ActivationIntervention) else asked
-
-
-def _generated(
-    model: ImageARModel,
-    arm: Arm,
-    protocol: QualityProtocol | None,
-    batch_size: Batching,
-    rows: slice = EVERY,
-) -> Float[np.ndarray, "image feature"] | None:
-    if protocol is None or (protocol.arms is not None and arm.name not in protocol.arms):
-        return None
-    images = generate(model, protocol.condition[rows], protocol.sampling, batch_size=batch_size)
-    return features_of(protocol.quality, images)
-
-
-def _measured(
-    features: np.ndarray | None, protocol: QualityProtocol | None
-) -> tuple[QualityValue, ...]:
-    if protocol is None or features is None:
-        return ()
-    return tuple(
-        value
-        for name, reference in protocol.references.items()
-        for value in _compared(protocol.quality, features, reference, name)
-    )
-
-
-def features_of(
-    quality: Quality, images: Iterable[Float[Tensor, "_ 3 _ _"]]
-) -> Float[np.ndarray, "image feature"]:
-    """Return what a quality measure sees of images.
-
-    Args:
-        quality: the measure.
-        images: batches of images, RGB in [0, 1].
-
-    Raises:
-        PluginError: it is no finite number for each image and feature.
-    """
-    given = 0
-
-    def counted() -> Iterator[Tensor]:
-        nonlocal given
-        for batch in images:
-            given += len(batch)
-            yield batch
-
-    batches = counted()
-    with blamed(quality):
-        features = quality.features(batches)
-    for _ in batches:  # what the measure did not look at counts, too
-        pass
-    if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
-        found = type(features).__name__
-    elif len(features) != given or not np.isfinite(features).all():
-        found = f"{len(features)} rows for {given} images, or values that are not finite"
-    else:
-        return features
-    raise PluginError(
-        f"{author(quality)} returned features that are {found}; expected an array of finite "
-        "numbers, a row for each image"
-    )
-
-
-def _compared(
-    quality: Quality, generated: np.ndarray, reference: np.ndarray, name: str
-) -> list[QualityValue]:
-    with blamed(quality):
-        values = quality.compare(generated.copy(), reference.copy(), reference_name=name)
-    if not isinstance(values, list) or not all(isinstance(one, QualityValue) for one in values):
-        raise PluginError(f"{author(quality)} returned no list of QualityValue")
-    for one in values:
-        if one.value is not None:  # it could be measured
-            check_number(f"{one.label!r} of {author(quality)}", one.value)
-    return values
 
 
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:

@@ -17,9 +17,10 @@ from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
-from iarmem_plugin.jobs.arms import Arm, ArmOutcome, QualityProtocol, result_of, run_arm
+from iarmem_plugin.jobs.arms import Arm, ArmOutcome, result_of, run_arm
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.contrast import CrossFit
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, distribution
 from iarmem_plugin.report.document import plain
@@ -131,7 +132,8 @@ def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
         "labels_sha256": _digest(quality.condition.label.cpu().numpy()),
         **_of_captions(quality.condition.text),
         "references": {name: _digest(one) for name, one in quality.references.items()},
-        "sampling": plain(asdict(quality.sampling)),
+        "floors": {one.name: _digest(one.real, one.other) for one in quality.floors},
+        "sampling": plain(asdict(quality.sampling)) | {"seeds": quality.seeds},
         **({} if quality.arms is None else {"arms": sorted(quality.arms)}),
     }
 
@@ -162,10 +164,7 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def _tree(outcome: ArmOutcome, attack: Attack) -> xr.DataTree:
-    measured = [
-        {"label": one.label, "value": None if one.value is None else float(one.value), "n": one.n}
-        for one in outcome.result.quality
-    ]
+    measured = [plain(asdict(one)) for one in outcome.result.quality]
     sizes = {"completing": attack.completing.size, "generating": attack.generating.size}
     root = xr.Dataset(attrs={"quality": json.dumps(measured), "batches": json.dumps(sizes)})
     parts = {"extraction": storable(outcome.extraction)}

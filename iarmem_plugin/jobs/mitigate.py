@@ -24,7 +24,6 @@ from iarmem_plugin.jobs.arms import (
     UNMODIFIED,
     Arm,
     ArmOutcome,
-    QualityProtocol,
     run_arm,
     select_neurons,
 )
@@ -32,6 +31,7 @@ from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_
 from iarmem_plugin.jobs.contrast import CrossFit, alike
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.gallery import gallery
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.recalibration import Recalibration, judged_anew, kept_completions
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
@@ -146,6 +146,7 @@ def _compared(
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
         features=_features(outcomes, quality),
         calibration=calibration,
+        floors={one.name: one.quality for one in (quality.floors if quality else ())},
     )
 
 
@@ -303,7 +304,7 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
     if attack.losses is not None:
         found["losses"] = attack.losses.provenance
     if quality is not None:
-        found["generation"] = asdict(quality.sampling) | {"images": len(quality.condition)}
+        found["generation"] = quality.provenance
         found["quality"] = dict(quality.quality.provenance)
     return found
 
@@ -312,8 +313,13 @@ def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -
     if quality is None:
         return None
     generated = {one.result.name: one.features for one in outcomes if one.features is not None}
-    real = {name: kept_features(one) for name, one in quality.references.items()}
-    return features_dataset(generated, real)
+    real = {name: kept_features([one]) for name, one in quality.references.items()}
+    floors = {
+        one.reference: (kept_features([one.real]), kept_features([one.other]))
+        for one in quality.floors
+    }
+    first = quality.sampling.seed
+    return features_dataset(generated, real, floors, seed=first if isinstance(first, int) else 0)
 
 
 def _asked(

@@ -1,31 +1,26 @@
-"""What all arms share: random neuron sets, candidates, the threshold, and a quality protocol."""
+"""What all arms share: random neuron sets, candidates, and the threshold."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
-from iarmem_plugin.checks import check_kind
-from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import Candidates, centre_views, rank_candidates
+from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import calibrate
-from iarmem_plugin.evaluation.generation import conditions_like
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.statistics import wilson
-from iarmem_plugin.interfaces import Adapter, Quality, Similarity
-from iarmem_plugin.jobs.arms import Arm, QualityProtocol, features_of
+from iarmem_plugin.interfaces import Adapter, Similarity
+from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Random
@@ -193,7 +188,12 @@ def with_held_out(
 
 def calibration_half(held_out: Images) -> Images:
     """Return the held-out images that thresholds and temperatures are fixed on: every other one."""
-    return _half(held_out, 0)[0]
+    return halves(held_out)[0]
+
+
+def halves(held_out: Images) -> tuple[Images, Images]:
+    """Return the held-out images on which things are fixed, and the others."""
+    return _half(held_out, 0)[0], _half(held_out, 1)[0]
 
 
 def check_calibration(held_out: int, *, few: bool = False) -> None:
@@ -257,45 +257,6 @@ def calibrate_on(
     return calibrate(similarity, values, rate=rate, source=source)
 
 
-def quality_protocol(
-    model: ImageARModel,
-    measure: Quality,
-    references: Mapping[str, Images],
-    *,
-    generated: int,
-    seed: int,
-    arms: Iterable[str] | None = None,
-    batch_size: int = 64,
-) -> QualityProtocol:
-    """Return how quality is measured in every arm; the references are read once, here.
-
-    Args:
-        model: names the centre view of a picture, and how tokens are drawn.
-        measure: how quality is measured.
-        references: real images by the name that labels give them; the images to generate have
-            the class frequencies, or the captions, of the first.
-        generated: number of images to generate.
-        seed: seed for drawing their tokens.
-        arms: names of the arms in which images are generated; None generates them in all.
-        batch_size: real images at a time.
-
-    Raises:
-        InputError: too few images for the measure.
-    """
-    check_kind("the measure", measure, Quality, "a Quality, such as TorchFidelity")
-    variant = model.adapter.variant
-    features = {
-        name: features_of(measure, _batches(real, variant.views, batch_size))
-        for name, real in references.items()
-    }
-    told = conditions_like(next(iter(references.values())), generated)
-    sampling, chosen = (
-        replace(variant.sampling, seed=seed),
-        None if arms is None else frozenset(arms),
-    )
-    return QualityProtocol(measure, features, told, sampling, chosen)
-
-
 def _warn_of_few(count: int, threshold: float) -> None:
     allowed = math.floor(Fraction(str(RATE)) * count)
     low, high = wilson(allowed, count)
@@ -352,10 +313,3 @@ def _joined(candidates: Candidates, images: Images, groups: np.ndarray) -> Candi
 def _half(images: Images, first: int) -> tuple[Images, np.ndarray]:
     chosen = images.subset(range(first, len(images), 2))
     return chosen, np.full(len(chosen), HELD_OUT)
-
-
-def _batches(
-    images: Images, views: Augmentation, size: int
-) -> Iterator[Float[Tensor, "_ 3 height width"]]:
-    for start in range(0, len(images), size):
-        yield centre_views(images, views, slice(start, min(start + size, len(images))))

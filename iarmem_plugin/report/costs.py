@@ -1,4 +1,4 @@
-"""What each arm costs in predicted images, as rows of the report's tables."""
+"""What each arm costs in predicted and in generated images, as the report's tables say it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import xarray as xr
 from iarmem_plugin.evaluation.counts import ORIGINAL, groups
 from iarmem_plugin.evaluation.likelihood import TEMPERATURES
 from iarmem_plugin.evaluation.losses import TEMPERATURE
+from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.results import Results
 
+MARK = "*"
 FITTED = "fitted temperature (of the logits, on images that are not reported)"
 
 
@@ -75,6 +77,41 @@ def first_cost(results: Results) -> Cost | None:
     if results.losses is None or not _having(results.extraction, "held-out"):
         return None
     return costs(results)[0]
+
+
+def image_remark(found: Sequence[QualityValue | None]) -> str:
+    """Say how sure a value of generated images is, and of one or several, which are marked.
+
+    Args:
+        found: of each arm that is shown as one, its value; None where images were not generated.
+    """
+    values = [one for one in found if one is not None]
+    parts = [_spread(values[0])] if len(found) == len(values) == 1 else []
+    if marks := dict.fromkeys(one.mark for one in values if one.mark):
+        of = "" if len(found) == 1 else f"{sum(bool(one.mark) for one in values)} of {len(found)} "
+        parts.append(f"{of}{' / '.join(marks)}")
+    return ", ".join(filter(None, parts))
+
+
+def real_pictures(results: Results, label: str) -> str:
+    """Say what real pictures come to, as many and compared alike, if that is known."""
+    for values in results.floors.values():
+        for one in values:
+            if label.startswith(f"{one.label},") and one.value is not None:
+                return f"; real pictures: {one.value:.4g} {_spread(one)}".rstrip()
+    return ""
+
+
+def marks_explained(results: Results) -> Iterator[str]:
+    """Say what the mark means, where a value has one."""
+    marks = dict.fromkeys(one.mark for arm in results.arms for one in arm.quality if one.mark)
+    if marks:
+        yield f"{MARK} below real pictures held against real pictures: {' / '.join(marks)}"
+
+
+def _spread(value: QualityValue) -> str:
+    known = (("±", value.error), ("sd", value.deviation))
+    return ", ".join(f"{sign} {spread:.2g}" for sign, spread in known if spread is not None)
 
 
 def _costs(

@@ -48,6 +48,7 @@ def to_document(results: Results) -> dict[str, Any]:
         "provenance": plain(results.provenance),
         "scores": plain(scores),
         "arms": [plain(_arm(arm, counts, results.extraction)) for arm in results.arms],
+        **_floors(results.floors),
     }
 
 
@@ -72,6 +73,14 @@ def arms_of(document: Mapping[str, Any], roles: Iterable[str]) -> tuple[ArmResul
         )
         for arm, role in zip(document["arms"], roles, strict=True)
     )
+
+
+def floors_of(document: Mapping[str, Any]) -> dict[str, tuple[QualityValue, ...]]:
+    """Return what a document says of real pictures held against real pictures."""
+    return {
+        name: tuple(QualityValue(**value) for value in values)
+        for name, values in document.get("floors", {}).items()
+    }
 
 
 def check_same_numbers(written: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -136,6 +145,13 @@ def _recalibrated(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
             found[key] = {**ends, "counts": _by_group(outcome, mine.drop_vars(LIMITS))}
     images = extraction.attrs.get(f"{ANEW}images")
     return {"recalibrated": {"images": images, **found}} if found else {}
+
+
+def _floors(floors: Mapping[str, tuple[QualityValue, ...]]) -> dict[str, Any]:
+    """Return what real pictures come to, where they were held against others."""
+    if not floors:
+        return {}
+    return {"floors": {name: plain(list(map(asdict, values))) for name, values in floors.items()}}
 
 
 def _paired(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -10,25 +10,29 @@ import xarray as xr
 LARGEST = 10_000_000  # bytes of one arm's features that are kept whole
 
 
-def kept_features(features: np.ndarray) -> xr.Dataset:
-    """Return what is kept of some features, [image, feature].
+def kept_features(features: Sequence[np.ndarray]) -> xr.Dataset:
+    """Return what is kept of the features, [image, feature], of as many images for each seed.
 
     Returns:
-        ``features`` (image, feature), or, above 10 MB, ``mean`` (feature) and ``covariance``
-        (feature, other), float64, n - 1; the attribute ``images``.
+        ``features`` (seed, image, feature), or, above 10 MB and where that is less, ``mean`` (seed,
+        feature) and ``covariance`` (seed, feature, other), float64, n - 1; the attribute
+        ``images``, a seed's number.
     """
-    if features.nbytes > LARGEST:
-        wide = features.astype(np.float64)
-        spread = np.atleast_2d(np.cov(wide, rowvar=False))
+    wide = np.stack(features).astype(np.float64)
+    narrow = wide.astype(np.float32)
+    kept = narrow if np.array_equal(narrow, wide) else wide
+    images, width = wide.shape[1:]
+    if kept.nbytes > LARGEST and images > width:
         found = {
-            "mean": ("feature", wide.mean(axis=0)),
-            "covariance": (("feature", "other"), spread),
+            "mean": (("seed", "feature"), wide.mean(axis=1)),
+            "covariance": (
+                ("seed", "feature", "other"),
+                np.stack([np.atleast_2d(np.cov(one, rowvar=False)) for one in wide]),
+            ),
         }
     else:
-        narrow = features.astype(np.float32)
-        kept = narrow if np.array_equal(narrow, features) else features
-        found = {"features": (("image", "feature"), kept)}
-    return xr.Dataset(found, attrs={"images": len(features)})
+        found = {"features": (("seed", "image", "feature"), kept)}
+    return xr.Dataset(found, attrs={"images": images})
 
 
 def kept_bytes(images: int, features: int, width: int = 8) -> int:
@@ -44,30 +48,39 @@ def kept_bytes(images: int, features: int, width: int = 8) -> int:
 
 
 def features_dataset(
-    generated: Mapping[str, xr.Dataset], references: Mapping[str, xr.Dataset]
+    generated: Mapping[str, xr.Dataset],
+    references: Mapping[str, xr.Dataset],
+    floors: Mapping[str, tuple[xr.Dataset, xr.Dataset]] | None = None,
+    *,
+    seed: int = 0,
 ) -> xr.Dataset | None:
-    """Return what was kept of the arms' generated images and of the references, in one dataset.
+    """Return what was kept of the arms' generated images and of real ones, in one dataset.
 
     Args:
         generated: name of the arm -> from `kept_features`.
-        references: name of the reference -> the same.
+        references: name of the reference -> the same, in the place of the first seed.
+        floors: name of the reference of a floor -> its two sides, likewise.
+        seed: first sampling seed; each other has the next.
 
     Returns:
-        the variables of each, by number, such as ``features_0`` with the dims (image_0, feature);
-        their attributes ``kind`` (generated, reference), ``name`` and ``images``. None where
-        nothing was generated.
+        the variables of each, by number, such as ``features_0`` with the dims (seed_0, image_0,
+        feature); their attributes ``kind`` (generated, reference, floor: the pictures in the place
+        of an arm's, floor's reference: those they are held against), ``name`` and ``images``; the
+        attribute ``seed``. None where nothing was generated.
     """
     if not generated:
         return None
     sets = [("generated", *one) for one in generated.items()]
     sets += [("reference", *one) for one in references.items()]
+    for name, sides in (floors or {}).items():
+        sets += [("floor", name, sides[0]), ("floor's reference", name, sides[1])]
     found = {
         f"{what}_{number}": xr.Variable(
-            tuple(f"image_{number}" if dim == "image" else dim for dim in values.dims),
+            tuple(f"{dim}_{number}" if dim in ("seed", "image") else dim for dim in values.dims),
             values.values,
             {"kind": kind, "name": name, "images": kept.attrs["images"]},
         )
         for number, (kind, name, kept) in enumerate(sets)
         for what, values in kept.data_vars.items()
     }
-    return xr.Dataset(found)
+    return xr.Dataset(found, attrs={"seed": seed})

@@ -17,6 +17,7 @@ from iarmem_plugin.report.document import (
     SCHEMA,
     arms_of,
     check_same_numbers,
+    floors_of,
     read_document,
     to_document,
 )
@@ -181,4 +182,5 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "neurons": read_netcdf(neurons)["neurons"] if neurons.exists() else None,
         "features": read_netcdf(seen) if seen.exists() else None,
         "calibration": read_netcdf(fixed) if fixed.exists() else None,
+        "floors": floors_of(document),
     }

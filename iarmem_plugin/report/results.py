@@ -82,6 +82,8 @@ class Results:
             generated.
         calibration: ``similarity`` and ``equal_tokens``, dims (candidate), of the held-out images
             on which thresholds were fixed; None where they were given.
+        floors: what the quality measure says of real pictures held against real pictures, by what
+            they are; values of arms are marked where they are below these.
         losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
@@ -97,6 +99,7 @@ class Results:
     neurons: xr.DataArray | None
     features: xr.Dataset | None = None
     calibration: xr.Dataset | None = None
+    floors: Mapping[str, tuple[QualityValue, ...]] = field(default_factory=dict)
     losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,15 @@ from iarmem_plugin.evaluation.counts import (
 from iarmem_plugin.evaluation.losses import LOSS
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.evaluation.statistics import control_p_value
-from iarmem_plugin.report.costs import Cost, costs, first_cost
+from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.costs import (
+    MARK,
+    Cost,
+    costs,
+    first_cost,
+    image_remark,
+    real_pictures,
+)
 from iarmem_plugin.report.results import ArmResult, Results
 
 SIDE_BY_SIDE = 7
@@ -174,16 +182,12 @@ def quality_rows(results: Results) -> tuple[Row, ...]:
         Row(one.label, {n: _cost_cell(one, arms) for n, arms in together.items()})
         for one in predicted
     ]
-    rows += [
-        Row(
-            str(label),
-            {
-                name: Cell(_range(measured.sel(arm=list(arms), label=label).values))
-                for name, arms in together.items()
-            },
-        )
-        for label in measured["label"].values[len(predicted) :]
-    ]
+    for label in map(str, measured["label"].values[len(predicted) :]):
+        found = {
+            arm.name: value for arm in results.arms for value in arm.quality if value.label == label
+        }
+        cells = {n: _image_cell([found.get(arm) for arm in arms]) for n, arms in together.items()}
+        rows.append(Row(f"{label}{real_pictures(results, label)}", cells))
     return tuple(rows)
 
 
@@ -367,6 +371,12 @@ def _cost_cell(cost: Cost, arms: tuple[str, ...]) -> Cell:
         return Cell(cost.span(arms))
     remark = cost.unmodified if arms[0] == ORIGINAL else cost.interval(arms[0])
     return Cell(cost.written(values[0]), remark)
+
+
+def _image_cell(found: Sequence[QualityValue | None]) -> Cell:
+    values = [np.nan if one is None or one.value is None else one.value for one in found]
+    mark = MARK * any(one is not None and bool(one.mark) for one in found)
+    return Cell(_range(np.array(values, dtype=np.float64)) + mark, image_remark(found))
 
 
 def _range(values: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from iarmem_plugin.evaluation.counts import RECOGNISABLE, outcomes
+from iarmem_plugin.report.costs import marks_explained
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import (
     Cell,
@@ -41,6 +42,7 @@ def terminal_table(results: Results) -> TextTable:
         notes=[
             *_own_thresholds(results),
             *(f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)),
+            *marks_explained(results),
         ],
     )
 

@@ -63,6 +63,7 @@ class QualityTests:
             assert "pictures of mine" in value.label
             assert value.n == len(images)
             assert value.value is None or np.isfinite(value.value)
+            assert value.error is None or value.error >= 0
 
     def test_it_tells_other_pictures_from_the_same_ones(
         self, quality: Quality, images: Tensor

@@ -72,6 +72,7 @@ from iarmem_plugin import (
     TenCrops,
     TokenByToken,
     TorchFidelity,
+    TunedSampling,
     Variant,
     Views,
     Writes,
@@ -91,9 +92,11 @@ from iarmem_plugin import (
     loss_protocol,
     make_targets,
     mitigate,
+    quality_protocol,
     save_scores,
     score_on_cluster,
     select,
+    tune_sampling,
     with_generations,
     wrap,
 )
@@ -198,8 +201,8 @@ def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Data
 
 
 def measured(closeness: Similarity, values: list[float], inception: Path) -> QualityProtocol:
-    threshold: float = calibrate(closeness, values, rate=0.01, source="held-out pictures")
-    measure = TorchFidelity(inception, "Inception v3", kid_subset_size=max(2, round(threshold)))
+    calibrate(closeness, values, rate=0.01, source="held-out pictures")
+    measure = TorchFidelity(inception, "Inception v3")
     real = measure.features([torch.zeros(2, 3, 8, 8)])
     return QualityProtocol(
         measure, {"real": real}, Condition.of(range(200)), Sampling(greedy=False)
@@ -208,6 +211,22 @@ def measured(closeness: Similarity, values: list[float], inception: Path) -> Qua
 
 def dinov2(folder: Path) -> Quality:
     return DinoV2(folder, device="cpu")
+
+
+def tuned(model: ImageARModel, inception: Path, real: Images, unseen: Images) -> QualityProtocol:
+    measure = TorchFidelity(inception, "Inception v3")
+    found: TunedSampling = tune_sampling(model, measure, unseen, generated=1000, seed=0)
+    temperature: float = found.temperature
+    return quality_protocol(
+        model,
+        measure,
+        {"real": real},
+        generated=1000,
+        seed=0,
+        seeds=3,
+        temperature=found if temperature < 1 else temperature,
+        beside={"real": ("others", unseen)},
+    )
 
 
 def open_store(path: Path) -> ActivationStore:

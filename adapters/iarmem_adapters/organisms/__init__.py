@@ -1,7 +1,7 @@
 """Small models trained here on known pictures, so that what they memorized is known.
 
 One folder a family: weights of organism, twin, tokenizer and classifier, and beside each the sizes
-and the curve that its training recorded.
+and the curve that its training recorded; ``sampler.json`` is what `tune_sampling` found.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.interfaces import TunedSampling
 from iarmem_plugin.interfaces.organism import Organism
 
 from .split import CALIBRATING, Split
@@ -35,6 +36,11 @@ def organism(family: str, *, twin: bool = False) -> Organism:
         classifier=partial(load_classifier, family),
         classifier_name="emoji classifier",
         training={part: _record(family, part) for part in _parts(twin=twin)},
+        sampler=TunedSampling.of(_record(family, "sampler")),
+        classifier_saw={
+            "held-out": "which no network has seen",
+            "member": "near-duplicates of which the classifier has seen",
+        },
     )
 
 

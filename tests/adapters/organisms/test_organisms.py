@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -17,8 +18,11 @@ from iarmem_adapters.organisms.split import Split
 from iarmem_plugin import load, plugins
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import centre_views
+from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.jobs.measuring import TEMPERATURES
 
 from .memory import DISTINCT, HELD_OUT, Counted, Memory, ladder
+from .sampler import tuned
 
 FAMILIES = ("var", "rar")
 DECIBELS = {"var": 24, "rar": 28}
@@ -178,3 +182,26 @@ def test_files_are_refused_for_a_bundled_model(tmp_path: Path, name: str) -> Non
     file.touch()
     with pytest.raises(InputError, match="bundled"):
         load(name, weights=file)
+
+
+def test_its_sampler_is_the_one_with_the_least_of_nine_kids(family: str) -> None:
+    sampler = organisms.organism(family).sampler
+    assert sampler is not None
+    assert tuple(sampler.values) == TEMPERATURES
+    recorded = json.loads((organisms.FOLDER / family / "sampler.json").read_text())
+    assert sampler.provenance == recorded
+    assert organisms.organism(family, twin=True).sampler == sampler
+
+
+@pytest.mark.slow
+def test_its_samplers_temperature_is_still_the_best_by_another_seed(family: str) -> None:
+    recorded = organisms.organism(family).sampler
+    assert recorded is not None
+    values = tuned(f"{family}-organism", seed=1).values
+    mine, least = (values[at] for at in (recorded.temperature, min(values, key=_kid(values))))
+    # another seed moves a KID by about its error, and neighbours differ by less than that
+    assert (mine.value or 0) <= (least.value or 0) + max(mine.error or 0, least.error or 0)
+
+
+def _kid(values: Mapping[float, QualityValue]) -> Callable[[float], float]:
+    return lambda at: values[at].value or 0

@@ -203,6 +203,17 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             *(("/ --quality fid:extractor=list.txt", MODEL, "is the root of all files"),),
         ],
         "--generated": [("1", PARSE, "or equal to 2"), ("10000001", MODEL, "at most 10000000")],
+        "--seeds": [
+            ("0", PARSE, "or equal to 1"),
+            ("1001", MODEL, "at most 1000"),
+            ("2", MODEL, "give --quality with a measure of images, too"),
+        ],
+        "--temperature": [
+            ("1", MODEL, "give --quality with a measure of images, too"),
+            ("0 --quality fid:extractor=list.txt", MODEL, "'0' was given; expected a number above"),
+            ("hot --quality fid:extractor=list.txt", MODEL, "expected a number above 0, or tuned"),
+            ("tuned --quality fid:extractor=list.txt", MODEL, "give them with --held-out"),
+        ],
         "--restart": _FLAG,
         "--check-batching": [("-1", PARSE, "or equal to 0"), ("9" * 9, MODEL, "at most 1000000")],
     },

@@ -10,10 +10,10 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.quality import (
     TorchFidelity,
     frechet_distance,
-    kernel_distance,
     provide_qualities,
     to_uint8,
 )
+from iarmem_plugin.evaluation.statistics import kernel_distance
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.interfaces import Quality
 
@@ -66,7 +66,7 @@ def independent_mmd(first: np.ndarray, second: np.ndarray) -> float:
 
 @pytest.fixture
 def quality() -> TorchFidelity:
-    return TorchFidelity(Classifier(), "small classifier", kid_subset_size=20)
+    return TorchFidelity(Classifier(), "small classifier")
 
 
 def test_fid_equals_the_formula_with_scipys_matrix_square_root():
@@ -89,16 +89,58 @@ def test_fid_of_one_feature_is_worked_by_hand():
     assert frechet_distance(first, second) == pytest.approx(10.0, abs=1e-12)
 
 
-def test_kid_of_whole_sets_equals_the_unbiased_estimate():
-    first, second = gaussian(40, seed=0), gaussian(40, seed=1)
-    # a subset as large as the set is the set, so the mean over subsets is the estimate itself
+@pytest.mark.parametrize("sizes", [(40, 40), (41, 27)])
+def test_kid_equals_the_unbiased_estimate_over_all_pairs(sizes):
+    first, second = gaussian(sizes[0], seed=0), gaussian(sizes[1], seed=1)
     # 1e-9: float64 sums in another order
-    assert kernel_distance(first, second, subset_size=40) == pytest.approx(
+    assert kernel_distance(first, second)[0] == pytest.approx(
         independent_mmd(first, second), rel=1e-9
     )
 
 
-def test_both_values_equal_torch_fidelitys_own_run_on_the_same_pictures(quality):
+def test_kid_equals_torch_fidelitys_of_one_subset_of_everything():
+    import_torchvision()
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    first, second = gaussian(40, seed=0), gaussian(40, seed=1)
+    sides = (torch.from_numpy(first), torch.from_numpy(second))
+    theirs = kid_features_to_metric(*sides, kid_subsets=1, kid_subset_size=40, verbose=False)
+    assert kernel_distance(first, second)[0] == pytest.approx(theirs[KEY_METRIC_KID_MEAN], rel=1e-9)
+
+
+def test_kids_error_leaves_out_every_tenth_image_of_both_sides():
+    first, second = gaussian(43, seed=0), gaussian(35, seed=1)
+    without = [
+        independent_mmd(
+            *(np.delete(side, slice(block, None, 10), axis=0) for side in (first, second))
+        )
+        for block in range(10)
+    ]
+    expected = np.sqrt(0.9 * np.square(without - np.mean(without)).sum())
+    # 1e-9: float64 sums in another order
+    assert kernel_distance(first, second)[1] == pytest.approx(expected, rel=1e-9)
+
+
+def test_of_many_images_kid_takes_evenly_spaced_ones_and_says_so(quality, monkeypatch):
+    for room in ("statistics", "quality"):
+        monkeypatch.setattr(f"iarmem_plugin.evaluation.{room}.MOST", 20)
+    first, second = gaussian(39, seed=0), gaussian(15, seed=1)
+    kid = quality.compare(first, second, reference_name="pictures")[1]
+    assert kid.value == pytest.approx(independent_mmd(first[::2], second), rel=1e-9)
+    assert "generated n=39, all pairs of 20 images a side at most, error by" in kid.label
+
+
+def test_kids_error_is_about_the_spread_over_draws():
+    drawn = [
+        kernel_distance(gaussian(80, seed=2 * seed), gaussian(80, seed=2 * seed + 1, shift=0.3))
+        for seed in range(60)
+    ]
+    values, errors = np.array(drawn).T
+    # 40%: 60 draws give their spread to 9%, ten blocks a single error to 24%, and it leans upwards
+    assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.4)
+
+
+def test_fid_equals_torch_fidelitys_own_run_on_the_same_pictures(quality):
     import_torchvision()
     import torch_fidelity
 
@@ -130,19 +172,15 @@ def test_both_values_equal_torch_fidelitys_own_run_on_the_same_pictures(quality)
         input1=Pictures(generated),
         input2=Pictures(reference),
         fid=True,
-        kid=True,
-        kid_subset_size=20,
         feature_extractor="small-test-classifier",
         cuda=False,
         cache=False,
         save_cpu_ram=True,  # no worker processes
         verbose=False,
     )
-    ours = quality.measure([generated], [reference], reference_name="test pictures")
+    ours = quality.measure([generated], [reference], reference_name="test pictures")[0]
     # 1e-4: torch-fidelity averages features in float32, we in float64
-    assert [value.value for value in ours] == pytest.approx(
-        [theirs["frechet_inception_distance"], theirs["kernel_inception_distance_mean"]], rel=1e-4
-    )
+    assert ours.value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
 
 
 def test_values_carry_their_whole_label(quality):
@@ -154,9 +192,11 @@ def test_values_carry_their_whole_label(quality):
     )
     assert kid.label == (
         "KID (small classifier, reference training pictures once each n=40, generated n=30, "
-        "mean of 100 subsets of 20, seed 2020)"
+        "all pairs, error by 10 blocks)"
     )
     assert fid.n == kid.n == 30
+    assert fid.error is None
+    assert kid.error > 0
 
 
 def test_other_pictures_are_further_than_like_ones(quality):
@@ -193,7 +233,7 @@ def test_images_may_come_from_a_generator(quality):
 def test_the_extractor_runs_in_eval_mode_and_comes_back_as_it_was():
     extractor = Classifier().train()
     extractor.dropout.eval()
-    quality = TorchFidelity(extractor, "small classifier", kid_subset_size=5)
+    quality = TorchFidelity(extractor, "small classifier")
     extractor.dropout.train()
     features = quality.features([pictures(5, seed=0)])
     assert extractor.training
@@ -203,7 +243,7 @@ def test_the_extractor_runs_in_eval_mode_and_comes_back_as_it_was():
 
 def test_the_extractors_mode_comes_back_after_an_error(quality):
     extractor = Classifier().train()
-    quality = TorchFidelity(extractor, "small classifier", kid_subset_size=5)
+    quality = TorchFidelity(extractor, "small classifier")
     with pytest.raises(InputError):
         quality.features([pictures(5, seed=0, gain=2.0)])
     assert extractor.training
@@ -239,9 +279,9 @@ def test_images_outside_the_unit_interval_are_refused(value):
         to_uint8(images)
 
 
-@pytest.mark.parametrize(("generated", "reference"), [(19, 40), (40, 19), (1, 40)])
+@pytest.mark.parametrize(("generated", "reference"), [(9, 40), (40, 9), (1, 40)])
 def test_too_few_images_are_refused(quality, generated, reference):
-    with pytest.raises(InputError, match=r"are too few: KID subsets of 20"):
+    with pytest.raises(InputError, match=r"are too few: KID's error .* 10 images"):
         quality.measure(
             [pictures(generated, seed=0)], [pictures(reference, seed=1)], reference_name="pictures"
         )
@@ -250,11 +290,6 @@ def test_too_few_images_are_refused(quality, generated, reference):
 def test_no_images_are_refused(quality):
     with pytest.raises(InputError, match="no images"):
         quality.features([])
-
-
-def test_a_subset_needs_two_images():
-    with pytest.raises(InputError, match="kid_subset_size 1 is too small"):
-        TorchFidelity(Classifier(), "small classifier", kid_subset_size=1)
 
 
 def test_an_extractor_that_returns_no_rows_is_refused():
@@ -293,7 +328,7 @@ def test_an_extractor_that_draws_leaves_every_generator_as_it_was():
 
 
 def test_a_measure_is_shown_as_text(quality):
-    assert repr(quality) == "TorchFidelity('small classifier', kid_subset_size=20)"
+    assert repr(quality) == "TorchFidelity('small classifier')"
 
 
 def test_an_extractor_must_be_a_module():
@@ -304,7 +339,7 @@ def test_an_extractor_must_be_a_module():
 def test_provenance_names_tool_and_settings(quality):
     assert quality.provenance["tool"].startswith("torch-fidelity 0.")
     assert quality.provenance["uint8_rule"] == "times 255, rounded"
-    assert quality.provenance["kid_seed"] == 2020
+    assert quality.provenance["kid"].startswith("all pairs of 20000 images a side at most; error")
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +365,7 @@ def inception_weights(tmp_path_factory):
 
 def test_inception_is_loaded_from_the_users_file(inception_weights):
     inception, path = inception_weights
-    quality = TorchFidelity(path, "Inception v3", kid_subset_size=2)
+    quality = TorchFidelity(path, "Inception v3")
     images = pictures(2, seed=0)
     expected = inception(to_uint8(images))[0].double().numpy()
     assert np.array_equal(quality.features([images]), expected)

@@ -14,9 +14,10 @@ from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import AnyIntervention, Condition, Sampling
-from iarmem_plugin.jobs.arms import UNMODIFIED, Arm, QualityProtocol, run_arm, select_neurons
+from iarmem_plugin.jobs.arms import UNMODIFIED, Arm, run_arm, select_neurons
 from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import Clamp, MeanAblate, Zero
@@ -42,10 +43,10 @@ def test_half_an_edit_is_refused() -> None:
 
 
 def test_too_few_images_for_the_quality_measure_are_refused_before_anything_runs() -> None:
-    quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
-    enough, few = np.zeros((5, 12)), np.zeros((4, 12))
-    with pytest.raises(InputError, match=r"4 images \(small\) are too few"):
-        QualityProtocol(quality, {"small": few}, Condition.of([0] * 9), Sampling())
+    quality = TorchFidelity(Averages(), "colour averages")
+    enough, few = np.zeros((10, 12)), np.zeros((9, 12))
+    with pytest.raises(InputError, match=r"9 images \(small\) are too few"):
+        QualityProtocol(quality, {"small": few}, Condition.of([0] * 10), Sampling())
     with pytest.raises(InputError, match=r"3 images \(generated\) are too few"):
         QualityProtocol(quality, {"fine": enough}, Condition.of([0] * 3), Sampling())
 
@@ -115,11 +116,11 @@ def test_arms_and_protocols_are_shown_as_text(model: ImageARModel, pictures: Ima
     attack = make_attack(model, candidates, TokenAgreement())
     assert "candidates=Candidates(7 member), targets=Targets(7 of 21 tokens" in repr(attack)
     assert "completing=Batching(64)" in repr(attack)
-    measure = TorchFidelity(Averages(), "averages", kid_subset_size=2)
+    measure = TorchFidelity(Averages(), "averages")
     protocol = QualityProtocol(
-        measure, {"real": np.zeros((9, 4))}, Condition.of([0] * 3), Sampling()
+        measure, {"real": np.zeros((19, 4))}, Condition.of([0] * 13), Sampling()
     )
-    assert "images={'generated': 3, 'real': 9}" in repr(protocol)
+    assert "images={'generated': 13, 'real': 19}" in repr(protocol)
     for shown in map(repr, (arm, attack, protocol, model.adapter)):
         assert " at 0x" not in shown
         assert len(shown) < 1000

@@ -12,10 +12,11 @@ import torch
 import xarray as xr
 
 from iarmem_plugin.errors import InputError, UnknownNameError
+from iarmem_plugin.interfaces import QualityValue, TunedSampling
 from iarmem_plugin.interfaces.organism import Organism
-from iarmem_plugin.jobs import demo
 from iarmem_plugin.jobs.arms import select_neurons
 from iarmem_plugin.jobs.contrast import CrossFit
+from iarmem_plugin.jobs.demo import job as demo
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.report.report import Report
 
@@ -134,7 +135,7 @@ def test_the_held_out_loss_of_every_arm_is_read_at_its_own_temperature(report: R
 def test_images_are_generated_in_the_original_the_papers_arm_and_the_twin(
     report: Report, organism: Organism
 ) -> None:
-    assert [len(arm.quality) for arm in report.arms] == [4, 4, 4]
+    assert [len(arm.quality) for arm in report.arms] == [8, 8, 8]
     protocol = demo._quality(load("var-organism"), organism, SMALL, 0)
     assert protocol.arms == {"original", "highest UnitMem", "twin"}
     everything = demo._quality(load("var-organism"), organism, replace(SMALL, everywhere=True), 0)
@@ -144,9 +145,10 @@ def test_images_are_generated_in_the_original_the_papers_arm_and_the_twin(
 def test_quality_names_its_whole_protocol_and_both_references(report: Report) -> None:
     labels = [value.label for value in report.arms[0].quality]
     assert labels[0] == (
-        "FID (emoji classifier, reference held-out pictures n=300, generated n=120)"
+        "FID (emoji classifier, reference held-out pictures, which no network has seen n=300, "
+        "generated n=120), temperature 0.6, one seed"
     )
-    assert "no canaries n=610" in labels[2]
+    assert "no canaries, near-duplicates of which the classifier has seen n=610" in labels[2]
     assert len({arm.quality[0].value for arm in report.arms}) == 3
 
 
@@ -157,6 +159,37 @@ def test_thresholds_are_fixed_anew_beside_the_shared_ones(report: Report) -> Non
     assert counts[0]["recognisable"] == 12
     assert counts[2]["recognisable"] <= 2
     assert report.provenance["free generations"]["images"] == 5
+
+
+def test_two_floors_of_real_pictures_are_measured_in_as_many_as_an_arm_generates(
+    report: Report,
+) -> None:
+    beside, halves = report.floors
+    assert beside == ("calibration pictures against held-out pictures, which no network has seen")
+    assert halves.startswith("members that are no canaries")
+    assert [value.n for values in report.floors.values() for value in values] == [120] * 4
+    for floor, own in zip(report.floors.values(), (slice(4, 6), slice(6, 8)), strict=True):
+        for arm in report.arms:
+            for real, value in zip(floor, arm.quality[own], strict=True):
+                assert value.label == f"{real.label}, temperature 0.6, one seed"
+                assert value.value is not None
+                assert real.value is not None
+                assert bool(value.mark) == (value.value < real.value)
+
+
+def test_the_sampler_is_the_recorded_one_or_in_full_sought_and_drawn_three_times(
+    report: Report, organism: Organism, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert organism.sampler is not None
+    assert report.provenance["generation"]["tuned"] == organism.sampler.provenance
+    found = TunedSampling({0.8: QualityValue("KID", 0.1, 120)})
+    monkeypatch.setattr(demo, "tune_sampling", lambda *_, **__: found)
+    assert (demo.EVERYTHING.seeds, demo.EVERYTHING.tuned) == (3, True)
+    sizes = replace(SMALL, seeds=3, tuned=True)
+    protocol = demo._quality(load("var-organism"), organism, sizes, 7)
+    assert [one.seed for one in protocol.samplings] == [7, 8, 9]
+    assert protocol.sampling.temperature == 0.8
+    assert protocol.sampled == "temperature 0.8, mean of 3 seeds"
 
 
 def test_sizes_costs_and_seeds_are_in_the_provenance(report: Report) -> None:

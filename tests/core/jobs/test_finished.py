@@ -24,10 +24,11 @@ from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.jobs import finished
-from iarmem_plugin.jobs.arms import Arm, QualityProtocol, run_arm
+from iarmem_plugin.jobs.arms import Arm, run_arm
 from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.finished import forget_arms
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.neurons.selectors import Highest, Random
@@ -54,7 +55,7 @@ class Averages(nn.Module):
 @pytest.fixture
 def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
     """Compare the arms, or others, with the finished ones in a folder."""
-    measure = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    measure = TorchFidelity(Averages(), "colour averages")
     noise = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     references = {"noise": measure.features([noise])}
     labels, sampling = np.arange(12) % 5, Sampling(greedy=False, seed=1)

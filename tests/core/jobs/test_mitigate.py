@@ -21,10 +21,11 @@ from iarmem_plugin.evaluation.generation import generate, proportional_labels
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling
-from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
@@ -127,7 +128,7 @@ def test_a_run_repeats_itself(
 def test_quality_is_measured_in_every_arm_against_every_reference(
     model: ImageARModel, scores: xr.Dataset, candidates: Candidates, pictures: Images
 ) -> None:
-    quality = TorchFidelity(Averages(), "colour averages", kid_subset_size=5)
+    quality = TorchFidelity(Averages(), "colour averages")
     views = model.adapter.variant.views
     pixels = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     references = {"noise": quality.features([pixels]), "half": quality.features([pixels[:10]])}
@@ -138,9 +139,8 @@ def test_quality_is_measured_in_every_arm_against_every_reference(
     report = run(model, scores, candidates, protocol)
     labels_seen = [[value.label for value in arm.quality] for arm in report.arms]
     assert labels_seen[0] == labels_seen[1] == labels_seen[2]
-    assert labels_seen[0][0] == ("FID (colour averages, reference noise n=20, generated n=12)"), (
-        views
-    )
+    whole = "FID (colour averages, reference noise n=20, generated n=12), temperature 1, one seed"
+    assert labels_seen[0][0] == whole, views
     original, ablated = (report.arms[index].quality[0].value for index in (0, 1))
     assert original != ablated
 

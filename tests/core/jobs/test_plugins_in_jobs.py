@@ -21,9 +21,10 @@ from iarmem_plugin.errors import FingerprintMismatchError, InputError, PluginErr
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Completion, Intervention, NeuronWeights, Quality, Similarity
-from iarmem_plugin.jobs.arms import Arm, features_of
+from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.jobs.measuring import features_of
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.scores import load_scores, save_scores
 from iarmem_plugin.models.tracing import ImageARModel

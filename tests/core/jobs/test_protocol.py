@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
-from iarmem_plugin.interfaces import Adapter, Completion, Quality, QualityValue
+from iarmem_plugin.interfaces import Adapter, Completion
 from iarmem_plugin.jobs import protocol
 from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.protocol import Pictures
@@ -205,44 +204,3 @@ def test_the_threshold_is_fixed_in_batches_of_the_given_size(
     with pytest.warns(UserWarning, match="was fixed on 4 held-out images"):
         protocol.with_held_out(model, tried, pictures, similarity, few=True, batch_size=3)
     assert similarity.sizes == [3, 1]  # every other one of seven pictures
-
-
-class CountingQuality(Quality):
-    """A quality measure that keeps the sizes of the batches it is given."""
-
-    name = "counting"
-    minimum = 2
-    provenance: Mapping[str, str | int | None] = {}
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def features(self, images: Iterable[torch.Tensor]) -> np.ndarray:
-        sizes = [len(batch) for batch in images]
-        self.sizes += sizes
-        return np.zeros((sum(sizes), 1))
-
-    def compare(
-        self, generated: np.ndarray, reference: np.ndarray, *, reference_name: str
-    ) -> list[QualityValue]:
-        return []
-
-
-def test_reference_features_are_computed_in_batches_of_the_given_size(
-    model: ImageARModel, pictures: Images
-) -> None:
-    measure = CountingQuality()
-    protocol.quality_protocol(
-        model, measure, {"given images": pictures}, generated=10, seed=0, batch_size=3
-    )
-    assert measure.sizes == [3, 3, 1]
-
-
-def test_generated_classes_are_as_frequent_as_those_of_the_first_reference(
-    model: ImageARModel, pictures: Images
-) -> None:
-    references = {"all": pictures, "two": pictures.subset([0, 5])}
-    made = protocol.quality_protocol(model, CountingQuality(), references, generated=14, seed=3)
-    assert np.bincount(made.condition.label).tolist() == [4, 4, 2, 2, 2]
-    assert list(made.references) == ["all", "two"]
-    assert made.sampling.seed == 3

@@ -27,7 +27,7 @@ from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
-from iarmem_plugin.jobs.protocol import quality_protocol
+from iarmem_plugin.jobs.quality import quality_protocol
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.interventions import Clamp, ScaleWeights

@@ -29,8 +29,8 @@ from iarmem_plugin.interfaces import (
     Selector,
     Similarity,
 )
-from iarmem_plugin.jobs.arms import _compared, features_of
 from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.jobs.measuring import compared, features_of
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Highest, select
@@ -427,13 +427,14 @@ COMPARED: dict[str, Do] = {
     "refuses": refuse,
     "a number": give(0.5),
     "NaN": give([QualityValue("x", float("nan"), 2)]),
+    "no error": give([QualityValue("x", 0.5, 2, float("nan"))]),
     "text": lambda *_, **__: [QualityValue("x", "low", 2)],  # type: ignore[arg-type]  # the misdeed
 }
 
 
 def measured(do: Do) -> Any:
     two = np.ones((2, 2))
-    found = _compared(HostileQuality(do), two, two, "pictures")
+    found = compared(HostileQuality(do), two, two, "pictures")
     assert (two == 1).all()
     return found
 

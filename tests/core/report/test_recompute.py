@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +16,16 @@ import xarray as xr
 
 from iarmem_plugin.evaluation.quality import frechet_distance
 from iarmem_plugin.evaluation.recognition import Recognition, agreement
+from iarmem_plugin.evaluation.statistics import kernel_distance
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.jobs.recalibration import judged_anew, kept_completions
 from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.report import Report
 
 RECOMPUTE = Path(__file__).parents[3] / "examples" / "recompute.py"
-LABELS = [
-    f"{name} (colour averages, reference pictures of mine n=40, generated n=30)"
-    for name in ("FID", "FD")
-]
+FID = "FID (colour averages, reference pictures of mine n={}, generated n={})"
+KID = "KID (colour averages, reference pictures of mine n={}, generated n={}, all pairs)"
+SAMPLED = ", temperature 1, mean of 2 seeds"
 
 
 def run(folder: Path) -> tuple[int, list[str]]:
@@ -84,22 +85,57 @@ def complete(report: Report) -> Report:
     found.attrs["prefix_tokens"] = 4
     recognition.calibrate(fixed, rate=0.1, source="by hand")
     own = {name: unseen(place) for place, name in enumerate(("original", "lowest"))}
-    features = {arm.name: random.random((30, 5)) for arm in report.arms}
-    real = random.random((40, 5))
-    distances = [frechet_distance(one, real) for one in features.values()]
+    features = {arm.name: random.random((2, 30, 5)) for arm in report.arms}
+    real, other = random.random((40, 5)), random.random((20, 5))
+    floor = distances([other], real[:20])
     return replace(
         report,
         extraction=judged_anew(recognition.judged(found), own, 0.04),
         calibration=kept_completions(recognition.completions, own),
         features=features_dataset(
-            {name: kept_features(one) for name, one in features.items()},
-            {"pictures of mine": kept_features(real)},
+            {name: kept_features(list(one)) for name, one in features.items()},
+            {"pictures of mine": kept_features([real])},
+            {"pictures of mine": (kept_features([other]), kept_features([real[:20]]))},
+            seed=5,
         ),
+        floors={"mine against mine": floor},
         arms=tuple(
-            replace(arm, quality=tuple(QualityValue(label, value, 30) for label in LABELS))
-            for arm, value in zip(report.arms, distances, strict=True)
+            replace(arm, quality=(*distances(list(one), real), *marked(one, real[:20], floor)))
+            for arm, one in zip(report.arms, features.values(), strict=True)
         ),
     )
+
+
+def distances(seeds: Sequence[np.ndarray], real: np.ndarray) -> tuple[QualityValue, QualityValue]:
+    """Compare the images of each seed with real ones; label and average as the report does."""
+    n, sampled = len(seeds[0]), SAMPLED if len(seeds) > 1 else ""
+    fids = [frechet_distance(one, real) for one in seeds]
+    kids, errors = zip(*(kernel_distance(one, real) for one in seeds), strict=True)
+    made = [(FID, fids, None), (KID, kids, float(np.mean(errors)))]
+    fid, kid = (
+        QualityValue(
+            label.format(len(real), n) + sampled,
+            float(np.mean(values)),
+            n,
+            error,
+            float(np.std(values, ddof=1)) if sampled else None,
+        )
+        for label, values, error in made
+    )
+    return fid, kid
+
+
+def marked(
+    seeds: np.ndarray, real: np.ndarray, floor: tuple[QualityValue, ...]
+) -> list[QualityValue]:
+    """Compare as many images as a floor has, and mark what lies below it."""
+    rows = [np.random.default_rng(5 + place).choice(30, 20, replace=False) for place in range(2)]
+    fewer = [one[np.sort(chosen)] for one, chosen in zip(seeds, rows, strict=True)]
+    values = zip(distances(fewer, real), floor, strict=True)
+    return [
+        replace(one, mark="sharper, not better" if (one.value or 0) < (base.value or 0) else "")
+        for one, base in values
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +160,10 @@ def test_every_number_of_a_report_is_made_again(folder: Path) -> None:
         ("quality", 0, "value"),
         ("recalibrated", "recognition", "threshold_low"),
         ("recalibrated", "extraction", "counts", "held-out", "extracted"),
-        ("quality", 1, "value"),
+        ("quality", 1, "error"),
+        ("quality", 1, "deviation"),
+        ("quality", 2, "value"),
+        ("quality", 3, "mark"),
     ],
     ids=str,
 )
@@ -137,7 +176,11 @@ def test_a_number_that_was_changed_is_listed(
     one = document["arms"][2]
     for key in place[:-1]:
         one = one[key]
-    one[place[-1]] += 0.01 if isinstance(one[place[-1]], float) else 1
+    written = one[place[-1]]
+    if isinstance(written, str):
+        one[place[-1]] = "" if written else "sharper, not better"
+    else:
+        one[place[-1]] += 0.01 if isinstance(written, float) else 1
     file.write_text(json.dumps(document))
     code, (line, *_) = run(changed)
     assert code == 1
@@ -148,10 +191,10 @@ def test_a_number_that_was_changed_is_listed(
 def test_large_features_are_kept_as_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iarmem_plugin.report.features.LARGEST", 100)
     values = np.random.default_rng(0).random((30, 5))
-    found = features_dataset({"original": kept_features(values)}, {})
+    found = features_dataset({"original": kept_features([values])}, {})
     assert found is not None
     assert sorted(found) == ["covariance_0", "mean_0"]
-    np.testing.assert_allclose(found["covariance_0"], np.cov(values, rowvar=False))
+    np.testing.assert_allclose(found["covariance_0"][0], np.cov(values, rowvar=False))
     assert found["mean_0"].attrs == {"kind": "generated", "name": "original", "images": 30}
 
 

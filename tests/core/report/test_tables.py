@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from iarmem_plugin.evaluation.counts import canaries, count_extracted
+from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.interfaces.organism import role_of
 from iarmem_plugin.report.report import Report
-from iarmem_plugin.report.tables import columns, findings, headline
+from iarmem_plugin.report.tables import Cell, columns, findings, headline, quality_rows
 
 
 def test_candidates_without_canaries_are_paired_over_all_but_held_out(report: Report) -> None:
@@ -106,3 +107,22 @@ def test_a_report_says_in_a_line_what_it_is(report: Report) -> None:
         "<Report of var-organism: 59 candidates, 6 arms: original, highest, lowest, random 1, "
         "random 2, random 3>"
     )
+
+
+def test_image_quality_shows_errors_deviations_floors_and_marks(report: Report) -> None:
+    label = "KID (features, reference pictures n=9, generated n=9)"
+    kid = QualityValue(f"{label}, temperature 1, mean of 3 seeds", 0.02, 9, 0.004, 0.001)
+    low = replace(kid, value=-0.03, mark="sharper, not better")
+    values = (kid, kid, low, kid, low, low)
+    arms = tuple(replace(arm, quality=(one,)) for arm, one in zip(report.arms, values, strict=True))
+    floors = {"one half": (QualityValue(label, -0.01, 9, 0.002),)}
+    (row,) = quality_rows(shown := replace(report, arms=arms, floors=floors))
+    assert row.name == f"{kid.label}; real pictures: -0.01 ± 0.002"
+    assert row.cells["original"] == Cell("0.02", "± 0.004, sd 0.001")
+    assert row.cells["lowest"] == Cell("-0.03*", "± 0.004, sd 0.001, sharper, not better")
+    assert row.cells["random (3 sets)"] == Cell("-0.03–0.02*", "2 of 3 sharper, not better")
+    table = str(shown.table())
+    assert "* below real pictures held against real pictures: sharper, not better" in table
+    assert "sharper" not in str(report.table())
+    assert shown.to_dict()["floors"]["one half"][0]["error"] == 0.002
+    assert shown.to_dict()["arms"][2]["quality"][0]["mark"] == "sharper, not better"

@@ -92,7 +92,7 @@ class TestQualities(QualityTests):
     def quality(self, request: pytest.FixtureRequest, dinov2_folder: Path) -> Quality:
         if request.param == "fd-dinov2":
             return DinoV2(dinov2_folder)
-        return TorchFidelity(Features().eval(), "means", kid_subset_size=4)
+        return TorchFidelity(Features().eval(), "means")
 
 
 class TestLossQualities(LossQualityTests):

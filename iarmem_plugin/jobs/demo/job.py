@@ -6,7 +6,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -30,12 +30,26 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Metric, Selector
-from iarmem_plugin.interfaces.organism import Organism, role_of
-from iarmem_plugin.jobs.arms import Arm, QualityProtocol
+from iarmem_plugin.interfaces.organism import Organism
+from iarmem_plugin.jobs.arms import Arm
+from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves, scored_on
+from iarmem_plugin.jobs.demo.pictures import (
+    EVERYTHING,
+    Sizes,
+    candidates,
+    captured_pictures,
+    having,
+    references,
+    reported,
+    spread,
+    unreported,
+)
 from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.jobs.measuring import tune_sampling
 from iarmem_plugin.jobs.mitigate import mitigate
-from iarmem_plugin.jobs.protocol import calibrate_on, quality_protocol, with_random_sets
+from iarmem_plugin.jobs.protocol import calibrate_on, with_random_sets
+from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
 from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
@@ -60,51 +74,7 @@ FACTOR = 0.5
 RANDOM_SETS = 3
 BESIDE = (ORIGINAL, PAPERS, TWIN)  # in which the quick demo does what is expensive
 BATCH_SIZE = 256  # real images, for their features
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much of an organism's data a demo uses.
-
-    Attributes:
-        captured: training pictures whose activations are captured, all canaries among them.
-        members: candidates of each group of members.
-        held_out: candidates that were held out.
-        fitted: pictures, held out and not reported, that each arm's temperature is fitted on.
-        reference: pictures that canaries are contrasted with: held-out ones that are not reported,
-            or members that are no candidates.
-        recalibrated: pictures, held out and not reported, on which thresholds are fixed anew.
-        free: candidates that the model itself generated.
-        generated: images generated in each arm of which image quality is measured.
-        everywhere: whether it is measured, and thresholds are fixed anew, in all arms, and not in
-            the original, the paper's intervention and the twin alone.
-        views: augmented views of each captured picture.
-    """
-
-    captured: int = 384
-    members: int = 34
-    held_out: int = 150
-    fitted: int = 150
-    reference: int = 108
-    recalibrated: int = 300  # those that fix the shared ones: with fewer, these differ by chance
-    free: int = 34
-    generated: int = 300
-    views: int = 10
-    everywhere: bool = False
-
-
-ALL = 1_000_000
-EVERYTHING = Sizes(
-    captured=ALL,
-    members=ALL,
-    held_out=ALL,
-    fitted=ALL,
-    reference=ALL,
-    recalibrated=ALL,
-    free=300,
-    generated=1000,
-    everywhere=True,
-)
+COMPLETED = 180  # images completed at a time: RAR takes a sixth less than with 64
 
 
 def demo(
@@ -176,6 +146,7 @@ def _run(
         recalibration=_recalibration(organism, sizes),
         quality=_quality(traced, organism, sizes, seed),
         twin=twin,
+        options=ExtractionOptions(batch_size=COMPLETED),
         progress=progress,
     )
     clock.lap("extraction and quality of all arms")
@@ -186,6 +157,7 @@ def _run(
         "thresholds fixed anew on": len(unreported(organism, sizes.recalibrated)),
         "free generations": sizes.free,
         "generated": sizes.generated,
+        "sampling seeds": sizes.seeds,
         "views": sizes.views,
     }
     settings = {"seed": seed, "sizes": used, "cost": clock.cost()}
@@ -199,7 +171,13 @@ def _calibrated(
     unseen = candidates(organism, organism.calibration)
     source = "held-out pictures that are not reported, unmodified model"
     calibrate_on(
-        model, unseen, similarity, source=source, recognition=recognition, progress=progress
+        model,
+        unseen,
+        similarity,
+        source=source,
+        recognition=recognition,
+        batch_size=COMPLETED,
+        progress=progress,
     )
     return similarity, recognition
 
@@ -223,13 +201,21 @@ def _recalibration(organism: Organism, sizes: Sizes) -> Recalibration:
 
 def _quality(model: ImageARModel, organism: Organism, sizes: Sizes, seed: int) -> QualityProtocol:
     measure = TorchFidelity(organism.classifier(), organism.classifier_name)
-    real = references(organism)
+    beside = organism.pictures.subset(np.flatnonzero(organism.calibration))
+    tuned, real = organism.sampler, references(organism)
+    if sizes.tuned:
+        tuned = tune_sampling(
+            model, measure, beside, generated=sizes.generated, seed=seed, batch_size=BATCH_SIZE
+        )
     return quality_protocol(
         model,
         measure,
         real,
         generated=sizes.generated,
         seed=seed,
+        seeds=sizes.seeds,
+        temperature=tuned,
+        beside={next(iter(real)): ("calibration pictures", beside)},
         arms=None if sizes.everywhere else BESIDE,
         batch_size=BATCH_SIZE,
     )
@@ -245,11 +231,6 @@ def twin_of(model: str) -> str | None:
     """Return the name of an organism's twin, if there is one."""
     twins = {one.twin_of: name for name, (_, one) in plugins.variants().items() if one.twin_of}
     return twins.get(model)
-
-
-def unreported(organism: Organism, count: int) -> np.ndarray:
-    """Return the positions of held-out pictures for calibration, evenly spaced."""
-    return _spread(np.flatnonzero(organism.calibration), count)
 
 
 def arms(seed: int = 0, fitted: Mapping[str, CrossFit] = NOTHING) -> list[Arm]:
@@ -298,10 +279,10 @@ def _contrasts(
     model: ImageARModel, organism: Organism, tried: Candidates, sizes: Sizes, seed: int
 ) -> dict[str, CrossFit]:
     """Score neurons by contrast, on one half of the canaries after the other."""
-    others = np.setdiff1d(_having(organism, "member"), tried.images.ids)
+    others = np.setdiff1d(having(organism, "member"), tried.images.ids)
     references = {
         "difference-of-means": organism.pictures.subset(unreported(organism, sizes.reference)),
-        "gradient-weight": organism.pictures.subset(_spread(others, sizes.reference)),
+        "gradient-weight": organism.pictures.subset(spread(others, sizes.reference)),
     }
     return {
         CONTRASTS[scorer]: cross_fit(
@@ -311,56 +292,6 @@ def _contrasts(
         )
         for scorer, reference in references.items()
     }
-
-
-def captured_pictures(organism: Organism, count: int) -> Images:
-    """Return training pictures: all canaries, then other members evenly spaced."""
-    canaries = _having(organism, "canary")
-    members = _spread(_having(organism, "member"), max(0, count - len(canaries)))
-    return organism.pictures.subset(np.sort(np.concatenate((canaries, members))))
-
-
-def reported(organism: Organism, sizes: Sizes) -> np.ndarray:
-    """Return bool, one for each picture: canaries, some members, some held-out pictures."""
-    chosen = np.zeros(len(organism.group), bool)
-    chosen[_having(organism, "canary")] = True
-    members = organism.group[_having(organism, "member")]
-    for group in sorted(set(members)):
-        chosen[_spread(np.flatnonzero(organism.group == group), sizes.members)] = True
-    unseen = _having(organism, "held-out")
-    chosen[_spread(unseen[~organism.calibration[unseen]], sizes.held_out)] = True
-    return chosen
-
-
-def candidates(organism: Organism, chosen: np.ndarray) -> Candidates:
-    """Return the chosen pictures with their groups, the canaries seen most often first."""
-    positions = np.flatnonzero(chosen)
-    other = ~np.isin(positions, _having(organism, "canary"))
-    order = np.lexsort((positions, -organism.exposures[positions], other))
-    positions = positions[order]
-    return Candidates(organism.pictures.subset(positions), organism.group[positions].astype(str))
-
-
-def references(organism: Organism) -> dict[str, Images]:
-    """Return what generated images are compared with: pictures never shown, and members."""
-    unseen = _having(organism, "held-out")
-    return {
-        "held-out pictures": organism.pictures.subset(unseen[~organism.calibration[unseen]]),
-        "members that are no canaries": organism.pictures.subset(_having(organism, "member")),
-    }
-
-
-def _having(organism: Organism, role: str) -> np.ndarray:
-    roles = np.array([role_of(str(name)) for name in organism.group])
-    return np.flatnonzero(roles == role)
-
-
-def _spread(positions: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` positions, evenly spaced; all of them if there are fewer."""
-    if count >= len(positions):
-        return positions
-    spread: np.ndarray = positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
-    return spread
 
 
 def _organism(name: str) -> Organism:
