@@ -64,7 +64,7 @@ class DinoV2(TorchFidelity):
         file = _weights_file(Path(weights))
         network = _load(file)
         width, patch = network.config.hidden_size, network.config.patch_size
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest, self._settings = _digest(file), _digest(file.with_name(CONFIG))
         name = f"DINOv2 ViT-{_SIZES.get(width, width)}/{patch} sha256 {digest[:12]}"
         super().__init__(network.to(device), name)
         self.weights_sha256 = digest
@@ -78,6 +78,7 @@ class DinoV2(TorchFidelity):
         """Return everything beside the images that the values depend on."""
         return {
             **super().provenance,
+            "config_sha256": self._settings,
             "network": f"transformers {version('transformers')}, class token after the layer norm",
             "resize": f"{SIDE} x {SIDE}, Pillow's bicubic filter, 8 bit",
             "normalisation": BY_IMAGENET,
@@ -117,6 +118,10 @@ def _weights_file(path: Path) -> Path:
             "as that of facebook/dinov2-large"
         )
     return file
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @generators_kept()  # its layers draw weights before those of the file come

@@ -81,7 +81,9 @@ def test_values_are_labelled_fd_and_name_network_and_weights(dinov2_folder: Path
     plain = TorchFidelity(torch.nn.Identity(), "any").compare(one, other, reference_name="pictures")
     assert [value.value for value in values] == [value.value for value in plain]
     assert not any(value.label.startswith(("FID", "KID")) for value in values)
+    settings = hashlib.sha256((dinov2_folder / "config.json").read_bytes()).hexdigest()
     assert measure.provenance["weights_sha256"] == digest
+    assert measure.provenance["config_sha256"] == settings
     assert "224 x 224, Pillow's bicubic filter" in str(measure.provenance["resize"])
     assert repr(measure) == f"DinoV2('DINOv2 ViT-8/56 sha256 {digest[:12]}')"
 
