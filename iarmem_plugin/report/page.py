@@ -101,6 +101,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
                 for outcome in outcomes(results.extraction)
             },
             canary_word=canary_word(results.extraction),
+            split=_split(results),
             generated=int(having_role(results.extraction, GENERATED).sum()),
             fixed_anew_on=results.extraction.attrs.get(f"{ANEW}images"),
             invalid=int((~valid.astype(bool)).sum()),
@@ -115,6 +116,11 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             provenance=list(_flat(results.provenance)),
         )
     )
+
+
+def _split(results: Results) -> list[str]:
+    """Return the arms that test each half of the candidates with neurons chosen on the other."""
+    return [arm.name for arm in results.arms if "cross_fit" in (arm.selector or {})]
 
 
 def render_summary(results: Results) -> str:

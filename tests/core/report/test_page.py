@@ -81,6 +81,16 @@ def test_the_page_tells_paired_changes_and_the_random_control(page: str) -> None
     )
 
 
+def test_the_page_says_which_arms_test_a_half_with_neurons_chosen_on_the_other(
+    report: Report, page: str
+) -> None:
+    assert "are not tested on the same" not in page
+    selector = {**(report.arms[1].selector or {}), "cross_fit": {"halves": 2, "seed": 0}}
+    arms = (report.arms[0], replace(report.arms[1], selector=selector), *report.arms[2:])
+    crossed = render(replace(report, arms=arms), {})
+    assert f"In {report.arms[1].name}, the candidates are halved, group by group" in crossed
+
+
 def test_the_page_says_that_extraction_is_a_lower_bound(page: str) -> None:
     assert "discoverable extraction" in page
     assert "lower bound" in page
