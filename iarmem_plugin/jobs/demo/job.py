@@ -90,7 +90,8 @@ def demo(
     Args:
         out: folder to write.
         model: the organism.
-        full: use every picture instead of a part.
+        full: use every picture instead of a part, seek the sampling temperature instead of taking
+            the one recorded, and generate images by three seeds in all arms.
         seed: seed for drawing the views, the random neuron sets and the generated images.
         progress: where progress bars may be shown.
 
