@@ -189,7 +189,9 @@ def _with_generations(
     """Return the candidates, and some that the model draws for the classes of its training."""
     tried = candidates(organism, reported(organism, sizes))
     shown = organism.pictures.subset(np.flatnonzero(organism.exposures > 0))
-    sampling = replace(model.adapter.variant.sampling, seed=seed)
+    sampling, tuned = replace(model.adapter.variant.sampling, seed=seed), organism.sampler
+    if tuned is not None:
+        sampling = replace(sampling, temperature=tuned.temperature)
     return with_generations(model, tried, shown, sizes.free, sampling=sampling)
 
 

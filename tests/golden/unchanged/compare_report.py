@@ -29,6 +29,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-6
 # Images are drawn token by token, of which a few then fall otherwise; FID and KID of the demo's
 # arms moved by up to 2.6 %. README.md says how both were worked out.
 QUALITY = 0.05
+NEAR_ZERO = 0.005  # KID of few images is as near 0 as its standard error
 # A change of a loss is the difference of two sums; a token that falls otherwise is one of hundreds.
 ENDS = {r"/losses/[^/]*/\w+$": 1e-4, r"/agreement$": 2e-3}
 SAME_CPU = os.environ.get("IARMEM_SAME_CPU") == "1"  # as the golden file's: no such excuse
@@ -37,7 +38,8 @@ SAME_CPU = os.environ.get("IARMEM_SAME_CPU") == "1"  # as the golden file's: no 
 VOLATILE = {"cpu_seconds", "wall_seconds", "peak_memory_mib", "python", "adapter_version"}
 VOLATILE |= {"distribution"}
 VOLATILE |= {"near_ties", "flips"}
-VOLATILE_INSIDE = {"cpu_seconds_of", "versions"}
+# images that the model itself draws: on another CPU a few of their tokens fall otherwise
+VOLATILE_INSIDE = {"cpu_seconds_of", "versions", "generated"}
 
 
 def masked(value: Any) -> Any:
@@ -50,7 +52,7 @@ def masked(value: Any) -> Any:
         key: ANY
         if key in VOLATILE
         else dict.fromkeys(one, ANY)
-        if key in VOLATILE_INSIDE
+        if key in VOLATILE_INSIDE and isinstance(one, dict)
         else masked(one)
         for key, one in value.items()
     }
@@ -70,9 +72,10 @@ def differences(found: Any, golden: Any, place: str = "") -> list[str]:
         numbers = range(len(golden))
         return _all_differences([(f"{place}/{n}", found[n], golden[n]) for n in numbers])
     if isinstance(found, float) and isinstance(golden, float):
-        drawn = re.search(r"/quality/\d+/value$", place) is not None and not SAME_CPU
+        drawn = re.search(r"/quality/\d+/(value|error)$", place) is not None and not SAME_CPU
         relative = QUALITY if drawn else RELATIVE
         absolute = next((one for end, one in ENDS.items() if re.search(end, place)), ABSOLUTE)
+        absolute = NEAR_ZERO if drawn else absolute
         same = math.isclose(found, golden, rel_tol=relative, abs_tol=absolute)
     else:
         same = type(found) is type(golden) and found == golden
@@ -90,7 +93,7 @@ def without_modules(text: str) -> str:
 
 def chosen(neurons: xr.DataArray) -> dict[str, Any]:
     """Return a selection's count and the SHA-256 of its booleans, dims (block, neuron)."""
-    values = neurons.transpose("block", "neuron").to_numpy().astype(bool)
+    values = neurons.transpose(..., "block", "neuron").to_numpy().astype(bool)
     return {"count": int(values.sum()), "sha256": hashlib.sha256(values.tobytes()).hexdigest()}
 
 
@@ -100,6 +103,7 @@ def read_report(file: Path) -> dict[str, Any]:
         neurons = written["neurons"].load()
     with xr.open_dataset(file.with_name("extraction.nc"), engine="h5netcdf") as written:
         similarity = written["similarity"].load()
+        similarity = similarity[:, written["role"].to_numpy().astype(str) != "generated"]
     names = [str(name) for name in neurons["arm"].to_numpy()]
     return {
         "report": masked(json.loads(file.read_text(encoding="utf-8"))),
