@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,12 @@ class LeavingOut(Metric):
     def parameters(self) -> dict[str, object]:
         """Return the metric, and the ids that are left out."""
         return {"metric": self._metric.key, "images": sorted(map(int, self._ids))}
+
+    @property
+    def key(self) -> str:
+        """Return the metric's, with how many images are left out and a digest of which."""
+        digest = hashlib.sha256(np.sort(self._ids).astype("<i8").tobytes()).hexdigest()
+        return f"{self._metric.key} without {len(self._ids)} images ({digest[:8]})"
 
     def update(self, activations: xr.DataArray) -> None:
         """Take those of a batch's images that are not left out."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -23,7 +23,7 @@ from iarmem_plugin.interfaces import (
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.jobs.attack import Attack
-from iarmem_plugin.jobs.contrast import CrossFit, every_other, interleaved, whole
+from iarmem_plugin.jobs.contrast import CrossFit, every_other, interleaved, made_from, whole
 from iarmem_plugin.jobs.quality import EVERY, QualityProtocol, generated_features, measured
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
@@ -230,14 +230,5 @@ def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmR
     backend = _backend(arm.intervention, backend)
     edit = {"name": arm.intervention.name, **arm.intervention.parameters, "backend": backend}
     selector = {"name": arm.selector.name, **arm.selector.parameters, "seed": arm.seed}
-    selector |= _own_scores(arm.scores)
+    selector |= made_from(arm.scores)
     return ArmResult(arm.name, edit, selector, arm.fraction, quality, role=arm.role)
-
-
-def _own_scores(scores: xr.Dataset | CrossFit | None) -> dict[str, Any]:
-    if scores is None:
-        return {}
-    if not isinstance(scores, CrossFit):
-        return {"scores": str(scores.attrs["metric"])}
-    metric = str(scores.scores[0].attrs["metric"])
-    return {"scores": metric, "cross_fit": {"halves": 2, "seed": scores.seed}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,6 +23,7 @@ from iarmem_plugin.plugins.blame import author, blamed, described, versions
 from iarmem_plugin.plugins.create import create
 
 ALL_TOKENS = "all tokens"
+LISTED = ("images", "image_list_sha256")
 TRIED = ("canary", "candidate")  # roles of what a model is to forget
 
 
@@ -187,6 +189,29 @@ def scored_on(candidates: Candidates, chosen: np.ndarray) -> Images:
             "chosen on it; give two candidates or more that are neither members nor held out"
         )
     return candidates.images.subset(positions)
+
+
+def made_from(scores: xr.Dataset | CrossFit | None) -> dict[str, Any]:
+    """Return what a report says of the scores that an arm has of its own.
+
+    Args:
+        scores: from `contrast`, `localize` or `cross_fit`; None for those that all arms share.
+
+    Returns:
+        ``scores``, the metric or scorer; where known, the images ``scored_on`` and the
+        ``reference``, of each half where there are two; and ``cross_fit``.
+    """
+    if scores is None:
+        return {}
+    every = list(scores.scores) if isinstance(scores, CrossFit) else [scores]
+    made = [json.loads(one.attrs["provenance"]) for one in every]
+    found: dict[str, Any] = {"scores": made[0].get("metric", every[0].attrs["metric"])}
+    for name, key in (("scored_on", "candidates"), ("reference", "reference")):
+        listed = [{one: said[key][one] for one in LISTED} for said in made if key in said]
+        found |= {name: listed if len(every) > 1 else listed[0]} if listed else {}
+    if isinstance(scores, CrossFit):
+        found["cross_fit"] = {"halves": 2, "seed": scores.seed}
+    return found
 
 
 def every_other(half: int) -> slice:
