@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from iarmem_plugin.borrowing import uninterrupted
@@ -17,7 +17,7 @@ from iarmem_plugin.neurons.slices import Slice
 
 
 def gradient_times_weight(
-    model: ImageARModel, loss: Callable[[], Float[Tensor, ""]]
+    model: ImageARModel, loss: Callable[[], Tensor]
 ) -> Float64[np.ndarray, "block neuron"]:
     """Return g.w of every neuron: the sum over its incoming weights of gradient times weight.
 

@@ -250,11 +250,11 @@ def check_features_room(out: Path, quality: QualityProtocol | None, *, arms: int
 
     if quality is None:
         return
-    real = [(*one.shape, one.dtype.itemsize) for one in quality.references.values()]
-    made = (quality.seeds * len(quality.condition), *real[0][1:])
-    floors = [(*one.shape, one.dtype.itemsize) for f in quality.floors for one in (f.real, f.other)]
-    every = [*real, *floors, *[made] * arms]
-    check_space(out, sum(kept_bytes(*one) for one in every) + _FIGURE_BYTES)
+    floors = [side for floor in quality.floors for side in (floor.real, floor.other)]
+    real = [kept_bytes(*one.shape) for one in (*quality.references.values(), *floors)]
+    width = next(iter(quality.references.values())).shape[1]
+    made = kept_bytes(len(quality.condition), width, quality.seeds)
+    check_space(out, sum(real) + arms * made + _FIGURE_BYTES)
 
 
 def _check_source(option: str, path: Path) -> None:

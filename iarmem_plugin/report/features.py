@@ -35,16 +35,17 @@ def kept_features(features: Sequence[np.ndarray]) -> xr.Dataset:
     return xr.Dataset(found, attrs={"images": images})
 
 
-def kept_bytes(images: int, features: int, width: int = 8) -> int:
+def kept_bytes(images: int, features: int, seeds: int = 1) -> int:
     """Return how many bytes `kept_features` keeps at most.
 
     Args:
-        images: number of images.
+        images: number of images of each seed.
         features: number of features of each.
-        width: bytes of a number.
+        seeds: how often they were made.
     """
-    whole = images * features * width
-    return whole if whole <= LARGEST else features * (features + 1) * 8
+    whole = seeds * images * features * 8
+    less = whole > LARGEST and images > features
+    return seeds * features * (features + 1) * 8 if less else whole
 
 
 def features_dataset(

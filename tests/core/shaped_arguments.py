@@ -24,7 +24,7 @@ import torch
 PACKAGES = ("iarmem_plugin", "iarmem_adapters", "iarmem_metrics")
 SHAPED = ("Float", "Int", "Bool", "UInt", "Shaped", "Num", "Integer", "Real")
 PROBLEM = "problem arose whilst typechecking parameter"  # in jaxtyping's message
-DTYPES = ("float32", "int64", "bool", "uint8", "int32", "float64")
+DTYPES = ("float32", "int64", "bool", "uint8", "int32", "float64", "int8")
 
 
 def functions() -> Iterator[tuple[str, Callable[..., Any], list[Any]]]:

@@ -203,6 +203,11 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             *(("/ --quality fid:extractor=list.txt", MODEL, "is the root of all files"),),
         ],
         "--generated": [("1", PARSE, "or equal to 2"), ("10000001", MODEL, "at most 10000000")],
+        "--recalibrate": _FLAG,
+        "--generations": [
+            ("-1", PARSE, "or equal to 0"),
+            ("1000001", MODEL, "at most 1000000"),
+        ],
         "--seeds": [
             ("0", PARSE, "or equal to 1"),
             ("1001", MODEL, "at most 1000"),

@@ -13,14 +13,14 @@ from iarmem_plugin.cli.preflight import check_features_room
 from iarmem_plugin.errors import DiskFullError
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.jobs.arms import QualityProtocol
+from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.report.features import kept_bytes, kept_features
 
 
 @pytest.mark.parametrize("shape", [(400, 20), (4000, 20), (4000, 400), (10_000, 200)])
 def test_features_need_the_room_that_they_take(shape: tuple[int, int]) -> None:
-    values = np.random.default_rng(0).random(shape)
-    assert kept_bytes(*shape) == kept_features(values).nbytes
+    values = list(np.random.default_rng(0).random((2, *shape)))
+    assert kept_bytes(*shape, seeds=2) == kept_features(values).nbytes
 
 
 def test_a_disk_without_room_for_features_is_refused(
