@@ -118,9 +118,10 @@ class _Job:
     ) -> Report:
         from iarmem_plugin.cli.inputs import load_model
         from iarmem_plugin.jobs.finished import forget_arms
-        from iarmem_plugin.jobs.scores import check_made_with
+        from iarmem_plugin.jobs.scores import captured_images, check_made_with
         from iarmem_plugin.report.report import PROGRESS
 
+        captured = captured_images(self.scores, opened.images)
         similarity = self.attack.measure(self.model.device)
         held_out = opened.held_out is not None
         measures = self.quality.measures(self.model.device, held_out=held_out)
@@ -136,6 +137,7 @@ class _Job:
         if restart:  # when nothing is left that could be refused
             forget_arms(kept)
         report = self._mitigated(model, scores, arms, opened, similarity, measures, kept)
+        report = replace(report, captured=captured)
         report.save(out)
         forget_arms(kept)
         return report

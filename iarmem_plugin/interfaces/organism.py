@@ -37,6 +37,7 @@ class Organism:
         classifier_name: name of that network in the labels of quality values, such as
             ``"emoji classifier"``.
         training: settings and curve of each network's training, as stored with the weights.
+        hashes: SHA-256 of the files that hold its pictures, its split and its classifier.
         sampler: the sampling temperature with the least KID against the pictures for calibration,
             as `tune_sampling` found it, of a twin its organism's; None for the variant's own.
         classifier_saw: what the classifier has seen of the pictures of a role, as labels of quality
@@ -50,6 +51,7 @@ class Organism:
     classifier: Callable[[], nn.Module]
     classifier_name: str
     training: Mapping[str, Any]
+    hashes: Mapping[str, str] = field(default_factory=dict)
     sampler: TunedSampling | None = None
     classifier_saw: Mapping[Role, str] = field(default_factory=dict)
 

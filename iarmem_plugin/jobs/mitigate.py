@@ -36,6 +36,7 @@ from iarmem_plugin.jobs.recalibration import Recalibration, judged_anew, kept_co
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
 from iarmem_plugin.models.provenance import (
+    commit,
     describe_images,
     model_provenance,
     module_hashes,
@@ -126,7 +127,7 @@ def _compared(
 ) -> Report:
     """Run the arms and report them."""
     work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
-    made_by = model_provenance(model)
+    made_by = model_provenance(model) | {"commit": commit()}
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
     run = _runner(options, provenance, attack, quality)
     outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from iarmem_plugin.data.lists import read_list
 from iarmem_plugin.disk import Content
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_results, finish_writing, is_ours, write_results
 from iarmem_plugin.fingerprint import canonical_json
 from iarmem_plugin.neurons.selectors import by_number, check_valid
+from iarmem_plugin.report.results import CapturedImage
 from iarmem_plugin.stages import forget
 from iarmem_plugin.text import shown
 
@@ -211,6 +213,24 @@ def mean_activation(scores: xr.Dataset) -> xr.DataArray | None:
     if "mean_activation" not in scores:
         return None
     return by_number(scores["mean_activation"]).mean("scale").transpose("block", "neuron")
+
+
+def captured_images(scores: Path, images: Images) -> tuple[CapturedImage, ...]:
+    """Return the list of images that lies beside scores; nothing where there is none.
+
+    Args:
+        scores: folder or file that was given as scores.
+        images: images among which these are looked up for their ids.
+    """
+    file = (scores if scores.is_dir() else scores.parent) / LIST_FILE
+    if not file.is_file():
+        return ()
+    ids = dict(zip(images.paths, images.ids.tolist(), strict=True))
+    found = read_list(file, Path())
+    return tuple(
+        CapturedImage(path, -1 if line.label is None else line.label, ids.get(path))
+        for path, line in found.items()
+    )
 
 
 def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:

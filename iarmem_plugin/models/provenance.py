@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from iarmem_plugin.interfaces import Adapter
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import distribution, versions
 
+NOT_KNOWN = "not known"
 LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
 
 
@@ -73,6 +76,33 @@ def _autocast(device: str) -> dict[str, str]:
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return {}
     return {"autocast": str(torch.get_autocast_dtype(device)).removeprefix("torch.")}
+
+
+def commit() -> str:
+    """Return the commit of the checkout that this package lies in, changes since not counted.
+
+    It is read from the files of ``.git``; without a checkout it is ``"not known"``.
+    """
+    folder = Path(__file__).resolve().parents[2] / ".git"
+    try:
+        if folder.is_file():  # a worktree's
+            folder = Path(folder.read_text().removeprefix("gitdir:").strip())
+        found = (folder / "HEAD").read_text().strip()
+        if found.startswith("ref: "):
+            found = _of_branch(folder, found.removeprefix("ref: "))
+    except (OSError, ValueError):
+        found = ""
+    return found if re.fullmatch("[0-9a-f]{40,64}", found) else NOT_KNOWN
+
+
+def _of_branch(folder: Path, branch: str) -> str:
+    common, listed = folder / "commondir", folder
+    if common.is_file():
+        listed = folder / common.read_text().strip()
+    if (listed / branch).is_file():
+        return (listed / branch).read_text().strip()
+    lines = (listed / "packed-refs").read_text().splitlines()
+    return next((line.split()[0] for line in lines if line.endswith(f" {branch}")), "")
 
 
 def describe_images(images: Images) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from iarmem_plugin.report.netcdf import (
     netcdf,
     read_netcdf,
 )
-from iarmem_plugin.report.results import Results
+from iarmem_plugin.report.results import CAPTURED, Results, as_csv, from_csv
 from iarmem_plugin.report.terminal import terminal_table
 from iarmem_plugin.table import TextTable
 
@@ -43,7 +43,7 @@ FIGURES = (
     "histogram",
     "selected_by_block",
 )
-FILES = (FILE, "report.html", *DATASETS, *(f"figures/{name}.png" for name in FIGURES))
+FILES = (FILE, "report.html", CAPTURED, *DATASETS, *(f"figures/{name}.png" for name in FIGURES))
 PROGRESS = "progress"
 """Folder of the arms that an unfinished `iarmem mitigate` has finished."""
 DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
@@ -108,6 +108,7 @@ class Report(Results):
         contents = {
             **{f"figures/{name}.png": picture for name, picture in pictures.items()},
             **{name: netcdf(dataset) for name, dataset in self._datasets().items()},
+            **({CAPTURED: as_csv(self.captured)} if self.captured else {}),
             "report.html": render(self, pictures).encode(),
             FILE: document.encode(),
         }
@@ -170,7 +171,7 @@ def _may_stay(entry: Path) -> bool:
 
 def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     extraction = read_netcdf(folder / "extraction.nc")
-    names = ("neurons", "gallery", "calibration", "quality")
+    captured, names = folder / CAPTURED, ("neurons", "gallery", "calibration", "quality")
     neurons, gallery, fixed, seen = (folder / f"{name}.nc" for name in names)
     return {
         "model": document["model"],
@@ -182,5 +183,6 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "neurons": read_netcdf(neurons)["neurons"] if neurons.exists() else None,
         "features": read_netcdf(seen) if seen.exists() else None,
         "calibration": read_netcdf(fixed) if fixed.exists() else None,
+        "captured": from_csv(captured.read_text(encoding="utf-8")) if captured.exists() else (),
         "floors": floors_of(document),
     }

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.losses import LOSS, count_losses
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.text import shown
 
+CAPTURED = "captured_images.csv"
 ArmRole = Literal["original", "treatment", "control", "twin"]
 
 
@@ -60,6 +64,50 @@ class GalleryRow:
     completions: Mapping[str, tuple[np.ndarray, float, bool]]
 
 
+class CapturedImage(NamedTuple):
+    """An image whose activations the scores were made from.
+
+    Attributes:
+        path: its path in its data set.
+        label: its class.
+        image: its global id; None where that is not known.
+    """
+
+    path: str
+    label: int
+    image: int | None
+
+
+def listed(images: Images) -> tuple[CapturedImage, ...]:
+    """Return images as a report lists those that were captured."""
+    columns = (images.paths, images.labels.tolist(), images.ids.tolist())
+    return tuple(map(CapturedImage, *columns))
+
+
+def as_csv(captured: Sequence[CapturedImage]) -> bytes:
+    """Return a list of captured images as a CSV file with the columns image, label and path."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["image", "label", "path"])
+    rows.writerows((one.image, one.label, one.path) for one in captured)  # None is left empty
+    return text.getvalue().encode()
+
+
+def from_csv(content: str) -> tuple[CapturedImage, ...]:
+    """Return the list of which `as_csv` made a file.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    rows = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    if rows.fieldnames != ["image", "label", "path"]:
+        raise ValueError(f"the columns of {CAPTURED} are {rows.fieldnames}")
+    return tuple(
+        CapturedImage(row["path"], int(row["label"]), int(row["image"]) if row["image"] else None)
+        for row in rows
+    )
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Results:
     """The result before and after, complete enough to be checked by someone else.
@@ -84,6 +132,7 @@ class Results:
             on which thresholds were fixed; None where they were given.
         floors: what the quality measure says of real pictures held against real pictures, by what
             they are; values of arms are marked where they are below these.
+        captured: the images that the scores were made from; empty where they are not known.
         losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
@@ -100,6 +149,7 @@ class Results:
     features: xr.Dataset | None = None
     calibration: xr.Dataset | None = None
     floors: Mapping[str, tuple[QualityValue, ...]] = field(default_factory=dict)
+    captured: tuple[CapturedImage, ...] = ()
     losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ and the curve that its training recorded; ``sampler.json`` is what `tune_samplin
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,11 @@ def organism(family: str, *, twin: bool = False) -> Organism:
         classifier=partial(load_classifier, family),
         classifier_name="emoji classifier",
         training={part: _record(family, part) for part in _parts(twin=twin)},
+        hashes={
+            "pictures_sha256": _digest(FOLDER / "pictures.npz"),
+            "split_sha256": _digest(FOLDER / "split.npz"),
+            "classifier_sha256": _digest(_file(family, "classifier", "safetensors")),
+        },
         sampler=TunedSampling.of(_record(family, "sampler")),
         classifier_saw={
             "held-out": "which no network has seen",
@@ -82,6 +88,10 @@ def _parts(*, twin: bool) -> tuple[str, str, str]:
 def _record(family: str, part: str) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(_file(family, part, "json").read_text())
     return record
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _file(family: str, part: str, ending: str) -> Path:

@@ -56,6 +56,7 @@ from iarmem_plugin.neurons.interventions import ScaleWeights, ZeroWeights
 from iarmem_plugin.neurons.selectors import Highest, Lowest
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.report.report import Report, check_output_folder
+from iarmem_plugin.report.results import listed
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -161,8 +162,9 @@ def _run(
         "sampling seeds": sizes.seeds,
         "views": sizes.views,
     }
-    settings = {"seed": seed, "sizes": used, "cost": clock.cost()}
-    return replace(report, provenance={**report.provenance, **settings})
+    settings = {"seed": seed, "organism": dict(organism.hashes), "sizes": used}
+    provenance = {**report.provenance, **settings, "cost": clock.cost()}
+    return replace(report, provenance=provenance, captured=listed(captured))
 
 
 def _calibrated(

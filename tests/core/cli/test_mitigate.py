@@ -65,6 +65,10 @@ def test_a_contrast_halves_the_candidates(scored: Path, mitigate: Run) -> None:
     assert chosen["name"] == "highest"
     assert chosen["scores"] == "difference-of-means"
     assert chosen["cross_fit"] == {"halves": 2, "seed": 0}
+    rows = (scored / "report" / "captured_images.csv").read_text().splitlines()
+    assert rows[0] == "image,label,path"
+    assert len(rows) == 1 + len((scored / "out" / "images.txt").read_text().splitlines())
+    assert rows[1].startswith("0,")
 
 
 def test_scores_that_are_not_there_are_refused(

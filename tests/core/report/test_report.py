@@ -21,11 +21,25 @@ from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report import page
 from iarmem_plugin.report import report as saving
 from iarmem_plugin.report.report import FIGURES, FILES, Report, check_output_folder
+from iarmem_plugin.report.results import CapturedImage
 
 
 def test_arms_of_another_order_than_the_extraction_are_refused(report: Report) -> None:
     with pytest.raises(InputError, match="'original' first"):
         replace(report, arms=report.arms[::-1])
+
+
+def test_the_captured_images_are_listed(report: Report, tmp_path: Path) -> None:
+    listed = (CapturedImage('a, b/"c".png', 3, 7), CapturedImage("=sum.png", -1, None))
+    folder = replace(report, captured=listed).save(tmp_path / "report")
+    lines = (folder / "captured_images.csv").read_text().splitlines()
+    assert lines == ["image,label,path", '7,3,"a, b/""c"".png"', ",-1,=sum.png"]
+    assert Report.load(folder).captured == listed
+    (folder / "captured_images.csv").write_text("path\na.png\n")
+    with pytest.raises(InputError, match=r"damaged.*captured_images\.csv"):
+        Report.load(folder)
+    report.save(folder)  # whose images are not known
+    assert not (folder / "captured_images.csv").exists()
 
 
 def test_the_folder_holds_every_file(folder: Path) -> None:
