@@ -217,6 +217,7 @@ def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
     found = Report.load(tmp_path)
     assert (found.model, found.neurons) == ("var-d16", None)
     lacking = {"neurons.nc", "figures/selected_by_block.png", "calibration.nc", "quality.nc"}
+    lacking.add("captured_images.csv")
     assert set(files_of(tmp_path)) == {*FILES} - lacking
 
 
