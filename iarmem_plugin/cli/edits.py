@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from iarmem_plugin.errors import InputError
+from iarmem_plugin.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.evaluation.candidates import Candidates
-    from iarmem_plugin.interfaces import ImageScorer
+    from iarmem_plugin.interfaces import ImageScorer, Selector
     from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.models.tracing import ImageARModel
     from iarmem_plugin.plugins import Kind
@@ -39,10 +39,20 @@ class EditChoice:
         from iarmem_plugin.plugins.create import create
 
         intervention, scorer = create("intervention", self.intervention), self.scorer()
-        selector = create("selector", self.selector) if scorer is None else Highest()
+        selector = self._selector() if scorer is None else Highest()
         name = selector.key if scorer is None else scorer.key
         named = Arm(name, selector, intervention, self.fraction, seed=self.seed)
         return with_random_sets([named], self.random_sets, first_seed=self.seed + 1)
+
+    def _selector(self) -> Selector:
+        from iarmem_plugin import plugins
+        from iarmem_plugin.plugins.create import create
+
+        try:
+            return create("selector", self.selector)
+        except UnknownNameError as error:
+            scorers = ", ".join(one.name for one in plugins.provided("scorer"))
+            raise UnknownNameError(f"{error}; by contrast: {scorers}") from None
 
     def scorer(self) -> ImageScorer | None:
         """Make what scores neurons anew, where the selector is a preset of that and the highest."""
@@ -56,9 +66,19 @@ class EditChoice:
             return create("scorer", self.selector)
         return None
 
-    def check(self, *, contrasted: bool) -> None:
-        """Refuse a contrast without images to contrast with."""
+    def check(self, *, contrasted: bool, named: bool) -> None:
+        """Refuse a contrast without images to contrast with, and such images without one.
+
+        Args:
+            contrasted: whether there are such images.
+            named: whether they are there for that alone.
+        """
         scorer = self.scorer()
+        if named and (scorer is None or not scorer.needs_images):
+            raise InputError(
+                f"--contrast-with is for selectors that contrast, and {self.selector} does not; "
+                "leave it out, or choose one such as gradient-weight"
+            )
         if scorer is not None and scorer.needs_images and not contrasted:
             raise InputError(
                 f"--selector {scorer.name} contrasts the candidates with images that the model is "

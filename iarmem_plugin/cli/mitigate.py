@@ -190,7 +190,6 @@ class _Job:
         files |= {f"--similarity {name}": file for name, file in self.attack.check().items()}
         kinds = self.quality.check(held_out=self.attack.held_out is not None)
         files |= {f"--quality {name}": file for name, file in kinds.items()}
-        self.edit.check(contrasted=any((self.attack.held_out, self.contrast_with)))
         preflight.check_pictures(self._sources)
         preflight.check_sources(files)
 
@@ -207,7 +206,17 @@ class _Job:
         )
         opened = _Opened(open_pictures(self.images, self.model.name, self.reading), *listed)
         self._check_counts(opened)
+        self._check_contrast(opened)
         return opened
+
+    def _check_contrast(self, opened: _Opened) -> None:
+        from iarmem_plugin.jobs.contrast import check_apart
+
+        named, held_out = (one is not None for one in (opened.contrast, opened.held_out))
+        self.edit.check(contrasted=named or held_out, named=named)
+        for others in (opened.candidates, opened.held_out):
+            if opened.contrast is not None and others is not None:
+                check_apart(others, opened.contrast)
 
     def _check_counts(self, opened: _Opened) -> None:
         from iarmem_plugin.jobs.protocol import check_calibration

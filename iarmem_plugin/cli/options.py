@@ -166,7 +166,7 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Similarity above which an image counts as extracted, in place of the measure's own; "
-        "all of --held-out are then reported."
+        "all of --held-out are then reported, unless half of them fit the held-out loss."
     ),
 ]
 FewHeldOut = Annotated[

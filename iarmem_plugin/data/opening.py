@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +78,21 @@ def check_conditions(images: Images, conditions: Collection[str], num_classes: i
     if "label" in conditions:
         known = None if num_classes is None else range(num_classes)
         refuse_labels(images.labels, known, images.paths)
+
+
+def same_pictures(images: Images, others: Iterable[Images]) -> list[str]:
+    """Return the paths of those images that are among others: the same file, or the same values.
+
+    Args:
+        images: images that are looked for.
+        others: lists of images.
+    """
+    known = {place for one in others for place in _places(one)}
+    return [
+        path for path, place in zip(images.paths, _places(images), strict=True) if place in known
+    ]
+
+
+def _places(images: Images) -> list[Hashable]:
+    ids = images.ids.tolist()
+    return [images.reader.place(*one) for one in zip(ids, images.paths, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -146,6 +147,12 @@ class Candidates:
     def __len__(self) -> int:
         """Return the number of candidates."""
         return len(self.images)
+
+    @property
+    def identity(self) -> str:
+        """Hash over the ids, paths and labels, in their order."""
+        ids = self.images.ids.astype("<i8").tobytes()
+        return hashlib.sha256(ids + self.images.digest.encode()).hexdigest()
 
     @property
     def role(self) -> np.ndarray:

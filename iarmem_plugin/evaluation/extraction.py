@@ -10,7 +10,6 @@ Reference:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -92,7 +91,7 @@ class Targets:
             positions: places of the candidates.
             candidates: these alone.
         """
-        made_for = self.made_for and _identity(candidates)
+        made_for = self.made_for and candidates.identity
         return Targets(self.tokens[positions], self.images[positions], self.reference, made_for)
 
 
@@ -141,7 +140,7 @@ def make_targets(
             len(candidates), read, progress=progress, description="reading targets"
         )
         tokens, images = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Targets(tokens, images, reference, _identity(candidates))
+    return Targets(tokens, images, reference, candidates.identity)
 
 
 def extract(
@@ -314,11 +313,6 @@ def _judged(
     return found if recognition is None else recognition.judged(found)
 
 
-def _identity(candidates: Candidates) -> str:
-    images = candidates.images
-    return hashlib.sha256(images.ids.astype("<i8").tobytes() + images.digest.encode()).hexdigest()
-
-
 def _check_threshold(similarity: Similarity) -> None:
     check_kind("the similarity", similarity, Similarity, "a similarity measure")
     threshold = getattr(similarity, "threshold", None)
@@ -348,7 +342,7 @@ def _check_attack(
             f"{len(targets.tokens)} targets for {len(candidates)} candidates; "
             "make the targets of these candidates with make_targets"
         )
-    if targets.made_for not in ("", _identity(candidates)):
+    if targets.made_for not in ("", candidates.identity):
         raise InputError(
             "the targets were made for other candidates, or for these in another order; make the "
             "targets of these candidates with make_targets"

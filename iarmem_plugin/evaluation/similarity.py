@@ -9,7 +9,7 @@ from typing import Literal
 
 from jaxtyping import Float
 
-from iarmem_plugin.checks import check_number
+from iarmem_plugin.checks import check_kind, check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.networks.onnx import OnnxNetwork
 from iarmem_plugin.evaluation.networks.pictures import RESIZES, Resize, resized
@@ -221,6 +221,7 @@ def _checked_file(path: Path, expected: str | None) -> tuple[str, bytes]:
         )
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
+    check_kind("sha256", expected, (str, type(None)), "a hexadecimal digest")
     if expected is not None and digest != expected.lower():
         raise InputError(
             f"{path} has SHA-256 {digest}, not {expected}; fetch the file again or check the digest"

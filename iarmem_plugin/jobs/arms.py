@@ -77,6 +77,8 @@ class Arm:
         self._check_edit()
         if (self.selector is None) != (self.intervention is None):
             raise InputError(f"arm {self.name!r} needs both a selector and an intervention")
+        if self.scores is not None and self.selector is None:
+            raise InputError(f"arm {self.name!r} has scores and no selector that would use them")
         kinds = (xr.Dataset, CrossFit, type(None))
         expected = "what localize, contrast or cross_fit returned, or None"
         check_kind(f"the scores of arm {self.name!r}", self.scores, kinds, expected)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Int8
 
+from iarmem_plugin.borrowing import evaluating, generators_kept
 from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.opening import check_conditions
+from iarmem_plugin.data.opening import check_conditions, same_pictures
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.interfaces import ImageScorer
-from iarmem_plugin.models.provenance import describe_images, model_provenance
+from iarmem_plugin.models.provenance import describe_images, model_provenance, weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import author, blamed, described, versions
 from iarmem_plugin.plugins.create import create
+from iarmem_plugin.text import shown
 
 ALL_TOKENS = "all tokens"
 LISTED = ("images", "image_list_sha256")
@@ -56,8 +60,8 @@ def contrast(
     _check_given(model, candidates, reference)
     chosen = create("scorer", scorer) if isinstance(scorer, str) else scorer
     check_kind("the scorer", chosen, ImageScorer, "a scorer, or the name of one")
-    with blamed(chosen):
-        values: object = chosen.score(model, candidates, reference)
+    said = dict(chosen.parameters)  # refused before the work, where they are no plain values
+    made_by, values = _given_back(model, chosen, candidates, reference)
     score = xr.DataArray(
         _checked(chosen, values, model)[:, None, :].astype(np.float64),
         {
@@ -69,11 +73,10 @@ def contrast(
         ("block", "scale", "neuron"),
     )
     score = score.assign_coords(valid=xr.ones_like(score, bool))
-    made_by = model_provenance(model)
     said = {
         **made_by,
         "metric": chosen.key,
-        "metric_parameters": dict(chosen.parameters),
+        "metric_parameters": said,
         "candidates": describe_images(candidates),
         "reference": describe_images(reference),
         "plugins": [described(model.adapter), described(chosen)],
@@ -81,6 +84,27 @@ def contrast(
     }
     attributes = {"metric": chosen.key, "provenance": json.dumps(said)}
     return xr.Dataset({"score": score}, attrs=attributes)
+
+
+def _given_back(
+    model: ImageARModel, scorer: ImageScorer, candidates: Images, reference: Images
+) -> tuple[dict[str, Any], object]:
+    """Return what identifies the model, and a scorer's scores; the model is as it was.
+
+    Raises:
+        PluginError: the scorer changed the model's weights.
+    """
+    made_by, parts = model_provenance(model), model.adapter.modules.values()
+    # a caller's inference mode would leave no gradients to a scorer that needs them
+    kept, evaluated = generators_kept(model.device), evaluating(parts)
+    with torch.inference_mode(False), kept, evaluated, blamed(scorer):
+        values: object = scorer.score(model, candidates, reference)
+    if weights_sha256(model) != made_by["weights_sha256"]:
+        raise PluginError(
+            f"{author(scorer)} changed the model's weights; it is to leave the model as it was, so "
+            "load the model again"
+        )
+    return made_by, values
 
 
 def _check_given(model: object, candidates: object, reference: object) -> None:
@@ -92,11 +116,35 @@ def _check_given(model: object, candidates: object, reference: object) -> None:
         if not len(images):
             raise InputError(f"there are no {what}; a contrast needs images on both sides")
         check_conditions(images, model.adapter.conditions, model.adapter.variant.num_classes)
+    assert isinstance(candidates, Images)
+    assert isinstance(reference, Images)
+    check_apart(candidates, reference)
     if model._overlay:
         raise InputError(
             "this model is edited through the trace, so its weights are not those that it computes "
             "with; give the unmodified model"
         )
+
+
+def check_apart(candidates: Images, reference: Images) -> None:
+    """Warn of reference images that are among the candidates; refuse it if all are.
+
+    Args:
+        candidates: images that a model is to forget, or that are reported.
+        reference: what they are contrasted with.
+
+    Raises:
+        InputError: all of them are.
+    """
+    if not (shared := same_pictures(reference, [candidates])):
+        return
+    message = (
+        f"{len(shared)} of {len(reference)} images that candidates are contrasted with are also "
+        f"among the candidates or the held-out images, such as {shown(shared[0])}; give others"
+    )
+    if len(shared) == len(reference):
+        raise InputError(message)
+    warnings.warn(message, stacklevel=4)
 
 
 def _checked(scorer: ImageScorer, values: object, model: ImageARModel) -> np.ndarray:
@@ -126,11 +174,33 @@ class CrossFit:
         scores: two datasets as `contrast` or `localize` return; number i was made without half i.
         half: 0 or 1, the half of each candidate.
         seed: seed of the draw of the halves.
+        made_for: `Candidates.identity` of the candidates; empty where not known.
+
+    Raises:
+        InputError: other than two scores, or halves other than 0 and 1.
     """
 
     scores: tuple[xr.Dataset, xr.Dataset]
     half: Int8[np.ndarray, " candidate"]
     seed: int = 0
+    made_for: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that there are two scores and two halves."""
+        check_kind("the scores of a CrossFit", self.scores, tuple, "two datasets of scores")
+        if len(self.scores) != 2:
+            raise InputError(f"{len(self.scores)} scores were given; a CrossFit has two halves")
+        for one in self.scores:
+            check_kind(
+                "the scores of a half", one, xr.Dataset, "what contrast or localize returned"
+            )
+        check_kind("the halves", self.half, np.ndarray, "an array with 0 or 1 for each candidate")
+        values = sorted(set(self.half.ravel().tolist()))
+        if self.half.ndim != 1 or self.half.dtype.kind not in "iu" or values != [0, 1]:
+            raise InputError(
+                f"the halves are {self.half.dtype} with the values {shown(str(values), 60)}; "
+                "expected the integers 0 and 1, each at least once"
+            )
 
 
 def cross_fit(
@@ -149,8 +219,10 @@ def cross_fit(
         InputError: fewer than two images to score on.
     """
     half = halves(candidates, seed=seed)
+    if not callable(score):
+        raise InputError(f"score is a {type(score).__name__}; expected a function of images")
     first, second = (score(scored_on(candidates, half == other)) for other in (1, 0))
-    return CrossFit((first, second), half, seed)
+    return CrossFit((first, second), half, seed, candidates.identity)
 
 
 def halves(candidates: Candidates, *, seed: int = 0) -> Int8[np.ndarray, " candidate"]:
@@ -203,7 +275,7 @@ def made_from(scores: xr.Dataset | CrossFit | None) -> dict[str, Any]:
     """
     if scores is None:
         return {}
-    every = list(scores.scores) if isinstance(scores, CrossFit) else [scores]
+    every = each(scores)
     made = [json.loads(one.attrs["provenance"]) for one in every]
     found: dict[str, Any] = {"scores": made[0].get("metric", every[0].attrs["metric"])}
     for name, key in (("scored_on", "candidates"), ("reference", "reference")):
@@ -212,6 +284,13 @@ def made_from(scores: xr.Dataset | CrossFit | None) -> dict[str, Any]:
     if isinstance(scores, CrossFit):
         found["cross_fit"] = {"halves": 2, "seed": scores.seed}
     return found
+
+
+def each(scores: xr.Dataset | CrossFit | None) -> tuple[xr.Dataset, ...]:
+    """Return the scores that an arm has of its own, one or two."""
+    if isinstance(scores, CrossFit):
+        return scores.scores
+    return () if scores is None else (scores,)
 
 
 def every_other(half: int) -> slice:

@@ -28,7 +28,7 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
-from iarmem_plugin.jobs.contrast import CrossFit, alike
+from iarmem_plugin.jobs.contrast import CrossFit, alike, each
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.gallery import gallery
 from iarmem_plugin.jobs.quality import QualityProtocol
@@ -193,15 +193,14 @@ def _check_tried(
 def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Dataset]:
     """Yield the scores that arms have of their own; refuse halves of other candidates."""
     for arm in arms:
+        yield from each(arm.scores)
         if isinstance(arm.scores, CrossFit):
-            yield from arm.scores.scores
-            if arm.scores.half.shape != (len(candidates),):
+            known = arm.scores.made_for in ("", candidates.identity)
+            if not known or arm.scores.half.shape != (len(candidates),):
                 raise InputError(
                     f"arm {shown(arm.name)!r} has halves of {arm.scores.half.size} candidates, and "
-                    f"{len(candidates)} are given; cross-fit these candidates"
+                    f"{len(candidates)} are given, others or in another order; cross-fit these"
                 )
-        elif arm.scores is not None:
-            yield arm.scores
 
 
 def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
@@ -363,10 +362,12 @@ def _plugins(
         used.append(attack.losses.quality)
     if quality is not None:
         used.append(quality.quality)
+    scored = [json.loads(one.attrs["provenance"]) for arm in arms for one in each(arm.scores)]
     facts: list[dict[str, Any]] = []
-    for one in map(described, used):
+    for one in [*map(described, used), *(fact for said in scored for fact in said["plugins"])]:
         facts += [] if one in facts else [one]
-    return {"plugins": facts, "versions": {**libraries, **versions(*used)}}
+    known = {name: one for said in scored for name, one in said["versions"].items()}
+    return {"plugins": facts, "versions": {**libraries, **known, **versions(*used)}}
 
 
 def _check_arms(

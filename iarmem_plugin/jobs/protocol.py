@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.data.opening import check_conditions
+from iarmem_plugin.data.opening import check_conditions, same_pictures
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
@@ -281,9 +281,7 @@ def _check_unseen(pictures: Pictures) -> None:
     if held_out is None:
         return
     others = [one for one in (pictures.images, pictures.given) if one is not None]
-    known = {place for images in others for place in _places(images)}
-    held = zip(held_out.paths, _places(held_out), strict=True)
-    if not (shared := [path for path, place in held if place in known]):
+    if not (shared := same_pictures(held_out, others)):
         return
     message = (
         f"{len(shared)} of {len(held_out)} held-out images are also among the training images or "
@@ -293,11 +291,6 @@ def _check_unseen(pictures: Pictures) -> None:
     if len(shared) == len(held_out):
         raise InputError(message)
     warnings.warn(message, stacklevel=3)
-
-
-def _places(images: Images) -> list[Hashable]:
-    ids = images.ids.tolist()
-    return [images.reader.place(*one) for one in zip(ids, images.paths, strict=True)]
 
 
 def _joined(candidates: Candidates, images: Images, groups: np.ndarray) -> Candidates:

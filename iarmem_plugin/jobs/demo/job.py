@@ -273,7 +273,7 @@ def _localized(
         model, captured, metric=(_unitmem(), *left_out), options=options, progress=progress
     )
     whole, *without = scores.values()
-    return whole, CrossFit((without[0], without[1]), half, options.seed)
+    return whole, CrossFit((without[0], without[1]), half, options.seed, tried.identity)
 
 
 def _unitmem() -> Metric:

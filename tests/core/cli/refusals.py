@@ -178,7 +178,10 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
         "--candidates": _PICTURES,
         "--held-out": [*_PICTURES, ("images", MODEL, "5 are too few for that")],
-        "--contrast-with": _PICTURES,
+        "--contrast-with": [
+            *_PICTURES,
+            ("images", MODEL, "--contrast-with is for selectors that contrast, and highest does"),
+        ],
         "--few-held-out": _FLAG,
         "--threshold": [("x", PARSE, "valid number"), ("inf", MODEL, "expected a finite number")],
         "--per-class": [("0", PARSE, "greater than or equal to 1")],

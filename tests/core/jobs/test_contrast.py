@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from iarmem_plugin.activations.leaving_out import LeavingOut
@@ -160,8 +161,60 @@ def test_halves_of_other_candidates_are_refused(
 ) -> None:
     cross = crossed(model, candidates, ByNumber())
     fewer = CrossFit(cross.scores, cross.half[:5])
-    with pytest.raises(InputError, match="halves of 5 candidates, and 7 are given"):
+    with pytest.raises(InputError, match="halves of 5 candidates, and 7 are given, others or"):
         report_of(model, scores, candidates, fewer)
+
+
+def test_candidates_in_another_order_are_refused(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    cross = crossed(model, candidates, ByNumber())
+    turned = candidates.subset(np.array([3, 2, 1, 0, 4, 5, 6]))
+    with pytest.raises(InputError, match="others or in another order; cross-fit these"):
+        report_of(model, scores, turned, cross)
+
+
+@pytest.mark.parametrize("half", [[0, 0], [0, 1, 2], [-1, 0, 1]])
+def test_halves_other_than_two_are_refused(scores: xr.Dataset, half: list[int]) -> None:
+    with pytest.raises(InputError, match=r"the halves are int8 with the values .* each at least"):
+        CrossFit((scores, scores), np.array(half, np.int8))
+
+
+def test_a_scorer_that_changes_the_model_is_named(model: ImageARModel, pictures: Images) -> None:
+    class Careless(ByNumber):
+        name = "careless"
+
+        def score(self, model: ImageARModel, candidates: Images, reference: Images) -> np.ndarray:
+            model.adapter.network.train()
+            torch.manual_seed(5)
+            with torch.no_grad():
+                next(model.adapter.network.parameters()).add_(1)
+            return super().score(model, candidates, reference)
+
+    sides = pictures.subset(range(4)), pictures.subset(range(4, 7))
+    state = torch.get_rng_state()
+    with pytest.raises(PluginError, match=r"scorer 'careless'.* changed the model's weights"):
+        contrast(model, *sides, scorer=Careless())
+    assert not model.adapter.network.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_reference_of_candidates_is_refused(model: ImageARModel, pictures: Images) -> None:
+    four = pictures.subset(range(4))
+    with pytest.raises(InputError, match="4 of 4 images that candidates are contrasted with are"):
+        contrast(model, four, four, scorer=ByNumber())
+    pixels = np.stack([np.asarray(pictures.load(n)) for n in range(7)])
+    again = Images.from_arrays(pixels, pictures.labels)  # the same values elsewhere
+    with pytest.warns(UserWarning, match="4 of 7 images that candidates are contrasted with are"):
+        contrast(model, four, again, scorer=ByNumber())
+
+
+def test_gradients_are_taken_in_inference_mode_too(model: ImageARModel, pictures: Images) -> None:
+    sides = pictures.subset(range(4)), pictures.subset(range(4, 7))
+    expected = contrast(model, *sides)
+    with torch.inference_mode():
+        found = contrast(model, *sides)
+    xr.testing.assert_identical(found["score"], expected["score"])
 
 
 def test_candidates_without_anything_to_forget_cannot_be_cross_fitted(
@@ -175,15 +228,15 @@ def test_candidates_without_anything_to_forget_cannot_be_cross_fitted(
 def test_contrasts_that_cannot_be_are_refused(
     model: ImageARModel, scores: xr.Dataset, pictures: Images
 ) -> None:
-    few = pictures.subset(range(2))
+    few, others = pictures.subset(range(2)), pictures.subset([5, 6])
     with pytest.raises(InputError, match="there are no reference images"):
         contrast(model, few, pictures.subset(range(0)))
     with pytest.raises(UnknownNameError, match="no scorer named 'best'"):
-        contrast(model, few, few, scorer="best")
+        contrast(model, few, others, scorer="best")
     chosen = select(scores, fraction=0.1)
     with intervene(model, chosen, ScaleWeights(0.5)) as edited:
         with pytest.raises(InputError, match="edited through the trace"):
-            contrast(edited, few, few)
+            contrast(edited, few, others)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +257,7 @@ def test_a_scorer_that_returns_something_else_is_named(
             return given  # type: ignore[return-value]  # what is tested
 
     with pytest.raises(PluginError, match=f"scorer 'wrong'.* returned {found}"):
-        contrast(model, pictures, pictures, scorer=Wrong())
+        contrast(model, pictures.subset(range(4)), pictures.subset([4, 5]), scorer=Wrong())
 
 
 def test_a_metric_that_leaves_images_out_scores_as_if_they_had_not_been_captured(
