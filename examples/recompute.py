@@ -6,7 +6,8 @@ Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all a
 own), the changes of the losses with their intervals, FID, KID with its error, their means and
 deviations over seeds, and what real pictures come to are made again by numpy, scipy and h5py, and
 held against ``report.json``.
-What differs by more than 1e-6 is listed, and ends the program with code 1.
+What differs by more than 1e-6 (of itself, where it is above 1) is listed, and ends the program with
+code 1.
 """
 
 from __future__ import annotations
@@ -386,4 +387,6 @@ def main(folder: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python recompute.py REPORT")
+    if not Path(sys.argv[1], "report.json").is_file():
+        sys.exit(f"{sys.argv[1]} holds no report.json; give the folder of a report")
     sys.exit(main(sys.argv[1]))
