@@ -47,10 +47,9 @@ class Sizes:
 
 
 ALL = 1_000_000
+DISTINCT = "member, distinct"
 EVERYTHING = Sizes(
-    **dict.fromkeys(
-        ("captured", "members", "held_out", "fitted", "reference", "recalibrated"), ALL
-    ),
+    **dict.fromkeys(("captured", "members", "held_out", "fitted", "recalibrated"), ALL),
     free=300,
     generated=1000,
     everywhere=True,
@@ -78,6 +77,9 @@ def reported(organism: Organism, sizes: Sizes) -> np.ndarray:
     members = organism.group[having(organism, "member")]
     for group in sorted(set(members)):
         chosen[spread(np.flatnonzero(organism.group == group), sizes.members)] = True
+    shown = having(organism, "member")
+    if (~chosen[shown]).sum() < sizes.reference:  # canaries are contrasted with others
+        chosen[spread(shown[organism.group[shown] != DISTINCT], sizes.reference)] = False
     unseen = having(organism, "held-out")
     chosen[spread(unseen[~organism.calibration[unseen]], sizes.held_out)] = True
     return chosen

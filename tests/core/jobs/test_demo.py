@@ -94,6 +94,17 @@ def test_all_canaries_some_members_and_held_out_pictures_are_candidates(report: 
     }
 
 
+def test_some_members_are_left_to_contrast_with_however_many_are_tried(
+    organism: Organism,
+) -> None:
+    chosen = demo.reported(organism, demo.EVERYTHING)
+    members = np.char.startswith(organism.group.astype(str), "member")
+    left = organism.group[members & ~chosen]
+    assert len(left) == demo.EVERYTHING.reference == 108
+    assert "member, distinct" not in left
+    assert chosen.sum() == 108 + (96 + 283 + 231 - 108) + 300
+
+
 def test_the_original_gives_back_what_was_shown_most(report: Report) -> None:
     counts = report.to_dict()["arms"][0]["extraction"]
     assert counts["canary 1360"]["extracted"] >= 10
