@@ -55,9 +55,17 @@ class Cost(NamedTuple):
         return " to ".join(dict.fromkeys(self.written(one) for one in (values.min(), values.max())))
 
     def sentence(self, arm: str) -> str:
-        """Say what an arm costs, with its interval."""
+        """Say what an arm costs, with its interval, and which way that is."""
         shown = f"{self.written(float(self.values.sel(arm=arm)))} nats a token {self.interval(arm)}"
-        return f" Its held-out loss changes by {shown.rstrip()}."
+        better = self.high is not None and bool(self.high.sel(arm=arm) < 0)
+        means = ": images that were never shown are predicted better" if better else ""
+        return f" Its held-out loss changes by {shown.rstrip()}{means}."
+
+    def beside(self, arm: str, sets: Sequence[str]) -> str:
+        """Say whether an arm can be held against random sets at equal quality."""
+        if not sets or not float(self.values.sel(arm=arm)) > self.values.sel(arm=list(sets)).max():
+            return ""
+        return " None of these cost as much held-out loss, so at equal quality nothing is shown."
 
 
 def costs(results: Results) -> tuple[Cost, ...]:

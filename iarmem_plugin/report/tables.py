@@ -37,6 +37,7 @@ from iarmem_plugin.report.costs import (
 from iarmem_plugin.report.results import ArmResult, Results
 
 SIDE_BY_SIDE = 7
+NO_CONTROL = " No random neurons were edited as these are, so this arm has no control."
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +258,8 @@ def findings(results: Results) -> Iterator[str]:
                 + recognised.get(pair.arm, "")
                 + ("" if paid is None else paid.sentence(pair.arm))
                 + _beside(pair, counts.sel(arm=[one.name for one in alike]).values, kind)
+                + ("" if paid is None else paid.beside(pair.arm, [one.name for one in alike]))
+                + (NO_CONTROL if sets and not alike else "")
             )
     yield from _sets_recognised(results, sets)
     if sets and paid is not None:
@@ -315,8 +318,8 @@ def _of_twin(results: Results, pair: PairedCounts) -> str:
         after.append(f"{counts['extracted'].sel(arm=pair.arm).item()} are recognisable")
     return (
         f"{pair.arm}: from the model that was trained alike without the canaries, "
-        f"{' and '.join(after)} of all {int(chosen.sum())} {canary_word(results.extraction)}: what "
-        "an edit that removes every trace of them would come to."
+        f"{' and '.join(after)} of all {int(chosen.sum())} {canary_word(results.extraction)}: "
+        "about what an edit that removes every trace of them would come to."
     )
 
 

@@ -71,6 +71,21 @@ def test_a_report_without_losses_has_no_such_rows(report: Report) -> None:
     assert "held-out loss" not in next(findings(report))
 
 
+@pytest.mark.parametrize(
+    ("factor", "dear", "better"), [(1, False, False), (6, True, False), (-1, False, True)]
+)
+def test_what_is_said_at_equal_quality_and_of_a_loss_that_falls(
+    priced: Report, factor: int, dear: bool, better: bool
+) -> None:
+    extraction = priced.extraction.copy(deep=True)
+    original, highest = (extraction["loss"].sel(arm=name) for name in ("original", "highest"))
+    extraction["loss"].loc[{"arm": "highest"}] = original + factor * (highest - original)
+    sentence = next(findings(replace(priced, extraction=extraction)))
+    none = "None of these cost as much held-out loss, so at equal quality nothing is shown."
+    assert (none in sentence) is dear
+    assert ("images that were never shown are predicted better" in sentence) is better
+
+
 def test_table_page_and_sentences_say_what_an_arm_costs(priced: Report) -> None:
     console = Console(width=300)
     with console.capture() as capture:
@@ -105,7 +120,7 @@ def test_the_twin_is_told_as_what_it_is(priced: Report) -> None:
     sentence = next(one for one in findings(twinned) if one.startswith("twin: "))
     assert sentence == (
         "twin: from the model that was trained alike without the canaries, 12 are extracted of all "
-        "24 canaries: what an edit that removes every trace of them would come to."
+        "24 canaries: about what an edit that removes every trace of them would come to."
     )
 
 
