@@ -374,8 +374,7 @@ def _check_arms(
     model: ImageARModel, arms: Sequence[Arm], scores: xr.Dataset, candidates: Candidates
 ) -> xr.DataArray | None:
     """Return the neurons' mean activation; refuse, before the attack, arms that cannot be run."""
-    for one in (scores, *_own_scores(arms, candidates)):
-        check_made_with(model, one)
+    check_made_with(model, scores, *_own_scores(arms, candidates))
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         raise InputError(f"arms need different names, got {names}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -233,17 +233,22 @@ def captured_images(scores: Path, images: Images) -> tuple[CapturedImage, ...]:
     )
 
 
-def check_made_with(model: ImageARModel, scores: xr.Dataset) -> None:
-    """Refuse scores of another model, or of other weights of this one.
+def check_made_with(model: ImageARModel, *scores: xr.Dataset) -> None:
+    """Refuse scores of another model, or of other weights of this one, which are hashed once.
 
     Raises:
         InputError: the message says what differs.
     """
     from iarmem_plugin.models.provenance import model_provenance  # torch, needed here alone
 
-    check_scores(scores)
-    check_size(scores, model.layout.num_blocks, model.layout.neurons_per_block)
-    made_with, here = json.loads(scores.attrs["provenance"]), model_provenance(model)
+    here = model_provenance(model)
+    for one in scores:
+        check_scores(one)
+        check_size(one, model.layout.num_blocks, model.layout.neurons_per_block)
+        _check_same(json.loads(one.attrs["provenance"]), here)
+
+
+def _check_same(made_with: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     for key in ("dtype", "weights_sha256"):
         if made_with.get(key, here[key]) != here[key]:
             raise InputError(

@@ -71,6 +71,14 @@ def test_a_contrast_halves_the_candidates(scored: Path, mitigate: Run) -> None:
     assert rows[1].startswith("0,")
 
 
+def test_a_contrast_with_the_candidates_is_refused(
+    scored: Path, mitigate: Run, assert_plain_error: Check
+) -> None:
+    same = ("--candidates", scored / "images", "--contrast-with", scored / "images")
+    done = mitigate(scored, "--selector", "gradient-weight", *same)
+    assert_plain_error(done, "images that candidates are contrasted with are also among")
+
+
 def test_scores_that_are_not_there_are_refused(
     pictures: Path, mitigate: Run, assert_plain_error: Check
 ) -> None:

@@ -135,6 +135,8 @@ def test_each_half_is_completed_by_its_own_edit(
     assert report.arms[2].selector is not None
     assert report.arms[2].selector["cross_fit"] == {"halves": 2, "seed": 3}
     assert report.arms[2].selector["scores"] == "by-number"
+    used = [(one["kind"], one["name"]) for one in report.provenance["plugins"]]
+    assert used.count(("scorer", "by-number")) == 1
     assert [one["images"] for one in report.arms[2].selector["scored_on"]] == [2, 2]
     assert [one["images"] for one in report.arms[2].selector["reference"]] == [3, 3]
     again = Report.load(report.save(tmp_path / "report"))
