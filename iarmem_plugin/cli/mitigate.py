@@ -117,9 +117,9 @@ class _Job:
         self, out: Path, arms: list[Arm], scores: xr.Dataset, opened: _Opened, *, restart: bool
     ) -> Report:
         from iarmem_plugin.cli.inputs import load_model
-        from iarmem_plugin.jobs.finished import forget_arms
         from iarmem_plugin.jobs.scores import captured_images, check_made_with
         from iarmem_plugin.report.report import PROGRESS
+        from iarmem_plugin.stages import forget_cells
 
         captured = captured_images(self.scores, opened.images)
         similarity = self.attack.measure(self.model.device)
@@ -135,11 +135,11 @@ class _Job:
         preflight.check_room(out, model, completions=self._completions(arms, opened))
         kept = out / PROGRESS
         if restart:  # when nothing is left that could be refused
-            forget_arms(kept)
+            forget_cells(kept)
         report = self._mitigated(model, scores, arms, opened, similarity, measures, kept)
         report = replace(report, captured=captured)
         report.save(out)
-        forget_arms(kept)
+        forget_cells(kept)
         return report
 
     def _checked(self, out: Path) -> tuple[list[Arm], xr.Dataset, _Opened]:

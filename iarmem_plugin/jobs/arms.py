@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -31,6 +31,9 @@ from iarmem_plugin.neurons.selectors import check_fraction, select
 from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
+
+Stage = Literal["losses", "completions", "images"]
+"""What is measured of an arm at a time, the cheapest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,22 +170,90 @@ def run_arm(
         attack: what all arms share.
         quality: how image quality is measured; None leaves it out.
     """
-    runs = list(_runs(model, arm, neurons, attack, quality))
-    extraction = whole([one.extraction for one in runs], arm.scores)
-    calibration = interleaved([one.calibration for one in runs])
-    features = [np.concatenate(one) for one in zip(*(one.features for one in runs), strict=True)]
-    values = () if quality is None else measured(features, quality)
-    kept = kept_features(features) if features else None
-    result = result_of(arm, values, attack.backend)
-    return ArmOutcome(result, extraction, neurons, kept, calibration)
+    stages = stages_of(arm, attack, quality)
+    return joined(arm, neurons, run_stages(model, arm, neurons, attack, quality, stages), attack)
 
 
-class _Run(NamedTuple):
-    """What came out of one edit of an arm."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Measured:
+    """What came out of some stages of an arm; None of those that were not run.
 
-    extraction: xr.Dataset
-    calibration: xr.Dataset | None
-    features: list[np.ndarray]
+    Attributes:
+        losses: what `Attack.predicted` returns.
+        extraction: what `extract` returns.
+        calibration: completions of the pictures that fix thresholds anew.
+        features: what the quality measure saw of generated images, see `kept_features`.
+        quality: the values.
+    """
+
+    losses: xr.Dataset | None = None
+    extraction: xr.Dataset | None = None
+    calibration: xr.Dataset | None = None
+    features: xr.Dataset | None = None
+    quality: tuple[QualityValue, ...] = ()
+
+
+def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tuple[Stage, ...]:
+    """Return the stages of an arm, the cheapest first; those that are left out in it are not."""
+    given = {
+        "losses": attack.losses is not None,
+        "completions": True,
+        "images": quality is not None and quality.covers(arm.name),
+    }
+    return tuple(stage for stage in get_args(Stage) if given[stage])
+
+
+def run_stages(
+    model: ImageARModel,
+    arm: Arm,
+    neurons: xr.DataArray,
+    attack: Attack,
+    quality: QualityProtocol | None,
+    stages: Sequence[Stage],
+) -> Measured:
+    """Run some stages of an arm on the model that it edits; see `run_arm`.
+
+    Args:
+        model: the unmodified model; it comes back as it was.
+        arm: what is done to the neurons.
+        neurons: from `select_neurons`.
+        attack: what all arms share.
+        quality: how image quality is measured.
+        stages: which of `stages_of`.
+    """
+    runs = list(_runs(model, arm, neurons, attack, quality, stages))
+    parts: dict[str, xr.Dataset] = {}
+    for name in ("losses", "extraction"):
+        if all(run.get(name) is not None for run in runs):
+            parts[name] = whole([run[name] for run in runs], arm.scores)
+    features = [np.concatenate(one) for one in zip(*(run["features"] for run in runs), strict=True)]
+    return Measured(
+        parts.get("losses"),
+        parts.get("extraction"),
+        interleaved([run["calibration"] for run in runs]),
+        kept_features(features) if features else None,
+        () if quality is None else measured(features, quality),
+    )
+
+
+def joined(arm: Arm, neurons: xr.DataArray, parts: Measured, attack: Attack) -> ArmOutcome:
+    """Return the outcome of an arm, all of whose stages were run.
+
+    Args:
+        arm: the arm.
+        neurons: those that it edits.
+        parts: what came out of its stages.
+        attack: what all arms share.
+
+    Raises:
+        ValueError: it was not extracted.
+    """
+    if parts.extraction is None:
+        raise ValueError(f"arm {arm.name!r} has no completions")
+    result, extraction = result_of(arm, parts.quality, attack.backend), parts.extraction
+    if parts.losses is not None:
+        extraction = extraction.assign(parts.losses.data_vars)
+    return ArmOutcome(result, extraction, neurons, parts.features, parts.calibration)
 
 
 def _runs(
@@ -191,7 +262,8 @@ def _runs(
     neurons: xr.DataArray,
     attack: Attack,
     quality: QualityProtocol | None,
-) -> Iterator[_Run]:
+    stages: Sequence[Stage],
+) -> Iterator[dict[str, Any]]:
     """Yield what comes out of each edit of an arm: of two halves, or of all candidates."""
     parts = [(neurons, attack, EVERY)]
     if isinstance(arm.scores, CrossFit):
@@ -204,10 +276,17 @@ def _runs(
             for half in range(2)
         ]
     for chosen, own, rows in parts:
+        found: dict[str, Any] = {"features": [], "calibration": None}
         with _edited(model, arm, chosen, own) as edited:
-            extraction, calibration = own.run(edited), own.recalibrated(edited, arm.name)
-            seen = generated_features(edited, arm.name, quality, own.generating, rows)
-        yield _Run(extraction, calibration, seen)
+            if "losses" in stages:
+                found["losses"] = own.predicted(edited)
+            if "completions" in stages:
+                found["extraction"] = replace(own, losses=None).run(edited)
+                found["calibration"] = own.recalibrated(edited, arm.name)
+            if "images" in stages:
+                seen = generated_features(edited, arm.name, quality, own.generating, rows)
+                found["features"] = seen
+        yield found
 
 
 def _edited(

@@ -110,6 +110,12 @@ class Attack:
             progress=progress,
         )
 
+    def predicted(self, model: ImageARModel) -> xr.Dataset | None:
+        """Return the losses of the candidates by a model, edited or not; see `LossProtocol`."""
+        if self.losses is None:
+            return None
+        return self.losses.measured(model, xr.Dataset(), self.candidates, self.targets.tokens)
+
     def recalibrated(self, model: ImageARModel, arm: str) -> xr.Dataset | None:
         """Complete, by the model of an arm, the pictures that fix thresholds anew.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import xarray as xr
 
@@ -14,39 +12,37 @@ from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.evaluation.extraction import GREEDY, stored_tokens
+from iarmem_plugin.evaluation.extraction import GREEDY
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
-from iarmem_plugin.interfaces import ActivationIntervention, Condition, Plugin, Similarity
+from iarmem_plugin.interfaces import ActivationIntervention, Condition, Similarity
 from iarmem_plugin.jobs.arms import (
     NEVER_SHOWN,
     UNMODIFIED,
     Arm,
     ArmOutcome,
+    Stage,
     run_arm,
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
-from iarmem_plugin.jobs.contrast import CrossFit, alike, each
-from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
-from iarmem_plugin.jobs.gallery import gallery
+from iarmem_plugin.jobs.compare.cells import ArmCells, PlannedArm
+from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
+from iarmem_plugin.jobs.contrast import CrossFit, each
 from iarmem_plugin.jobs.quality import QualityProtocol
-from iarmem_plugin.jobs.recalibration import Recalibration, judged_anew, kept_completions
+from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.jobs.scores import check_made_with, mean_activation
 from iarmem_plugin.models.provenance import (
     commit,
-    describe_images,
     model_provenance,
     module_hashes,
     weights_sha256,
 )
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.plugins.blame import described, versions
 from iarmem_plugin.progress import progress_bar
-from iarmem_plugin.report.features import features_dataset, kept_features
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.stages import Cells
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
@@ -92,7 +88,6 @@ def mitigate(
     Raises:
         InputError: scores of another model, or arms of one name.
         PluginError: a plugin returns what it should not; mostly seen before the rest is begun.
-        FingerprintMismatchError: the arms that were finished before had other settings.
         DiskFullError: there is no room for a finished arm; those before it stay.
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
@@ -126,40 +121,69 @@ def _compared(
     progress: Progress | None,
 ) -> Report:
     """Run the arms and report them."""
-    work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
     made_by = model_provenance(model) | {"commit": commit()}
-    provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
-    run = _runner(options, provenance, attack, quality)
-    outcomes = [run(model, *one, attack, quality) for one in _shown(work, progress)]
-    outcomes += _asked(twin, model, scores, attack, quality)
-    settings = _settings(model, attack, options.check_batching)
-    names = xr.DataArray([one.result.name for one in outcomes], dims="arm", name="arm")
-    joined = xr.concat(alike([one.extraction for one in outcomes]), names, combine_attrs="override")
-    joined = joined.assign(target_tokens=stored_tokens(attack.targets.tokens.numpy()))
-    joined, calibration = _recalibrated(joined, outcomes, attack)
-    return Report(
-        model=model.adapter.variant.name,
-        provenance=provenance | settings | _inputs(scores, attack, quality) | _of_twin(twin),
-        scores=scores,
-        arms=tuple(outcome.result for outcome in outcomes),
-        extraction=joined,
-        gallery=gallery(model, joined, attack.targets),
-        neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
-        features=_features(outcomes, quality),
-        calibration=calibration,
-        floors={one.name: one.quality for one in (quality.floors if quality else ())},
-    )
+    work = planned(model, scores, arms, twin, made_by)
+    outcomes = _outcomes(work, attack, quality, options.checkpoints, progress)
+    shared = (model, scores, arms, attack, quality, twin, made_by, options.check_batching)
+    provenance = comparison_provenance(*shared)
+    return reported(model, scores, outcomes, attack, quality, provenance)
 
 
-def _recalibrated(
-    joined: xr.Dataset, outcomes: Sequence[ArmOutcome], attack: Attack
-) -> tuple[xr.Dataset, xr.Dataset | None]:
-    """Judge all arms at thresholds fixed anew, too; return with it what all thresholds rest on."""
-    fixed = None if attack.recognition is None else attack.recognition.completions
-    if attack.recalibration is None:
-        return joined, fixed
-    anew = {one.result.name: one.calibration for one in outcomes if one.calibration is not None}
-    return judged_anew(joined, anew, attack.recalibration.rate), kept_completions(fixed, anew)
+def planned(
+    model: ImageARModel,
+    scores: xr.Dataset,
+    arms: Sequence[Arm],
+    twin: ImageARModel | None,
+    made_by: Mapping[str, Any],
+) -> list[PlannedArm]:
+    """Select the neurons of every arm, before the first is run; the twin is the last arm.
+
+    Args:
+        model: the unmodified model.
+        scores: scores that all arms share.
+        arms: what is compared.
+        twin: a model trained alike that never saw the canaries, if there is one.
+        made_by: what `model_provenance` says of the model.
+
+    Raises:
+        InputError: scores that lack what a selector needs.
+    """
+    layout = model.layout
+    work = [PlannedArm(arm, model, made_by, select_neurons(arm, scores, layout)) for arm in arms]
+    if twin is not None:
+        neurons = select_neurons(NEVER_SHOWN, scores, layout)
+        work.append(PlannedArm(NEVER_SHOWN, twin, model_provenance(twin), neurons))
+    return work
+
+
+def _outcomes(
+    work: Sequence[PlannedArm],
+    attack: Attack,
+    quality: QualityProtocol | None,
+    folder: Path | str | None,
+    progress: Progress | None,
+) -> list[ArmOutcome]:
+    """Run the arms: through a folder of cells stage by stage, or else one after the other."""
+    if folder is None:
+        advance = progress_bar(progress, "arms", len(work))
+        return [_ran(one, attack, quality, advance) for one in work]
+    cells = ArmCells(Cells(folder), attack, quality)
+    for stage in get_args(Stage):
+        if any(stage in cells.stages(one) for one in work):
+            advance = progress_bar(progress, f"arms: {stage}", len(work))
+            cells.fill(work, stage, records=False, advance=advance)
+    return [cells.outcome(one) for one in work]
+
+
+def _ran(
+    one: PlannedArm,
+    attack: Attack,
+    quality: QualityProtocol | None,
+    advance: Callable[[int], object],
+) -> ArmOutcome:
+    outcome = run_arm(one.model, one.arm, one.neurons, attack, quality)
+    advance(1)
+    return outcome
 
 
 def _check_kinds(model: object, scores: object, similarity: object, options: object) -> None:
@@ -239,135 +263,6 @@ def _rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
             f"{twin.adapter.variant.name} makes images of {tokens.shape[1]} tokens, and the "
             f"candidates have {attack.targets.tokens.shape[1]}; give a twin of the same layout"
         )
-
-
-def _runner(
-    options: ExtractionOptions,
-    provenance: Mapping[str, Any],
-    attack: Attack,
-    quality: QualityProtocol | None,
-) -> Callable[..., ArmOutcome]:
-    if options.checkpoints is None:
-        return run_arm
-    return FinishedArms(Path(options.checkpoints), shared_settings(provenance, attack, quality)).run
-
-
-def _shown(
-    work: Sequence[tuple[Arm, xr.DataArray]], progress: Progress | None
-) -> Iterator[tuple[Arm, xr.DataArray]]:
-    advance = progress_bar(progress, "arms", len(work))
-    for one in work:
-        yield one
-        advance(1)
-
-
-def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "backend": attack.backend,
-        "prefix_tokens": attack.prefix_tokens,
-        "batch_size": attack.completing.size,
-    }
-    if model.adapter.decoding:
-        settings["decoding"] = model.adapter.decoding
-    if checked:
-        differences = check_batching(
-            model,
-            attack.candidates,
-            model.adapter.variant.views,
-            prefix_tokens=attack.prefix_tokens,
-            batch_size=attack.completing.size,
-            images=checked,
-        )
-        settings["batching"] = asdict(differences)
-    return settings
-
-
-def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None) -> dict[str, Any]:
-    candidates = attack.candidates
-    chosen = "given" if candidates.hit_rate is None else "best predicted of each class"
-    found = {
-        "scores": json.loads(scores.attrs["provenance"]),
-        "candidates": describe_images(candidates.images) | {"chosen": chosen},
-        "similarity": dict(attack.similarity.provenance),
-    }
-    if attack.recognition is not None and attack.recognition.threshold is not None:
-        found["recognition"] = {
-            "threshold": attack.recognition.threshold,
-            "threshold_source": attack.recognition.source,
-        }
-    if (again := attack.recalibration) is not None:
-        seen = describe_images(again.candidates.images)
-        found["recalibration"] = {"rate": again.rate, "candidates": seen}
-    if candidates.generations is not None:
-        drawn = candidates.generations
-        found["free generations"] = asdict(drawn.sampling) | {"images": len(drawn.tokens)}
-    if attack.losses is not None:
-        found["losses"] = attack.losses.provenance
-    if quality is not None:
-        found["generation"] = quality.provenance
-        found["quality"] = dict(quality.quality.provenance)
-    return found
-
-
-def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -> xr.Dataset | None:
-    if quality is None:
-        return None
-    generated = {one.result.name: one.features for one in outcomes if one.features is not None}
-    real = {name: kept_features([one]) for name, one in quality.references.items()}
-    floors = {
-        one.reference: (kept_features([one.real]), kept_features([one.other]))
-        for one in quality.floors
-    }
-    first = quality.sampling.seed
-    return features_dataset(generated, real, floors, seed=first if isinstance(first, int) else 0)
-
-
-def _asked(
-    twin: ImageARModel | None,
-    model: ImageARModel,
-    scores: xr.Dataset,
-    attack: Attack,
-    quality: QualityProtocol | None,
-) -> list[ArmOutcome]:
-    """Ask the twin, if there is one, what the arms were asked."""
-    if twin is None:
-        return []
-    neurons = select_neurons(NEVER_SHOWN, scores, model.layout)
-    return [run_arm(twin, NEVER_SHOWN, neurons, attack, quality)]
-
-
-def _of_twin(twin: ImageARModel | None) -> dict[str, Any]:
-    if twin is None:
-        return {}
-    known = model_provenance(twin)
-    return {
-        "twin": {
-            name: known[name] for name in ("model", "weights_sha256", "files", "dtype", "device")
-        }
-    }
-
-
-def _plugins(
-    model: ImageARModel,
-    arms: Sequence[Arm],
-    attack: Attack,
-    quality: QualityProtocol | None,
-    libraries: Mapping[str, str],
-) -> dict[str, Any]:
-    """Return each plugin that was used, once, and the versions of their distributions."""
-    used: list[Plugin] = [model.adapter, attack.similarity]
-    for arm in arms:
-        used += [one for one in (arm.selector, arm.intervention) if one is not None]
-    if attack.losses is not None:
-        used.append(attack.losses.quality)
-    if quality is not None:
-        used.append(quality.quality)
-    scored = [json.loads(one.attrs["provenance"]) for arm in arms for one in each(arm.scores)]
-    facts: list[dict[str, Any]] = []
-    for one in [*map(described, used), *(fact for said in scored for fact in said["plugins"])]:
-        facts += [] if one in facts else [one]
-    known = {name: one for said in scored for name, one in said["versions"].items()}
-    return {"plugins": facts, "versions": {**libraries, **known, **versions(*used)}}
 
 
 def _check_arms(

@@ -102,6 +102,10 @@ class QualityProtocol:
             return [self.sampling]
         return [replace(self.sampling, seed=first + place) for place in range(self.seeds)]
 
+    def covers(self, arm: str) -> bool:
+        """Tell whether images are generated in an arm."""
+        return self.arms is None or arm in self.arms
+
     @property
     def provenance(self) -> dict[str, Any]:
         """What is generated and how it is drawn, and what was tried for that."""
@@ -246,7 +250,7 @@ def generated_features(
     Returns:
         nothing where the protocol leaves the arm out.
     """
-    if protocol is None or (protocol.arms is not None and arm not in protocol.arms):
+    if protocol is None or not protocol.covers(arm):
         return []
     told = protocol.condition[rows]
     drawn_by = (generate(model, told, one, batch_size=batch_size) for one in protocol.samplings)

@@ -162,7 +162,7 @@ def test_a_folder_that_may_not_be_written_to_is_one_line(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("iarmem_plugin.stages.write_whole", refuse)
+    monkeypatch.setattr("iarmem_plugin.stages.stages.write_whole", refuse)
     with pytest.raises(InputError, match=r"rank-0\.nc cannot be written \(Permission denied\)"):
         saved.save(0, [0], {})
     monkeypatch.setattr("iarmem_plugin.files.try_to_write", refuse)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from iarmem_plugin.cli import app
-from iarmem_plugin.jobs import finished, localize, mitigate, protocol, scores  # noqa: F401
+from iarmem_plugin.jobs import localize, mitigate, protocol, scores  # noqa: F401
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.store.store import ActivationStore  # noqa: F401  # imports zarr
 

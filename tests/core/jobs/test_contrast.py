@@ -152,10 +152,10 @@ def test_a_finished_arm_is_not_taken_for_one_of_other_halves(
     options = ExtractionOptions(prefix_tokens=5, checkpoints=tmp_path)
     first, again = (report_of(model, scores, candidates, cross, options) for _ in "ab")
     xr.testing.assert_identical(first.extraction, again.extraction)
-    assert len(list(tmp_path.glob("arm-*"))) == 3
+    assert len(list(tmp_path.glob("completions-*.nc"))) == 3
     other = CrossFit(cross.scores, 1 - cross.half, cross.seed)
     report_of(model, scores, candidates, other, options)
-    assert len(list(tmp_path.glob("arm-*"))) == 4
+    assert len(list(tmp_path.glob("completions-*.nc"))) == 4
 
 
 def test_halves_of_other_candidates_are_refused(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from iarmem_plugin.errors import IarmemError, LockError, StoreLockedError
-from iarmem_plugin.store import lock as lock_module
+from iarmem_plugin.stages import owner as owner_module
 from iarmem_plugin.store.lock import WriteLock
 
 
@@ -63,7 +63,7 @@ def test_a_process_of_the_same_number_does_not_hold_the_lock(
 
 
 def test_the_lock_of_a_process_that_runs_is_not_broken(path: Path, file: Path) -> None:
-    parent = held(path) | {"pid": os.getppid(), "started": lock_module._started(os.getppid())}
+    parent = held(path) | {"pid": os.getppid(), "started": owner_module._started(os.getppid())}
     for owner in (held(path), parent):
         file.write_text(json.dumps(owner))
         with pytest.raises(StoreLockedError, match=r"wait until it ends$"):
@@ -83,7 +83,7 @@ def test_a_lock_of_an_older_release_is_read(path: Path, file: Path) -> None:
 
 def test_a_process_that_was_killed_and_not_waited_for_is_gone(path: Path, file: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
-        started = lock_module._started(child.pid)
+        started = owner_module._started(child.pid)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays listed
         file.write_text(json.dumps(held(path) | {"pid": child.pid, "started": started}))
         take(path)
@@ -165,8 +165,8 @@ def test_a_lock_that_another_process_took_meanwhile_is_left(
 def test_a_system_that_says_nothing_of_its_processes_goes_by_their_numbers(
     path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_module, "_status", lambda _: [])
-    monkeypatch.setattr(lock_module, "_boot", lambda: None)
+    monkeypatch.setattr(owner_module, "_status", lambda _: [])
+    monkeypatch.setattr(owner_module, "_boot", lambda: None)
     owner = held(path)
     assert (owner["started"], owner["boot"]) == (None, None)
     file.write_text(json.dumps(owner | {"pid": 2**22 + 1}))

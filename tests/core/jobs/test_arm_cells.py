@@ -1,9 +1,8 @@
-"""A comparison that was ended goes on after its last finished arm, to the same report."""
+"""A comparison that was ended goes on after its last finished cell, to the same report."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import xarray as xr
 from torch import nn
 
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import DiskFullError, FingerprintMismatchError, InputError
+from iarmem_plugin.errors import DiskFullError, InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
@@ -23,10 +22,9 @@ from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.jobs import finished
-from iarmem_plugin.jobs.arms import Arm, run_arm
+from iarmem_plugin.jobs.arms import Arm, run_stages
 from iarmem_plugin.jobs.attack import ExtractionOptions
-from iarmem_plugin.jobs.finished import forget_arms
+from iarmem_plugin.jobs.compare import cells
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.models.tracing import ImageARModel
@@ -34,6 +32,7 @@ from iarmem_plugin.neurons.interventions import ScaleWeights, Zero
 from iarmem_plugin.neurons.selectors import Highest, Random
 from iarmem_plugin.report.netcdf import netcdf
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.stages import forget_cells
 
 ARMS = (
     Arm("highest", Highest(), Zero(), 1.0),
@@ -88,16 +87,17 @@ def run(model: ImageARModel, scores: xr.Dataset, pictures: Images) -> Run:
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the arms that are run; the third one is interrupted the first time."""
+    """Stages of arms that are run; the fifth one is interrupted the first time."""
     names: list[str] = []
 
     def once(model: ImageARModel, arm: Arm, *rest: object) -> object:
-        names.append(arm.name)
-        if len(names) == 3:
+        (stage,) = rest[-1]  # type: ignore[misc]  # a tuple of one
+        names.append(f"{stage} of {arm.name}")
+        if len(names) == 5 and all(names):
             raise KeyboardInterrupt
-        return run_arm(model, arm, *rest)  # type: ignore[arg-type]  # as they came
+        return run_stages(model, arm, *rest)  # type: ignore[arg-type]  # as they came
 
-    monkeypatch.setattr(finished, "run_arm", once)
+    monkeypatch.setattr(cells, "run_stages", once)
     return names
 
 
@@ -115,17 +115,20 @@ def test_a_run_that_was_ended_goes_on_to_the_report_of_an_unbroken_one(
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "progress")
     resumed = run(tmp_path / "progress")
-    assert begun == ["original", "highest", "random 1", "random 1"]
+    arms = ("original", "highest", "random 1")
+    cheap = [f"{stage} of {arm}" for stage in ("losses", "completions") for arm in arms]
+    images = [f"images of {arm}" for arm in arms]
+    assert begun == [*cheap[:5], *cheap[4:], *images]  # the cheap ones of all arms come first
     assert content(resumed) == content(run(None))
     assert content(run(tmp_path / "progress")) == content(resumed)  # nothing is run again
-    assert len(begun) == 4
-    forget_arms(tmp_path / "progress")
+    assert len(begun) == 10
+    forget_cells(tmp_path / "progress")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_arm_under_the_name_of_another_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_cell_under_the_name_of_another_is_refused(run: Run, tmp_path: Path) -> None:
     run(tmp_path)
-    first, second, *_ = sorted(tmp_path.glob("arm-*.nc"))
+    first, second, *_ = sorted(tmp_path.glob("losses-*.nc"))
     first.write_bytes(second.read_bytes())
     with pytest.raises(InputError, match=f"{first.name} .*it was written as {second.name}"):
         run(tmp_path)
@@ -136,9 +139,11 @@ def test_arms_can_be_added_to_a_run_that_was_ended(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
+    run(tmp_path)
+    done = len(begun)
     more = (*ARMS, replace(ARMS[0], name="half", fraction=0.5))
     assert [arm.name for arm in run(tmp_path, more).arms][-1] == "half"
-    assert begun[3:] == ["random 1", "half"]
+    assert begun[done:] == [f"{stage} of half" for stage in ("losses", "completions", "images")]
 
 
 def test_an_arm_whose_edit_was_changed_is_run_again(run: Run, tmp_path: Path) -> None:
@@ -148,50 +153,48 @@ def test_an_arm_whose_edit_was_changed_is_run_again(run: Run, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [({"prefix_tokens": 5}, "prefix_tokens"), ({"batch_size": 3}, "batch")]
+    ("settings", "again"),
+    [
+        ({"prefix_tokens": 5, "recognition": None}, ["completions"]),
+        ({"batch_size": 3}, ["losses", "completions", "images"]),
+        ({"recognition": Recognition(0.25, "by hand")}, ["completions"]),
+        ({"recognition": None}, ["completions"]),
+    ],
 )
-def test_arms_that_were_run_with_other_settings_are_refused_and_these_are_named(
-    run: Run, tmp_path: Path, settings: dict[str, object], named: str
+def test_what_a_setting_changes_is_done_again_and_nothing_else(
+    run: Run, begun: list[str], tmp_path: Path, settings: dict[str, object], again: list[str]
 ) -> None:
     run(tmp_path, ())
-    with pytest.raises(FingerprintMismatchError, match=rf"{named}.*--restart"):
-        run(tmp_path, (), **settings)
+    begun += [""]  # nothing is interrupted
+    run(tmp_path, (), **settings)
+    assert begun[4:] == [f"{stage} of original" for stage in again]
 
 
-@pytest.mark.parametrize("other", [None, Recognition(0.25, "by hand")])
-def test_arms_that_were_judged_by_another_threshold_are_refused(
-    run: Run, tmp_path: Path, other: Recognition | None
-) -> None:
-    assert "recognisable" in run(tmp_path, ()).extraction
-    with pytest.raises(FingerprintMismatchError, match="recognition"):
-        run(tmp_path, (), recognition=other)
-
-
-def test_a_damaged_arm_is_named_with_the_cure(run: Run, tmp_path: Path) -> None:
+def test_a_damaged_cell_is_named_with_the_cure(run: Run, tmp_path: Path) -> None:
     run(tmp_path, ())
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("completions-*.nc")
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"arm-.*cannot be read.*--restart"):
+    with pytest.raises(InputError, match=r"completions-.*cannot be read.*--restart"):
         run(tmp_path, ())
 
 
-def test_a_disk_that_fills_up_keeps_the_arms_before(
+def test_a_disk_that_fills_up_keeps_the_cells_before(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, count = os.write, []
+    cells_of, count = "iarmem_plugin.stages.stages.write_whole", list[int]()
 
-    def full(*given: object) -> int:
+    def full(path: Path, content: bytes) -> None:
         count.append(1)
         if len(count) > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(*given)  # type: ignore[arg-type]  # as they came
+            raise DiskFullError(errno.ENOSPC, "make room")
+        path.write_bytes(content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
+        patch.setattr(cells_of, full)
         with pytest.raises(DiskFullError, match="make room"):
             run(tmp_path)
-    (kept,) = tmp_path.iterdir()
+    (kept,) = tmp_path.glob("*.nc")
     before = kept.read_bytes()
     run(tmp_path)
     assert kept.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.glob("*.nc"))) == 9

@@ -1,0 +1,275 @@
+"""Arms as cells on disk: each stage of each arm is done once, by whichever worker comes first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
+from iarmem_plugin.jobs.arms import (
+    Arm,
+    ArmOutcome,
+    Measured,
+    Stage,
+    joined,
+    result_of,
+    run_stages,
+    stages_of,
+)
+from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.contrast import CrossFit
+from iarmem_plugin.jobs.quality import QualityProtocol
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.blame import described, distribution
+from iarmem_plugin.report.document import plain
+from iarmem_plugin.report.netcdf import restored, storable
+from iarmem_plugin.stages import Cell, Cells, Failure
+
+_OF_MODEL = ("model", "adapter_version", "dtype")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PlannedArm:
+    """An arm that is to be run, with the model that it is run on.
+
+    Attributes:
+        arm: what is done.
+        model: the unmodified model, or the twin.
+        provenance: what `model_provenance` says of that model.
+        neurons: from `select_neurons`.
+    """
+
+    arm: Arm
+    model: ImageARModel
+    provenance: Mapping[str, Any]
+    neurons: xr.DataArray
+
+
+class ArmCells:
+    """The stages of arms as cells: known by all that changes their numbers, and by nothing else.
+
+    So arms can be added to a comparison or taken away, and a setting that changes one stage, such
+    as the number of generated images, leaves the others as they are.
+
+    Args:
+        cells: where they are kept.
+        attack: what all arms share.
+        quality: how image quality is measured; None leaves it out.
+    """
+
+    def __init__(self, cells: Cells, attack: Attack, quality: QualityProtocol | None) -> None:
+        self.cells, self._attack, self._quality = cells, attack, quality
+        self._batch_size = attack.completing.size  # as asked for; what fits is found out on the way
+        self._shared: dict[str, dict[Stage, dict[str, Any]]] = {}
+
+    def stages(self, planned: PlannedArm) -> tuple[Stage, ...]:
+        """Return the stages of an arm, the cheapest first."""
+        return stages_of(planned.arm, self._attack, self._quality)
+
+    def cell(self, planned: PlannedArm, stage: Stage) -> Cell:
+        """Return the cell of one stage of an arm."""
+        shared = self._settings(planned.provenance)[stage]
+        facts = _facts(planned.arm, planned.neurons, self._attack)
+        return Cell(stage, planned.arm.name, {**shared, "arm": facts})
+
+    def fill(
+        self,
+        arms: Sequence[PlannedArm],
+        stage: Stage,
+        *,
+        records: bool = True,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> dict[str, Failure]:
+        """Run one stage of some arms, together with other workers; return what failed, by arm.
+
+        Args:
+            arms: the arms; one that does not have this stage is left out.
+            stage: the stage.
+            records: see `Cells.fill`.
+            advance: told how many cells are finished.
+
+        Raises:
+            DiskFullError: there is no room; the cells that are there stay.
+        """
+        having = [one for one in arms if stage in self.stages(one)]
+        advance(len(arms) - len(having))
+        work = {(cell := self.cell(one, stage)).key: (cell, one) for one in having}
+
+        def make(cell: Cell) -> xr.DataTree:
+            one = work[cell.key][1]
+            run = (one.model, one.arm, one.neurons, self._attack, self._quality, (stage,))
+            return _tree(run_stages(*run), self._attack)
+
+        failed = self.cells.fill(
+            [cell for cell, _ in work.values()], make, records=records, advance=advance
+        )
+        return {work[key][1].arm.name: failure for key, failure in failed.items()}
+
+    def done(self, planned: PlannedArm, stage: Stage) -> bool:
+        """Tell whether a stage of an arm is finished."""
+        return self.cells.done(self.cell(planned, stage))
+
+    def measured(self, planned: PlannedArm) -> Measured:
+        """Return what the finished stages of an arm hold.
+
+        Raises:
+            InputError: a cell cannot be read.
+        """
+        found: dict[str, Any] = {}
+        for stage in self.stages(planned):
+            if self.done(planned, stage):
+                found |= _parts(self.cells.load(self.cell(planned, stage)), self._attack)
+        return Measured(**found)
+
+    def outcome(self, planned: PlannedArm) -> ArmOutcome:
+        """Return the outcome of an arm whose stages are finished."""
+        return joined(planned.arm, planned.neurons, self.measured(planned), self._attack)
+
+    def _settings(self, model: Mapping[str, Any]) -> dict[Stage, dict[str, Any]]:
+        """Return what changes the numbers of each stage, of all arms of one model."""
+        known = str(model["weights_sha256"])
+        if known not in self._shared:
+            settings = shared_settings(model, self._attack, self._quality)
+            self._shared[known] = {
+                stage: {**one, "batch_size": self._batch_size} for stage, one in settings.items()
+            }
+        return self._shared[known]
+
+
+def shared_settings(
+    model: Mapping[str, Any], attack: Attack, quality: QualityProtocol | None
+) -> dict[Stage, dict[str, Any]]:
+    """Return what changes the numbers of each stage of every arm, as JSON values.
+
+    Args:
+        model: what `model_provenance` says.
+        attack: what all arms share.
+        quality: how image quality is measured.
+    """
+    images, device = attack.candidates.images, str(model["device"]).partition(":")[0]
+    made_by = {
+        **{name: model[name] for name in _OF_MODEL},
+        **{name: model[name] for name in ("autocast",) if name in model},
+        **{name: value for name, value in model.items() if name.endswith("_sha256")},
+        "device": device,
+        "torch": model["versions"]["torch"],
+        "torch_threads": model["torch_threads"] if device == "cpu" else None,
+    }
+    tried = {
+        "candidates_sha256": images.digest,
+        "candidate_ids_sha256": _digest(images.ids),
+        "targets_sha256": _digest(attack.targets.tokens.numpy()),
+    }
+    completed = {
+        "groups_sha256": _digest(attack.candidates.group, attack.candidates.role),
+        "reference": attack.targets.reference,
+        "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
+        "prefix_tokens": attack.prefix_tokens,
+        **_of_recognition(attack.recognition),
+        **_of_recalibration(attack),
+    }
+    return {
+        "losses": made_by | tried | _of_losses(attack.losses),
+        "completions": made_by | tried | completed,
+        "images": made_by | {"quality": None if quality is None else _of_quality(quality)},
+    }
+
+
+def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:
+    if recognition is None or recognition.threshold is None:  # arms of earlier releases stay ours
+        return {}
+    return {"recognition_threshold": recognition.threshold}
+
+
+def _of_losses(losses: LossProtocol | None) -> dict[str, Any]:
+    if losses is None:
+        return {}
+    return {"losses": plain(losses.provenance) | described(losses.quality)}
+
+
+def _of_recalibration(attack: Attack) -> dict[str, Any]:
+    again = attack.recalibration
+    if again is None or attack.unseen is None:
+        return {}
+    tokens = _digest(again.candidates.images.ids, attack.unseen.tokens.numpy())
+    return {"recalibration": {"targets_sha256": tokens}}
+
+
+def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
+    return {
+        "measure": plain(quality.quality.provenance) | described(quality.quality),
+        "labels_sha256": _digest(quality.condition.label.cpu().numpy()),
+        **_of_captions(quality.condition.text),
+        "references": {name: _digest(one) for name, one in quality.references.items()},
+        "floors": {one.name: _digest(one.real, one.other) for one in quality.floors},
+        "sampling": plain(asdict(quality.sampling)) | {"seeds": quality.seeds},
+    }
+
+
+def _of_captions(text: tuple[str, ...] | None) -> dict[str, str]:
+    return {} if text is None else {"captions_sha256": _digest(np.array(text, dtype=np.str_))}
+
+
+def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
+    """Return what changes the numbers of one arm alone."""
+    facts: dict[str, Any] = plain(asdict(result_of(arm, (), attack.backend)))
+    del facts["quality"]
+    facts |= {"neurons": _digest(neurons.to_numpy())}
+    if isinstance(arm.scores, CrossFit):
+        facts |= {"halves": _digest(arm.scores.half)}
+    if attack.mean is not None and isinstance(arm.intervention, ActivationIntervention):
+        facts |= {"mean": _digest(attack.mean.to_numpy())}
+    if attack.recalibration is not None:
+        facts |= {"recalibrated": attack.recalibration.covers(arm.name)}
+    for one in (arm.selector, arm.intervention):
+        facts |= {} if one is None else {f"made by {one.kind}": distribution(type(one))}
+    return facts
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for one in arrays:
+        text = one.dtype.kind not in "biuf"
+        content = "\0".join(map(str, one.ravel())).encode() if text else one.tobytes()
+        digest.update(f"{one.shape} {'text' if text else one.dtype} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _tree(parts: Measured, attack: Attack) -> xr.DataTree:
+    values = [plain(asdict(one)) for one in parts.quality]
+    sizes = {"completing": attack.completing.size, "generating": attack.generating.size}
+    root = xr.Dataset(attrs={"quality": json.dumps(values), "batches": json.dumps(sizes)})
+    named = {  # by other names than those of their variables, or they stay unread
+        "predicted": parts.losses,
+        "extraction": parts.extraction,
+        "unseen": parts.calibration,
+        "seen": parts.features,
+    }
+    there = {name: one for name, one in named.items() if one is not None}
+    kept = {name: one if name == "seen" else storable(one) for name, one in there.items()}
+    return xr.DataTree(root, children={name: xr.DataTree(one) for name, one in kept.items()})
+
+
+def _parts(tree: xr.DataTree, attack: Attack) -> dict[str, Any]:
+    sizes = json.loads(tree.attrs["batches"])
+    attack.completing.size = min(attack.completing.size, sizes["completing"])
+    attack.generating.size = min(attack.generating.size, sizes["generating"])
+    fields = {"predicted": "losses", "extraction": "extraction", "unseen": "calibration"}
+    found: dict[str, Any] = {
+        field: restored(tree.children[name].to_dataset())
+        for name, field in fields.items()
+        if name in tree.children
+    }
+    if "seen" in tree.children:
+        found["features"] = tree.children["seen"].to_dataset()
+    if values := json.loads(tree.attrs["quality"]):
+        found["quality"] = tuple(QualityValue(**one) for one in values)
+    return found
