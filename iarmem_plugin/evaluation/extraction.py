@@ -102,6 +102,7 @@ def make_targets(
     *,
     batch_size: int | Batching = 64,
     reference: Literal["reconstruction", "original"] = "reconstruction",
+    tokens: Shaped[Tensor, "candidate token *rest"] | None = None,
     progress: Progress | None = None,
 ) -> Targets:
     """Tokenize the centre view of every candidate; make this once, from the unmodified model.
@@ -115,6 +116,7 @@ def make_targets(
         views: the augmentation the model was trained with; its centre view is taken.
         batch_size: images at a time; halved where memory does not suffice.
         reference: compare with the decoded tokens (the attack's) or with the picture itself.
+        tokens: those of all candidates where they are known, by the same tokenizer.
         progress: shows a bar where given.
 
     Raises:
@@ -122,9 +124,11 @@ def make_targets(
         NonFiniteSimilarityError: where a decoded image is not finite.
     """
 
+    known = tokens
+
     def read(rows: slice) -> tuple[Tensor, Tensor]:
         originals = centre_views(candidates.images, views, rows).to(model.device)
-        batch = model.tokenize(originals)
+        batch = model.tokenize(originals) if known is None else known[rows].to(model.device)
         refuse_continuous(batch, "completed and compared one by one")
         batch, own = candidates.with_own_tokens(batch, rows)
         image = originals

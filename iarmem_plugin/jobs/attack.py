@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Int8
+from torch import Tensor
 
 from iarmem_plugin.checks import check_integer
 from iarmem_plugin.data.opening import check_conditions
@@ -61,6 +64,7 @@ class ExtractionOptions:
 
 
 DEFAULTS = ExtractionOptions()
+NOT_KNOWN: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ def make_attack(
     recognition: Recognition | None = None,
     losses: LossProtocol | None = None,
     recalibration: Recalibration | None = None,
+    tokens: Mapping[str, Tensor] = NOT_KNOWN,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -189,6 +194,8 @@ def make_attack(
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
         recalibration: on what thresholds are fixed anew in each arm; None leaves it out.
+        tokens: those of ``"candidates"``, and of the pictures that thresholds are fixed anew on as
+            ``"unseen"``, where they are known.
         progress: where a progress bar may be shown.
 
     Raises:
@@ -206,10 +213,16 @@ def make_attack(
     if recalibration is not None:
         again = recalibration.candidates
         check_conditions(again.images, model.adapter.conditions, variant.num_classes)
-        unseen = make_targets(model, again, variant.views, batch_size=size)
+        given_tokens = tokens.get("unseen")
+        unseen = make_targets(model, again, variant.views, batch_size=size, tokens=given_tokens)
     return Attack(
         candidates,
-        make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
+        make_targets(
+            *(model, candidates, variant.views),
+            batch_size=size,
+            tokens=tokens.get("candidates"),
+            progress=progress,
+        ),
         similarity,
         variant.prefix_tokens if given is None else given,
         options.backend,

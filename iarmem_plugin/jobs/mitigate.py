@@ -26,7 +26,7 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
-from iarmem_plugin.jobs.compare.cells import ArmCells, PlannedArm
+from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.contrast import CrossFit, each
 from iarmem_plugin.jobs.quality import QualityProtocol
@@ -96,7 +96,7 @@ def mitigate(
     _check_measures(recognition, losses, recalibration)
     _check_tried(model, arms, candidates, twin)
     arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
-    mean = _check_arms(model, arms, scores, candidates)
+    mean = check_arms(model, arms, scores, candidates)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
     attack = make_attack(
         *(model, candidates, similarity, options),
@@ -122,20 +122,20 @@ def _compared(
 ) -> Report:
     """Run the arms and report them."""
     made_by = model_provenance(model) | {"commit": commit()}
-    work = planned(model, scores, arms, twin, made_by)
+    work = ready(model, scores, arms, twin, made_by)
     outcomes = _outcomes(work, attack, quality, options.checkpoints, progress)
     shared = (model, scores, arms, attack, quality, twin, made_by, options.check_batching)
     provenance = comparison_provenance(*shared)
     return reported(model, scores, outcomes, attack, quality, provenance)
 
 
-def planned(
+def ready(
     model: ImageARModel,
     scores: xr.Dataset,
     arms: Sequence[Arm],
     twin: ImageARModel | None,
     made_by: Mapping[str, Any],
-) -> list[PlannedArm]:
+) -> list[ReadyArm]:
     """Select the neurons of every arm, before the first is run; the twin is the last arm.
 
     Args:
@@ -149,15 +149,15 @@ def planned(
         InputError: scores that lack what a selector needs.
     """
     layout = model.layout
-    work = [PlannedArm(arm, model, made_by, select_neurons(arm, scores, layout)) for arm in arms]
+    work = [ReadyArm(arm, model, made_by, select_neurons(arm, scores, layout)) for arm in arms]
     if twin is not None:
         neurons = select_neurons(NEVER_SHOWN, scores, layout)
-        work.append(PlannedArm(NEVER_SHOWN, twin, model_provenance(twin), neurons))
+        work.append(ReadyArm(NEVER_SHOWN, twin, model_provenance(twin), neurons))
     return work
 
 
 def _outcomes(
-    work: Sequence[PlannedArm],
+    work: Sequence[ReadyArm],
     attack: Attack,
     quality: QualityProtocol | None,
     folder: Path | str | None,
@@ -176,7 +176,7 @@ def _outcomes(
 
 
 def _ran(
-    one: PlannedArm,
+    one: ReadyArm,
     attack: Attack,
     quality: QualityProtocol | None,
     advance: Callable[[int], object],
@@ -265,7 +265,7 @@ def _rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
         )
 
 
-def _check_arms(
+def check_arms(
     model: ImageARModel, arms: Sequence[Arm], scores: xr.Dataset, candidates: Candidates
 ) -> xr.DataArray | None:
     """Return the neurons' mean activation; refuse, before the attack, arms that cannot be run."""

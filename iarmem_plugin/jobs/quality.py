@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -132,6 +132,7 @@ def quality_protocol(
     temperature: float | TunedSampling | None = None,
     beside: Mapping[str, tuple[str, Images]] | None = None,
     arms: Iterable[str] | None = None,
+    see: Callable[[Images], np.ndarray] | None = None,
     batch_size: int = 64,
 ) -> QualityProtocol:
     """Return how quality is measured in every arm; references and floors are made once, here.
@@ -148,6 +149,7 @@ def quality_protocol(
         beside: other real images like those of a reference, and their name, by the reference's:
             its floor; a reference without any is halved.
         arms: names of the arms in which images are generated; None generates them in all.
+        see: function that gives the features of real images; by default the measure does.
         batch_size: real images at a time.
 
     Raises:
@@ -155,14 +157,9 @@ def quality_protocol(
     """
     check_kind("the measure", measure, Quality, "a Quality, such as TorchFidelity")
     variant = model.adapter.variant
-    features = {
-        name: features_of(measure, centred(real, variant.views, batch_size))
-        for name, real in references.items()
-    }
-    others = {
-        name: (what, features_of(measure, centred(real, variant.views, batch_size)))
-        for name, (what, real) in (beside or {}).items()
-    }
+    seen = see or (lambda real: features_of(measure, centred(real, variant.views, batch_size)))
+    features = {name: seen(real) for name, real in references.items()}
+    others = {name: (what, seen(real)) for name, (what, real) in (beside or {}).items()}
     sampling, tuned = replace(variant.sampling, seed=seed), None
     if isinstance(temperature, TunedSampling):
         tuned, temperature = temperature, temperature.temperature

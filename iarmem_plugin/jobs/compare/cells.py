@@ -37,7 +37,7 @@ _OF_MODEL = ("model", "adapter_version", "dtype")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PlannedArm:
+class ReadyArm:
     """An arm that is to be run, with the model that it is run on.
 
     Attributes:
@@ -70,11 +70,11 @@ class ArmCells:
         self._batch_size = attack.completing.size  # as asked for; what fits is found out on the way
         self._shared: dict[str, dict[Stage, dict[str, Any]]] = {}
 
-    def stages(self, planned: PlannedArm) -> tuple[Stage, ...]:
+    def stages(self, planned: ReadyArm) -> tuple[Stage, ...]:
         """Return the stages of an arm, the cheapest first."""
         return stages_of(planned.arm, self._attack, self._quality)
 
-    def cell(self, planned: PlannedArm, stage: Stage) -> Cell:
+    def cell(self, planned: ReadyArm, stage: Stage) -> Cell:
         """Return the cell of one stage of an arm."""
         shared = self._settings(planned.provenance)[stage]
         facts = _facts(planned.arm, planned.neurons, self._attack)
@@ -82,7 +82,7 @@ class ArmCells:
 
     def fill(
         self,
-        arms: Sequence[PlannedArm],
+        arms: Sequence[ReadyArm],
         stage: Stage,
         *,
         records: bool = True,
@@ -113,11 +113,11 @@ class ArmCells:
         )
         return {work[key][1].arm.name: failure for key, failure in failed.items()}
 
-    def done(self, planned: PlannedArm, stage: Stage) -> bool:
+    def done(self, planned: ReadyArm, stage: Stage) -> bool:
         """Tell whether a stage of an arm is finished."""
         return self.cells.done(self.cell(planned, stage))
 
-    def measured(self, planned: PlannedArm) -> Measured:
+    def measured(self, planned: ReadyArm) -> Measured:
         """Return what the finished stages of an arm hold.
 
         Raises:
@@ -129,7 +129,7 @@ class ArmCells:
                 found |= _parts(self.cells.load(self.cell(planned, stage)), self._attack)
         return Measured(**found)
 
-    def outcome(self, planned: PlannedArm) -> ArmOutcome:
+    def outcome(self, planned: ReadyArm) -> ArmOutcome:
         """Return the outcome of an arm whose stages are finished."""
         return joined(planned.arm, planned.neurons, self.measured(planned), self._attack)
 

@@ -1,0 +1,243 @@
+"""A grid of arms from one plan, done by any number of workers, and its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import xarray as xr
+
+from iarmem_plugin.activations.distributed import Ranks, started_processes
+from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.interfaces.layout import ModelLayout
+from iarmem_plugin.jobs.arms import NEVER_SHOWN, UNMODIFIED, Arm, ArmOutcome, Stage, select_neurons
+from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
+from iarmem_plugin.jobs.compare.making import made_arms
+from iarmem_plugin.jobs.compare.material import Material, open_material
+from iarmem_plugin.jobs.compare.plan import Plan
+from iarmem_plugin.jobs.compare.planned import PlannedArm
+from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
+from iarmem_plugin.jobs.compare.rules import BEFORE, Dropped, dropped
+from iarmem_plugin.jobs.compare.settings import Protocol, protocol
+from iarmem_plugin.jobs.compare.shared import Shared
+from iarmem_plugin.jobs.quality import QualityProtocol
+from iarmem_plugin.jobs.rehearsal import rehearse
+from iarmem_plugin.models.loading import load
+from iarmem_plugin.models.provenance import commit, model_provenance, weights_sha256
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.progress import print_above, progress_bar
+from iarmem_plugin.report.report import PROGRESS, Report, check_output_folder
+from iarmem_plugin.stages import Cells, Failure, forget_cells
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from iarmem_plugin.jobs.compare.parts.inputs import ModelPart
+
+
+def compare(
+    plan: Plan,
+    out: Path | str,
+    *,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Run all arms of a plan, together with other workers that run the same, and report them.
+
+    What is finished stays in ``progress/`` inside the folder, as cells named by a hash of all that
+    changes their numbers. So a comparison that was ended goes on when the same is run again, arms
+    may be added to the plan, and any number of processes may run it at once: each takes the next
+    cell that nobody has. An arm that fails is reported, and the others go on.
+
+    Args:
+        plan: what is compared; see `Plan`.
+        out: folder to write; workers name the same.
+        restart: whether what is there is discarded; for a worker that is alone.
+        progress: where progress bars may be shown.
+
+    Returns:
+        the report; it is in the folder, too. ``provenance["plan"]`` holds the plan,
+        ``provenance["dropped"]`` and ``["failed"]`` the arms that are not in it, and why.
+
+    Raises:
+        InputError: the folder is not ours, pictures or scores that cannot be used.
+        PluginError: a plugin returns what it should not; mostly seen before the first arm.
+        DiskFullError: there is no room; what is finished stays.
+    """
+    folder = Path(out)
+    check_output_folder(folder)
+    if restart:
+        forget_cells(folder / PROGRESS)
+    return _Comparison.begun(plan, Cells(folder / PROGRESS), progress).report(folder)
+
+
+@dataclass(slots=True)
+class _Comparison:
+    """One worker's share of a comparison.
+
+    Attributes:
+        plan: the plan.
+        cells: where finished cells are.
+        model: the unmodified model.
+        made_by: what `model_provenance` says of it.
+        scores: scores that all arms share.
+        planned: arms of the plan by name.
+        ready: all arms with their neurons, the original first.
+        attack: what all arms share.
+        quality: how image quality is measured.
+        twin: the twin, if there is one.
+        progress: where progress bars may be shown.
+        dropped: arms that rules dropped, in the order in which they were.
+        failed: cells that could not be done, by arm.
+    """
+
+    plan: Plan
+    cells: Cells
+    model: ImageARModel
+    made_by: Mapping[str, Any]
+    scores: xr.Dataset
+    planned: Mapping[str, PlannedArm]
+    ready: Sequence[ReadyArm]
+    attack: Attack
+    quality: QualityProtocol | None
+    twin: ImageARModel | None
+    progress: Progress | None
+    dropped: list[Dropped] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)
+
+    @classmethod
+    def begun(cls, plan: Plan, cells: Cells, progress: Progress | None) -> _Comparison:
+        """Open and make all that arms share; refuse what cannot be used before the first arm."""
+        material = open_material(plan, progress)
+        model = load_part(plan.model)
+        twin = None if plan.twin is None else load_part(plan.twin)
+        made_by = model_provenance(model) | {"commit": commit()}
+        shared = Shared(cells, model, made_by, plan.attack.batch_size, plan.seed, progress)
+        settled: Protocol = protocol(plan, shared, material)
+        planned = plan.arms()
+        scores, arms = made_arms(plan, planned, shared, settled.material)
+        rehearse(model, scores, arms, settled.attack.candidates.images, settled.attack.similarity)
+        ready = [
+            ReadyArm(arm, model, made_by, select_neurons(arm, scores, model.layout))
+            for arm in (UNMODIFIED, *arms)
+        ]
+        ready += _of_twin(twin, scores, model.layout)
+        return cls(
+            plan,
+            cells,
+            model,
+            made_by,
+            scores,
+            {one.name: one for one in planned},
+            ready,
+            settled.attack,
+            settled.quality,
+            twin,
+            progress,
+        )
+
+    def report(self, folder: Path) -> Report:
+        """Run what is not finished, and write the report, unless another worker writes it."""
+        arms = ArmCells(self.cells, self.attack, self.quality)
+        for stage in get_args(Stage):
+            self._drop(arms, stage)
+            self._fill(arms, stage)
+        self._check_restored()
+        outcomes = [arms.outcome(one) for one in self._left("completions")]
+        report = self._reported(outcomes)
+        with self.cells.claims.taken("report") as mine:
+            if mine:
+                report.save(folder)
+        return report
+
+    def _fill(self, arms: ArmCells, stage: Stage) -> None:
+        work = [one for one in self._left(stage) if stage in arms.stages(one)]
+        if not work:
+            return
+        advance = progress_bar(self.progress, f"arms: {stage}", len(work))
+        found = arms.fill(work, stage, advance=advance)
+        self.failed |= found
+        if UNMODIFIED.name in found:
+            raise InputError(
+                f"the unmodified model cannot be measured ({found[UNMODIFIED.name].error}); "
+                "without it nothing can be compared"
+            )
+        for name, failure in found.items():
+            print_above(self.progress, f"arm {name!r} failed at its {stage}: {failure.error}")
+
+    def _drop(self, arms: ArmCells, stage: Stage) -> None:
+        rules = [one for one in self.plan.drop if BEFORE[one.before] == stage]
+        if not rules:
+            return
+        left = {one.arm.name: one for one in self._left(stage)}
+        found = dropped(
+            rules,
+            stage,
+            [one for name, one in self.planned.items() if name in left],
+            lambda name: arms.measured(left[name]),
+            arms.measured(left[UNMODIFIED.name]),
+            self.attack.candidates.role,
+        )
+        self.dropped += found
+        for one in found:
+            print_above(self.progress, f"arm {one.name!r} is dropped before its {stage}: {one.why}")
+
+    def _left(self, stage: Stage) -> list[ReadyArm]:
+        """Return the arms that reach a stage: neither dropped nor failed before its end."""
+        order = get_args(Stage)
+        gone = {one.name for one in self.dropped if order.index(one.before) <= order.index(stage)}
+        gone |= {
+            name
+            for name, one in self.failed.items()
+            if one.stage in order and order.index(one.stage) <= order.index(stage)
+        }
+        return [one for one in self.ready if one.arm.name not in gone]
+
+    def _check_restored(self) -> None:
+        if weights_sha256(self.model) != self.made_by["weights_sha256"]:
+            raise PluginError(
+                "the model's weights are not as they were before the arms, so their numbers "
+                "cannot be trusted; an intervention or edit of the plan does not undo its changes"
+            )
+
+    def _reported(self, outcomes: Sequence[ArmOutcome]) -> Report:
+        arms = [one.arm for one in self.ready]
+        provenance = comparison_provenance(
+            *(self.model, self.scores, arms, self.attack, self.quality, self.twin, self.made_by),
+            self.plan.attack.check_batching,
+        )
+        provenance |= {
+            "plan": self.plan.to_document(),
+            "dropped": [one._asdict() for one in self.dropped],
+            "failed": [
+                {name: one for name, one in asdict(failure).items() if name != "traceback"}
+                for failure in self.failed.values()
+            ],
+        }
+        return reported(
+            self.model, self.scores, outcomes, self.attack, self.quality, provenance
+        )
+
+
+def load_part(part: ModelPart) -> ImageARModel:
+    """Load a model of a plan; of several processes that torchrun started, each on its own GPU."""
+    return load(
+        part.name,
+        files={role: path for role, path in part.roles.items() if path is not None},
+        device=Ranks(*started_processes()).device(part.device),
+        dtype=part.dtype,
+        compile=part.compile,
+    )
+
+
+def _of_twin(
+    twin: ImageARModel | None, scores: xr.Dataset, layout: ModelLayout
+) -> list[ReadyArm]:
+    if twin is None:
+        return []
+    neurons = select_neurons(NEVER_SHOWN, scores, layout)
+    return [ReadyArm(NEVER_SHOWN, twin, model_provenance(twin), neurons)]

@@ -1,0 +1,219 @@
+"""How all arms of a plan are measured: candidates, thresholds, losses, image quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.extraction import GREEDY, make_targets
+from iarmem_plugin.evaluation.generation import with_generations
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
+from iarmem_plugin.evaluation.ranking.ranking import Ranking
+from iarmem_plugin.evaluation.ranking.run import rank
+from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
+from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
+from iarmem_plugin.jobs.attack import Attack, ExtractionOptions, make_attack
+from iarmem_plugin.jobs.compare.material import Material, organism_of
+from iarmem_plugin.jobs.compare.shared import Shared, without_threshold
+from iarmem_plugin.jobs.protocol import RATE
+from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
+from iarmem_plugin.jobs.recalibration import Recalibration
+from iarmem_plugin.plugins.create import create
+
+if TYPE_CHECKING:
+    from iarmem_plugin.jobs.compare.plan import Plan
+
+RANKING = "ranking"
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How all arms are measured.
+
+    Attributes:
+        attack: candidates, targets, thresholds and losses.
+        quality: how image quality is measured; None leaves it out.
+        material: the pictures, with what was ranked and generated among the candidates.
+    """
+
+    attack: Attack
+    quality: QualityProtocol | None
+    material: Material
+
+
+def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
+    """Settle how all arms are measured; what takes long is made by one worker for all.
+
+    Args:
+        plan: the plan.
+        shared: makes what all arms share.
+        material: the pictures.
+
+    Raises:
+        InputError: no candidates, or a threshold or prefix that cannot be.
+    """
+    options = _options(plan)
+    similarity, recognition = _similarity(plan), Recognition()
+    whole = _with_generations(plan, shared, _ranked(plan, shared, material))
+    tried = whole.candidates
+    if tried is None:
+        raise InputError("the plan has no candidates; name images or candidates in [pictures]")
+    attack = _attack(shared, whole, tried, similarity, options, plan)
+    if whole.unseen is not None and attack.unseen is not None:
+        fixing = without_threshold(attack, whole.unseen, attack.unseen)
+        given = plan.attack.threshold is not None
+        shared.fix_thresholds(fixing, similarity, recognition, given=given)
+    attack = replace(attack, recognition=recognition, losses=_losses(plan, shared, whole))
+    if not plan.attack.recalibrate:
+        attack = replace(attack, recalibration=None, unseen=None)
+    return Protocol(attack, _quality(plan, shared, whole), whole)
+
+
+def _options(plan: Plan) -> ExtractionOptions:
+    attack = plan.attack
+    return ExtractionOptions(
+        prefix_tokens=attack.prefix_tokens,
+        backend=attack.backend,
+        batch_size=attack.batch_size,
+        reference=attack.reference,
+        sampling=_decoding(plan),
+    )
+
+
+def _decoding(plan: Plan) -> Sampling:
+    how = plan.attack.decoding
+    if how == "greedy":
+        return GREEDY
+    return Sampling(
+        greedy=False,
+        temperature=how.temperature,
+        top_k=how.top_k,
+        top_p=how.top_p,
+        guidance=how.guidance,
+        seed=how.seed,
+    )
+
+
+def _similarity(plan: Plan) -> Similarity:
+    text, threshold = plan.attack.similarity, plan.attack.threshold
+    check_threshold(threshold, text)
+    made = create("similarity", text, {"device": plan.model.device})
+    if threshold is not None:
+        made.threshold, made.threshold_source = threshold, GIVEN
+    return made
+
+
+def _ranked(plan: Plan, shared: Shared, material: Material) -> Material:
+    """Return the pictures with candidates: those given, or the best of a ranking."""
+    if material.candidates is not None or material.images is None:
+        return material
+    images, attack = material.images, plan.attack
+    if attack.ranking is not None:
+        ranking = Ranking.load(attack.ranking)
+    else:
+        ranking = rank(
+            *(shared.model, images),
+            batch_size=attack.batch_size,
+            cache=Path(shared.cells.folder) / RANKING,
+            progress=shared.progress,
+        )
+    ranking.check_model(shared.model)
+    found = ranking.candidates(images, per_class=attack.per_class, global_top=attack.global_top)
+    return material.with_ranked(found)
+
+
+def _with_generations(plan: Plan, shared: Shared, material: Material) -> Material:
+    count, tried = plan.attack.generations, material.candidates
+    if not count or tried is None or material.images is None:
+        return material
+    sampling = replace(shared.model.adapter.variant.sampling, seed=plan.seed)
+    if (tuned := _recorded(plan)) is not None:
+        sampling = replace(sampling, temperature=tuned.temperature)
+    size = plan.attack.batch_size
+    drawn = with_generations(
+        *(shared.model, tried, material.images, count), sampling=sampling, batch_size=size
+    )
+    return replace(material, candidates=drawn)
+
+
+def _attack(
+    shared: Shared,
+    material: Material,
+    tried: Candidates,
+    similarity: Similarity,
+    options: ExtractionOptions,
+    plan: Plan,
+) -> Attack:
+    tokens = {"candidates": shared.tokens(tried.images, "candidates")}
+    again = None
+    if material.unseen is not None:
+        tokens["unseen"] = shared.tokens(material.unseen.images, "held-out pictures")
+        again = Recalibration(material.unseen, RATE)
+    return make_attack(
+        *(shared.model, tried, similarity, options),
+        recalibration=again,
+        tokens=tokens,
+        progress=shared.progress,
+    )
+
+
+def _losses(plan: Plan, shared: Shared, material: Material) -> LossProtocol | None:
+    if not plan.quality.losses or material.fitted is None:
+        return None
+    return loss_protocol(
+        shared.model,
+        HeldOutLoss(),
+        material.fitted,
+        shared.model.adapter.variant.views,
+        tokens=shared.tokens(material.fitted, "held-out pictures"),
+        batch_size=plan.attack.batch_size,
+    )
+
+
+def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol | None:
+    part = plan.quality
+    if part.images is None:
+        return None
+    if not material.references:
+        raise InputError(
+            "image quality is compared with real pictures, and the plan names none; give images, "
+            "held-out or reference in [pictures]"
+        )
+    measure: Any = create("quality", part.images, {"device": plan.model.device})
+    assert isinstance(measure, Quality)
+    return quality_protocol(
+        *(shared.model, measure, material.references),
+        generated=part.generated,
+        seed=plan.seed,
+        seeds=part.seeds,
+        temperature=_temperature(plan, shared, material, measure),
+        beside=material.beside,
+        see=shared.features(measure),
+        batch_size=plan.attack.batch_size,
+    )
+
+
+def _temperature(
+    plan: Plan, shared: Shared, material: Material, measure: Quality
+) -> float | TunedSampling | None:
+    asked = plan.quality.temperature
+    if asked is None:
+        return _recorded(plan)
+    if asked != "tuned":
+        return float(asked)
+    if material.fitted is None:
+        raise InputError(
+            "[quality] temperature is 'tuned', which is found on images that the model was not "
+            "trained on; give held-out in [pictures]"
+        )
+    return shared.sampler(measure, material.fitted, plan.quality.generated)
+
+
+def _recorded(plan: Plan) -> TunedSampling | None:
+    """Return the sampler that was tuned when an organism was trained."""
+    return organism_of(plan.model.name).sampler if plan.pictures.organism else None
