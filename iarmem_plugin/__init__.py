@@ -72,12 +72,13 @@ if TYPE_CHECKING:
         Clamp,
         MeanAblate,
         ScaleBiases,
+        ScaleOutgoing,
         ScaleWeights,
         ScaleWeightsAndBiases,
         Zero,
         ZeroWeights,
     )
-    from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
+    from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.store import ActivationStore, StoreOptions, score_on_cluster
@@ -126,6 +127,7 @@ __all__ = [
     "QualityProtocol",
     "QualityValue",
     "Random",
+    "RandomMatched",
     "Ranks",
     "Reads",
     "Recalibration",
@@ -134,6 +136,7 @@ __all__ = [
     "Sampling",
     "Scale",
     "ScaleBiases",
+    "ScaleOutgoing",
     "ScaleWeights",
     "ScaleWeightsAndBiases",
     "Selector",
@@ -220,6 +223,7 @@ _SOURCES = {
         "Clamp",
         "MeanAblate",
         "ScaleBiases",
+        "ScaleOutgoing",
         "ScaleWeights",
         "ScaleWeightsAndBiases",
         "Zero",
@@ -238,7 +242,13 @@ _SOURCES = {
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
-    "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
+    "iarmem_plugin.neurons.selectors": (
+        "Highest",
+        "Lowest",
+        "Random",
+        "RandomMatched",
+        "select",
+    ),
     "iarmem_plugin.store": ("ActivationStore", "StoreOptions", "score_on_cluster"),
     "iarmem_plugin.models.tracing": ("ImageARModel",),
     "iarmem_plugin.models.intervening": ("intervene",),

@@ -55,6 +55,7 @@ from iarmem_plugin import (
     QualityProtocol,
     QualityValue,
     Random,
+    RandomMatched,
     Ranks,
     Reads,
     Recalibration,
@@ -63,6 +64,7 @@ from iarmem_plugin import (
     Sampling,
     Scale,
     ScaleBiases,
+    ScaleOutgoing,
     ScaleWeights,
     ScaleWeightsAndBiases,
     Selector,
@@ -115,6 +117,7 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
         Arm("highest", Highest(), ScaleWeights(factor=0.5), fraction=0.1),
         Arm("lowest", Lowest(pool="block"), ScaleWeightsAndBiases(factor=0.5), fraction=0.1),
         Arm("random", Random(), Zero(), fraction=0.1, seed=1, role="control"),
+        Arm("matched", RandomMatched(to="highest", bins=20), ScaleOutgoing(factor=0.5)),
     ]
     closeness: Similarity = similarity()
     extraction = ExtractionOptions(prefix_tokens=30, batch_size=8)
