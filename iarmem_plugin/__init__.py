@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     )
     from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.jobs.attack import ExtractionOptions
+    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.compare.planned import PlannedArm
+    from iarmem_plugin.jobs.compare.reading import read_plan
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.measuring import tune_sampling
@@ -120,6 +123,8 @@ __all__ = [
     "NeuronFacts",
     "NeuronWeights",
     "PixelCorrelation",
+    "Plan",
+    "PlannedArm",
     "Plugin",
     "PluginError",
     "Prediction",
@@ -168,6 +173,7 @@ __all__ = [
     "make_targets",
     "mitigate",
     "quality_protocol",
+    "read_plan",
     "save_scores",
     "score_on_cluster",
     "select",
@@ -230,6 +236,9 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
+    "iarmem_plugin.jobs.compare.plan": ("Plan",),
+    "iarmem_plugin.jobs.compare.planned": ("PlannedArm",),
+    "iarmem_plugin.jobs.compare.reading": ("read_plan",),
     "iarmem_plugin.jobs.contrast": ("CrossFit", "contrast", "cross_fit"),
     "iarmem_plugin.activations.leaving_out": ("LeavingOut",),
     "iarmem_plugin.jobs.arms": ("Arm",),

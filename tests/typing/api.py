@@ -48,6 +48,8 @@ from iarmem_plugin import (
     NeuronFacts,
     NeuronWeights,
     PixelCorrelation,
+    Plan,
+    PlannedArm,
     Plugin,
     PluginError,
     Prediction,
@@ -95,6 +97,7 @@ from iarmem_plugin import (
     make_targets,
     mitigate,
     quality_protocol,
+    read_plan,
     save_scores,
     score_on_cluster,
     select,
@@ -163,6 +166,13 @@ def without(model: ImageARModel, images: Images, metrics: tuple[Metric, Metric])
     left_out = LeavingOut(metrics[1], images.ids[:5])
     found = localize(model, images, metric=(metrics[0], left_out))
     return found[left_out.key]
+
+
+def planned(file: Path) -> list[PlannedArm]:
+    plan: Plan = read_plan(file, given=["attack.prefix-tokens=5"])
+    again = Plan.from_document({**plan.to_document(), "seed": 1})
+    treated = [arm for arm in again.arms() if arm.role == "treatment"]
+    return [arm for arm in plan.arms() if {one.name for one in treated} & set(arm.stands_for)]
 
 
 def missed(prediction: Prediction) -> float:
