@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     )
     from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.jobs.attack import ExtractionOptions
+    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.compare.planned import PlannedArm
+    from iarmem_plugin.jobs.compare.reading import read_plan
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.measuring import tune_sampling
@@ -72,12 +75,13 @@ if TYPE_CHECKING:
         Clamp,
         MeanAblate,
         ScaleBiases,
+        ScaleOutgoing,
         ScaleWeights,
         ScaleWeightsAndBiases,
         Zero,
         ZeroWeights,
     )
-    from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
+    from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.store import ActivationStore, StoreOptions, score_on_cluster
@@ -119,6 +123,8 @@ __all__ = [
     "NeuronFacts",
     "NeuronWeights",
     "PixelCorrelation",
+    "Plan",
+    "PlannedArm",
     "Plugin",
     "PluginError",
     "Prediction",
@@ -126,6 +132,7 @@ __all__ = [
     "QualityProtocol",
     "QualityValue",
     "Random",
+    "RandomMatched",
     "Ranks",
     "Reads",
     "Recalibration",
@@ -134,6 +141,7 @@ __all__ = [
     "Sampling",
     "Scale",
     "ScaleBiases",
+    "ScaleOutgoing",
     "ScaleWeights",
     "ScaleWeightsAndBiases",
     "Selector",
@@ -165,6 +173,7 @@ __all__ = [
     "make_targets",
     "mitigate",
     "quality_protocol",
+    "read_plan",
     "save_scores",
     "score_on_cluster",
     "select",
@@ -220,12 +229,16 @@ _SOURCES = {
         "Clamp",
         "MeanAblate",
         "ScaleBiases",
+        "ScaleOutgoing",
         "ScaleWeights",
         "ScaleWeightsAndBiases",
         "Zero",
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
+    "iarmem_plugin.jobs.compare.plan": ("Plan",),
+    "iarmem_plugin.jobs.compare.planned": ("PlannedArm",),
+    "iarmem_plugin.jobs.compare.reading": ("read_plan",),
     "iarmem_plugin.jobs.contrast": ("CrossFit", "contrast", "cross_fit"),
     "iarmem_plugin.activations.leaving_out": ("LeavingOut",),
     "iarmem_plugin.jobs.arms": ("Arm",),
@@ -238,7 +251,13 @@ _SOURCES = {
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
-    "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "select"),
+    "iarmem_plugin.neurons.selectors": (
+        "Highest",
+        "Lowest",
+        "Random",
+        "RandomMatched",
+        "select",
+    ),
     "iarmem_plugin.store": ("ActivationStore", "StoreOptions", "score_on_cluster"),
     "iarmem_plugin.models.tracing": ("ImageARModel",),
     "iarmem_plugin.models.intervening": ("intervene",),

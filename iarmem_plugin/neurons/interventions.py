@@ -185,6 +185,30 @@ class Zero(_Zeroing):
         return replace(self._scaled(neurons, weights=True), biases=biases)
 
 
+class ScaleOutgoing(Intervention):
+    """Multiply the outgoing weights by a factor: the neuron keeps its value, and says it less loud.
+
+    Incoming weights and biases stay, so that this is the same as scaling the activation; with the
+    factor 0 it is ablation in every MLP, with biases or without.
+
+    Args:
+        factor: number that the outgoing weights are multiplied by.
+
+    Raises:
+        InputError: the factor is not a finite number.
+    """
+
+    name: ClassVar[str] = "scale-outgoing"
+
+    def __init__(self, factor: float = 0.5) -> None:
+        check_number("the factor", factor)
+        self.factor = float(factor)
+
+    def edit(self, neurons: NeuronWeights) -> NeuronWeights:
+        """Return the weights with scaled columns."""
+        return replace(neurons, writes=neurons.writes * self.factor)
+
+
 class MeanAblate(ActivationIntervention):
     """Set the values of neurons to their mean activation over the images of the scores.
 
@@ -249,6 +273,6 @@ class Clamp(ActivationIntervention):
 
 @hookimpl
 def provide_interventions() -> Iterable[type[AnyIntervention]]:
-    """Return the interventions of the paper, and those of values."""
+    """Return the interventions of the paper, that of outgoing weights, and those of values."""
     weights = (ScaleWeights, ScaleWeightsAndBiases, ScaleBiases, ZeroWeights, Zero)
-    return (*weights, MeanAblate, Clamp)
+    return (*weights, ScaleOutgoing, MeanAblate, Clamp)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.errors import InputError, PluginError
@@ -77,8 +77,7 @@ class _Pooled(Selector):
     def __init__(
         self, pool: str = "model", scales: str | tuple[str, ...] = "mean", by: str = "score"
     ) -> None:
-        if pool not in POOLS:
-            raise InputError(f"the pool {pool!r} was given; expected one of {', '.join(POOLS)}")
+        check_pool(pool)
         joins = f"one of {', '.join(JOINS)}, or a tuple of scale names"
         check_kind("scales", scales, (str, tuple, list), joins)
         if isinstance(scales, str) and scales not in JOINS:
@@ -152,7 +151,10 @@ class _Pooled(Selector):
 
 
 class Highest(_Pooled):
-    """Select the neurons with the highest scores: the paper's choice."""
+    """Select the neurons with the highest scores: the paper's choice.
+
+    Nested: a smaller fraction's neurons are among those of a larger one.
+    """
 
     name = "highest"
 
@@ -163,7 +165,7 @@ class Highest(_Pooled):
 
 
 class Lowest(_Pooled):
-    """Select the neurons with the lowest scores: a control."""
+    """Select the neurons with the lowest scores: a control. Nested, as `Highest`."""
 
     name = "lowest"
 
@@ -174,7 +176,10 @@ class Lowest(_Pooled):
 
 
 class Random(_Pooled):
-    """Select neurons at random by seed, among those that are valid: a control."""
+    """Select neurons at random by seed, among those that are valid: a control.
+
+    Nested for one seed: a fraction's neurons are the first of one permutation.
+    """
 
     name = "random"
 
@@ -182,6 +187,89 @@ class Random(_Pooled):
         self, values: Float[np.ndarray, " neuron"], random: np.random.Generator
     ) -> Int[np.ndarray, " neuron"]:
         return random.permutation(values.size)
+
+
+class RandomMatched(Selector):
+    """Select neurons at random that are as active as those another selector takes: a control.
+
+    Neurons are put into bins by quantiles of their mean activation, over the model or in each
+    block. From each bin as many are drawn as the other selector takes there, among all that are
+    valid, those it takes included: so these sets ask what it adds to knowing how active neurons
+    are. Nested for one seed, where the other selector is: a bin's neurons are the first of one
+    permutation.
+
+    Args:
+        to: the other selector, be it with options, such as ``"highest:pool=block"``.
+        bins: number of bins, or of bins a block; neurons of equal activity share one.
+        pool: what quantiles are of: ``"model"`` for all neurons, ``"block"`` for each block's.
+
+    Raises:
+        InputError: no bins, another pool, or a selector that cannot be made.
+        UnknownNameError: no selector has that name.
+    """
+
+    name = "random-matched"
+
+    def __init__(self, to: str = "highest", bins: int = 20, pool: str = "model") -> None:
+        check_kind("to", to, str, "the name of a selector")
+        check_integer("bins", bins, least=1)
+        check_pool(pool)
+        create("selector", to)
+        self.to, self.bins, self.pool = to, bins, pool
+
+    def select(self, scores: xr.Dataset, *, fraction: float, seed: int) -> xr.DataArray:
+        """Draw as many neurons of each bin as the other selector takes there.
+
+        Args:
+            scores: as for any selector, with ``mean_activation``.
+            fraction: share of all neurons to select, in (0, 1].
+            seed: seed for drawing; the other selector gets it, too.
+
+        Raises:
+            InputError: the scores hold no mean activation, or lack what the other one needs.
+            PluginError: the other selector returns something else than a fraction of the neurons.
+        """
+        mean, valid = Highest(by="mean_activation")._join(scores)
+        taken = select(scores, fraction=fraction, selector=self.to, seed=seed).to_numpy()
+        bins = self._bins(mean.to_numpy(), valid.to_numpy())
+        order = np.random.default_rng(seed).permutation(mean.size)
+        chosen = np.zeros(mean.size, bool)
+        for place in np.unique(bins[taken]):
+            there = bins == place
+            drawn = order[(there & valid.to_numpy()).ravel()[order]]
+            chosen[drawn[: int((there & taken).sum())]] = True
+        return mean.copy(data=chosen.reshape(mean.shape)).rename("selected")
+
+    def _bins(
+        self, mean: Float[np.ndarray, "block neuron"], valid: Bool[np.ndarray, "block neuron"]
+    ) -> Int[np.ndarray, "block neuron"]:
+        """Return the number of each neuron's bin, no two blocks' alike where each has its own."""
+        cuts = np.linspace(0, 1, self.bins + 1)[1:-1]
+        shape = (1, -1) if self.pool == "model" else (len(mean), -1)
+        pools = zip(mean.reshape(shape), valid.reshape(shape), strict=True)
+        found = [
+            place * self.bins + np.searchsorted(_cut(values[own], cuts), values, "right")
+            for place, (values, own) in enumerate(pools)
+        ]
+        return np.stack(found).reshape(mean.shape)
+
+
+def _cut(
+    values: Float[np.ndarray, " valid"], cuts: Float[np.ndarray, " cut"]
+) -> Float[np.ndarray, " cut"]:
+    """Return quantiles; a block without valid neurons has some, too."""
+    found: np.ndarray = np.quantile(values if values.size else 0.0, cuts)
+    return found
+
+
+def check_pool(pool: object) -> None:
+    """Refuse what is no way of pooling neurons.
+
+    Raises:
+        InputError: naming it, and those there are.
+    """
+    if pool not in POOLS:
+        raise InputError(f"the pool {pool!r} was given; expected one of {', '.join(POOLS)}")
 
 
 def _checked(
@@ -305,5 +393,5 @@ def _count(fraction: float, neurons: int) -> int:
 
 @hookimpl
 def provide_selectors() -> list[type[Selector]]:
-    """Provide the highest, the lowest and random neurons."""
-    return [Highest, Lowest, Random]
+    """Provide the highest, the lowest and random neurons, and those matched on activity."""
+    return [Highest, Lowest, Random, RandomMatched]

@@ -115,6 +115,19 @@ class Written:
             place = found.end()
         return cls(name, texts)
 
+    def __str__(self) -> str:
+        """Return the text that `of` reads.
+
+        Raises:
+            InputError: a value has a comma and quotes of both kinds.
+
+        Example:
+            >>> str(Written("highest", {"scales": "0,1"}))
+            "highest:scales='0,1'"
+        """
+        said = ",".join(f"{name}={_quoted(text)}" for name, text in self.texts.items())
+        return f"{self.name}:{said}" if said else self.name
+
     def values(self, plugin: type[Plugin]) -> dict[str, object]:
         """Return the options as a class's constructor takes them.
 
@@ -168,6 +181,19 @@ def _is_typed(one: Any) -> bool:
     if get_origin(one) is tuple:
         return all(inside is ... or inside in _READ_IN_TURN for inside in get_args(one))
     return one in (*_READ_IN_TURN, type(None)) or get_origin(one) is Literal
+
+
+def _quoted(text: str) -> str:
+    """Return a value as it is written: in quotes where it has a comma, or begins with a quote."""
+    if "," not in text and text[:1] not in ("'", '"'):
+        return text
+    quote = next((one for one in ("'", '"') if one not in text), None)
+    if quote is None:
+        raise InputError(
+            f"{shown(text, 120)!r} has quotes of both kinds and cannot be written as the value of "
+            "an option; rename it"
+        )
+    return f"{quote}{text}{quote}"
 
 
 def _rank(one: Any) -> int:

@@ -48,6 +48,8 @@ from iarmem_plugin import (
     NeuronFacts,
     NeuronWeights,
     PixelCorrelation,
+    Plan,
+    PlannedArm,
     Plugin,
     PluginError,
     Prediction,
@@ -55,6 +57,7 @@ from iarmem_plugin import (
     QualityProtocol,
     QualityValue,
     Random,
+    RandomMatched,
     Ranks,
     Reads,
     Recalibration,
@@ -63,6 +66,7 @@ from iarmem_plugin import (
     Sampling,
     Scale,
     ScaleBiases,
+    ScaleOutgoing,
     ScaleWeights,
     ScaleWeightsAndBiases,
     Selector,
@@ -93,6 +97,7 @@ from iarmem_plugin import (
     make_targets,
     mitigate,
     quality_protocol,
+    read_plan,
     save_scores,
     score_on_cluster,
     select,
@@ -115,6 +120,7 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
         Arm("highest", Highest(), ScaleWeights(factor=0.5), fraction=0.1),
         Arm("lowest", Lowest(pool="block"), ScaleWeightsAndBiases(factor=0.5), fraction=0.1),
         Arm("random", Random(), Zero(), fraction=0.1, seed=1, role="control"),
+        Arm("matched", RandomMatched(to="highest", bins=20), ScaleOutgoing(factor=0.5)),
     ]
     closeness: Similarity = similarity()
     extraction = ExtractionOptions(prefix_tokens=30, batch_size=8)
@@ -160,6 +166,13 @@ def without(model: ImageARModel, images: Images, metrics: tuple[Metric, Metric])
     left_out = LeavingOut(metrics[1], images.ids[:5])
     found = localize(model, images, metric=(metrics[0], left_out))
     return found[left_out.key]
+
+
+def planned(file: Path) -> list[PlannedArm]:
+    plan: Plan = read_plan(file, given=["attack.prefix-tokens=5"])
+    again = Plan.from_document({**plan.to_document(), "seed": 1})
+    treated = [arm for arm in again.arms() if arm.role == "treatment"]
+    return [arm for arm in plan.arms() if {one.name for one in treated} & set(arm.stands_for)]
 
 
 def missed(prediction: Prediction) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from iarmem_plugin.neurons.interventions import (
     Clamp,
     MeanAblate,
     ScaleBiases,
+    ScaleOutgoing,
     ScaleWeights,
     ScaleWeightsAndBiases,
     Zero,
@@ -100,6 +102,17 @@ def test_biases_that_are_not_there_are_never_skipped(intervention: Intervention)
     assert scaled.biases["gate"].tolist() == [0.5, -1.5]
 
 
+@pytest.mark.parametrize("made", [neurons, gated])
+def test_scaling_what_goes_out_leaves_what_comes_in(made: Callable[[], NeuronWeights]) -> None:
+    before, after = made(), ScaleOutgoing(0.25).edit(made())
+    assert after.writes.tolist() == [[1.25, 1.75]]
+    assert {name: rows.tolist() for name, rows in after.reads.items()} == {
+        name: rows.tolist() for name, rows in before.reads.items()
+    }
+    assert str(after.biases) == str(before.biases)
+    assert ScaleOutgoing(0.25).parameters == {"factor": 0.25}
+
+
 def test_zero_is_zero_without_biases_too() -> None:
     after = Zero().edit(gated())
     assert [float(rows.abs().max()) for rows in after.reads.values()] == [0.0, 0.0]
@@ -164,9 +177,12 @@ def test_parameters_name_the_factor_where_there_is_one() -> None:
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_a_factor_that_is_no_number_is_refused(factor: float) -> None:
+@pytest.mark.parametrize("scaling", [ScaleWeights, ScaleOutgoing])
+def test_a_factor_that_is_no_number_is_refused(
+    scaling: Callable[[float], Intervention], factor: float
+) -> None:
     with pytest.raises(InputError, match="finite number"):
-        ScaleWeights(factor)
+        scaling(factor)
 
 
 def test_interventions_are_shown_as_they_are_made() -> None:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Selector
-from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, select
+from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
 
 DIMS = ("block", "scale", "neuron")
 SELECTORS = pytest.mark.parametrize("selector", [Highest, Lowest, Random])
@@ -208,3 +208,98 @@ def test_marks_of_fewer_dims_count_for_all_scores() -> None:
 def test_selectors_are_shown_as_they_are_made() -> None:
     assert repr(Highest()) == "Highest(pool='model', scales='mean', by='score')"
     assert repr(Random(pool="block")) == "Random(pool='block', scales='mean', by='score')"
+
+
+# --- what a smaller fraction takes is taken by a larger one, and random sets are matched
+
+
+def active(seed: int = 0, blocks: int = 3, neurons: int = 40) -> xr.Dataset:
+    """Return scores at random, and mean activations at random, of some neurons at two scales."""
+    random = np.random.default_rng(seed)
+    values = [random.random((blocks, 2, neurons)) for _ in range(2)]
+    valid = random.random((blocks, 2, neurons)) < 0.8
+    return scored(np.where(valid, values[0], np.nan), valid, mean_activation=values[1])
+
+
+def of_each_quarter(selection: xr.DataArray, mean: np.ndarray, valid: np.ndarray) -> list[int]:
+    edges = np.quantile(mean[valid], [0.25, 0.5, 0.75])
+    return np.bincount(np.digitize(mean[selection], edges), minlength=4).tolist()
+
+
+def joined(scores: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    mean = scores["mean_activation"].where(scores["valid"], 0).mean("scale")
+    return mean.to_numpy(), scores["valid"].any("scale").to_numpy()
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        *("highest", "lowest", "random", "highest:pool=block", "random:pool=block"),
+        *("random-matched", "random-matched:to=lowest,bins=3,pool=block"),
+    ],
+)
+def test_sets_are_nested_over_fractions(selector: str) -> None:
+    scores, smaller = active(neurons=100), None
+    for fraction in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 1.0):
+        chosen = select(scores, fraction=fraction, selector=selector, seed=3)
+        assert smaller is None or bool(chosen.to_numpy()[smaller.to_numpy()].all())
+        assert smaller is None or int(chosen.sum()) > int(smaller.sum())
+        smaller = chosen
+
+
+@pytest.mark.parametrize("to", ["highest", "highest:by=mean_activation", "lowest:pool=block"])
+def test_matched_neurons_are_as_active_as_those_of_the_other_selector(to: str) -> None:
+    scores = active()
+    theirs = select(scores, fraction=0.2, selector=to)
+    expected = of_each_quarter(theirs, *joined(scores))
+    sets = [
+        select(scores, fraction=0.2, selector=RandomMatched(to, bins=4), seed=seed)
+        for seed in range(8)
+    ]
+    assert [of_each_quarter(one, *joined(scores)) for one in sets] == [expected] * 8
+    assert len({one.to_numpy().tobytes() for one in sets}) == 8
+
+
+def test_matched_neurons_may_be_those_that_the_other_selector_takes() -> None:
+    scores = scored([[[4.0, 3, 2, 1]]], mean_activation=[[[1.0, 1, 5, 5]]])
+    sets = [
+        picked(select(scores, fraction=0.25, selector=RandomMatched(bins=2), seed=seed))
+        for seed in range(30)
+    ]
+    assert {one for found in sets for one in found} == {(0, 0), (0, 1)}
+
+
+def test_matched_neurons_of_each_block_are_matched_there() -> None:
+    scores = active()
+    theirs = select(scores, fraction=0.3, selector="highest")
+    found = select(scores, fraction=0.3, selector=RandomMatched(bins=2, pool="block"), seed=1)
+    assert found.sum("neuron").to_numpy().tolist() == theirs.sum("neuron").to_numpy().tolist()
+    mean, valid = joined(scores)
+    for block in range(3):
+        upper = mean[block] >= np.median(mean[block][valid[block]])
+        assert found[block].to_numpy()[upper].sum() == theirs[block].to_numpy()[upper].sum()
+
+
+def test_a_block_without_valid_neurons_has_none_to_match() -> None:
+    scores = active()
+    scores["valid"].loc[{"block": 1}] = False
+    found = select(scores, fraction=0.5, selector=RandomMatched(pool="block"), seed=1)
+    assert found.any("neuron").to_numpy().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "best"}, "no selector named 'best'"),
+        ({"bins": 0}, "bins is 0; expected an integer of 1 or more"),
+        ({"pool": "layer"}, "model, block"),
+    ],
+)
+def test_what_cannot_be_matched_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((InputError, LookupError), match=message):
+        RandomMatched(**options)
+
+
+def test_matching_needs_the_mean_activation() -> None:
+    with pytest.raises(InputError, match="no 'mean_activation'; they have"):
+        select(scored([[[1.0, 2.0]]]), fraction=0.5, selector="random-matched")

@@ -55,7 +55,10 @@ class TestScorers(ImageScorerTests):
 
 class TestInterventions(InterventionTests):
     @pytest.fixture(
-        params=["scale-weights", "scale-weights-and-biases", "scale-biases", "zero-weights", "zero"]
+        params=[
+            *("scale-weights", "scale-weights-and-biases", "scale-biases", "scale-outgoing"),
+            *("zero-weights", "zero"),
+        ]
     )
     def intervention(self, request: pytest.FixtureRequest) -> Intervention:
         return plugins.find("intervention", request.param)()
@@ -68,7 +71,7 @@ class TestActivationInterventions(ActivationInterventionTests):
 
 
 class TestSelectors(SelectorTests):
-    @pytest.fixture(params=["highest", "lowest", "random"])
+    @pytest.fixture(params=["highest", "lowest", "random", "random-matched"])
     def selector(self, request: pytest.FixtureRequest) -> Selector:
         return plugins.find("selector", request.param)()
 

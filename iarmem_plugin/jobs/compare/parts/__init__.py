@@ -1,0 +1,1 @@
+"""The tables of a plan, each key with what it says."""

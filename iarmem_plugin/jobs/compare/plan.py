@@ -1,0 +1,180 @@
+"""The plan of a comparison: what is compared on which model and pictures, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from iarmem_plugin import plugins
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.jobs.compare.arms import expand
+from iarmem_plugin.jobs.compare.mistakes import Source, explained, nearest, wrong
+from iarmem_plugin.jobs.compare.parts import values as of
+from iarmem_plugin.jobs.compare.parts.grids import ArmPart, DropPart, GridPart
+from iarmem_plugin.jobs.compare.parts.inputs import ModelPart, PicturesPart
+from iarmem_plugin.jobs.compare.parts.measures import AttackPart, QualityPart
+from iarmem_plugin.jobs.compare.parts.table import Part
+from iarmem_plugin.jobs.compare.planned import ClashError, PlannedArm
+from iarmem_plugin.text import shown
+
+OWN_SCORES = "unitmem"
+"""Name of the scores that an organism's plan has without naming any: UnitMem on its pictures."""
+
+
+class Plan(Part):
+    """What `compare` runs: a model, its pictures, and arms, single ones and grids of them.
+
+    Read one with `read_plan`, or make one from a mapping of the same keys, `from_document`; it is
+    as docs/plan.md says. A plan cannot be changed.
+
+    Raises:
+        ValueError: a part of it cannot be; `read_plan` and `from_document` say so in one sentence.
+    """
+
+    seed: of.Seed = 0
+    """Seed of everything drawn at random; random sets have the seeds after it."""
+    model: ModelPart
+    """The model."""
+    twin: ModelPart | None = None
+    """A model trained alike that never saw the canaries, for an arm of its own."""
+    pictures: PicturesPart = Field(default_factory=PicturesPart)
+    """The pictures."""
+    scores: dict[of.Words, of.Place] = Field(default_factory=dict)
+    """Folders or files that `iarmem localize` wrote, by names of your choice; the first is what \
+arms take that name none."""
+    attack: AttackPart = Field(default_factory=AttackPart)
+    """The extraction attack."""
+    quality: QualityPart = Field(default_factory=QualityPart)
+    """What an edit costs."""
+    grid: tuple[GridPart, ...] = ()
+    """Grids of arms."""
+    arm: tuple[ArmPart, ...] = ()
+    """Single arms."""
+    drop: tuple[DropPart, ...] = ()
+    """Rules by which arms are dropped; they are printed, and no control is dropped for its own \
+outcome."""
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], *, source: Source | None = None) -> Plan:
+        """Return the plan that a mapping describes, with the keys of a plan's file.
+
+        Args:
+            document: texts, numbers, truth values, lists and mappings, as TOML or JSON has them.
+            source: where it comes from; by default Python, and paths start at the current folder.
+
+        Raises:
+            InputError: the first thing that is wrong with it, in one sentence.
+        """
+        known = Source() if source is None else source
+        context = {"folder": known.folder, "look": known.text is not None}
+        try:
+            return cls.model_validate(dict(document), context=context)
+        except ValidationError as error:
+            raise InputError(explained(error, document, known)) from error
+
+    def to_document(self) -> dict[str, Any]:
+        """Return every key with its value, as JSON has them: paths are absolute, None is left out.
+
+        `from_document` makes an equal plan of it.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def arms(self) -> list[PlannedArm]:
+        """Return all arms but the unmodified model and the twin: single ones, grids, controls."""
+        return expand(self.arm, self.grid, self.scores_names, self.seed)
+
+    @property
+    def scores_names(self) -> tuple[str, ...]:
+        """Names of the scores that arms are given, the default first."""
+        return tuple(self.scores) or ((OWN_SCORES,) if self.pictures.organism else ())
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Plan:
+        self._check_pictures()
+        self._check_scores()
+        self._check_drops()
+        if not (self.grid or self.arm or self.twin):
+            raise wrong("the plan has nothing to compare; add a [[grid]] or an [[arm]]")
+        try:
+            self.arms()
+        except ClashError as error:
+            raise wrong(str(error), *error.at) from error
+        return self
+
+    def _check_pictures(self) -> None:
+        pictures = self.pictures
+        named = [key for key, path in pictures.sources.items() if path is not None]
+        named += ["classes"] if pictures.classes is not None else []
+        if not pictures.organism:
+            if pictures.images is None and pictures.candidates is None:
+                raise wrong(
+                    "[pictures] names neither 'images' nor 'candidates'; give a folder, a list or "
+                    "an .npz file, or organism = true",
+                    *("pictures", "images"),
+                )
+            return
+        if named:
+            key = named[0].partition(" ")[0]
+            raise wrong(
+                f"[pictures] has organism = true and {key!r}; an organism has its own pictures, so "
+                f"leave {key!r} out",
+                *("pictures", key),
+            )
+        found = plugins.variants().get(self.model.name)
+        if found is None or found[1].organism is None or found[1].twin_of:
+            known = {name: one for name, (_, one) in plugins.variants().items() if one.organism}
+            own = of.listed(name for name, one in known.items() if not one.twin_of)
+            raise wrong(
+                f"[pictures] organism is true and [model] name is {shown(self.model.name, 60)!r}; "
+                f"expected one of {own}, or the paths of pictures",
+                *("pictures", "organism"),
+            )
+
+    def _check_scores(self) -> None:
+        for place, grid in enumerate(self.grid):
+            self._check_named(grid.scores, "grid", place)
+            self._check_scored(grid.selectors, "grid", place, matched=grid.matched_sets > 0)
+        for place, arm in enumerate(self.arm):
+            self._check_named(arm.scores, "arm", place)
+            self._check_scored((arm.selector,), "arm", place)
+
+    def _check_named(self, scores: str | None, table: str, place: int) -> None:
+        names = self.scores_names
+        if scores is not None and scores not in names:
+            known = nearest(scores, names) if names else "[scores] names none"
+            raise wrong(
+                f"[[{table}]] scores is {shown(scores, 60)!r}; {known}", *(table, place, "scores")
+            )
+
+    def _check_scored(
+        self, selectors: Sequence[str | None], table: str, place: int, *, matched: bool = False
+    ) -> None:
+        """Refuse a selector that needs scores where there are none."""
+        if self.scores_names:
+            return
+        plain = [one for one in selectors if one is not None and of.kind_of(one) == "selector"]
+        if plain or matched:
+            what = f"the selector {shown(plain[0], 60)!r}" if plain else "matched-sets"
+            raise wrong(
+                f"[[{table}]] has {what}, which needs scores; name a folder that `iarmem localize` "
+                "wrote in [scores]",
+                *(table, place),
+            )
+
+    def _check_drops(self) -> None:
+        pictures = self.pictures
+        losses = self.quality.losses and (pictures.organism or pictures.held_out is not None)
+        for place, rule in enumerate(self.drop):
+            if rule.before == "images" and self.quality.images is None:
+                raise wrong(
+                    "[[drop]] before is 'images', and none are generated; give images in [quality]",
+                    *("drop", place, "before"),
+                )
+            if rule.outcome == "held-out change" and not losses:
+                raise wrong(
+                    "[[drop]] outcome is 'held-out change', which is not measured; give held-out "
+                    "in [pictures] and losses = true in [quality]",
+                    *("drop", place, "outcome"),
+                )
