@@ -179,6 +179,7 @@ def loss_protocol(
     images: Images,
     views: Augmentation,
     *,
+    tokens: Tensor | None = None,
     batch_size: int = 64,
 ) -> LossProtocol:
     """Tokenize, once, by the unmodified model, the images that each arm's temperature is fitted on.
@@ -188,6 +189,7 @@ def loss_protocol(
         quality: the measure, such as `HeldOutLoss`.
         images: images that the model was not trained on, and that are not reported.
         views: the augmentation the model was trained with; its centre view is taken.
+        tokens: the images' tokens where they are known, by the same tokenizer.
         batch_size: images at a time; halved where memory does not suffice.
 
     Raises:
@@ -198,9 +200,11 @@ def loss_protocol(
     batching = Batching(batch_size)
 
     def read(rows: slice) -> Tensor:
-        tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
-        refuse_continuous(tokens, "predicted with a likelihood")
-        return tokens.cpu()
+        if tokens is not None:
+            return tokens[rows]
+        found = model.tokenize(centre_views(images, views, rows).to(model.device))
+        refuse_continuous(found, "predicted with a likelihood")
+        return found.cpu()
 
     with model.borrowed():
         first = read(slice(0, min(2, len(images))))
@@ -211,8 +215,8 @@ def loss_protocol(
             )
         few = LossProtocol(quality, images.subset(range(len(first))), first, batching)
         few._losses(model, few.images, first, few._fitted(model))
-        tokens = torch.cat(list(batching.over(len(images), read)))
-    return LossProtocol(quality, images, tokens, batching)
+        every = torch.cat(list(batching.over(len(images), read)))
+    return LossProtocol(quality, images, every, batching)
 
 
 def _is_temperature(value: object) -> bool:

@@ -103,7 +103,9 @@ def choose_candidates(
     """
     given, held_out, adapter = pictures.given, pictures.held_out, model.adapter
     _check_told(pictures, adapter)
-    _check_unseen(pictures)
+    if held_out is not None:
+        others = [one for one in (pictures.images, given) if one is not None]
+        check_unseen(held_out, others)
     if given is not None:
         tried = Candidates(given, np.full(len(given), "candidate"))
     else:
@@ -275,12 +277,16 @@ def _check_told(pictures: Pictures, adapter: Adapter) -> None:
             check_conditions(images, adapter.conditions, adapter.variant.num_classes)
 
 
-def _check_unseen(pictures: Pictures) -> None:
-    """Warn of held-out images that are among the others; refuse it if all are."""
-    held_out = pictures.held_out
-    if held_out is None:
-        return
-    others = [one for one in (pictures.images, pictures.given) if one is not None]
+def check_unseen(held_out: Images, others: Sequence[Images]) -> None:
+    """Warn of held-out images that are among others; refuse it if all are.
+
+    Args:
+        held_out: images that the model was not trained on.
+        others: training images and candidates.
+
+    Raises:
+        InputError: all of them are.
+    """
     if not (shared := same_pictures(held_out, others)):
         return
     message = (

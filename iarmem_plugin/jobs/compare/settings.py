@@ -57,7 +57,7 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
     Raises:
         InputError: no candidates, or a threshold or prefix that cannot be.
     """
-    options = _options(plan)
+    options = attack_options(plan)
     similarity, recognition = _similarity(plan), Recognition()
     whole = _with_generations(plan, shared, _ranked(plan, shared, material))
     tried = whole.candidates
@@ -74,7 +74,8 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
     return Protocol(attack, _quality(plan, shared, whole), whole)
 
 
-def _options(plan: Plan) -> ExtractionOptions:
+def attack_options(plan: Plan) -> ExtractionOptions:
+    """Return how candidates are extracted, as a plan says."""
     attack = plan.attack
     return ExtractionOptions(
         prefix_tokens=attack.prefix_tokens,
