@@ -183,8 +183,8 @@ def with_held_out(
     )
     if given:
         similarity.threshold, similarity.threshold_source = threshold, told
-    elif len(half) < ENOUGH_TO_CALIBRATE:
-        _warn_of_few(len(half), similarity.threshold)
+    else:
+        warn_of_few(len(half), similarity.threshold)
     return _joined(candidates, *_half(held_out, 1))
 
 
@@ -259,7 +259,15 @@ def calibrate_on(
     return calibrate(similarity, values, rate=rate, source=source)
 
 
-def _warn_of_few(count: int, threshold: float) -> None:
+def warn_of_few(count: int, threshold: float) -> None:
+    """Say what is known of the rate of a threshold that was fixed on fewer than 100 images.
+
+    Args:
+        count: number of images that fixed it.
+        threshold: the threshold.
+    """
+    if count >= ENOUGH_TO_CALIBRATE:
+        return
     allowed = math.floor(Fraction(str(RATE)) * count)
     low, high = wilson(allowed, count)
     warnings.warn(

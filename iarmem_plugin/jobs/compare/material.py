@@ -101,7 +101,8 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
         unseen, reported = None, None
     else:
         check_calibration(len(held_out), few=attack.few_held_out or attack.threshold is not None)
-        check_unseen(held_out, [one for one in (images, tried and tried.images) if one is not None])
+        others = [images, None if tried is None else tried.images]
+        check_unseen(held_out, [one for one in others if one is not None])
         unseen, reported = halves(held_out)
     if tried is not None and reported is not None:
         tried = _with(tried, reported, HELD_OUT)

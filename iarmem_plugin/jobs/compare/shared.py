@@ -25,7 +25,7 @@ from iarmem_plugin.jobs.compare.cells import shared_settings
 from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.measuring import centred, features_of, tune_sampling
-from iarmem_plugin.jobs.protocol import RATE
+from iarmem_plugin.jobs.protocol import RATE, warn_of_few
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described
@@ -107,6 +107,7 @@ class Shared:
         recognition.calibrate(found, rate=RATE, source=source)
         if not given:
             calibrate(similarity, found["similarity"].to_numpy(), rate=RATE, source=source)
+            warn_of_few(found.sizes["candidate"], similarity.threshold)
 
     def unitmem(self, captured: Images) -> xr.Dataset:
         """Score the model's neurons by UnitMem on some pictures."""
