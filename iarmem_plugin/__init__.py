@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
     from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
     from iarmem_plugin.evaluation.quality import TorchFidelity
+    from iarmem_plugin.evaluation.ranking.ranking import Ranking
+    from iarmem_plugin.evaluation.ranking.run import rank
     from iarmem_plugin.evaluation.recognition import Recognition
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
@@ -126,6 +128,7 @@ __all__ = [
     "QualityProtocol",
     "QualityValue",
     "Random",
+    "Ranking",
     "Ranks",
     "Reads",
     "Recalibration",
@@ -165,6 +168,7 @@ __all__ = [
     "make_targets",
     "mitigate",
     "quality_protocol",
+    "rank",
     "save_scores",
     "score_on_cluster",
     "select",
@@ -184,6 +188,8 @@ _SOURCES = {
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
     "iarmem_plugin.evaluation.losses": ("LossProtocol", "loss_protocol"),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
+    "iarmem_plugin.evaluation.ranking.ranking": ("Ranking",),
+    "iarmem_plugin.evaluation.ranking.run": ("rank",),
     "iarmem_plugin.evaluation.recognition": ("Recognition",),
     "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),

@@ -88,6 +88,7 @@ def shared_settings(
         "candidates_sha256": images.digest,
         "candidate_ids_sha256": _digest(images.ids),
         "groups_sha256": _digest(attack.candidates.group, attack.candidates.role),
+        **_of_clusters(attack),
         "targets_sha256": _digest(attack.targets.tokens.numpy()),
         "reference": attack.targets.reference,
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
@@ -103,6 +104,11 @@ def shared_settings(
 def forget_arms(folder: Path) -> None:
     """Delete the finished arms in a folder, and the folder where it holds nothing else."""
     forget(folder, KEY)
+
+
+def _of_clusters(attack: Attack) -> dict[str, Any]:
+    known = attack.candidates.clusters
+    return {} if known is None else {"clusters_sha256": _digest(known.number)}
 
 
 def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:
