@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
     from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
     from iarmem_plugin.evaluation.quality import TorchFidelity
+    from iarmem_plugin.evaluation.ranking.ranking import Ranking
+    from iarmem_plugin.evaluation.ranking.run import rank
     from iarmem_plugin.evaluation.recognition import Recognition
     from iarmem_plugin.evaluation.similarity import SSCD, PixelCorrelation
     from iarmem_plugin.interfaces import (
@@ -133,6 +135,7 @@ __all__ = [
     "QualityValue",
     "Random",
     "RandomMatched",
+    "Ranking",
     "Ranks",
     "Reads",
     "Recalibration",
@@ -173,6 +176,7 @@ __all__ = [
     "make_targets",
     "mitigate",
     "quality_protocol",
+    "rank",
     "read_plan",
     "save_scores",
     "score_on_cluster",
@@ -193,6 +197,8 @@ _SOURCES = {
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
     "iarmem_plugin.evaluation.losses": ("LossProtocol", "loss_protocol"),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
+    "iarmem_plugin.evaluation.ranking.ranking": ("Ranking",),
+    "iarmem_plugin.evaluation.ranking.run": ("rank",),
     "iarmem_plugin.evaluation.recognition": ("Recognition",),
     "iarmem_plugin.evaluation.similarity": ("SSCD", "PixelCorrelation"),
     "iarmem_plugin.plugins.hookspecs": ("hookimpl",),

@@ -12,6 +12,7 @@ from rich.console import Group
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.cli.pictures import PictureChoice
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import alone
 from iarmem_plugin.table import TextTable
@@ -24,48 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pictures:
-    """Which pictures are used, of those that are there."""
-
-    source: Path
-    reading: opt.ReadingOptions
-    verify: bool
-    per_class: int | None
-    fraction: float | None
-    seed: int
-    part: int
-
-    def check(self) -> None:
-        """Refuse what cannot be read, and a part of no subset."""
-        if self.part and self.per_class is None and self.fraction is None:
-            raise InputError(
-                f"--subset-part {self.part} is a part of a subset; give --images-per-class or "
-                "--images-fraction, too"
-            )
-        preflight.check_numbers({"--subset-seed": self.seed, "--workers": self.reading.workers})
-        preflight.check_pictures({"--images": self.source, "--image-root": self.reading.root})
-        preflight.check_sources({"--classes": self.reading.classes})
-
-    def open(self, model: str) -> Images:
-        """List them, and look into them as far as the user wants."""
-        from iarmem_plugin.cli.inputs import open_pictures, read_whole
-
-        pictures = open_pictures(self.source, model, self.reading)
-        if self.per_class is not None or self.fraction is not None:
-            pictures = pictures.balanced(
-                self.per_class, fraction=self.fraction, seed=self.seed, part=self.part
-            )
-        if self.verify or self.reading.on_bad == opt.OnBadImage.skip:
-            return read_whole(pictures, self.reading)
-        return pictures.check_headers()
-
-
-@dataclass(frozen=True, slots=True)
 class _Job:
     """What is scored, on what, and how."""
 
     model: opt.ModelOptions
-    pictures: _Pictures
+    pictures: PictureChoice
     metrics: tuple[str, ...]
     bands: Mapping[str, tuple[int, ...]]
     capture: Mapping[str, Any]
@@ -172,7 +136,7 @@ def localize(
     lock = "break" if break_lock else "take"
     job = _Job(
         model=opt.ModelOptions(model, files, device, dtype, compile),
-        pictures=_Pictures(images, reading, verify_images, *subset),
+        pictures=PictureChoice(images, reading, verify_images, *subset),
         metrics=tuple(metric or ("unitmem",)),
         bands=opt.read_bands(band or ()),
         capture=sizes | {"seed": seed},

@@ -26,6 +26,7 @@ from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindere
 from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
+from iarmem_plugin.cli.rank import rank
 from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.files import DISK_FULL_ERRNOS
 from iarmem_plugin.text import shown
@@ -139,6 +140,7 @@ app = typer.Typer(
 )
 app.command()(models.demo)
 app.command()(localize)
+app.command()(rank)
 app.command()(mitigate)
 app.command()(models.models)
 app.command()(models.fetch)

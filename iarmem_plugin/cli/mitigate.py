@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.cli.edits import EditChoice
+from iarmem_plugin.cli.pictures import Opened
 from iarmem_plugin.cli.quality import Measures, QualityChoice
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import alone
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.losses import LossProtocol
+    from iarmem_plugin.evaluation.ranking.ranking import Ranking
     from iarmem_plugin.evaluation.recognition import Recognition
     from iarmem_plugin.interfaces import LossQuality, Similarity
     from iarmem_plugin.jobs.arms import Arm
@@ -34,6 +36,8 @@ class _Attack:
     """Which images are tried, and when one counts as extracted."""
 
     candidates: Path | None
+    ranking: Path | None
+    near_duplicates: float | None
     held_out: Path | None
     few: bool
     threshold: float | None
@@ -45,10 +49,15 @@ class _Attack:
 
     def check(self) -> dict[str, Path]:
         """Refuse a measure or threshold that cannot be; return the files that are named."""
+        from iarmem_plugin.data.duplicates import check_cut
         from iarmem_plugin.evaluation.similarity import check_threshold
         from iarmem_plugin.plugins.create import check
 
         check_threshold(self.threshold, self.similarity)
+        if self.near_duplicates is not None:
+            check_cut(self.near_duplicates)
+        if self.candidates is not None and self.ranking is not None:
+            raise InputError("give one of --ranking and --candidates: where candidates come from")
         return check("similarity", self.similarity)
 
     def measure(self, device: str) -> Similarity:
@@ -60,37 +69,6 @@ class _Attack:
         if self.threshold is not None:
             similarity.threshold, similarity.threshold_source = self.threshold, GIVEN
         return similarity
-
-
-class _Opened(NamedTuple):
-    """The pictures that options name."""
-
-    images: Images
-    candidates: Images | None
-    held_out: Images | None
-    reference: Images | None
-    contrast: Images | None
-
-    @property
-    def real(self) -> Images:
-        """What generated images are compared with."""
-        return self.images if self.reference is None else self.reference
-
-    @property
-    def contrasted(self) -> Images | None:
-        """What candidates are contrasted with: images that are not reported."""
-        from iarmem_plugin.jobs.protocol import calibration_half
-
-        if self.contrast is None and self.held_out is not None:
-            return calibration_half(self.held_out)
-        return self.contrast
-
-    def read(self, reading: opt.ReadingOptions) -> _Opened:
-        """Read every picture, and leave out those that do not open if that is wanted."""
-        from iarmem_plugin.cli.inputs import read_whole
-
-        others = (None if one is None else read_whole(one, reading) for one in self[1:])
-        return _Opened(read_whole(self.images, reading), *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +92,7 @@ class _Job:
             return self._reported(out, arms, scores, opened, restart=restart)
 
     def _reported(
-        self, out: Path, arms: list[Arm], scores: xr.Dataset, opened: _Opened, *, restart: bool
+        self, out: Path, arms: list[Arm], scores: xr.Dataset, opened: Opened, *, restart: bool
     ) -> Report:
         from iarmem_plugin.cli.inputs import load_model
         from iarmem_plugin.jobs.scores import captured_images, check_made_with
@@ -131,7 +109,9 @@ class _Job:
         self.quality.check_enough(measures.images, opened.real, opened.held_out)
         model = load_model(self.model)
         check_made_with(model, scores)  # before candidates are ranked, which can take hours
-        preflight.check_fit(model, opened)
+        preflight.check_fit(model, opened.listed)
+        if opened.ranking is not None:
+            opened.ranking.check_model(model)
         preflight.check_room(out, model, completions=self._completions(arms, opened))
         kept = out / PROGRESS
         if restart:  # when nothing is left that could be refused
@@ -142,7 +122,7 @@ class _Job:
         forget_cells(kept)
         return report
 
-    def _checked(self, out: Path) -> tuple[list[Arm], xr.Dataset, _Opened]:
+    def _checked(self, out: Path) -> tuple[list[Arm], xr.Dataset, Opened]:
         """Refuse what can be told to be wrong before the model is loaded; return what is opened."""
         from iarmem_plugin.jobs.scores import load_scores
         from iarmem_plugin.models.hub import check_files
@@ -185,6 +165,7 @@ class _Job:
     def _check_sources(self) -> None:
         files: dict[str, Path | None] = {
             "--scores": self.scores,
+            "--ranking": self.attack.ranking,
             "--classes": self.reading.classes,
         }
         files |= {f"--similarity {name}": file for name, file in self.attack.check().items()}
@@ -193,7 +174,7 @@ class _Job:
         preflight.check_pictures(self._sources)
         preflight.check_sources(files)
 
-    def _opened(self) -> _Opened:
+    def _opened(self) -> Opened:
         from iarmem_plugin.cli.inputs import open_pictures
 
         paths = (
@@ -204,12 +185,23 @@ class _Job:
             None if path is None else open_pictures(path, self.model.name, self.reading)
             for path in paths
         )
-        opened = _Opened(open_pictures(self.images, self.model.name, self.reading), *listed)
+        images = open_pictures(self.images, self.model.name, self.reading)
+        opened = Opened(images, self._ranking(images), *listed)
         self._check_counts(opened)
         self._check_contrast(opened)
         return opened
 
-    def _check_contrast(self, opened: _Opened) -> None:
+    def _ranking(self, images: Images) -> Ranking | None:
+        """Read the ranking of the images; the model it was made by is compared later."""
+        from iarmem_plugin.evaluation.ranking.ranking import Ranking
+
+        if self.attack.ranking is None:
+            return None
+        found = Ranking.load(self.attack.ranking)
+        found.places_in(images)
+        return found
+
+    def _check_contrast(self, opened: Opened) -> None:
         from iarmem_plugin.jobs.contrast import check_apart
 
         named, held_out = (one is not None for one in (opened.contrast, opened.held_out))
@@ -218,14 +210,14 @@ class _Job:
             if opened.contrast is not None and others is not None:
                 check_apart(others, opened.contrast)
 
-    def _check_counts(self, opened: _Opened) -> None:
+    def _check_counts(self, opened: Opened) -> None:
         from iarmem_plugin.jobs.protocol import check_calibration
 
         if opened.held_out is not None:
             few = self.attack.few or self.attack.threshold is not None
             check_calibration(len(opened.held_out), few=few)
 
-    def _completions(self, arms: Sequence[Arm], opened: _Opened) -> int:
+    def _completions(self, arms: Sequence[Arm], opened: Opened) -> int:
         """Return how many images are completed at most, in all arms together."""
         ranked = self.attack.per_class * len(set(opened.images.labels.tolist()))
         tried = ranked if opened.candidates is None else len(opened.candidates)
@@ -237,7 +229,7 @@ class _Job:
         model: ImageARModel,
         scores: xr.Dataset,
         arms: Sequence[Arm],
-        opened: _Opened,
+        opened: Opened,
         similarity: Similarity,
         measures: Measures,
         kept: Path,
@@ -261,13 +253,14 @@ class _Job:
             preflight.check_features_room(kept.parent, quality, arms=len(arms) + 1)
             candidates = choose_candidates(
                 model,
-                Pictures(opened.images, opened.candidates, opened.held_out),
+                Pictures(opened.images, opened.candidates, opened.held_out, opened.ranking),
                 similarity,
                 per_class=self.attack.per_class,
                 calibrates=self.attack.threshold is None,
                 halves=measures.losses is not None,
                 few=self.attack.few,
                 recognition=recognition,
+                near_duplicates=self.attack.near_duplicates,
                 batch_size=size,
                 progress=progress,
             )
@@ -298,7 +291,7 @@ class _Job:
         how: dict[str, Any] = {"sampling": sampling, "batch_size": self.batch_size}
         return with_generations(model, tried, like, count, **how, progress=progress)
 
-    def _recalibration(self, opened: _Opened, recognition: Recognition) -> Recalibration | None:
+    def _recalibration(self, opened: Opened, recognition: Recognition) -> Recalibration | None:
         """Fix thresholds anew on the pictures that fixed when a candidate is recognisable."""
         from iarmem_plugin.evaluation.candidates import Candidates
         from iarmem_plugin.jobs.protocol import calibration_half
@@ -311,7 +304,7 @@ class _Job:
         return Recalibration(Candidates(half, fixed["group"].values), fixed.attrs["rate"])
 
     def _loss_protocol(
-        self, model: ImageARModel, opened: _Opened, measure: LossQuality | None
+        self, model: ImageARModel, opened: Opened, measure: LossQuality | None
     ) -> LossProtocol | None:
         from iarmem_plugin.evaluation.losses import loss_protocol
         from iarmem_plugin.jobs.protocol import calibration_half
@@ -340,6 +333,8 @@ def mitigate(
     random_sets: opt.RandomSets = 5,
     similarity: opt.Similarity = "correlation",
     candidates: opt.CandidateSource = None,
+    ranking: opt.RankingFile = None,
+    near_duplicates: opt.NearDuplicates = None,
     held_out: opt.HeldOut = None,
     few_held_out: opt.FewHeldOut = False,
     threshold: opt.Threshold = None,
@@ -372,7 +367,7 @@ def mitigate(
     A run that was ended goes on after its last finished arm when the same command is given again.
     """
     files = opt.read_files(weights, tokenizer, file or ())
-    tried = (candidates, held_out, few_held_out, threshold, per_class)
+    tried = (candidates, ranking, near_duplicates, held_out, few_held_out, threshold, per_class)
     job = _Job(
         model=opt.ModelOptions(model, files, device, dtype, compile),
         scores=scores,

@@ -154,6 +154,29 @@ PerClass = Annotated[
 CandidateSource = Annotated[
     Path | None, typer.Option("--candidates", help="Images to try, instead of ranking --images.")
 ]
+RankingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ranking", help="File that `iarmem rank` wrote of --images, instead of ranking them here."
+    ),
+]
+NearDuplicates = Annotated[
+    float | None,
+    typer.Option(
+        help="Correlation above which two candidates are near-duplicates; tells their clusters."
+    ),
+]
+RankingOut = Annotated[Path, typer.Option("--out", help="File to write, such as ranking.nc.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for tokens and scores, which stays and is used again; by default one beside "
+        "--out, which goes in the end."
+    ),
+]
+Chunk = Annotated[
+    int, typer.Option(min=1, help="Images that are finished together, and lost if a run is killed.")
+]
 HeldOut = Annotated[
     Path | None,
     typer.Option(

@@ -61,10 +61,8 @@ def near_duplicates(
         InputError: a picture cannot be read, there are fewer than two, or the threshold or side is
             out of range.
     """
-    check_number("threshold", threshold)
+    check_cut(threshold)
     check_integer("side", side, least=2)
-    if not 0 < threshold < 1:
-        raise InputError(f"the threshold is {threshold}; expected a correlation between 0 and 1")
     if len(images) < 2:
         raise InputError(f"got {len(images)} pictures, expected two or more to compare")
     small = small_versions(images, side, workers=workers, progress=progress)
@@ -75,6 +73,17 @@ def near_duplicates(
             found.see(small[rows] @ small[columns].T, rows, columns, threshold)
         advance(rows.stop - rows.start)
     return found.dataset(images.paths).assign_attrs(threshold=threshold, side=side)
+
+
+def check_cut(threshold: float) -> None:
+    """Refuse what is no correlation above which two are near-duplicates.
+
+    Raises:
+        InputError: it is not between 0 and 1.
+    """
+    check_number("threshold", threshold)
+    if not 0 < threshold < 1:
+        raise InputError(f"the threshold is {threshold}; expected a correlation between 0 and 1")
 
 
 def small_versions(

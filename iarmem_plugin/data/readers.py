@@ -108,6 +108,11 @@ class Reader(ABC):
         """Return a hash over the pictures of these global ids; None where it is not known."""
         return None
 
+    def picture_sha256(self, image: int, path: str) -> bytes:
+        """Return the SHA-256 of a picture's content; by default of its size and values in RGB."""
+        picture = self(image, path)
+        return hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()
+
     def place(self, image: int, path: str) -> Hashable:
         """Return where a picture is, equal for two lists of one picture; by default this reader."""
         return id(self), image
@@ -130,6 +135,13 @@ class FileReader(Reader):
         with self._opened(path) as file:
             check_levels(file)
 
+    def picture_sha256(self, image: int, path: str) -> bytes:
+        """Return the SHA-256 of the file's bytes."""
+        place = self.root / path
+        _refuse_no_file(place)
+        with place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
     def place(self, image: int, path: str) -> Hashable:
         """Return the file, links followed."""
         return os.path.realpath(self.root / path)
@@ -137,13 +149,17 @@ class FileReader(Reader):
     @contextmanager
     def _opened(self, path: str) -> Iterator[Image.Image]:
         place = self.root / path
-        if not stat.S_ISREG(place.stat().st_mode):  # a pipe would be waited for
-            raise OSError("it is not a file")
+        _refuse_no_file(place)
         try:
             with Image.open(place) as file:
                 yield file
         except _DAMAGED as error:
             raise OSError(str(error) or type(error).__name__) from error
+
+
+def _refuse_no_file(place: Path) -> None:
+    if not stat.S_ISREG(place.stat().st_mode):  # a pipe would be waited for
+        raise OSError("it is not a file")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,6 +203,12 @@ class JoinedReader(Reader):
         if image < self.shift:
             return self.first.check_header(image, path)
         return self.second.check_header(image - self.shift, path)
+
+    def picture_sha256(self, image: int, path: str) -> bytes:
+        """Return the SHA-256 of a picture of either list."""
+        if image < self.shift:
+            return self.first.picture_sha256(image, path)
+        return self.second.picture_sha256(image - self.shift, path)
 
     def content_sha256(self, images: Int64[np.ndarray, " image"]) -> str | None:
         """Return a hash over the pictures of either list of which it is known."""

@@ -1,28 +1,30 @@
-"""Candidates: images that may be memorized, given in groups or ranked by the model."""
+"""Candidates: images that may be memorized, given in groups or ranked by a model."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
-from rich.progress import Progress
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.augmentation import Augmentation
+from iarmem_plugin.data.duplicates import check_cut
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteLogitsError, NonFiniteSimilarityError
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.interfaces.organism import Role, role_of
-from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.sampling import check_likelihood, check_logits
+from iarmem_plugin.models.sampling import check_logits
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 @runtime_checkable
@@ -90,6 +92,27 @@ class Generations:
         return f"Generations({len(self.tokens)}, {self.sampling})"
 
 
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Clusters:
+    """Which candidates are near-duplicates of one another, see `Candidates.with_clusters`.
+
+    Attributes:
+        number: number of each candidate's cluster; equal for near-duplicates.
+        threshold: correlation above which two are near-duplicates, in (0, 1).
+    """
+
+    number: Int64[np.ndarray, " candidate"]
+    threshold: float
+
+    def __len__(self) -> int:
+        """Return the number of clusters, a candidate without near-duplicates being one."""
+        return len(np.unique(self.number))
+
+    def __repr__(self) -> str:
+        """Return the numbers of candidates and clusters."""
+        return f"Clusters({len(self.number)} in {len(self)}, threshold={self.threshold:g})"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Candidates:
     """Images that may be memorized.
@@ -104,6 +127,7 @@ class Candidates:
             known), by group; a group left out has the role that its name has in an organism, see
             `role_of`.
         generations: what is known of those that the model generated; None where there are none.
+        clusters: which are near-duplicates of one another; None where that was not asked.
 
     Raises:
         InputError: where groups and images differ in number, or a role is not a group's.
@@ -114,6 +138,7 @@ class Candidates:
     hit_rate: np.ndarray | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
     generations: Generations | None = None
+    clusters: Clusters | None = None
 
     def __post_init__(self) -> None:
         """Check that every image has its group, and that roles are those of groups."""
@@ -125,6 +150,11 @@ class Candidates:
             raise InputError(
                 f"{len(self.images)} candidates with groups of shape {self.group.shape}; "
                 "give one group name for each candidate"
+            )
+        if self.clusters is not None and len(self.clusters.number) != len(self.images):
+            raise InputError(
+                f"the clusters of {len(self.clusters.number)} candidates were given for "
+                f"{len(self.images)}; make them with with_clusters"
             )
         for name, role in self.roles.items():
             if name not in self.group or role not in get_args(Role):
@@ -169,7 +199,47 @@ class Candidates:
             None if self.hit_rate is None else self.hit_rate[positions],
             {name: role for name, role in self.roles.items() if name in group},
             self._generations_of(positions),
+            None
+            if self.clusters is None
+            else replace(self.clusters, number=self.clusters.number[positions]),
         )
+
+    def with_clusters(
+        self, threshold: float, *, workers: int = 0, progress: Progress | None = None
+    ) -> Candidates:
+        """Return the same, with the cluster of near-duplicates that each lies in.
+
+        Args:
+            threshold: Pearson correlation of small versions, in (0, 1), above which two are
+                near-duplicates; see `Images.near_duplicates`.
+            workers: number of processes that read pictures; 0 reads in this one.
+            progress: display to which progress bars are added.
+
+        Raises:
+            InputError: the threshold is out of range, or a picture cannot be read.
+        """
+        check_cut(threshold)
+        if len(self) < 2:  # nothing to compare
+            return replace(self, clusters=Clusters(np.arange(len(self)), threshold))
+        found = self.images.near_duplicates(threshold, workers=workers, progress=progress)
+        return replace(self, clusters=Clusters(found["cluster"].to_numpy(), float(threshold)))
+
+    def joined(self, images: Images, group: np.ndarray) -> Candidates:
+        """Return these and further images, which were not ranked; clusters are found anew.
+
+        Args:
+            images: further images; their ids are moved past these.
+            group: group of each of them.
+        """
+        rate, known = self.hit_rate, self.clusters
+        both = replace(
+            self,
+            images=self.images.join(images),
+            group=np.concatenate((self.group, group)),
+            hit_rate=None if rate is None else np.append(rate, np.full(len(group), np.nan)),
+            clusters=None,
+        )
+        return both if known is None else both.with_clusters(known.threshold)
 
     def _generations_of(self, positions: np.ndarray) -> Generations | None:
         """Return what is known of the generations among some candidates."""
@@ -212,85 +282,6 @@ def _as_wide(
     return chosen.view(-1, *[1] * (tokens.ndim - 1)).expand_as(tokens)
 
 
-def rank_candidates(
-    model: Completes,
-    images: Images,
-    views: Augmentation,
-    *,
-    per_class: int = 5,
-    positions: Iterable[int] | None = None,
-    group: str = "ranked",
-    batch_size: int | Batching = 64,
-    progress: Progress | None = None,
-) -> Candidates:
-    """Keep the images of each class whose tokens the model predicts best.
-
-    Where the images have no classes, the best of all are kept.
-    One teacher-forced pass an image, with its true condition and without guidance. An image's score
-    is its hit rate: the share of the positions at which the true token is the likeliest. Ties go
-    to the larger mean log-probability of the true tokens, then to the smaller image id.
-
-    Args:
-        model: the traced model.
-        images: the training images.
-        views: the augmentation the model was trained with; its centre view is taken.
-        per_class: images to keep of each class; a smaller class is kept whole. Where there are no
-            classes, images to keep of all.
-        positions: token positions that count, from 0; None takes the last tokens that the
-            model's layout names: those of VAR's last scale, and RAR's last 99 of 256.
-        group: name for the group of all candidates.
-        batch_size: images at a time; halved where memory does not suffice.
-        progress: shows a bar where given.
-
-    Returns:
-        the best first within each class, classes in ascending order; ``hit_rate`` in [0, 1].
-
-    Raises:
-        InputError: with impossible positions or numbers.
-        NonFiniteLogitsError: where the model's logits are not finite.
-
-    Reference:
-        Kowalczuk et al. 2025, arXiv 2502.02514 (stage 1: identification of candidates).
-    """
-    if per_class < 1:
-        raise InputError(f"per_class is {per_class}; keep at least one image of each class")
-    given = None if positions is None else tuple(positions)
-    batching = Batching.of(batch_size)
-
-    def scores(rows: slice) -> np.ndarray:
-        tokens = model.tokenize(centre_views(images, views, rows).to(model.device))
-        refuse_continuous(tokens, "ranked by how well they are predicted")
-        chosen = _ranked(model.layout, tokens.shape[1]) if given is None else given
-        _check_positions(chosen, tokens.shape[1])
-        hit, log_likelihood = _predicted(model, tokens, images, rows)
-        return _scores(hit[:, chosen], log_likelihood[:, chosen]).cpu().numpy()
-
-    with model.borrowed():
-        done = batching.over(
-            len(images), scores, progress=progress, description="ranking candidates"
-        )
-        hit_rate, log_probability = np.concatenate(list(done)).T
-    kept = _best_of_each_class(images, hit_rate, log_probability, per_class)
-    return Candidates(images.subset(kept), np.full(len(kept), group), hit_rate[kept])
-
-
-def _predicted(
-    model: Completes, tokens: Shaped[Tensor, "image token *rest"], images: Images, rows: slice
-) -> tuple[Shaped[Tensor, "image token"], Float[Tensor, "image token"]]:
-    hit, log_likelihood = model.predicted(tokens, Condition.of_images(images, rows))
-    with images_named(images.paths[rows]):
-        check_likelihood(log_likelihood)
-    return hit, log_likelihood
-
-
-def _scores(
-    hit: Shaped[Tensor, "image position"], log_likelihood: Float[Tensor, "image position"]
-) -> Float[Tensor, "image 2"]:
-    """Return hit rate and mean log-likelihood of the true tokens, float64."""
-    means = (one.double().mean(dim=1) for one in (hit, log_likelihood))
-    return torch.stack(list(means), dim=1)
-
-
 def refuse_continuous(tokens: Shaped[Tensor, "image token *rest"], what: str) -> None:
     """Refuse tokens that are no numbers of a vocabulary or bits.
 
@@ -309,34 +300,11 @@ def refuse_continuous(tokens: Shaped[Tensor, "image token *rest"], what: str) ->
         )
 
 
-def _best_of_each_class(
-    images: Images, hit_rate: np.ndarray, log_probability: np.ndarray, per_class: int
-) -> np.ndarray:
-    order = np.lexsort((images.ids, -log_probability, -hit_rate, images.labels))
-    labels = np.asarray(images.labels)[order]
-    starts = np.searchsorted(labels, labels)  # where each one's class begins
-    return np.asarray(order[np.arange(len(order)) - starts < per_class])
-
-
 def centre_views(
     images: Images, views: Augmentation, rows: slice
 ) -> Float[Tensor, "image 3 height width"]:
     """Return the centre views of some images, RGB in [0, 1]."""
     return torch.stack([views.center(images.load(i)) for i in range(rows.start, rows.stop)])
-
-
-def _ranked(layout: ModelLayout, tokens: int) -> tuple[int, ...]:
-    if layout.ranked_tokens is None:
-        return layout.scales[-1].tokens
-    return tuple(range(tokens - layout.ranked_tokens, tokens))
-
-
-def _check_positions(positions: tuple[int, ...], tokens: int) -> None:
-    if not positions or not all(0 <= position < tokens for position in positions):
-        raise InputError(
-            f"positions {positions[:5]}... do not fit images of {tokens} tokens; "
-            f"give some from 0 to {tokens - 1}"
-        )
 
 
 @contextmanager

@@ -32,11 +32,11 @@ from iarmem_plugin.evaluation.candidates import (
     check_finite,
     check_pixels,
     images_named,
-    rank_candidates,
     refuse_continuous,
 )
 from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.evaluation.recognition import Recognition, agreement, check_recognition
 from iarmem_plugin.evaluation.statistics import smallest_threshold
 from iarmem_plugin.interfaces import Completion, Condition, Sampling, Similarity
@@ -291,8 +291,14 @@ def _result(
             "label": ("candidate", np.asarray(images.labels)),
             "group": ("candidate", candidates.group),
             "role": ("candidate", candidates.role),
+            **_clusters(candidates),
         },
     )
+
+
+def _clusters(candidates: Candidates) -> dict[str, Any]:
+    known = candidates.clusters
+    return {} if known is None else {"cluster": ("candidate", known.number)}
 
 
 def stored_tokens(tokens: Shaped[np.ndarray, "candidate token *rest"]) -> xr.Variable:

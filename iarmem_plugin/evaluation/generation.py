@@ -103,7 +103,7 @@ def with_generations(
     refuse_continuous(tokens, "completed and compared one by one")
     first, drawn = candidates.images, _as_pictures(images, told, like)
     hit_rate = candidates.hit_rate
-    return replace(
+    found = replace(
         candidates,
         images=replace(
             first.join(drawn),
@@ -113,7 +113,10 @@ def with_generations(
         group=np.concatenate((candidates.group, np.full(count, GENERATED))),
         hit_rate=None if hit_rate is None else np.append(hit_rate, np.full(count, np.nan)),
         generations=Generations(tokens, sampling),
+        clusters=None,
     )
+    known = candidates.clusters
+    return found if known is None else found.with_clusters(known.threshold)
 
 
 def proportional_labels(

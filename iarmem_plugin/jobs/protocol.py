@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions, same_pictures
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
+from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import calibrate
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
+from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Adapter, Similarity
@@ -63,11 +65,13 @@ class Pictures:
         images: training images, ranked where none are given.
         given: images to try; None tries the best predicted of each class.
         held_out: images that the model was not trained on; None leaves the threshold as it is.
+        ranking: how the training images were ranked before; None ranks them.
     """
 
     images: Images
     given: Images | None = None
     held_out: Images | None = None
+    ranking: Ranking | None = None
 
 
 def choose_candidates(
@@ -80,6 +84,7 @@ def choose_candidates(
     halves: bool = False,
     few: bool = False,
     recognition: Recognition | None = None,
+    near_duplicates: float | None = None,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -95,32 +100,27 @@ def choose_candidates(
             then fixes `recognition` alone; otherwise all are reported then.
         few: whether few held-out images may fix it, too.
         recognition: its threshold is fixed with it, if given.
+        near_duplicates: correlation above which candidates are near-duplicates, whose clusters are
+            then told; see `Candidates.with_clusters`.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: too few held-out images, all of them among the others, or lacking conditions.
+        InputError: a ranking of another model or other images; too few held-out images, all of
+            them among the others; or images that lack what the model is told.
     """
-    given, held_out, adapter = pictures.given, pictures.held_out, model.adapter
-    _check_told(pictures, adapter)
+    held_out = pictures.held_out
+    _check_told(pictures, model.adapter)
     if held_out is not None:
-        others = [one for one in (pictures.images, given) if one is not None]
+        others = [one for one in (pictures.images, pictures.given) if one is not None]
         check_unseen(held_out, others)
-    if given is not None:
-        tried = Candidates(given, np.full(len(given), "candidate"))
-    else:
-        tried = rank_candidates(
-            model,
-            pictures.images,
-            adapter.variant.views,
-            per_class=per_class,
-            batch_size=batch_size,
-            progress=progress,
-        )
+    tried = _tried(model, pictures, per_class, batch_size, progress)
+    if near_duplicates is not None:
+        tried = tried.with_clusters(near_duplicates, progress=progress)
     if held_out is None:
         return tried
     if not calibrates and not halves:
-        return _joined(tried, held_out, np.full(len(held_out), HELD_OUT))
+        return tried.joined(held_out, np.full(len(held_out), HELD_OUT))
     return with_held_out(
         model,
         tried,
@@ -132,6 +132,26 @@ def choose_candidates(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+def _tried(
+    model: ImageARModel,
+    pictures: Pictures,
+    per_class: int,
+    batch_size: int,
+    progress: Progress | None,
+) -> Candidates:
+    """Return the images that are given, or the best of a ranking, made before or now."""
+    given, ranking = pictures.given, pictures.ranking
+    if given is not None and ranking is not None:
+        raise InputError("images to try were given, and a ranking to choose them from; give one")
+    if given is not None:
+        return Candidates(given, np.full(len(given), "candidate"))
+    if ranking is not None:
+        ranking.check_model(model)
+        return ranking.candidates(pictures.images, per_class=per_class)
+    how: Any = {"per_class": per_class, "batch_size": batch_size, "progress": progress}
+    return rank_candidates(model, pictures.images, model.adapter.variant.views, **how)
 
 
 def with_held_out(
@@ -169,7 +189,7 @@ def with_held_out(
     check_calibration(len(held_out), few=few or given)
     half = Candidates(*_half(held_out, 0))
     if given and len(half) < FEWEST_TO_CALIBRATE and not few:  # too few for the other outcome
-        return _joined(candidates, *_half(held_out, 1))
+        return candidates.joined(*_half(held_out, 1))
     threshold, told = similarity.threshold, similarity.threshold_source
     source = "half of the held-out images, unmodified model"
     calibrate_on(
@@ -185,7 +205,7 @@ def with_held_out(
         similarity.threshold, similarity.threshold_source = threshold, told
     else:
         warn_of_few(len(half), similarity.threshold)
-    return _joined(candidates, *_half(held_out, 1))
+    return candidates.joined(*_half(held_out, 1))
 
 
 def calibration_half(held_out: Images) -> Images:
@@ -305,16 +325,6 @@ def check_unseen(held_out: Images, others: Sequence[Images]) -> None:
     if len(shared) == len(held_out):
         raise InputError(message)
     warnings.warn(message, stacklevel=3)
-
-
-def _joined(candidates: Candidates, images: Images, groups: np.ndarray) -> Candidates:
-    hit_rate = candidates.hit_rate
-    return replace(
-        candidates,
-        images=candidates.images.join(images),
-        group=np.concatenate((candidates.group, groups)),
-        hit_rate=None if hit_rate is None else np.append(hit_rate, np.full(len(groups), np.nan)),
-    )
 
 
 def _half(images: Images, first: int) -> tuple[Images, np.ndarray]:

@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
+from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import compared, make_targets
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.interfaces import ActivationIntervention, AnyIntervention, Similarity
 from iarmem_plugin.jobs.arms import Arm, select_neurons
 from iarmem_plugin.jobs.scores import mean_activation

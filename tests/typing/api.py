@@ -58,6 +58,7 @@ from iarmem_plugin import (
     QualityValue,
     Random,
     RandomMatched,
+    Ranking,
     Ranks,
     Reads,
     Recalibration,
@@ -97,6 +98,7 @@ from iarmem_plugin import (
     make_targets,
     mitigate,
     quality_protocol,
+    rank,
     read_plan,
     save_scores,
     score_on_cluster,
@@ -129,6 +131,15 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
     )
     report.save(out)
     return report
+
+
+def ranked(model: ImageARModel, images: Images, folder: Path) -> Candidates:
+    found: Ranking = rank(model, images, cache=folder / "cache", workers=4, ranks=Ranks())
+    found.save(folder / "ranking.nc")
+    again = Ranking.load(folder / "ranking.nc")
+    again.check_model(model)
+    best: Candidates = again.candidates(images, global_top=100)
+    return again.candidates(images, per_class=5, near_duplicates=0.8) if len(best) else best
 
 
 def both_outcomes(

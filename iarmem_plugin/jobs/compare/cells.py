@@ -173,6 +173,7 @@ def shared_settings(
         "reference": attack.targets.reference,
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
+        **_of_clusters(attack),
         **_of_recognition(attack.recognition),
         **_of_recalibration(attack),
     }
@@ -181,6 +182,11 @@ def shared_settings(
         "completions": made_by | tried | completed,
         "images": made_by | {"quality": None if quality is None else _of_quality(quality)},
     }
+
+
+def _of_clusters(attack: Attack) -> dict[str, Any]:
+    known = attack.candidates.clusters
+    return {} if known is None else {"clusters_sha256": _digest(known.number)}
 
 
 def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:

@@ -75,9 +75,7 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, as JSON values."""
         return {
-            "steps": [
-                {name: getattr(one, name) for name in Step.__slots__} for one in self.steps
-            ],
+            "steps": [{name: getattr(one, name) for name in Step.__slots__} for one in self.steps],
             "measured_on": self.measured,
             "device": self.device,
             "notes": list(self.notes),
@@ -160,8 +158,16 @@ class _Counts:
             len(planned) + 1 + (plan.twin is not None),
             tried,
             unseen,
-            {"losses": tried + fitted if fitted else 0, "completions": tried + again, "images": drawn},
-            {"losses": 16 * tried, "completions": tokens * (tried + again), "images": 4 * _KNOWN_WIDTH * drawn},
+            {
+                "losses": tried + fitted if fitted else 0,
+                "completions": tried + again,
+                "images": drawn,
+            },
+            {
+                "losses": 16 * tried,
+                "completions": tokens * (tried + again),
+                "images": 4 * _KNOWN_WIDTH * drawn,
+            },
             len(scorers),
             tried + others,
         )

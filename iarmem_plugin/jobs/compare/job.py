@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,11 +12,11 @@ import xarray as xr
 from iarmem_plugin.activations.distributed import Ranks, started_processes
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces.layout import ModelLayout
-from iarmem_plugin.jobs.arms import NEVER_SHOWN, UNMODIFIED, Arm, ArmOutcome, Stage, select_neurons
+from iarmem_plugin.jobs.arms import NEVER_SHOWN, UNMODIFIED, ArmOutcome, Stage, select_neurons
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
 from iarmem_plugin.jobs.compare.making import made_arms
-from iarmem_plugin.jobs.compare.material import Material, open_material
+from iarmem_plugin.jobs.compare.material import open_material
 from iarmem_plugin.jobs.compare.plan import Plan
 from iarmem_plugin.jobs.compare.planned import PlannedArm
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
@@ -218,9 +217,7 @@ class _Comparison:
                 for failure in self.failed.values()
             ],
         }
-        return reported(
-            self.model, self.scores, outcomes, self.attack, self.quality, provenance
-        )
+        return reported(self.model, self.scores, outcomes, self.attack, self.quality, provenance)
 
 
 def load_part(part: ModelPart) -> ImageARModel:
@@ -234,9 +231,7 @@ def load_part(part: ModelPart) -> ImageARModel:
     )
 
 
-def _of_twin(
-    twin: ImageARModel | None, scores: xr.Dataset, layout: ModelLayout
-) -> list[ReadyArm]:
+def _of_twin(twin: ImageARModel | None, scores: xr.Dataset, layout: ModelLayout) -> list[ReadyArm]:
     if twin is None:
         return []
     neurons = select_neurons(NEVER_SHOWN, scores, layout)

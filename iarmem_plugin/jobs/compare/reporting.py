@@ -127,7 +127,7 @@ def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, An
 def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None) -> dict[str, Any]:
     candidates = attack.candidates
     chosen = "given" if candidates.hit_rate is None else "best predicted of each class"
-    found = {
+    found: dict[str, Any] = {
         "scores": json.loads(scores.attrs["provenance"]),
         "candidates": describe_images(candidates.images) | {"chosen": chosen},
         "similarity": dict(attack.similarity.provenance),
@@ -140,6 +140,9 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
     if (again := attack.recalibration) is not None:
         seen = describe_images(again.candidates.images)
         found["recalibration"] = {"rate": again.rate, "candidates": seen}
+    if (clusters := candidates.clusters) is not None:
+        marked = {"threshold": clusters.threshold, "clusters": len(clusters)}
+        found["candidates"] |= {"near_duplicates": marked}
     if candidates.generations is not None:
         drawn = candidates.generations
         found["free generations"] = asdict(drawn.sampling) | {"images": len(drawn.tokens)}

@@ -66,9 +66,7 @@ def dropped(
     return list(found.values())
 
 
-def _outcome(
-    outcome: str, arm: Measured, original: Measured, roles: np.ndarray
-) -> float | None:
+def _outcome(outcome: str, arm: Measured, original: Measured, roles: np.ndarray) -> float | None:
     """Return the number that a rule looks at; None where it was not measured."""
     unseen = roles == HELD_OUT
     if outcome == CHANGE:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.extraction import GREEDY, make_targets
+from iarmem_plugin.evaluation.extraction import GREEDY
 from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
@@ -125,6 +125,8 @@ def _ranked(plan: Plan, shared: Shared, material: Material) -> Material:
         )
     ranking.check_model(shared.model)
     found = ranking.candidates(images, per_class=attack.per_class, global_top=attack.global_top)
+    if attack.near_duplicates is not None:
+        found = found.with_clusters(attack.near_duplicates, progress=shared.progress)
     return material.with_ranked(found)
 
 

@@ -13,7 +13,7 @@ from iarmem_adapters.rar.tokenizer import MaskGITVQGAN, MaskGITVQGANConfig
 from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.evaluation.candidates import rank_candidates
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.tracing import wrapped
 

@@ -13,6 +13,7 @@ LONG = "n" * 600
 # by command: what is typed, and what is added to it, by the option it is about
 COMMANDS = {
     "localize": "localize {model} --images images --out new",
+    "rank": "rank {model} --images images --out new.nc",
     "mitigate": "mitigate {model} --scores scores --images images --out new",
     "demo": "demo --out new",
     "fetch": "fetch {model}",
@@ -95,8 +96,37 @@ _PLACE = [
 _GROUP = [("other", MODEL, "there is no 'other'")]
 _NUMBER = [("a", PARSE, "valid integer")]
 
+_SUBSET = {
+    "--images-per-class": [("0", PARSE, "or equal to 1"), ("99", MODEL, "class 0 (0) has 2")],
+    "--images-fraction": [("0", MODEL, "more than 0, at most 1"), ("nan", MODEL, "nan was giv")],
+    "--subset-seed": [("-1", PARSE, "or equal to 0"), ("9" * 30, MODEL, "expected at most")],
+    "--subset-part": [
+        ("-1", PARSE, "greater than or equal to 0"),
+        ("1", MODEL, "give --images-per-class"),
+    ],
+    "--verify-images": _FLAG,
+}
+
 REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
+    "rank": {option: rows for option, rows in _COMMON.items() if option != "--seed"}
+    | _SUBSET
+    | {
+        "--out": [
+            ("s3://bucket/x.nc", MODEL, "looks like a URL"),
+            ("list.txt/x.nc", MODEL, "list.txt is a file"),
+            ("images/x.nc", MODEL, "lies inside --images images"),
+            ("empty", MODEL, "empty is a folder; name a file"),
+            (f"{LONG}.nc", MODEL, "File name too long"),
+        ],
+        "--cache": [
+            ("list.txt", MODEL, "list.txt is a file or a link"),
+            ("s3://bucket/x", MODEL, "looks like a URL"),
+            ("images/x", MODEL, "--cache images/x lies inside --images images"),
+        ],
+        "--chunk": [("0", PARSE, "greater than or equal to 1")],
+    },
     "localize": _COMMON
+    | _SUBSET
     | {
         "--metric": [
             ("fame", MODEL, "no metric named 'fame'"),
@@ -128,17 +158,6 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("x=1-999", PASS, "give tokens from 1 to"),
             ("[/a]=0", PASS, "band '[/a]'"),
         ],
-        "--images-per-class": [("0", PARSE, "or equal to 1"), ("99", MODEL, "class 0 (0) has 2")],
-        "--images-fraction": [
-            ("0", MODEL, "more than 0, at most 1"),
-            ("nan", MODEL, "nan was giv"),
-        ],
-        "--subset-seed": [("-1", PARSE, "or equal to 0"), ("9" * 30, MODEL, "expected at most")],
-        "--subset-part": [
-            ("-1", PARSE, "greater than or equal to 0"),
-            ("1", MODEL, "give --images-per-class"),
-        ],
-        "--verify-images": _FLAG,
     },
     "mitigate": _COMMON
     | {
@@ -177,6 +196,20 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("sscd:file=/dev/zero", MODEL, "is a device or pipe"),
         ],
         "--candidates": _PICTURES,
+        "--ranking": [
+            ("nowhere", MODEL, "the ranking nowhere cannot be read"),
+            ("list.txt", MODEL, "holds no ranking, or is damaged"),
+            ("empty", MODEL, "is a folder; name the file"),
+            ("/dev/zero", MODEL, "is a device or pipe"),
+            ("other.nc", MODEL, "of 4 ranked images are not among the 10 that"),
+            ("foreign.nc", PASS, "was made by another model: dtype, model, tokenizer_sha256"),
+            ("other.nc --candidates images", MODEL, "give one of --ranking and --candidates"),
+        ],
+        "--near-duplicates": [
+            ("x", PARSE, "valid number"),
+            ("1", MODEL, "expected a correlation between 0 and 1"),
+            ("nan", MODEL, "expected a finite number"),
+        ],
         "--held-out": [*_PICTURES, ("images", MODEL, "5 are too few for that")],
         "--contrast-with": [
             *_PICTURES,

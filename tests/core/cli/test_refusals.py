@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import unwrap
 from pathlib import Path
@@ -20,6 +21,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from iarmem_plugin.cli.main import app
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.jobs.scores import load_scores, save_scores
 from iarmem_plugin.models import loading
 from iarmem_plugin.plugins import registry
@@ -97,7 +100,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def save_others(path: Path) -> None:
-    """Write scores of a model with fewer neurons."""
+    """Write scores of a model with fewer neurons, and rankings of other images and models."""
+    images = Images.from_folder(path / "images", num_classes=CLASSES)
+    others = replace(images.subset(range(4)), paths=("a", "b", "c", "d"))
+    for name, listed in (("other.nc", others), ("foreign.nc", images)):
+        values, content = np.zeros(len(listed)), np.zeros((len(listed), 32), np.uint8)
+        known = {"model": "big", "image_list_sha256": listed.digest}
+        Ranking.of(listed, values, values, content, known).save(path / name)
     save_scores(load_scores(path / "scores").isel(neuron=slice(3)), path / "others")
 
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
+from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.generation import conditions_like, generate
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, ModelLayout, Sampling, Scale
 from iarmem_plugin.interfaces.adapter import Variant

@@ -10,10 +10,11 @@ import torch
 
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import NonFiniteSimilarityError, PluginError
-from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
+from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
 from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.generation import generate
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.evaluation.similarity import PixelCorrelation, TokenAgreement
 from iarmem_plugin.interfaces import Completion, Condition, Sampling
 from iarmem_plugin.models.tracing import ImageARModel

@@ -15,7 +15,7 @@ from torch import nn
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, NonFiniteLogitsError
-from iarmem_plugin.evaluation.candidates import rank_candidates
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.evaluation.torchvision_ops import import_torchvision
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
 from iarmem_plugin.models.sampling import Draws, choose

@@ -18,8 +18,9 @@ from torch import nn
 from iarmem_plugin import plugins
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.evaluation.candidates import Candidates, rank_candidates
+from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.extraction import extract, make_targets
+from iarmem_plugin.evaluation.ranking.passes import rank_candidates
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import (
     Condition,

@@ -1,0 +1,255 @@
+"""A comparison from a plan: the numbers of `mitigate`, by any number of workers, whatever fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from PIL import Image
+
+from iarmem_plugin.activations.settings import CaptureOptions
+from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.likelihood import HeldOutLoss
+from iarmem_plugin.evaluation.losses import loss_protocol
+from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.similarity import PixelCorrelation
+from iarmem_plugin.jobs.arms import Arm
+from iarmem_plugin.jobs.attack import ExtractionOptions
+from iarmem_plugin.jobs.compare import cells as arm_cells
+from iarmem_plugin.jobs.compare.estimate import estimate
+from iarmem_plugin.jobs.compare.job import compare
+from iarmem_plugin.jobs.compare.plan import Plan
+from iarmem_plugin.jobs.localize import localize
+from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.protocol import with_held_out
+from iarmem_plugin.jobs.recalibration import Recalibration
+from iarmem_plugin.jobs.scores import save_scores
+from iarmem_plugin.models.loading import load
+from iarmem_plugin.models.provenance import weights_sha256
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.interventions import ScaleWeights
+from iarmem_plugin.neurons.selectors import Highest, Random
+from iarmem_plugin.report.netcdf import netcdf
+from iarmem_plugin.report.report import Report
+
+pytestmark = pytest.mark.filterwarnings("ignore:the threshold .* was fixed on 3 held-out images")
+
+MODEL = "var-organism"
+GRID = {"fractions": [0.1], "random-sets": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model() -> ImageARModel:
+    return load(MODEL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, model: ImageARModel) -> Path:
+    """A folder with ``tried`` and ``held-out`` pictures, and ``scores``."""
+    place, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for name, count in (("tried", 5), ("held-out", 6)):
+        for number in range(count):
+            file = place / name / str(number % 2) / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(file)
+    pictures = Images.from_folder(place / "tried", num_classes=9)
+    scores = localize(model, pictures, options=CaptureOptions(views=2))
+    save_scores(scores, place / "scores")
+    return place
+
+
+Planned = Callable[..., Plan]
+
+
+@pytest.fixture(scope="module")
+def planned(folder: Path) -> Planned:
+    """Make the plan, or one with other tables."""
+
+    def plan(**tables: Any) -> Plan:
+        document: dict[str, Any] = {
+            "model": {"name": MODEL},
+            "pictures": {
+                "candidates": str(folder / "tried"),
+                "held-out": str(folder / "held-out"),
+            },
+            "scores": {"unitmem": str(folder / "scores")},
+            "attack": {"few-held-out": True, "batch-size": 8},
+            "grid": [GRID],
+        }
+        return Plan.from_document(document | tables)
+
+    return plan
+
+
+@pytest.fixture(scope="module")
+def whole(planned: Planned, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a comparison that was left in peace."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    compare(planned(), out)
+    return out
+
+
+@pytest.fixture
+def run_stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stages of arms that are run."""
+    names, known = list[str](), arm_cells.run_stages
+
+    def told(model: ImageARModel, arm: Arm, *rest: Any) -> object:
+        names.append(f"{rest[-1][0]} of {arm.name}")
+        return known(model, arm, *rest)
+
+    monkeypatch.setattr(arm_cells, "run_stages", told)
+    return names
+
+
+def numbers(report: Report) -> tuple[object, ...]:
+    assert report.neurons is not None
+    return netcdf(report.extraction), report.neurons.to_numpy().tobytes(), report.arms
+
+
+def test_it_gives_the_numbers_of_mitigate(whole: Path, folder: Path, model: ImageARModel) -> None:
+    tried = Images.from_folder(folder / "tried", num_classes=9)
+    held_out = Images.from_folder(folder / "held-out", num_classes=9)
+    unseen, views = held_out.subset(range(0, 6, 2)), model.adapter.variant.views
+    similarity, recognition = PixelCorrelation(), Recognition()
+    candidates = with_held_out(
+        *(model, Candidates(tried, np.full(5, "candidate")), held_out, similarity),
+        few=True,
+        recognition=recognition,
+        batch_size=8,
+    )
+    halved = ScaleWeights(0.5)
+    arms = [Arm("highest, scale-weights(factor=0.5), 10%", Highest(), halved)]
+    arms += [
+        Arm(f"random {n}, scale-weights(factor=0.5), 10%", Random(), halved, seed=n, role="control")
+        for n in (1, 2)
+    ]
+    expected = mitigate(
+        model,
+        xr.load_dataset(folder / "scores" / "scores.nc", engine="h5netcdf"),
+        candidates,
+        arms,
+        similarity=similarity,
+        recognition=recognition,
+        losses=loss_protocol(model, HeldOutLoss(), unseen, views, batch_size=8),
+        recalibration=Recalibration(Candidates(unseen, np.full(3, "held-out"))),
+        options=ExtractionOptions(batch_size=8),
+    )
+    found = Report.load(whole)
+    for one in (found, expected):
+        for name in ("threshold_source", "recognition_threshold_source"):
+            del one.extraction.attrs[name]
+    xr.testing.assert_identical(found.extraction, expected.extraction)
+    assert found.neurons is not None
+    xr.testing.assert_identical(found.neurons, expected.neurons)
+    assert [arm.role for arm in found.arms] == [arm.role for arm in expected.arms]
+
+
+def test_the_plan_is_in_the_report_and_makes_it_again(
+    whole: Path, planned: Planned, tmp_path: Path
+) -> None:
+    report = Report.load(whole)
+    plan = Plan.from_document(report.provenance["plan"])
+    assert plan == planned()
+    assert (report.provenance["dropped"], report.provenance["failed"]) == ([], [])
+    again = compare(plan, tmp_path / "again")
+    assert numbers(again) == numbers(report)
+
+
+def test_what_is_there_is_not_done_again_and_arms_may_be_added(
+    whole: Path, planned: Planned, run_stages: list[str]
+) -> None:
+    before = numbers(Report.load(whole))
+    assert numbers(compare(planned(), whole)) == before
+    assert run_stages == []
+    more = planned(grid=[GRID | {"random-sets": 3}])
+    assert len(compare(more, whole).arms) == 5
+    third = "random 3, scale-weights(factor=0.5), 10%"
+    assert run_stages == [f"losses of {third}", f"completions of {third}"]
+
+
+def test_an_arm_that_fails_is_said_and_the_others_go_on(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, broken = arm_cells.run_stages, "random 2, scale-weights(factor=0.5), 10%"
+
+    def fail(model: ImageARModel, arm: Arm, *rest: Any) -> object:
+        if arm.name == broken:
+            raise RuntimeError("no such\nthing")
+        return known(model, arm, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arm_cells, "run_stages", fail)
+        report = compare(planned(), tmp_path)
+    assert [arm.name for arm in report.arms][2:] == ["random 1, scale-weights(factor=0.5), 10%"]
+    (failed,) = report.provenance["failed"]
+    assert (failed["name"], failed["stage"]) == (broken, "losses")
+    assert failed["error"].startswith("RuntimeError: no such")
+    assert compare(planned(), tmp_path).arms[-1].name == broken  # what is missing is done
+
+
+def test_rules_drop_arms_and_their_controls_before_a_stage(
+    planned: Planned, tmp_path: Path, run_stages: list[str]
+) -> None:
+    rule = {"before": "extraction", "outcome": "held-out change", "above": -1000.0}
+    report = compare(planned(drop=[rule]), tmp_path)
+    assert [arm.name for arm in report.arms] == ["original"]
+    first, *controls = report.provenance["dropped"]
+    assert first["name"].startswith("highest")
+    assert "above -1000" in first["why"]
+    assert [one["why"] for one in controls] == [f"control of {first['name']}"] * 2
+    assert [one for one in run_stages if one.startswith("completions")] == [
+        "completions of original"
+    ]
+    kept = compare(planned(drop=[rule | {"above": 1000.0}]), tmp_path)
+    assert len(kept.arms) == 4
+
+
+def test_a_model_that_an_intervention_leaves_changed_is_seen(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = arm_cells.run_stages
+
+    def spoil(model: ImageARModel, *rest: Any) -> object:
+        found = known(model, *rest)
+        with torch.no_grad():
+            next(iter(model.adapter.network.parameters())).add_(1e-3)
+        return found
+
+    monkeypatch.setattr(arm_cells, "run_stages", spoil)
+    with pytest.raises(PluginError, match="not as they were before the arms"):
+        compare(planned(grid=[GRID | {"random-sets": 0}]), tmp_path)
+
+
+def test_an_estimate_counts_images_and_passes(planned: Planned) -> None:
+    found = {one.name: one for one in estimate(planned()).steps}
+    assert (found["losses"].arms, found["losses"].images) == (4, 4 * (5 + 3 + 3))
+    assert found["losses"].passes == found["losses"].images  # one each
+    assert found["completions"].images == 4 * (5 + 3 + 3)
+    assert found["completions"].passes > 3 * found["completions"].images  # a pass a scale
+    assert all(one.seconds > 0 for one in found.values())
+
+
+def test_a_folder_that_is_not_ours_is_refused(planned: Planned, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(InputError, match="holds no report"):
+        compare(planned(), tmp_path)
+
+
+def test_the_model_that_is_given_back_is_the_one_that_was_loaded(model: ImageARModel) -> None:
+    assert weights_sha256(model) == weights_sha256(load(MODEL))
