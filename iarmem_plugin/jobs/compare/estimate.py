@@ -1,4 +1,4 @@
-"""What a plan would take, before it is begun: passes, images, hours at a measured rate, and disk."""
+"""What a plan would take, before it is begun: passes, images, hours at measured rates, disk."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.generation import conditions_like, generate
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
+from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.jobs.arms import Stage
 from iarmem_plugin.jobs.attack import make_attack
 from iarmem_plugin.jobs.compare.job import load_part
 from iarmem_plugin.jobs.compare.material import Material, open_material
 from iarmem_plugin.jobs.compare.settings import attack_options
+from iarmem_plugin.jobs.measuring import TEMPERATURES
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.table import TextTable
 from iarmem_plugin.text import shown
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.compare.plan import Plan
 
 _HOUR = 3600
-_KNOWN_WIDTH = 2048  # features of Inception, where the measure is not asked
+WIDTH = 2048  # features of Inception, where the measure is not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def estimate(plan: Plan, progress: Progress | None = None) -> Estimate:
     model = load_part(plan.model)
     rates = _Rates.of(plan, model, material)
     counts = _Counts.of(plan, model, material)
-    steps = [*_ranking(plan, material, counts, rates), *_before(plan, counts, rates)]
+    steps = [*_ranking(plan, material, rates), *_before(plan, counts, rates)]
     steps += [_stage(stage, counts, rates) for stage in get_args(Stage) if counts.images[stage]]
     notes = tuple(_notes(plan, material))
     return Estimate(tuple(steps), rates.measured, plan.model.device, notes)
@@ -126,21 +129,21 @@ class _Counts:
 
     Attributes:
         arms: number of arms, the unmodified model and the twin among them.
-        tried: candidates, held-out and generated ones included.
         unseen: pictures that fix thresholds.
         images: by stage.
         bytes: by stage.
         scorers: number of contrasts.
         contrasted: images that each of them sees.
+        captured: images on which neurons are scored first.
     """
 
     arms: int
-    tried: int
     unseen: int
     images: Mapping[Stage, int]
     bytes: Mapping[Stage, int]
     scorers: int
     contrasted: int
+    captured: int
 
     @classmethod
     def of(cls, plan: Plan, model: ImageARModel, material: Material) -> _Counts:
@@ -153,23 +156,20 @@ class _Counts:
         again = unseen if plan.attack.recalibrate else 0
         drawn = plan.quality.generated * plan.quality.seeds if plan.quality.images else 0
         tokens = 4 * len(model.layout.predicting) + 40
-        others = sum(len(one) for one in material.contrasted.values())
+        predicted, completed = tried + fitted if fitted else 0, tried + again
+        bytes_of: dict[Stage, int] = {
+            "losses": 16 * tried,
+            "completions": tokens * completed,
+            "images": 4 * WIDTH * drawn,
+        }
         return cls(
-            len(planned) + 1 + (plan.twin is not None),
-            tried,
-            unseen,
-            {
-                "losses": tried + fitted if fitted else 0,
-                "completions": tried + again,
-                "images": drawn,
-            },
-            {
-                "losses": 16 * tried,
-                "completions": tokens * (tried + again),
-                "images": 4 * _KNOWN_WIDTH * drawn,
-            },
-            len(scorers),
-            tried + others,
+            arms=len(planned) + 1 + (plan.twin is not None),
+            unseen=unseen,
+            images={"losses": predicted, "completions": completed, "images": drawn},
+            bytes=bytes_of,
+            scorers=len(scorers),
+            contrasted=tried + sum(len(one) for one in material.contrasted.values()),
+            captured=0 if plan.scores or material.captured is None else len(material.captured),
         )
 
 
@@ -187,8 +187,6 @@ class _Rates:
         some = _some(plan, material)
         options = attack_options(plan)
         tried = Candidates(some, np.full(len(some), "candidate"))
-        from iarmem_plugin.evaluation.similarity import PixelCorrelation
-
         attack = make_attack(model, tried, PixelCorrelation(), options)
         views, size = model.adapter.variant.views, options.batch_size
         losses = loss_protocol(model, HeldOutLoss(), some, views, batch_size=size)
@@ -258,7 +256,7 @@ def _tried(plan: Plan, material: Material) -> int:
     return tried + attack.generations
 
 
-def _ranking(plan: Plan, material: Material, counts: _Counts, rates: _Rates) -> Iterator[Step]:
+def _ranking(plan: Plan, material: Material, rates: _Rates) -> Iterator[Step]:
     if material.candidates is None and plan.attack.ranking is None:
         images = len(material.images or ())
         seconds = images * rates.seconds["losses"]
@@ -270,13 +268,14 @@ def _before(plan: Plan, counts: _Counts, rates: _Rates) -> Iterator[Step]:
         seconds = counts.unseen * rates.seconds["completions"]
         passes = round(counts.unseen * rates.passes["completions"])
         yield Step("fixing thresholds", 0, counts.unseen, passes, seconds, 0)
+    if counts.captured:
+        images = counts.captured * CaptureOptions().views
+        yield Step("scoring neurons", 0, images, images, images * rates.seconds["losses"], 0)
     if counts.scorers:
         images = counts.scorers * counts.contrasted
         seconds = 3 * images * rates.seconds["losses"]  # a pass back takes two forward
         yield Step("scores by contrast", 0, images, 3 * images, seconds, 0)
     if plan.quality.temperature == "tuned" and "images" in rates.seconds:
-        from iarmem_plugin.jobs.measuring import TEMPERATURES
-
         images = len(TEMPERATURES) * plan.quality.generated
         passes = round(images * rates.passes["images"])
         yield Step("temperature", 0, images, passes, images * rates.seconds["images"], 0)
@@ -315,4 +314,4 @@ def _notes(plan: Plan, material: Material) -> Iterator[str]:
         named = shown(", ".join(edits), 200)
         yield f"What edits by training take is not known before, and comes on top: {named}."
     if plan.quality.images is not None:
-        yield f"Features are taken to have {_KNOWN_WIDTH} numbers an image; most measures have fewer."
+        yield f"Features are taken to have {WIDTH} numbers an image; many have fewer."
