@@ -18,7 +18,7 @@ from PIL import Image
 
 from iarmem_plugin.report.report import DATASETS, PROGRESS, Report
 
-from ..test_kills import Server, alone
+from .test_kills import Server, alone
 
 KILLS = int(os.environ.get("IARMEM_COMPARE_KILLS", "50"))
 KILLS_A_ROUND = 6
