@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import xarray as xr
 
 from iarmem_plugin.checks import check_kind
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -29,6 +30,7 @@ from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_
 from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.contrast import CrossFit, each
+from iarmem_plugin.jobs.edits.making import check_needs
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.jobs.rehearsal import rehearse
@@ -61,6 +63,7 @@ def mitigate(
     recalibration: Recalibration | None = None,
     quality: QualityProtocol | None = None,
     twin: ImageARModel | None = None,
+    retained: Images | None = None,
     options: ExtractionOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Report:
@@ -79,6 +82,7 @@ def mitigate(
         recalibration: on what thresholds are fixed anew in each arm; None fixes none.
         quality: how image quality is measured; None leaves it out.
         twin: a model trained alike that never saw the canaries, for the last arm.
+        retained: images of the training, no candidates, for arms that edit the whole model.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
 
@@ -86,16 +90,14 @@ def mitigate(
         the report; `Report.save` writes it.
 
     Raises:
-        InputError: scores of another model, or arms of one name.
+        InputError: scores of another model, arms of one name, or no images that an edit needs.
         PluginError: a plugin returns what it should not; mostly seen before the rest is begun.
         DiskFullError: there is no room for a finished arm; those before it stay.
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
-    _check_kinds(model, scores, similarity, options)
-    _check_measures(recognition, losses, recalibration)
-    _check_tried(model, arms, candidates, twin)
-    arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
+    _check_kinds(model, scores, similarity, options, recognition, losses, recalibration)
+    arms = _checked_arms(model, arms, candidates, twin)
     mean = check_arms(model, arms, scores, candidates)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
     attack = make_attack(
@@ -104,9 +106,9 @@ def mitigate(
         recognition=recognition,
         losses=losses,
         recalibration=recalibration,
+        retained=retained,
         progress=progress,
     )
-    _rehearse_twin(twin, attack)
     return _compared(model, scores, arms, attack, quality, twin, options, progress)
 
 
@@ -120,7 +122,9 @@ def _compared(
     options: ExtractionOptions,
     progress: Progress | None,
 ) -> Report:
-    """Run the arms and report them."""
+    """Run the arms and report them; refuse before, what an edit lacks or another twin."""
+    check_edits(arms, attack)
+    rehearse_twin(twin, attack)
     made_by = model_provenance(model) | {"commit": commit()}
     work = ready(model, scores, arms, twin, made_by)
     outcomes = _outcomes(work, attack, quality, options.checkpoints, progress)
@@ -186,32 +190,49 @@ def _ran(
     return outcome
 
 
-def _check_kinds(model: object, scores: object, similarity: object, options: object) -> None:
+def check_edits(arms: Sequence[Arm], attack: Attack) -> None:
+    """Refuse edits of the whole model that lack images which they need.
+
+    Args:
+        arms: what is compared.
+        attack: says what edits may use.
+
+    Raises:
+        InputError: naming what is missing.
+    """
+    for edit in (arm.edit for arm in arms if arm.edit is not None):
+        check_needs(edit, attack.edit_data)
+
+
+def _check_kinds(
+    model: object, scores: object, similarity: object, options: object, *measures: object
+) -> None:
     check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
     check_kind("the scores", scores, xr.Dataset, "what localize returned")
     check_kind("the similarity", similarity, Similarity, "a measure, such as PixelCorrelation()")
     check_kind("options", options, ExtractionOptions, "ExtractionOptions")
+    _check_measures(*measures)
 
 
 def _check_measures(recognition: object, losses: object, recalibration: object) -> None:
     check_recognition(recognition)
     nothing = type(None)
-    expected = "what loss_protocol returned, or None"
-    check_kind("losses", losses, (LossProtocol, nothing), expected)
-    expected = "a Recalibration, or None"
-    check_kind("recalibration", recalibration, (Recalibration, nothing), expected)
+    check_kind("losses", losses, (LossProtocol, nothing), "what loss_protocol returned, or None")
+    check_kind("recalibration", recalibration, (Recalibration, nothing), "a Recalibration, or None")
 
 
-def _check_tried(
+def _checked_arms(
     model: ImageARModel, arms: Sequence[Arm], candidates: Candidates, twin: ImageARModel | None
-) -> None:
+) -> list[Arm]:
+    """Return the arms that edit something, after the original."""
     check_kind("arms", arms, (list, tuple), "a list of arms")
     for arm in arms:
         check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
     check_kind("the candidates", candidates, Candidates, "Candidates")
     adapter = model.adapter
     check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
-    _check_twin(model, twin, arms)
+    check_twin(model, twin, arms)
+    return [UNMODIFIED, *(arm for arm in arms if arm.edits)]
 
 
 def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Dataset]:
@@ -227,7 +248,17 @@ def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Data
                 )
 
 
-def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
+def check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[Arm]) -> None:
+    """Refuse a twin that cannot be compared with the model.
+
+    Args:
+        model: the unmodified model.
+        twin: a model trained alike that never saw the canaries; None passes.
+        arms: none of them may have its name.
+
+    Raises:
+        InputError: it is the model itself, in another precision, or has another tokenizer.
+    """
     if twin is None:
         return
     check_kind("the twin", twin, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
@@ -248,7 +279,7 @@ def _check_twin(model: ImageARModel, twin: ImageARModel | None, arms: Sequence[A
         )
 
 
-def _rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
+def rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
     """Let the twin complete two candidates, before the arms are run and not after them."""
     if twin is None:
         return

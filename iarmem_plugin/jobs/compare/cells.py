@@ -228,6 +228,10 @@ def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
     """Return what changes the numbers of one arm alone."""
     facts: dict[str, Any] = plain(asdict(result_of(arm, (), attack.backend)))
     del facts["quality"]
+    if arm.edit is not None:
+        used = attack.edit_data
+        every = (used.candidates, used.retained, used.calibration)
+        facts["edit data"] = [one and [one.digest, _digest(one.ids)] for one in every]
     facts |= {"neurons": _digest(neurons.to_numpy())}
     if isinstance(arm.scores, CrossFit):
         facts |= {"halves": _digest(arm.scores.half)}
@@ -235,7 +239,7 @@ def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
         facts |= {"mean": _digest(attack.mean.to_numpy())}
     if attack.recalibration is not None:
         facts |= {"recalibrated": attack.recalibration.covers(arm.name)}
-    for one in (arm.selector, arm.intervention):
+    for one in (arm.selector, arm.intervention, arm.edit):
         facts |= {} if one is None else {f"made by {one.kind}": distribution(type(one))}
     return facts
 

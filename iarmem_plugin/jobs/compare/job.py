@@ -23,6 +23,7 @@ from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.compare.rules import BEFORE, Dropped, dropped
 from iarmem_plugin.jobs.compare.settings import Protocol, protocol
 from iarmem_plugin.jobs.compare.shared import Shared
+from iarmem_plugin.jobs.mitigate import check_edits, check_twin, rehearse_twin
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.models.loading import load
@@ -114,12 +115,15 @@ class _Comparison:
         material = open_material(plan, progress)
         model = load_part(plan.model)
         twin = None if plan.twin is None else load_part(plan.twin)
+        check_twin(model, twin, ())
         made_by = model_provenance(model) | {"commit": commit()}
         shared = Shared(cells, model, made_by, plan.attack.batch_size, plan.seed, progress)
         settled: Protocol = protocol(plan, shared, material)
         planned = plan.arms()
         scores, arms = made_arms(plan, planned, shared, settled.material)
+        check_edits(arms, settled.attack)
         rehearse(model, scores, arms, settled.attack.candidates.images, settled.attack.similarity)
+        rehearse_twin(twin, settled.attack)
         ready = [
             ReadyArm(arm, model, made_by, select_neurons(arm, scores, model.layout))
             for arm in (UNMODIFIED, *arms)

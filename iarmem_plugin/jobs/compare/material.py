@@ -101,8 +101,8 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
         unseen, reported = None, None
     else:
         check_calibration(len(held_out), few=attack.few_held_out or attack.threshold is not None)
-        others = [images, None if tried is None else tried.images]
-        check_unseen(held_out, [one for one in others if one is not None])
+        known = [images, None if tried is None else tried.images]
+        check_unseen(held_out, [one for one in known if one is not None])
         unseen, reported = halves(held_out)
     if tried is not None and reported is not None:
         tried = _with(tried, reported, HELD_OUT)
@@ -116,7 +116,7 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
         unseen=None if unseen is None else Candidates(unseen, np.full(len(unseen), HELD_OUT)),
         fitted=unseen,
         contrasted={} if contrasted is None else {"": contrasted},
-        retained=opened.of(part.retain) or _others(images, tried),
+        retained=opened.of(part.retain) or others(images, tried),
         references=references,
         beside=beside,
     )
@@ -142,7 +142,7 @@ def _references(
 def _of_organism(plan: Plan) -> Material:
     organism, sizes = organism_of(plan.model.name), of_organism.Sizes()
     tried = of_organism.candidates(organism, of_organism.reported(organism, sizes))
-    others = np.setdiff1d(of_organism.having(organism, "member"), tried.images.ids)
+    members = np.setdiff1d(of_organism.having(organism, "member"), tried.images.ids)
     unseen = of_organism.unreported(organism, sizes.recalibrated)
     some = of_organism.unreported(organism, sizes.reference)
     real = of_organism.references(organism)
@@ -155,10 +155,10 @@ def _of_organism(plan: Plan) -> Material:
         contrasted={
             "": organism.pictures.subset(some),
             "gradient-weight": organism.pictures.subset(
-                of_organism.spread(others, sizes.reference)
+                of_organism.spread(members, sizes.reference)
             ),
         },
-        retained=organism.pictures.subset(others),
+        retained=organism.pictures.subset(members),
         references=real,
         beside={next(iter(real)): ("calibration pictures", apart)},
         captured=of_organism.captured_pictures(organism, sizes.captured),
@@ -233,10 +233,15 @@ def _with(candidates: Candidates, more: Images, group: str) -> Candidates:
     return candidates.joined(more, np.full(len(more), group))
 
 
-def _others(images: Images | None, tried: Candidates | None) -> Images | None:
-    """Return the training pictures that are no candidates."""
+def others(images: Images | None, tried: Candidates | None) -> Images | None:
+    """Return the training pictures that are no candidates; None where there are none.
+
+    Args:
+        images: the training pictures.
+        tried: the candidates; None before they are ranked.
+    """
     if images is None or tried is None:
-        return images
+        return None
     known = set(same_pictures(images, [tried.images]))
     kept = [place for place, path in enumerate(images.paths) if path not in known]
     return images.subset(kept) if kept else None

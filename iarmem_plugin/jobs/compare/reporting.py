@@ -148,6 +148,8 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         found["free generations"] = asdict(drawn.sampling) | {"images": len(drawn.tokens)}
     if attack.losses is not None:
         found["losses"] = attack.losses.provenance
+    if attack.retained is not None:
+        found["retained"] = describe_images(attack.retained)
     if quality is not None:
         found["generation"] = quality.provenance
         found["quality"] = dict(quality.quality.provenance)
@@ -188,7 +190,7 @@ def _plugins(
     """Return each plugin that was used, once, and the versions of their distributions."""
     used: list[Plugin] = [model.adapter, attack.similarity]
     for arm in arms:
-        used += [one for one in (arm.selector, arm.intervention) if one is not None]
+        used += [one for one in (arm.selector, arm.intervention, arm.edit) if one]
     if attack.losses is not None:
         used.append(attack.losses.quality)
     if quality is not None:

@@ -18,7 +18,7 @@ from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
 from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack, ExtractionOptions, make_attack
-from iarmem_plugin.jobs.compare.material import Material, organism_of
+from iarmem_plugin.jobs.compare.material import Material, organism_of, others
 from iarmem_plugin.jobs.compare.shared import Shared, without_threshold
 from iarmem_plugin.jobs.protocol import RATE
 from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
@@ -81,8 +81,6 @@ def attack_options(plan: Plan) -> ExtractionOptions:
         prefix_tokens=attack.prefix_tokens,
         backend=attack.backend,
         batch_size=attack.batch_size,
-        reference=attack.reference,
-        sampling=_decoding(plan),
     )
 
 
@@ -127,7 +125,10 @@ def _ranked(plan: Plan, shared: Shared, material: Material) -> Material:
     found = ranking.candidates(images, per_class=attack.per_class, global_top=attack.global_top)
     if attack.near_duplicates is not None:
         found = found.with_clusters(attack.near_duplicates, progress=shared.progress)
-    return material.with_ranked(found)
+    retained = material.retained
+    if plan.pictures.retain is None:
+        retained = others(images, found)
+    return replace(material.with_ranked(found), retained=retained)
 
 
 def _with_generations(plan: Plan, shared: Shared, material: Material) -> Material:
@@ -161,6 +162,7 @@ def _attack(
         *(shared.model, tried, similarity, options),
         recalibration=again,
         tokens=tokens,
+        retained=material.retained if any(one.edit for one in plan.arms()) else None,
         progress=shared.progress,
     )
 
