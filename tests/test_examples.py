@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -31,3 +33,11 @@ def test_localizing_then_mitigating_writes_scores_and_a_report(tmp_path: Path) -
     shown = run("import mitigate; mitigate.main()", tmp_path)
     assert "highest" in shown
     assert (tmp_path / "iarmem-mitigate" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_baselines_are_compared_on_an_organism(tmp_path: Path) -> None:
+    edits = "{'tuned': 'fine-tune:steps=1,batch_size=4', 'noise': 'logit-noise:std=1'}"
+    shown = run(f"import baselines; baselines.main(edits={edits}, unseen=25)", tmp_path)
+    assert "tuned" in shown
+    assert (tmp_path / "iarmem-baselines" / "report.html").is_file()

@@ -41,3 +41,13 @@ SELECTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Selectors: the paper's over the model or of each block, and controls."""
+
+BASELINES: Mapping[str, str] = MappingProxyType(
+    {
+        "logit noise": "logit-noise:std=1",
+        "logit noise at +0.05": "logit-noise:change=0.05",
+        "fine-tuning": "fine-tune",
+        "gradient ascent": "gradient-ascent",
+    }
+)
+"""Edits of the whole model, which choose no neurons; the second costs 0.05 nats a token."""

@@ -11,7 +11,8 @@ from iarmem_plugin.interfaces import Condition
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import select
-from iarmem_plugin.neurons.strategies import FRACTIONS, SELECTIONS, STRATEGIES
+from iarmem_plugin.neurons.strategies import BASELINES, FRACTIONS, SELECTIONS, STRATEGIES
+from iarmem_plugin.plugins import names
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.testing.tiny import TinyAdapter
 
@@ -74,3 +75,8 @@ def test_a_scaled_column_is_a_scaled_activation(
 def test_a_selection_takes_its_fraction(scores: xr.Dataset, name: str, fraction: float) -> None:
     chosen = int(select(scores, fraction=fraction, selector=SELECTIONS[name]).sum())
     assert fraction * 384 <= chosen < fraction * 384 + 3
+
+
+def test_every_baseline_is_made_of_its_text_and_none_is_missing() -> None:
+    made = [create("edit", text) for text in BASELINES.values()]
+    assert {one.name for one in made} == set(names("edit"))

@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 
 from .broken_adapters import LAWS
+from .broken_edits import TESTS as EDITS
 from .broken_measures import TESTS
 
 FOLDER = Path(__file__).parent
-RIGHT = ("TinyAdapter", "Means")
-WRONG = {name: f"test_{law}" for name, law in (*LAWS.items(), *TESTS.items())}
+RIGHT = ("TinyAdapter", "Means", "Shifted")
+WRONG = {name: f"test_{law}" for name, law in (*LAWS.items(), *TESTS.items(), *EDITS.items())}
 
 
 @pytest.fixture(scope="module")
 def failed() -> dict[str, set[str]]:
     """Run the kit on all of them, once; the names of the tests that each failed."""
     options = ["-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
-    files = [str(FOLDER / f"broken_{name}.py") for name in ("adapters", "measures")]
+    files = [str(FOLDER / f"broken_{name}.py") for name in ("adapters", "measures", "edits")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
         capture_output=True,
@@ -33,7 +34,7 @@ def failed() -> dict[str, set[str]]:
     )
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
     found: dict[str, set[str]] = defaultdict(set)
-    for name, test in re.findall(r"^(?:FAILED|ERROR) \S+?::Test(\w+)::(\w+)", done.stdout, re.M):
+    for name, test in re.findall(r"^(?:FAILED|ERROR) \S+?::Test(\w+)::(\S+)", done.stdout, re.M):
         found[name].add(test)
     return found
 
