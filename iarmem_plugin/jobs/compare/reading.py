@@ -33,7 +33,8 @@ def read_plan(path: str | Path, *, given: Sequence[str] = ()) -> Plan:
     file = Path(path)
     text = read_text(file, "the plan", limit=LIMIT)
     document = _parsed(text, file.name)
-    source = Source(file.name, file.resolve().parent, text, _put_all(document, given))
+    words = _put_all(document, given)
+    source = Source(file.name, file.resolve().parent, text, words, look=True)
     return Plan.from_document(document, source=source)
 
 
@@ -49,7 +50,8 @@ def with_given(document: Mapping[str, Any], given: Sequence[str], *, name: str) 
         InputError: what is wrong with it.
     """
     copied = _copied(document)
-    return Plan.from_document(copied, source=Source(name, given=_put_all(copied, given)))
+    source = Source(name, given=_put_all(copied, given), look=True)
+    return Plan.from_document(copied, source=source)
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
