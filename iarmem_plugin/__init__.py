@@ -33,11 +33,13 @@ if TYPE_CHECKING:
         Adapter,
         Completion,
         Condition,
+        EditData,
         ForwardInputs,
         ImageScorer,
         Intervention,
         LossQuality,
         Metric,
+        ModelEdit,
         ModelLayout,
         NeuronFacts,
         NeuronWeights,
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.compare.planned import PlannedArm
     from iarmem_plugin.jobs.compare.reading import read_plan
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
+    from iarmem_plugin.jobs.edits.noise import LogitNoise
+    from iarmem_plugin.jobs.edits.training import FineTune, GradientAscent
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.measuring import tune_sampling
     from iarmem_plugin.jobs.mitigate import mitigate
@@ -103,8 +107,11 @@ __all__ = [
     "CrossFit",
     "CustomViews",
     "DinoV2",
+    "EditData",
     "ExtractionOptions",
+    "FineTune",
     "ForwardInputs",
+    "GradientAscent",
     "HeldOutLoss",
     "Highest",
     "IarmemError",
@@ -114,11 +121,13 @@ __all__ = [
     "InputError",
     "Intervention",
     "LeavingOut",
+    "LogitNoise",
     "LossProtocol",
     "LossQuality",
     "Lowest",
     "MeanAblate",
     "Metric",
+    "ModelEdit",
     "ModelLayout",
     "NeuronFacts",
     "NeuronWeights",
@@ -203,11 +212,13 @@ _SOURCES = {
         "Adapter",
         "Completion",
         "Condition",
+        "EditData",
         "ForwardInputs",
         "ImageScorer",
         "Intervention",
         "LossQuality",
         "Metric",
+        "ModelEdit",
         "ModelLayout",
         "NeuronFacts",
         "NeuronWeights",
@@ -242,6 +253,8 @@ _SOURCES = {
     "iarmem_plugin.jobs.contrast": ("CrossFit", "contrast", "cross_fit"),
     "iarmem_plugin.activations.leaving_out": ("LeavingOut",),
     "iarmem_plugin.jobs.arms": ("Arm",),
+    "iarmem_plugin.jobs.edits.noise": ("LogitNoise",),
+    "iarmem_plugin.jobs.edits.training": ("FineTune", "GradientAscent"),
     "iarmem_plugin.jobs.measuring": ("tune_sampling",),
     "iarmem_plugin.jobs.quality": ("QualityProtocol", "quality_protocol"),
     "iarmem_plugin.jobs.attack": ("ExtractionOptions",),

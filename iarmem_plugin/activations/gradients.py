@@ -33,7 +33,7 @@ def gradient_times_weight(
     held = EditableWeights(model.adapter.network, model.layout)
     blocks = [held.reads(block) for block in range(model.layout.num_blocks)]
     weights = list({id(one): one for reads in blocks for _, one in reads}.values())
-    with _asked_for(weights):
+    with asked_for(weights):
         found = torch.autograd.grad(loss(), weights)
     gradients = {id(one): gradient for one, gradient in zip(weights, found, strict=True)}
     every = torch.arange(model.layout.neurons_per_block, device=model.device)
@@ -48,8 +48,12 @@ def gradient_times_weight(
 
 
 @contextmanager
-def _asked_for(weights: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let gradients be asked for of some weights for a while; no `grad` is written."""
+def asked_for(weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let gradients be asked for of some weights for a while; no `grad` is written.
+
+    Args:
+        weights: parameters; whether they require gradients comes back as it was.
+    """
     flags = [one.requires_grad for one in weights]
     try:
         for one in weights:

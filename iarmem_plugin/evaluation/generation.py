@@ -203,7 +203,7 @@ def seeded(sampling: Sampling, rows: slice) -> Sampling:
             and a tuple holds the seeds of all images.
         rows: places of a batch's images.
     """
-    if sampling.greedy or sampling.seed is None:
+    if not sampling.draws or sampling.seed is None:
         return sampling
     if isinstance(sampling.seed, tuple):
         return replace(sampling, seed=sampling.seed[rows])

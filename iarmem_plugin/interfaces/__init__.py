@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.condition import Condition
+from iarmem_plugin.interfaces.edits import EditData, ModelEdit
 from iarmem_plugin.interfaces.evaluation import (
     AnyQuality,
     Completion,
@@ -36,11 +37,13 @@ __all__ = [
     "AnyQuality",
     "Completion",
     "Condition",
+    "EditData",
     "ForwardInputs",
     "ImageScorer",
     "Intervention",
     "LossQuality",
     "Metric",
+    "ModelEdit",
     "ModelLayout",
     "NeuronFacts",
     "NeuronWeights",

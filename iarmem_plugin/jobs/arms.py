@@ -13,17 +13,20 @@ import xarray as xr
 
 from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.candidates import Completes
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
     AnyIntervention,
     Intervention,
+    ModelEdit,
     QualityValue,
     Selector,
 )
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.contrast import CrossFit, every_other, interleaved, made_from, whole
+from iarmem_plugin.jobs.edits.making import edited_by
 from iarmem_plugin.jobs.quality import EVERY, QualityProtocol, generated_features, measured
 from iarmem_plugin.models.intervening import intervene
 from iarmem_plugin.models.tracing import ImageARModel
@@ -35,23 +38,25 @@ from iarmem_plugin.text import shown
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to run the model: with some neurons edited, or, without a selector, as it came.
+    """One way to run the model: with some neurons edited, or all of it, or as it came.
 
     Attributes:
         name: unique among the arms.
         selector: which neurons are edited.
         intervention: what is done to them.
         fraction: share of all neurons, in (0, 1].
-        seed: for selectors that draw at random.
+        seed: for selectors and edits that draw at random.
         scores: scores of this arm's own, such as from `contrast`; None takes those that all arms
             share. With a `CrossFit`, the candidates of each half are tested with neurons that
             were chosen without them.
         role: ``"treatment"``, ``"control"`` for what it is compared with, such as random neurons,
             ``"original"`` for the unmodified model, or ``"twin"`` for another one that never saw
             the canaries.
+        edit: what is done to the whole model, in place of a selector and an intervention.
 
     Raises:
-        InputError: a fraction outside (0, 1], half an edit, or an edited model as the original.
+        InputError: a fraction outside (0, 1], half an edit, two of them, or an edited model as the
+            original.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Arm:
     seed: int = 0
     role: ArmRole = "treatment"
     scores: xr.Dataset | CrossFit | None = field(default=None, repr=False, compare=False)
+    edit: ModelEdit | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -82,15 +88,27 @@ class Arm:
         kinds = (xr.Dataset, CrossFit, type(None))
         expected = "what localize, contrast or cross_fit returned, or None"
         check_kind(f"the scores of arm {self.name!r}", self.scores, kinds, expected)
-        if self.role in ("original", "twin") and self.selector is not None:
+        if self.role in ("original", "twin") and self.edits:
+            what = "neurons" if self.edit is None else "the model"
             raise InputError(
-                f"arm {self.name!r} edits neurons, so its role is not {self.role!r}; give "
+                f"arm {self.name!r} edits {what}, so its role is not {self.role!r}; give "
                 "'treatment' or 'control'"
             )
 
+    @property
+    def edits(self) -> bool:
+        """Whether anything is changed: chosen neurons, or the whole model."""
+        return self.selector is not None or self.edit is not None
+
     def _check_edit(self) -> None:
+        if self.edit is not None and (self.selector, self.intervention) != (None, None):
+            raise InputError(
+                f"arm {self.name!r} was given an edit of the whole model beside a selector or an "
+                "intervention; give either the edit, or both of the others"
+            )
         changes = (Intervention, ActivationIntervention)
-        for name, kind in (("selector", Selector), ("intervention", changes)):
+        kinds = (("selector", Selector), ("intervention", changes), ("edit", ModelEdit))
+        for name, kind in kinds:
             if (one := getattr(self, name)) is not None:
                 what = f"the {name} of arm {self.name!r}"
                 check_kind(what, one, kind, f"an instance of a {name}")
@@ -135,8 +153,8 @@ def select_neurons(arm: Arm, scores: xr.Dataset, layout: ModelLayout) -> xr.Data
         layout: where the model's neurons are.
 
     Returns:
-        bool, dims (block, neuron); none for the original. With a `CrossFit`, dims (half, block,
-        neuron): those with which the candidates of each half are tested.
+        bool, dims (block, neuron); none where no neurons are edited. With a `CrossFit`, dims (half,
+        block, neuron): those with which the candidates of each half are tested.
 
     Raises:
         InputError: the scores lack what the selector needs.
@@ -212,7 +230,9 @@ def _runs(
 
 def _edited(
     model: ImageARModel, arm: Arm, neurons: xr.DataArray, attack: Attack
-) -> AbstractContextManager[ImageARModel]:
+) -> AbstractContextManager[Completes]:
+    if arm.edit is not None:
+        return edited_by(arm.edit, model, attack.edit_data, seed=arm.seed)
     if arm.intervention is None:
         return nullcontext(model)
     backend = _backend(arm.intervention, attack.backend)
@@ -226,6 +246,9 @@ def _backend(intervention: AnyIntervention, asked: str) -> str:
 
 def result_of(arm: Arm, quality: tuple[QualityValue, ...], backend: str) -> ArmResult:
     """Return an arm's settings and measured quality, as the report has them."""
+    if arm.edit is not None:
+        made = {"name": arm.edit.name, **arm.edit.parameters, "seed": arm.seed}
+        return ArmResult(arm.name, None, None, None, quality, role=arm.role, edit=made)
     if arm.intervention is None or arm.selector is None:
         role: ArmRole = "twin" if arm.role == "twin" else "original"
         return ArmResult(arm.name, None, None, None, quality, role=role)

@@ -11,15 +11,17 @@ import xarray as xr
 from jaxtyping import Int8
 
 from iarmem_plugin.checks import check_integer
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.candidates import Candidates, Completes
 from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
-from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.interfaces import EditData, Similarity
 from iarmem_plugin.jobs.contrast import every_other
+from iarmem_plugin.jobs.edits.making import check_retained, edit_data
 from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration, completed_before
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
@@ -81,6 +83,8 @@ class Attack:
         losses: how it is measured what a model still predicts; None leaves it out.
         recalibration: on what thresholds are fixed anew; None leaves it out.
         unseen: what completions of its candidates are compared with.
+        retained: images of the training, none of them a candidate, for edits of the whole model;
+            None where there are none.
     """
 
     candidates: Candidates
@@ -95,8 +99,18 @@ class Attack:
     losses: LossProtocol | None = None
     recalibration: Recalibration | None = None
     unseen: Targets | None = None
+    retained: Images | None = None
 
-    def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
+    @property
+    def edit_data(self) -> EditData:
+        """What edits of the whole model may use: images that are none of those reported as unseen.
+
+        The candidates that are to be forgotten are among them, as they are in the attack.
+        """
+        fitted_on = None if self.losses is None else self.losses.images
+        return edit_data(self.candidates, self.retained, fitted_on)
+
+    def run(self, model: Completes, progress: Progress | None = None) -> xr.Dataset:
         """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
         return extract(
             model,
@@ -110,7 +124,7 @@ class Attack:
             progress=progress,
         )
 
-    def recalibrated(self, model: ImageARModel, arm: str) -> xr.Dataset | None:
+    def recalibrated(self, model: Completes, arm: str) -> xr.Dataset | None:
         """Complete, by the model of an arm, the pictures that fix thresholds anew.
 
         What the unmodified model completed to fix the shared thresholds is taken as it is.
@@ -170,6 +184,7 @@ def make_attack(
     recognition: Recognition | None = None,
     losses: LossProtocol | None = None,
     recalibration: Recalibration | None = None,
+    retained: Images | None = None,
     progress: Progress | None = None,
 ) -> Attack:
     """Make the targets, once, from the unmodified model, and settle what all arms share.
@@ -183,14 +198,16 @@ def make_attack(
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
         recalibration: on what thresholds are fixed anew in each arm; None leaves it out.
+        retained: images of the training that edits of the whole model are to keep, see `EditData`.
         progress: where a progress bar may be shown.
 
     Raises:
-        InputError: there are no candidates, they lack what the model must be told, or a prefix of
-            all tokens leaves nothing to complete.
+        InputError: there are no candidates, they lack what the model must be told, a prefix of
+            all tokens leaves nothing to complete, or an image to retain is a candidate.
     """
     variant, size = model.adapter.variant, options.batch_size
     check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
+    check_retained(model, retained, candidates)
     given = options.prefix_tokens
     if given is not None and given >= (count := len(model.layout.predicting)):
         raise InputError(
@@ -214,4 +231,5 @@ def make_attack(
         losses,
         recalibration,
         unseen,
+        retained,
     )

@@ -144,12 +144,16 @@ def _of_captions(text: tuple[str, ...] | None) -> dict[str, str]:
 
 def _key(arm: Arm, neurons: xr.DataArray, attack: Attack) -> str:
     facts = plain(asdict(result_of(arm, (), attack.backend)))
+    if arm.edit is None:
+        del facts["edit"]  # arms of earlier releases stay ours
+    elif attack.retained is not None:
+        facts |= {"retained": [attack.retained.digest, _digest(attack.retained.ids)]}
     facts |= {"neurons": _digest(neurons.to_numpy())}
     if isinstance(arm.scores, CrossFit):
         facts |= {"halves": _digest(arm.scores.half)}
     if attack.mean is not None and isinstance(arm.intervention, ActivationIntervention):
         facts |= {"mean": _digest(attack.mean.to_numpy())}
-    for one in (arm.selector, arm.intervention):
+    for one in (arm.selector, arm.intervention, arm.edit):
         facts |= {} if one is None else {f"made by {one.kind}": distribution(type(one))}
     return f"arm-{fingerprint(facts)[:16]}"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from iarmem_plugin.checks import check_kind
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -29,6 +30,7 @@ from iarmem_plugin.jobs.arms import (
 )
 from iarmem_plugin.jobs.attack import DEFAULTS, Attack, ExtractionOptions, make_attack
 from iarmem_plugin.jobs.contrast import CrossFit, alike, each
+from iarmem_plugin.jobs.edits.making import check_needs
 from iarmem_plugin.jobs.finished import FinishedArms, shared_settings
 from iarmem_plugin.jobs.gallery import gallery
 from iarmem_plugin.jobs.quality import QualityProtocol
@@ -65,6 +67,7 @@ def mitigate(
     recalibration: Recalibration | None = None,
     quality: QualityProtocol | None = None,
     twin: ImageARModel | None = None,
+    retained: Images | None = None,
     options: ExtractionOptions = DEFAULTS,
     progress: Progress | None = None,
 ) -> Report:
@@ -83,6 +86,7 @@ def mitigate(
         recalibration: on what thresholds are fixed anew in each arm; None fixes none.
         quality: how image quality is measured; None leaves it out.
         twin: a model trained alike that never saw the canaries, for the last arm.
+        retained: images of the training, no candidates, for arms that edit the whole model.
         options: how candidates are extracted.
         progress: where progress bars may be shown.
 
@@ -90,17 +94,15 @@ def mitigate(
         the report; `Report.save` writes it.
 
     Raises:
-        InputError: scores of another model, or arms of one name.
+        InputError: scores of another model, arms of one name, or no images that an edit needs.
         PluginError: a plugin returns what it should not; mostly seen before the rest is begun.
         FingerprintMismatchError: the arms that were finished before had other settings.
         DiskFullError: there is no room for a finished arm; those before it stay.
 
     Reference: arXiv 2509.00488, sections 3.3 and 4.3; arXiv 2502.02514 (the attack).
     """
-    _check_kinds(model, scores, similarity, options)
-    _check_measures(recognition, losses, recalibration)
-    _check_tried(model, arms, candidates, twin)
-    arms = [UNMODIFIED, *(arm for arm in arms if arm.selector is not None)]
+    _check_kinds(model, scores, similarity, options, recognition, losses, recalibration)
+    arms = _checked_arms(model, arms, candidates, twin)
     mean = _check_arms(model, arms, scores, candidates)
     rehearse(model, scores, arms, candidates.images, similarity, backend=options.backend)
     attack = make_attack(
@@ -109,9 +111,9 @@ def mitigate(
         recognition=recognition,
         losses=losses,
         recalibration=recalibration,
+        retained=retained,
         progress=progress,
     )
-    _rehearse_twin(twin, attack)
     return _compared(model, scores, arms, attack, quality, twin, options, progress)
 
 
@@ -125,7 +127,10 @@ def _compared(
     options: ExtractionOptions,
     progress: Progress | None,
 ) -> Report:
-    """Run the arms and report them."""
+    """Run the arms and report them; refuse before, what an edit lacks or another twin."""
+    for edit in (arm.edit for arm in arms if arm.edit is not None):
+        check_needs(edit, attack.edit_data)
+    _rehearse_twin(twin, attack)
     work = [(arm, select_neurons(arm, scores, model.layout)) for arm in arms]
     made_by = model_provenance(model) | {"commit": commit()}
     provenance = made_by | _plugins(model, arms, attack, quality, made_by["versions"])
@@ -162,25 +167,27 @@ def _recalibrated(
     return judged_anew(joined, anew, attack.recalibration.rate), kept_completions(fixed, anew)
 
 
-def _check_kinds(model: object, scores: object, similarity: object, options: object) -> None:
+def _check_kinds(
+    model: object, scores: object, similarity: object, options: object, *measures: object
+) -> None:
     check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
     check_kind("the scores", scores, xr.Dataset, "what localize returned")
     check_kind("the similarity", similarity, Similarity, "a measure, such as PixelCorrelation()")
     check_kind("options", options, ExtractionOptions, "ExtractionOptions")
+    _check_measures(*measures)
 
 
 def _check_measures(recognition: object, losses: object, recalibration: object) -> None:
     check_recognition(recognition)
     nothing = type(None)
-    expected = "what loss_protocol returned, or None"
-    check_kind("losses", losses, (LossProtocol, nothing), expected)
-    expected = "a Recalibration, or None"
-    check_kind("recalibration", recalibration, (Recalibration, nothing), expected)
+    check_kind("losses", losses, (LossProtocol, nothing), "what loss_protocol returned, or None")
+    check_kind("recalibration", recalibration, (Recalibration, nothing), "a Recalibration, or None")
 
 
-def _check_tried(
+def _checked_arms(
     model: ImageARModel, arms: Sequence[Arm], candidates: Candidates, twin: ImageARModel | None
-) -> None:
+) -> list[Arm]:
+    """Return the arms that edit something, after the original."""
     check_kind("arms", arms, (list, tuple), "a list of arms")
     for arm in arms:
         check_kind("an arm", arm, Arm, "an Arm, such as Arm('highest', Highest(), ScaleWeights())")
@@ -188,6 +195,7 @@ def _check_tried(
     adapter = model.adapter
     check_conditions(candidates.images, adapter.conditions, adapter.variant.num_classes)
     _check_twin(model, twin, arms)
+    return [UNMODIFIED, *(arm for arm in arms if arm.edits)]
 
 
 def _own_scores(arms: Sequence[Arm], candidates: Candidates) -> Iterator[xr.Dataset]:
@@ -303,6 +311,8 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
         found["free generations"] = asdict(drawn.sampling) | {"images": len(drawn.tokens)}
     if attack.losses is not None:
         found["losses"] = attack.losses.provenance
+    if attack.retained is not None:
+        found["retained"] = describe_images(attack.retained)
     if quality is not None:
         found["generation"] = quality.provenance
         found["quality"] = dict(quality.quality.provenance)
@@ -357,7 +367,7 @@ def _plugins(
     """Return each plugin that was used, once, and the versions of their distributions."""
     used: list[Plugin] = [model.adapter, attack.similarity]
     for arm in arms:
-        used += [one for one in (arm.selector, arm.intervention) if one is not None]
+        used += [one for one in (arm.selector, arm.intervention, arm.edit) if one]
     if attack.losses is not None:
         used.append(attack.losses.quality)
     if quality is not None:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.evaluation.candidates import Completes
 from iarmem_plugin.evaluation.generation import conditions_like, generate
 from iarmem_plugin.interfaces import Condition, Quality, QualityValue, Sampling, TunedSampling
 from iarmem_plugin.jobs.measuring import centred, check_enough, compared, features_of
@@ -228,7 +229,7 @@ def drawn(features: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def generated_features(
-    model: ImageARModel,
+    model: Completes,
     arm: str,
     protocol: QualityProtocol | None,
     batch_size: Batching,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -22,14 +24,15 @@ def choose(
 ) -> Int[Tensor, "image place"]:
     """Return one token a place, the likeliest or, if not greedy, drawn at random.
 
-    Temperature comes first, then top-k, then top-p on what is left.
+    Noise comes first, then temperature, then top-k, then top-p on what is left.
     Random tokens of all images and places take one draw of the generator, or each image's own.
 
     Args:
         logits: unnormalised log-probabilities.
-        sampling: temperature, top-k and top-p, or greedy.
+        sampling: noise, temperature, top-k and top-p, or greedy.
         generator: source of random numbers; None for the global generator.
     """
+    logits = with_noise(logits, sampling, generator)
     if sampling.greedy:
         return logits.argmax(2)
     rows = logits.flatten(0, 1)
@@ -43,6 +46,27 @@ def choose(
         return generator.choose(rows.softmax(1).view_as(logits))
     drawn = torch.multinomial(rows.softmax(1), 1, replacement=True, generator=generator)
     return drawn.view(logits.shape[:2])
+
+
+def with_noise(
+    logits: Float[Tensor, "image place vocab"],
+    sampling: Sampling,
+    generator: torch.Generator | Draws | None,
+) -> Float[Tensor, "image place vocab"]:
+    """Return logits with the normal noise that is asked for; `choose` does so by itself.
+
+    Args:
+        logits: unnormalised log-probabilities; what is masked with -inf stays so.
+        sampling: says how much noise; without any, the logits are returned as they are.
+        generator: source of random numbers, see `choose`.
+    """
+    if sampling.logit_noise == 0:
+        return logits
+    if isinstance(generator, Draws):
+        noise = generator.normal(logits.shape)
+    else:
+        noise = torch.randn(logits.shape, generator=generator, device=logits.device)
+    return logits + sampling.logit_noise * noise.to(logits.dtype)
 
 
 def _keep_top_k(rows: Float[Tensor, "row vocab"], top_k: int) -> Float[Tensor, "row vocab"]:
@@ -60,7 +84,7 @@ def _keep_top_p(rows: Float[Tensor, "row vocab"], top_p: float) -> Float[Tensor,
 
 
 class Draws:
-    """One stream of uniform random numbers an image, the same on every device.
+    """One stream of uniform random numbers an image, the same on every device, and one of normal.
 
     Args:
         seeds: one seed for each image's stream.
@@ -68,6 +92,7 @@ class Draws:
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self._seeds = tuple(seeds)
         self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._uniform = torch.empty(len(self._streams), 0, dtype=torch.float64, device=device)
 
@@ -82,14 +107,36 @@ class Draws:
             InputError: there are not as many images as seeds.
         """
         images, places, _ = probabilities.shape
-        if images != len(self._streams):
-            raise InputError(f"got {len(self._streams)} seeds for {images} images; give one each")
+        self._check(images)
         cumulated = probabilities.cumsum(2, dtype=torch.float64)
         total = cumulated[..., -1:]
         below = torch.nextafter(total, torch.zeros_like(total))
         drawn = torch.minimum(self._next(places).unsqueeze(2) * total, below)
         found = torch.searchsorted(cumulated, drawn, right=True).squeeze(2)
         return found.clamp_(max=probabilities.shape[2] - 1)  # NaN is above all, as for argmax
+
+    def normal(self, shape: Sequence[int]) -> Float[Tensor, "image place vocab"]:
+        """Return the next normal numbers of each image, float32; uniform ones stay what they are.
+
+        Args:
+            shape: numbers of images, places and tokens.
+
+        Raises:
+            InputError: there are not as many images as seeds.
+        """
+        images, *rest = shape
+        self._check(images)
+        rows = [torch.randn(rest, generator=one) for one in self._noise]
+        return torch.stack(rows).to(self._uniform.device)
+
+    @cached_property
+    def _noise(self) -> list[torch.Generator]:
+        mixed = (np.random.SeedSequence((seed, 1)).generate_state(1) for seed in self._seeds)
+        return [torch.Generator().manual_seed(int(state[0])) for state in mixed]
+
+    def _check(self, images: int) -> None:
+        if images != len(self._seeds):
+            raise InputError(f"got {len(self._seeds)} seeds for {images} images; give one each")
 
     def _next(self, places: int) -> Float[Tensor, "image place"]:
         """Return the next numbers of each stream, in [0, 1)."""
@@ -108,7 +155,7 @@ class Draws:
 
 def seeded_generator(sampling: Sampling, device: torch.device) -> torch.Generator | Draws | None:
     """Return where random numbers come from; None where none are drawn, or from the global one."""
-    if sampling.greedy or sampling.seed is None:
+    if not sampling.draws or sampling.seed is None:
         return None
     if isinstance(sampling.seed, tuple):
         return Draws(sampling.seed, device)
@@ -137,8 +184,10 @@ def check_sampling(sampling: Sampling) -> None:
     """Refuse settings out of range.
 
     Raises:
-        InputError: temperature, guidance power, top-k or top-p is out of range.
+        InputError: temperature, guidance power, noise, top-k or top-p is out of range.
     """
+    if not sampling.logit_noise >= 0:
+        raise InputError(f"logit_noise must be 0 or more, got {sampling.logit_noise}")
     if not sampling.temperature > 0:
         raise InputError(f"temperature must be positive, got {sampling.temperature}")
     if not sampling.guidance_power >= 0:

@@ -13,6 +13,7 @@ from iarmem_plugin.interfaces import (
     AnyQuality,
     ImageScorer,
     Metric,
+    ModelEdit,
     Selector,
     Similarity,
 )
@@ -36,6 +37,8 @@ def create(kind: Literal["selector"], text: str, offered: Offered = ...) -> Sele
 def create(kind: Literal["similarity"], text: str, offered: Offered = ...) -> Similarity: ...
 @overload
 def create(kind: Literal["quality"], text: str, offered: Offered = ...) -> AnyQuality: ...
+@overload
+def create(kind: Literal["edit"], text: str, offered: Offered = ...) -> ModelEdit: ...
 def create(kind: Kind, text: str, offered: Offered = NOTHING) -> Any:
     """Return a new instance of what a plugin provides.
 

@@ -12,6 +12,7 @@ from iarmem_plugin.interfaces import (
     AnyQuality,
     ImageScorer,
     Metric,
+    ModelEdit,
     Selector,
     Similarity,
 )
@@ -54,3 +55,8 @@ def provide_similarities() -> Iterable[type[Similarity]]:  # type: ignore[empty-
 @hookspec
 def provide_qualities() -> Iterable[type[AnyQuality]]:  # type: ignore[empty-body]  # a specification
     """Return quality classes, which measure what an intervention cost."""
+
+
+@hookspec
+def provide_edits() -> Iterable[type[ModelEdit]]:  # type: ignore[empty-body]  # a specification
+    """Return edit classes, which change a whole model and choose no neurons."""

@@ -31,6 +31,8 @@ DEFAULT_PLUGINS = (
     "iarmem_plugin.evaluation.likelihood",
     "iarmem_plugin.evaluation.quality",
     "iarmem_plugin.evaluation.dinov2",
+    "iarmem_plugin.jobs.edits.noise",
+    "iarmem_plugin.jobs.edits.training",
 )
 STRICT = "IARMEM_STRICT_PLUGINS"
 DISABLED = "IARMEM_DISABLE_PLUGINS"

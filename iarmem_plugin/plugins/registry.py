@@ -17,6 +17,7 @@ from iarmem_plugin.interfaces import (
     Intervention,
     LossQuality,
     Metric,
+    ModelEdit,
     Quality,
     Selector,
     Similarity,
@@ -28,7 +29,9 @@ from iarmem_plugin.text import shown
 
 LONGEST_NAME = 60
 
-Kind = Literal["adapter", "metric", "scorer", "intervention", "selector", "similarity", "quality"]
+Kind = Literal[
+    "adapter", "metric", "scorer", "intervention", "selector", "similarity", "quality", "edit"
+]
 
 _HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
     "adapter": ("provide_adapters", (Adapter,)),
@@ -38,6 +41,7 @@ _HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
     "selector": ("provide_selectors", (Selector,)),
     "similarity": ("provide_similarities", (Similarity,)),
     "quality": ("provide_qualities", (Quality, LossQuality)),
+    "edit": ("provide_edits", (ModelEdit,)),
 }
 KINDS: tuple[Kind, ...] = tuple(_HOOKS)
 
@@ -184,6 +188,8 @@ def find(kind: Literal["selector"], name: str) -> type[Selector]: ...
 def find(kind: Literal["similarity"], name: str) -> type[Similarity]: ...
 @overload
 def find(kind: Literal["quality"], name: str) -> type[AnyQuality]: ...
+@overload
+def find(kind: Literal["edit"], name: str) -> type[ModelEdit]: ...
 def find(kind: Kind, name: str) -> type[Any]:
     """Return the class of that name.
 

@@ -70,6 +70,7 @@ def arms_of(document: Mapping[str, Any], roles: Iterable[str]) -> tuple[ArmResul
             **{key: arm[key] for key in ("name", "intervention", "selector", "fraction")},
             quality=tuple(QualityValue(**value) for value in arm["quality"]),
             role=known[role],
+            edit=arm.get("edit"),
         )
         for arm, role in zip(document["arms"], roles, strict=True)
     )
@@ -127,6 +128,7 @@ def _arm(
         "intervention": arm.intervention,
         "selector": arm.selector,
         "fraction": arm.fraction,
+        **({} if arm.edit is None else {"edit": arm.edit}),
         **by_group,
         **_recalibrated(arm, extraction),
         **_paired(arm, extraction),

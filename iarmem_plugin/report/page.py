@@ -199,6 +199,8 @@ def _data_uri(png: bytes) -> Markup:
 
 
 def _settings(arm: ArmResult) -> dict[str, Any]:
+    if arm.edit is not None:
+        return {"edit of the whole model": arm.edit, "neurons edited": "none"}
     return {"intervention": arm.intervention, "selector": arm.selector, "fraction": arm.fraction}
 
 

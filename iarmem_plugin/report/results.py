@@ -24,17 +24,18 @@ ArmRole = Literal["original", "treatment", "control", "twin"]
 
 @dataclass(frozen=True, slots=True)
 class ArmResult:
-    """One way the model was run: as it came, or with some neurons edited.
+    """One way the model was run: as it came, with some neurons edited, or all of it.
 
     Attributes:
         name: unique in a report; the first is ``"original"``.
-        intervention: ``name``, its parameters and ``backend``; None for the original.
-        selector: ``name``, its parameters and ``seed``; None for the original.
-        fraction: share of neurons edited, in (0, 1]; None for the original.
+        intervention: ``name``, its parameters and ``backend``; None where no neurons are edited.
+        selector: ``name``, its parameters and ``seed``; None where no neurons are edited.
+        fraction: share of neurons edited, in (0, 1]; None where none are.
         quality: measured image quality, each value with the label of its protocol.
         role: ``"original"``, ``"treatment"``, or ``"control"``: what treatments are held against,
             such as random neurons; controls that differ in their seed alone are shown together;
             or ``"twin"``: another model, which was trained alike without the canaries.
+        edit: ``name``, its parameters and ``seed``, where the whole model is edited; else None.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ArmResult:
     fraction: float | None
     quality: tuple[QualityValue, ...]
     role: ArmRole = "treatment"
+    edit: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

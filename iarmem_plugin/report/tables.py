@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -38,6 +39,7 @@ from iarmem_plugin.report.results import ArmResult, Results
 
 SIDE_BY_SIDE = 7
 NO_CONTROL = " No random neurons were edited as these are, so this arm has no control."
+NO_NEURONS = " It edits no chosen neurons, so random ones are no control of it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def columns(arms: tuple[ArmResult, ...]) -> dict[str, tuple[str, ...]]:
 
 def control_word(arms: Iterable[ArmResult]) -> str:
     """Say in a word which controls are among some arms; nothing if there are none."""
-    names = {str((arm.selector or {}).get("name")) for arm in arms if arm.role == "control"}
+    edits = (arm.selector or arm.edit or {} for arm in arms if arm.role == "control")
+    names = {str(one.get("name")) for one in edits}
     return "" if not names else "random" if names == {"random"} else "control"
 
 
@@ -251,7 +254,8 @@ def findings(results: Results) -> Iterator[str]:
         if pair.arm == twin:
             yield _of_twin(results, pair)
         elif pair.arm in alone:
-            alike = _edited_alike(next(one for one in results.arms if one.name == pair.arm), sets)
+            arm = next(one for one in results.arms if one.name == pair.arm)
+            alike, alone_as = _edited_alike(arm, sets), NO_NEURONS if arm.edit else NO_CONTROL
             kind = f"{control_word(alike)} sets at equal fraction"
             yield (
                 _change(alone[pair.arm], subject, pair)
@@ -259,7 +263,7 @@ def findings(results: Results) -> Iterator[str]:
                 + ("" if paid is None else paid.sentence(pair.arm))
                 + _beside(pair, counts.sel(arm=[one.name for one in alike]).values, kind)
                 + ("" if paid is None else paid.beside(pair.arm, [one.name for one in alike]))
-                + (NO_CONTROL if sets and not alike else "")
+                + (alone_as if sets and not alike else "")
             )
     yield from _sets_recognised(results, sets)
     if sets and paid is not None:
@@ -270,8 +274,8 @@ def findings(results: Results) -> Iterator[str]:
 
 def _edited_alike(arm: ArmResult, sets: Iterable[ArmResult]) -> list[ArmResult]:
     """Return the sets whose neurons are as many as an arm's and are edited as these are."""
-    edit = (arm.fraction, arm.intervention)
-    return [one for one in sets if (one.fraction, one.intervention) == edit]
+    edit = (arm.fraction, arm.intervention, _seedless(arm.edit))
+    return [one for one in sets if (one.fraction, one.intervention, _seedless(one.edit)) == edit]
 
 
 def _sets_recognised(results: Results, sets: list[ArmResult]) -> Iterator[str]:
@@ -347,8 +351,12 @@ def _beside(pair: PairedCounts, controls: np.ndarray, kind: str) -> str:
 def _kind(arm: ArmResult) -> str:
     if arm.role != "control":
         return f"arm {arm.name}"
-    selector = {key: value for key, value in (arm.selector or {}).items() if key != "seed"}
-    return f"control {selector} {arm.intervention} {arm.fraction}"
+    made = f"{_seedless(arm.selector)} {arm.intervention} {_seedless(arm.edit)}"
+    return f"control {made} {arm.fraction}"
+
+
+def _seedless(facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (facts or {}).items() if key != "seed"}
 
 
 def _count_cell(counts: xr.Dataset) -> Cell:

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import pytest
 
-_OF = ("adapter", "intervention", "laws", "metric", "quality", "scorer", "selector", "similarity")
+_OF = (
+    "adapter",
+    "edit",
+    "intervention",
+    "laws",
+    "metric",
+    "quality",
+    "scorer",
+    "selector",
+    "similarity",
+)
 pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in _OF))  # so that failures say why
 
 # ruff: noqa: E402  # what pytest rewrites is imported after it was told so
 from .adapter import AdapterTests
+from .edit import ModelEditTests
 from .intervention import ActivationInterventionTests, InterventionTests
 from .losses import LossQualityTests
 from .metric import MetricTests
@@ -28,6 +39,7 @@ __all__ = [
     "InterventionTests",
     "LossQualityTests",
     "MetricTests",
+    "ModelEditTests",
     "QualityTests",
     "SelectorTests",
     "SimilarityTests",

@@ -16,7 +16,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
-from iarmem_plugin.models.sampling import LogitsWatch
+from iarmem_plugin.models.sampling import LogitsWatch, seeded_generator, with_noise
 from iarmem_plugin.testing.tiny_model import (
     CLASSES,
     DEPTH,
@@ -161,11 +161,13 @@ class TinyAdapter(Adapter):
         if prefix.shape[1] not in ENDS:
             raise InputError(f"a prefix of {prefix.shape[1]} tokens, expected one of {ENDS}")
         generators, tokens = _generators(sampling, labels), prefix
+        noise = seeded_generator(sampling, labels.device)
         watch = LogitsWatch(sampling, prefix.shape[1], at_once=not sampling.greedy)
         with torch.no_grad():
             for scale in range(ENDS.index(prefix.shape[1]), len(SIDES)):
                 logits = self._scale_logits(tokens, labels, scale, sampling.guidance)
                 watch.see(logits)
+                logits = with_noise(logits, sampling, noise)
                 tokens = torch.cat((tokens, _chosen(logits, sampling, generators)), 1)
         watch.check()
         return tokens

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,11 @@ from iarmem_plugin import (
     CrossFit,
     CustomViews,
     DinoV2,
+    EditData,
     ExtractionOptions,
+    FineTune,
     ForwardInputs,
+    GradientAscent,
     HeldOutLoss,
     Highest,
     IarmemError,
@@ -39,11 +43,13 @@ from iarmem_plugin import (
     InputError,
     Intervention,
     LeavingOut,
+    LogitNoise,
     LossProtocol,
     LossQuality,
     Lowest,
     MeanAblate,
     Metric,
+    ModelEdit,
     ModelLayout,
     NeuronFacts,
     NeuronWeights,
@@ -239,6 +245,30 @@ def tuned(model: ImageARModel, inception: Path, real: Images, unseen: Images) ->
         seeds=3,
         temperature=found if temperature < 1 else temperature,
         beside={"real": ("others", unseen)},
+    )
+
+
+class Unchanged(ModelEdit):
+    name, needs = "unchanged", frozenset({"retained"})
+
+    @contextmanager
+    def edited(self, model: ImageARModel, data: EditData, *, seed: int) -> Iterator[ImageARModel]:
+        assert len(data.having("retained")) > 0
+        yield model
+
+
+def baselines(
+    model: ImageARModel, scores: xr.Dataset, tried: Candidates, members: Images, unseen: Images
+) -> Report:
+    losses = loss_protocol(model, HeldOutLoss(), unseen, model.adapter.variant.views)
+    arms = [
+        Arm("noise", edit=LogitNoise(change=0.05), role="control"),
+        Arm("fine-tuned", edit=FineTune(steps=60, lr=3e-4)),
+        Arm("ascent", edit=GradientAscent(steps=10, weight=1.0), seed=2),
+        Arm("unchanged", edit=Unchanged()),
+    ]
+    return mitigate(
+        model, scores, tried, arms, similarity=similarity(), losses=losses, retained=members
     )
 
 

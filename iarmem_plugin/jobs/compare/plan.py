@@ -121,6 +121,13 @@ outcome."""
 
     def _check_pictures(self) -> None:
         pictures = self.pictures
+        if self.attack.ranking is not None and (pictures.organism or pictures.candidates):
+            other = "organism = true" if pictures.organism else "candidates"
+            raise wrong(
+                f"[attack] has a ranking and [pictures] {other}; give one of them: where "
+                "candidates come from",
+                *("attack", "ranking"),
+            )
         named = [key for key, path in pictures.sources.items() if path is not None]
         named += ["classes"] if pictures.classes is not None else []
         if not pictures.organism:

@@ -183,6 +183,11 @@ WRONG: dict[str, tuple[Callable[[Given], Any], str]] = {
     "one arm": (compared(Arm("a", Highest(), ScaleWeights())), "arms is a Arm; expected a list"),
     "arm": (lambda _: Arm("a", "highest", "zero"), "selector of arm 'a' is 'highest'; expected an"),
     "arm's edit": (lambda _: Arm("a", Highest(), "zero"), "the intervention of arm 'a' is 'zero'"),
+    "whole edit": (
+        lambda _: Arm("a", edit="fine-tune"),
+        "the edit of arm 'a' is 'fine-tune'; ",
+    ),
+    "retained": (mitigated(retained="train"), "the images to retain is 'train'; expected Images"),
     "no name": (lambda _: Arm(" "), "the name of an arm is empty"),
     "views": (lambda _: CaptureOptions(views="2"), "views is '2'; expected an integer"),
     "half": (lambda _: CaptureOptions(batch_size=1.5), "batch_size is 1.5; expected an integer"),

@@ -8,7 +8,14 @@ from scipy import stats
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Sampling
-from iarmem_plugin.models.sampling import NUMBERS_PER_DRAW, Draws, choose
+from iarmem_plugin.models.sampling import (
+    NUMBERS_PER_DRAW,
+    Draws,
+    check_sampling,
+    choose,
+    seeded_generator,
+    with_noise,
+)
 
 CPU = torch.device("cpu")
 
@@ -53,3 +60,52 @@ def test_only_the_tokens_that_top_k_leaves_are_drawn() -> None:
 def test_another_number_of_seeds_than_images_is_refused() -> None:
     with pytest.raises(InputError, match="2 seeds for 3 images"):
         Draws([1, 2], CPU).choose(torch.full((3, 1, 4), 0.25))
+
+
+def noisy(std: float, seed: int | tuple[int, ...] | None, *, greedy: bool = True) -> Sampling:
+    return Sampling(greedy=greedy, logit_noise=std, seed=seed)
+
+
+def test_noise_on_logits_is_normal_with_the_deviation_that_is_asked_for() -> None:
+    logits, sampling = torch.full((2, 500, 20), 3.0), noisy(2.0, (1, 2))
+    noise = with_noise(logits, sampling, seeded_generator(sampling, CPU)) - logits
+    assert stats.kstest(noise.flatten().numpy() / 2, "norm").pvalue > 0.01
+
+
+@pytest.mark.parametrize("seed", [5, (5, 6)])
+def test_the_likeliest_token_is_that_of_the_noisy_logits(seed: int | tuple[int, ...]) -> None:
+    logits, sampling = torch.zeros(2, 30, 8), noisy(1.0, seed)
+    made = [seeded_generator(sampling, CPU) for _ in range(2)]
+    expected = with_noise(logits, sampling, made[0]).argmax(2)
+    assert torch.equal(choose(logits, sampling, made[1]), expected)
+    assert len(expected.unique()) > 1
+
+
+def test_an_images_noise_does_not_depend_on_the_other_images() -> None:
+    logits = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
+    together = with_noise(logits, noisy(1.0, (5, 6, 7)), Draws([5, 6, 7], CPU))
+    assert torch.equal(with_noise(logits[1:2], noisy(1.0, (6,)), Draws([6], CPU)), together[1:2])
+    assert not torch.equal(together[0] - logits[0], together[1] - logits[1])
+
+
+def test_noise_leaves_the_numbers_that_tokens_are_drawn_by() -> None:
+    probabilities = torch.full((1, 50, 4), 0.25)
+    first, second = Draws([3], CPU), Draws([3], CPU)
+    second.normal((1, 50, 4))
+    assert torch.equal(first.choose(probabilities), second.choose(probabilities))
+
+
+def test_a_masked_token_stays_masked_under_noise() -> None:
+    logits = torch.tensor([[[0.0, -torch.inf, 1.0]]])
+    assert with_noise(logits, noisy(5.0, 0), None)[0, 0, 1] == -torch.inf
+
+
+def test_nothing_is_drawn_without_noise_and_noise_below_zero_is_refused() -> None:
+    assert seeded_generator(Sampling(), CPU) is None
+    assert [one.draws for one in (Sampling(), Sampling(greedy=False), noisy(0.5, 0))] == [
+        False,
+        True,
+        True,
+    ]
+    with pytest.raises(InputError, match=r"logit_noise must be 0 or more, got -0\.5"):
+        check_sampling(noisy(-0.5, 0))

@@ -23,16 +23,19 @@ from iarmem_plugin.interfaces import (
     Intervention,
     LossQuality,
     Metric,
+    ModelEdit,
     Quality,
     Selector,
     Similarity,
 )
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.testing import (
     ActivationInterventionTests,
     ImageScorerTests,
     InterventionTests,
     LossQualityTests,
     MetricTests,
+    ModelEditTests,
     QualityTests,
     SelectorTests,
     SimilarityTests,
@@ -106,6 +109,13 @@ class TestLossQualities(LossQualityTests):
         return found
 
 
+class TestEdits(ModelEditTests):
+    @pytest.fixture(params=["logit-noise", "fine-tune", "gradient-ascent"])
+    def edit(self, request: pytest.FixtureRequest) -> ModelEdit:
+        options = {"logit-noise": "std=2", "fine-tune": "steps=3", "gradient-ascent": "steps=3"}
+        return create("edit", f"{request.param}:{options[request.param]}")
+
+
 class Descriptor(nn.Module):
     """In SSCD's place, whose weights cannot be had: a picture's rough shape."""
 
@@ -130,6 +140,7 @@ class Features(nn.Module):
         ("selector", (TestSelectors,)),
         ("similarity", (TestSimilarities,)),
         ("quality", (TestQualities, TestLossQualities)),
+        ("edit", (TestEdits,)),
     ],
 )
 def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: tuple[type, ...]) -> None:
