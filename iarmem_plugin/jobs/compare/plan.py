@@ -111,6 +111,7 @@ outcome."""
         self._check_pictures()
         self._check_scores()
         self._check_drops()
+        self._check_edits()
         if not (self.grid or self.arm or self.twin):
             raise wrong("the plan has nothing to compare; add a [[grid]] or an [[arm]]")
         try:
@@ -201,3 +202,20 @@ outcome."""
                     "in [pictures] and losses = true in [quality]",
                     *("drop", place, "outcome"),
                 )
+
+    def _check_edits(self) -> None:
+        """Refuse edits of the whole model that lack what they learn from."""
+        pictures = self.pictures
+        missing = {
+            "retained": ("images to keep", "retain", pictures.retain),
+            "calibration": ("images that were not shown", "held-out", pictures.held_out),
+        }
+        for place, arm in enumerate(self.arm):
+            for part in () if arm.edit is None or pictures.organism else of.needs_of(arm.edit):
+                what, key, path = missing.get(part, ("", "", pictures))
+                if path is None:
+                    raise wrong(
+                        f"[[arm]] edit is {shown(arm.edit, 60)!r}, which needs {what}; give {key} "
+                        "in [pictures]",
+                        *("arm", place, "edit"),
+                    )

@@ -16,6 +16,8 @@ from iarmem_plugin.text import shown
 from iarmem_plugin.untrusted import read_text
 
 LIMIT = 2**18  # bytes; a plan is written by hand
+MOST_DOTS = 2000  # but for numbers': a key of n parts takes memory that grows with n squared
+_NUMBER = re.compile(r"(?<![\w.-])\d+\.\d+(?![\w.-])")
 _WHERE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
 
@@ -55,6 +57,8 @@ def with_given(document: Mapping[str, Any], given: Sequence[str], *, name: str) 
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
+    if _NUMBER.sub("", text).count(".") > MOST_DOTS:
+        raise InputError(f"{shown(name)} has more than {MOST_DOTS} dots, too many for a plan")
     try:
         return tomllib.loads(text)
     except RecursionError as error:

@@ -110,13 +110,11 @@ def _check_there(path: Path) -> None:
         raise ValueError("it is a device or pipe; name a file or folder")
 
 
-def _plugin(kind: Any) -> BeforeValidator:
+def _plugin(kind: Kind) -> BeforeValidator:
     """Take a plugin's name with its options, and make the files that it names absolute."""
 
     def check_plugin(value: object, info: Info) -> str:
         text = _words(value)
-        if kind not in plugins.KINDS:  # nothing of this kind can be looked up
-            return text
         try:
             return _with_files(kind, text, value, info)
         except IarmemError as error:
@@ -162,6 +160,11 @@ def kind_of(selector: str) -> Selecting:
 def made(kind: str, text: str) -> Plugin:
     """Return a new instance of a plugin that is small to make; see `create`."""
     return cast(Plugin, create(kind, text))  # type: ignore[call-overload]  # of several kinds
+
+
+def needs_of(edit: str) -> list[str]:
+    """Return which images an edit of the whole model needs, see `EditData`."""
+    return sorted(getattr(made("edit", edit), "needs", ()))
 
 
 def _selectable(value: object, info: Info) -> str:

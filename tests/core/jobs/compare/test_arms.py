@@ -129,9 +129,11 @@ def test_a_single_control_stands_for_what_has_its_intervention_and_fraction() ->
 
 def test_single_random_neurons_are_a_control_and_an_edit_a_treatment() -> None:
     drawn = {"selector": "random", "intervention": "zero", "fraction": 0.01, "seed": 5}
-    found = arms(seed=2, arm=[{"name": "chance", **drawn}, {"name": "noise", "edit": "any:std=1"}])
+    found = arms(
+        seed=2, arm=[{"name": "chance", **drawn}, {"name": "noise", "edit": "logit-noise:std=1"}]
+    )
     assert (found["chance"].role, found["chance"].seed) == ("control", 5)
-    assert found["noise"] == PlannedArm("noise", edit="any:std=1", seed=2)
+    assert found["noise"] == PlannedArm("noise", edit="logit-noise:std=1", seed=2)
 
 
 def test_fractions_are_named_exactly() -> None:

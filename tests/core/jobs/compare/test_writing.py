@@ -16,7 +16,7 @@ DOCUMENT = {
     "attack": {"decoding": {"temperature": 0.9}, "threshold": 0.75},
     "quality": {"temperature": "tuned"},
     "grid": [{"selectors": ["highest", "gradient-weight"]}, {"interventions": ["zero"]}],
-    "arm": [{"name": "noise", "edit": "any:std=1", "seed": 4}],
+    "arm": [{"name": "noise", "edit": "logit-noise:std=1", "seed": 4}],
     "drop": [{"before": "extraction", "outcome": "held-out change", "above": 0.5}],
 }
 
