@@ -8,13 +8,20 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from textwrap import indent
+from typing import Any, get_args
 
 import pytest
+from pydantic.fields import FieldInfo
 
 import iarmem_plugin
+from iarmem_plugin import Plan
+from iarmem_plugin.jobs.compare.parts.measures import DecodingPart
+from iarmem_plugin.jobs.compare.parts.table import Part
+from iarmem_plugin.jobs.compare.presets import presets
 from iarmem_plugin.plugins import hookspecs
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +113,56 @@ def test_every_public_name_is_documented_and_typed(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(iarmem_plugin.__all__) - {"__version__"}))
 def test_every_public_name_explains_itself(name: str) -> None:
     assert getattr(iarmem_plugin, name).__doc__
+
+
+def plan_tables() -> dict[str, type[Part]]:
+    """Return the tables of a plan by the heads that they have in the docs."""
+    fields = Plan.model_fields
+    one = {"model", "pictures", "attack", "quality"}
+    listed = {"grid", "arm", "drop"}
+    kinds = {name: fields[name].annotation for name in (*one, *listed)}
+    named: dict[str, Any] = {"the plan itself": Plan, "[attack] decoding": DecodingPart}
+    named |= {f"[{name}]": kinds[name] for name in one}
+    return named | {f"[[{name}]]": get_args(kinds[name])[0] for name in listed}
+
+
+def plan_row(name: str, field: FieldInfo) -> str:
+    """Return a key's line of a table in docs/plan.md."""
+    key, default = f"`{name.replace('_', '-')}`", field.get_default(call_default_factory=True)
+    if field.is_required():
+        said = "required"
+    elif isinstance(default, Part) or default in (None, (), {}):
+        said = "–"
+    else:
+        said = f"`{json.dumps(default)}`"
+    return f"| {key} | {said} | {field.description} |"
+
+
+@pytest.mark.parametrize("table", sorted(plan_tables()))
+def test_every_key_of_a_plan_is_in_its_table(table: str) -> None:
+    page = (ROOT / "docs" / "plan.md").read_text()
+    title = "### The plan itself" if table == "the plan itself" else f"### `{table}`"
+    _, found, rest = page.partition(f"{title}\n")
+    assert found
+    fields = plan_tables()[table].model_fields
+    rows = [line for line in rest.partition("\n#")[0].splitlines() if line.startswith("| `")]
+    assert rows == [plan_row(*one) for one in fields.items()]
+
+
+def test_the_example_of_a_plan_is_one(tmp_path: Path) -> None:
+    (example,) = blocks("docs/plan.md", "toml")
+    for place in re.findall(r'= "([a-z-]+)" *# path', example):
+        (tmp_path / place).mkdir()
+    (tmp_path / "plan.toml").write_text(example)
+    plan = iarmem_plugin.read_plan(tmp_path / "plan.toml")
+    counted = Counter(arm.role for arm in plan.arms())
+    said = f"{counted['treatment']} treatments and {counted['control']} controls"
+    assert said in (ROOT / "docs" / "plan.md").read_text()
+
+
+def test_every_preset_is_named_with_the_plan() -> None:
+    page = (ROOT / "docs" / "plan.md").read_text()
+    assert [name for name in presets() if f"| `{name}` |" not in page] == []
 
 
 def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:

@@ -57,6 +57,8 @@ DOORS = {  # libraries, and the only place that may import each
     "zarr": "iarmem_plugin/store/",
     "matplotlib": "iarmem_plugin/report/",
     "typer": "iarmem_plugin/cli/",
+    "pydantic": "iarmem_plugin/jobs/compare/",
+    "tomlkit": "iarmem_plugin/jobs/compare/",
 }
 
 
@@ -204,6 +206,12 @@ def test_our_plugins_cost_no_import_of_torch(arguments: str) -> None:
     loaded = loaded_by(iarmem(arguments))
     assert loaded & (HEAVY - {"xarray"}) == set()
     assert {"iarmem_adapters", "iarmem_metrics"} <= loaded
+
+
+def test_a_plan_is_checked_without_torch() -> None:
+    document = {"model": {"name": "var-organism"}, "pictures": {"organism": True}, "grid": [{}]}
+    code = f"from iarmem_plugin import Plan\nPlan.from_document({document})"
+    assert loaded_by(code) & (HEAVY - {"xarray"}) == set()
 
 
 @pytest.mark.parametrize("family", ["var", "rar"])

@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 a bug, with its traceback; 2 an argument, file, picture, model or plugin
 that cannot be used, or a plugin that fails, with one plain line on standard error, of at most 400
-signs; 130 interrupted; 143 ended by SIGTERM.
+signs; 3 a report that was run again has other numbers; 130 interrupted; 143 ended by SIGTERM.
 
 Only typer and rich are imported here; a command imports what it needs when it runs.
 """
@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
+from iarmem_plugin.cli.compare import compare, rerun
 from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindered, warn
 from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
@@ -142,6 +143,8 @@ app.command()(models.demo)
 app.command()(localize)
 app.command()(rank)
 app.command()(mitigate)
+app.command()(compare)
+app.command()(rerun)
 app.command()(models.models)
 app.command()(models.fetch)
 app.command("plugins")(models.list_plugins)

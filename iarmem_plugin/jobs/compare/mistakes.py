@@ -38,12 +38,14 @@ class Source:
         folder: folder that relative paths start at; None for the current one.
         text: TOML of it, where it is a file.
         given: what was typed in place of a key, by where the key stands.
+        look: whether what a path names must be there.
     """
 
     name: str = "the plan"
     folder: Path | None = None
     text: str | None = None
     given: Mapping[At, str] = field(default_factory=dict)
+    look: bool = False
 
     def at(self, place: At) -> str:
         """Return what a sentence about a place begins with: ``"plan.toml, line 12: "``."""
@@ -70,7 +72,7 @@ def wrong_key(said: str, key: str) -> PydanticCustomError:
 def nearest(key: object, known: Iterable[str]) -> str:
     """Return which known key may be meant, and else all of them."""
     names = list(known)
-    near = get_close_matches(str(key).replace("_", "-"), names, n=1)
+    near = get_close_matches(str(key).replace("_", "-"), names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
 
 

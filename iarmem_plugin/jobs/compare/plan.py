@@ -17,6 +17,7 @@ from iarmem_plugin.jobs.compare.parts.inputs import ModelPart, PicturesPart
 from iarmem_plugin.jobs.compare.parts.measures import AttackPart, QualityPart
 from iarmem_plugin.jobs.compare.parts.table import Part
 from iarmem_plugin.jobs.compare.planned import ClashError, PlannedArm
+from iarmem_plugin.jobs.compare.writing import as_toml
 from iarmem_plugin.text import shown
 
 OWN_SCORES = "unitmem"
@@ -68,7 +69,7 @@ outcome."""
             InputError: the first thing that is wrong with it, in one sentence.
         """
         known = Source() if source is None else source
-        context = {"folder": known.folder, "look": known.text is not None}
+        context = {"folder": known.folder, "look": known.look}
         try:
             return cls.model_validate(dict(document), context=context)
         except ValidationError as error:
@@ -80,6 +81,21 @@ outcome."""
         `from_document` makes an equal plan of it.
         """
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_toml(self) -> str:
+        """Return the plan as the text of a file, each key with what it says as a comment."""
+        return as_toml(self)
+
+    def on(self, *, device: str | None = None, batch_size: int | None = None) -> Plan:
+        """Return the plan with another device, of the twin, too, or another size of batches."""
+        changed: dict[str, Any] = {}
+        if device is not None:
+            own = {"device": device}
+            changed["model"] = self.model.model_copy(update=own)
+            changed["twin"] = None if self.twin is None else self.twin.model_copy(update=own)
+        if batch_size is not None:
+            changed["attack"] = self.attack.model_copy(update={"batch_size": batch_size})
+        return self.model_copy(update=changed)
 
     def arms(self) -> list[PlannedArm]:
         """Return all arms but the unmodified model and the twin: single ones, grids, controls."""
@@ -95,6 +111,7 @@ outcome."""
         self._check_pictures()
         self._check_scores()
         self._check_drops()
+        self._check_edits()
         if not (self.grid or self.arm or self.twin):
             raise wrong("the plan has nothing to compare; add a [[grid]] or an [[arm]]")
         try:
@@ -105,6 +122,13 @@ outcome."""
 
     def _check_pictures(self) -> None:
         pictures = self.pictures
+        if self.attack.ranking is not None and (pictures.organism or pictures.candidates):
+            other = "organism = true" if pictures.organism else "candidates"
+            raise wrong(
+                f"[attack] has a ranking and [pictures] {other}; give one of them: where "
+                "candidates come from",
+                *("attack", "ranking"),
+            )
         named = [key for key, path in pictures.sources.items() if path is not None]
         named += ["classes"] if pictures.classes is not None else []
         if not pictures.organism:
@@ -178,3 +202,20 @@ outcome."""
                     "in [pictures] and losses = true in [quality]",
                     *("drop", place, "outcome"),
                 )
+
+    def _check_edits(self) -> None:
+        """Refuse edits of the whole model that lack what they learn from."""
+        pictures = self.pictures
+        missing = {
+            "retained": ("images to keep", "retain", pictures.retain),
+            "calibration": ("images that were not shown", "held-out", pictures.held_out),
+        }
+        for place, arm in enumerate(self.arm):
+            for part in () if arm.edit is None or pictures.organism else of.needs_of(arm.edit):
+                what, key, path = missing.get(part, ("", "", pictures))
+                if path is None:
+                    raise wrong(
+                        f"[[arm]] edit is {shown(arm.edit, 60)!r}, which needs {what}; give {key} "
+                        "in [pictures]",
+                        *("arm", place, "edit"),
+                    )

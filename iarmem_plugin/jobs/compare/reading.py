@@ -16,6 +16,8 @@ from iarmem_plugin.text import shown
 from iarmem_plugin.untrusted import read_text
 
 LIMIT = 2**18  # bytes; a plan is written by hand
+MOST_DOTS = 2000  # but for numbers': a key of n parts takes memory that grows with n squared
+_NUMBER = re.compile(r"(?<![\w.-])\d+\.\d+(?![\w.-])")
 _WHERE = re.compile(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", re.DOTALL)
 
 
@@ -33,7 +35,8 @@ def read_plan(path: str | Path, *, given: Sequence[str] = ()) -> Plan:
     file = Path(path)
     text = read_text(file, "the plan", limit=LIMIT)
     document = _parsed(text, file.name)
-    source = Source(file.name, file.resolve().parent, text, _put_all(document, given))
+    words = _put_all(document, given)
+    source = Source(file.name, file.resolve().parent, text, words, look=True)
     return Plan.from_document(document, source=source)
 
 
@@ -49,10 +52,13 @@ def with_given(document: Mapping[str, Any], given: Sequence[str], *, name: str) 
         InputError: what is wrong with it.
     """
     copied = _copied(document)
-    return Plan.from_document(copied, source=Source(name, given=_put_all(copied, given)))
+    source = Source(name, given=_put_all(copied, given), look=True)
+    return Plan.from_document(copied, source=source)
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
+    if _NUMBER.sub("", text).count(".") > MOST_DOTS:
+        raise InputError(f"{shown(name)} has more than {MOST_DOTS} dots, too many for a plan")
     try:
         return tomllib.loads(text)
     except RecursionError as error:

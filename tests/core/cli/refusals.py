@@ -15,6 +15,8 @@ COMMANDS = {
     "localize": "localize {model} --images images --out new",
     "rank": "rank {model} --images images --out new.nc",
     "mitigate": "mitigate {model} --scores scores --images images --out new",
+    "compare": "compare {plan} --out new",
+    "rerun": "rerun {report} --out new",
     "demo": "demo --out new",
     "fetch": "fetch {model}",
     "models": "models",
@@ -83,6 +85,21 @@ _COMMON = {
     "--image-root": [("images", MODEL, "is for a list"), ("s3://x/y", MODEL, "looks like a URL")],
     "--on-bad-image": [("perhaps", PARSE, "is not one of")],
     "--workers": [("-1", PARSE, "greater than or equal to 0"), ("513", MODEL, "at most 512")],
+    "--json": _FLAG,
+}
+_SET = [
+    ("attack.per-class=0", MODEL, "--set attack.per-class=0: [attack] per-class is 0; expected a"),
+    ("attack.per=5", MODEL, "[attack] has no key 'per'; did you mean 'per-class'?"),
+    ("grid.0.selectors=['best']", MODEL, "[[grid]] selectors[0] is 'best'; no selector named"),
+    ("pictures.images=nowhere", MODEL, "[pictures] images is 'nowhere'; there is nothing at"),
+    ("seed", MODEL, "write KEY=VALUE"),
+    (f"model.name={LONG}", MODEL, "[model] name is 'nnn"),
+]
+_COMPARED = {
+    "--out": [*_OUT[:2], ("images/x", MODEL, "lies inside [pictures] images"), *_OUT[4:]],
+    "--device": _COMMON["--device"],
+    "--batch-size": _COMMON["--batch-size"],
+    "--restart": _FLAG,
     "--json": _FLAG,
 }
 _PLACE = [
@@ -257,6 +274,33 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
         "--restart": _FLAG,
         "--check-batching": [("-1", PARSE, "or equal to 0"), ("9" * 9, MODEL, "at most 1000000")],
+    },
+    "compare": _COMPARED
+    | {
+        "plan": [
+            ("nowhere.toml", MODEL, "the plan nowhere.toml cannot be read: No such file"),
+            ("images", MODEL, "the plan images is not a file"),
+            ("page.pth", MODEL, "page.pth, line 1: this is not TOML: "),
+            ("list.txt", MODEL, "list.txt, line 1: this is not TOML: "),
+            ("/dev/zero", MODEL, "the plan /dev/zero is not a file"),
+            (LONG, MODEL, "File name too long"),
+        ],
+        "--set": _SET,
+        "--dry-run": _FLAG,
+        "--preset": [("paper", MODEL, "--preset is for writing a plan, and plan.toml is one")],
+        "--write": [("new.toml", MODEL, "--write is for writing a plan")],
+        "--model": [("tiny", MODEL, "--model is for writing a plan")],
+    },
+    "rerun": _COMPARED
+    | {
+        "--out": [*_COMPARED["--out"], ("report", MODEL, "--out report is the report itself")],
+        "report": [
+            ("nowhere", MODEL, "nowhere holds no report.json"),
+            ("images", MODEL, "images holds no report.json"),
+            ("planless", MODEL, "planless holds no plan, so it cannot be run again"),
+            (LONG, MODEL, "holds no report.json"),
+        ],
+        "--set": _SET,
     },
     "demo": {
         "--out": [_OUT[0], _OUT[1], _OUT[4], ("images", MODEL, "it is not overwritten")],

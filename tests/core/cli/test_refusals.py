@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from iarmem_plugin.cli.main import app
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
+from iarmem_plugin.jobs.compare.reading import read_plan
 from iarmem_plugin.jobs.scores import load_scores, save_scores
 from iarmem_plugin.models import loading
 from iarmem_plugin.plugins import registry
@@ -42,7 +44,19 @@ ROWS = [
     for option, rows in options.items()
     for row in rows
 ]
-KNOWN = {"model": "tiny", "place": "x.zarr", "name": "unitmem"}
+KNOWN = {
+    "model": "tiny",
+    "place": "x.zarr",
+    "name": "unitmem",
+    "plan": "plan.toml",
+    "report": "report",
+}
+PLAN = """\
+model = { name = "tiny" }
+pictures = { images = "images" }
+scores = { unitmem = "scores" }
+grid = [{ random-sets = 0 }]
+"""
 
 
 class TooLateError(Exception):
@@ -96,6 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         done = run(*common.split(), "--out", "scores", "--store", "x.zarr")
         assert done.exit_code == 0, done.output
         save_others(path)
+        save_reports(path)
         yield path
 
 
@@ -108,6 +123,19 @@ def save_others(path: Path) -> None:
         known = {"model": "big", "image_list_sha256": listed.digest}
         Ranking.of(listed, values, values, content, known).save(path / name)
     save_scores(load_scores(path / "scores").isel(neuron=slice(3)), path / "others")
+
+
+def save_reports(path: Path) -> None:
+    """Write a plan, a report that holds it, and one that holds none."""
+    (path / "plan.toml").write_text(PLAN)
+    words = "mitigate tiny --images images --scores scores --random-sets 0 --out planless"
+    done = run(*words.split())
+    assert done.exit_code == 0, done.output
+    shutil.copytree(path / "planless", path / "report")
+    file = path / "report" / "report.json"
+    document = json.loads(file.read_text())
+    document["provenance"]["plan"] = read_plan("plan.toml").to_document()
+    file.write_text(json.dumps(document))
 
 
 def words_of(command: str, option: str, value: str) -> list[str]:

@@ -66,7 +66,7 @@ name gives its role as in an organism ("canary 40", "member, distinct")."""
     contrast_with: of.Place | None = None
     """Pictures that candidates are contrasted with; by default held-out ones not reported."""
     retain: of.Place | None = None
-    """Pictures that edits by training are to keep; by default members that are no candidates."""
+    """Training pictures that edits of the whole model are to keep, none of them a candidate."""
     root: of.Place | None = None
     """Folder that the paths in a .txt are in, if not the .txt's own."""
     classes: of.Place | None = None

@@ -35,7 +35,7 @@ class AttackPart(Part):
     global_top: of.Positive | None = None
     """Images to try, the best predicted of all classes, in place of `per-class`."""
     near_duplicates: of.Between | None = None
-    """Pixel correlation above which two ranked pictures are near-duplicates, which are marked."""
+    """Pixel correlation above which two candidates are near-duplicates, which are marked."""
     prefix_tokens: of.Count | None = None
     """Tokens given to each completion; by default as many as the model's paper gives."""
     decoding: Annotated[

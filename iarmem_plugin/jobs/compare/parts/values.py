@@ -22,6 +22,7 @@ from iarmem_plugin.text import shown
 
 LONGEST_TEXT = 400
 LARGEST_SEED = 2**53  # which every reader of JSON gives back
+_SMALL = ("selector", "scorer", "intervention", "edit")  # making one refuses wrong values
 RANDOM, MATCHED = "random", "random-matched"
 Selecting = Literal["selector", "scorer"]
 Info = Any
@@ -109,15 +110,11 @@ def _check_there(path: Path) -> None:
         raise ValueError("it is a device or pipe; name a file or folder")
 
 
-def _plugin(kind: Kind | Literal["edit"]) -> BeforeValidator:
+def _plugin(kind: Kind) -> BeforeValidator:
     """Take a plugin's name with its options, and make the files that it names absolute."""
 
     def check_plugin(value: object, info: Info) -> str:
         text = _words(value)
-        if (
-            kind == "edit" or kind not in plugins.KINDS
-        ):  # no such plugins are installed with this release
-            return text
         try:
             return _with_files(kind, text, value, info)
         except IarmemError as error:
@@ -130,7 +127,7 @@ def _with_files(kind: Kind, text: str, value: object, info: Info) -> str:
     if kind == "selector":
         kind = kind_of(text)
     files = check(kind, text)
-    if kind in ("selector", "scorer", "intervention"):  # they are small, and refuse wrong values
+    if kind in _SMALL:
         made(kind, text)
     if not files:
         return text
@@ -161,8 +158,13 @@ def kind_of(selector: str) -> Selecting:
 
 
 def made(kind: str, text: str) -> Plugin:
-    """Return a new instance of a selector, scorer or intervention; see `create`."""
+    """Return a new instance of a plugin that is small to make; see `create`."""
     return cast(Plugin, create(kind, text))  # type: ignore[call-overload]  # of several kinds
+
+
+def needs_of(edit: str) -> list[str]:
+    """Return which images an edit of the whole model needs, see `EditData`."""
+    return sorted(getattr(made("edit", edit), "needs", ()))
 
 
 def _selectable(value: object, info: Info) -> str:

@@ -83,7 +83,7 @@ def test_files_of_plugins_are_relative_to_the_plan_too(folder: Path) -> None:
 
 
 def test_a_plan_comes_back_from_its_document(folder: Path) -> None:
-    plan = read(folder, WHOLE + "[[arm]]\nname = 'one'\nedit = 'any text'\n")
+    plan = read(folder, WHOLE + "[[arm]]\nname = 'one'\nedit = 'logit-noise:std=1'\n")
     document = plan.to_document()
     assert Plan.from_document(document) == plan
     assert document["pictures"]["images"] == str(folder / "pictures")
@@ -130,6 +130,7 @@ def test_a_plan_comes_back_from_its_document(folder: Path) -> None:
         ("[attack]", "[attack]\nthreshold = nan", 12, "is nan; expected a finite number"),
         ("[attack]", "[quality]\nimages = 'held-out-loss'\n[attack]", 12, "measures predictions"),
         ("[attack]", "[quality]\ntemperature = 'hot'\n[attack]", 12, "above 0, or 'tuned'"),
+        ("[attack]", "[attack]\nnear-duplicates = 1", 12, "expected a number between 0 and 1"),
         ("[attack]", "attack = 3\n[foo]", 12, "the plan has no key"),
     ],
 )
@@ -146,12 +147,32 @@ def test_what_is_wrong_is_said_with_its_line(
 @pytest.mark.parametrize(
     ("added", "said"),
     [
-        ("name = 'original'\nedit = 'x'", "an arm is named 'original', as one that every report"),
+        (
+            "name = 'original'\nedit = 'logit-noise:std=1'",
+            "an arm is named 'original', as one that every report",
+        ),
         ("name = 'x'\nselector = 'lowest'\nfraction = 0.2", "'x' lacks 'intervention'; give"),
-        ("name = 'x'\nedit = 'y'\nfraction = 0.2", "has 'fraction' and 'edit'; give either"),
-        ("name = ''\nedit = 'y'", "[[arm]] name is ''; expected a text of one line"),
-        ("name = 'x'\nedit = 'y'\nrole = 'twin'", "expected 'treatment' or 'control'"),
-        ("name = 'x'\nedit = 'y'\n[[arm]]\nname = 'x'\nedit = 'z'", "two different arms are named"),
+        (
+            "name = 'x'\nedit = 'logit-noise:std=1'\nfraction = 0.2",
+            "has 'fraction' and 'edit'; give either",
+        ),
+        ("name = 'x'\nedit = 'noise'", "no edit named 'noise'; installed: fine-tune"),
+        ("name = 'x'\nedit = 'logit-noise'", "takes either std or change"),
+        ("name = 'x'\nedit = 'fine-tune'", "needs images to keep; give retain in [pictures]"),
+        ("name = 'x'\nedit = 'logit-noise:change=1'", "were not shown; give held-out in [pic"),
+        (
+            "name = ''\nedit = 'logit-noise:std=1'",
+            "[[arm]] name is ''; expected a text of one line",
+        ),
+        (
+            "name = 'x'\nedit = 'logit-noise:std=1'\nrole = 'twin'",
+            "expected 'treatment' or 'control'",
+        ),
+        (
+            "name = 'x'\nedit = 'logit-noise:std=1'\n"
+            "[[arm]]\nname = 'x'\nedit = 'logit-noise:std=2'",
+            "two different arms are named",
+        ),
     ],
 )
 def test_a_single_arm_is_whole_and_has_a_name_of_its_own(
@@ -192,6 +213,7 @@ def test_a_rule_says_itself(folder: Path) -> None:
         (WHOLE + "x = [1,\n", "plan.toml, line 21: this is not TOML: invalid value"),
         (WHOLE + "x = 1\nx = 2\n", "plan.toml, line 22: this is not TOML: cannot overwrite"),
         ("x = " + "[" * 5000, "plan.toml is nested too deep to be a plan"),
+        ("a" + ".11" * 2001 + " = 1", "plan.toml has more than 2000 dots, too many for a plan"),
         ("x = " + "9" * 5000, "plan.toml: this is not TOML: exceeds the limit"),
         ("# " + "x" * 300_000, "is larger than 0 MB"),
         ("", "plan.toml: the plan lacks 'model': the model"),
@@ -258,6 +280,13 @@ def test_what_is_typed_wrongly_is_named_as_typed(folder: Path, given: str, said:
     message = refused(folder, WHOLE, given)
     assert message.startswith(f"--set {given.encode('unicode_escape').decode()}: ")
     assert said in message
+
+
+def test_candidates_come_from_one_place(folder: Path) -> None:
+    ranked = WHOLE.replace("[attack]", "[attack]\nranking = 'network'")
+    assert read(folder, ranked).attack.ranking == folder / "network"
+    message = refused(folder, ranked.replace("images =", "candidates ="))
+    assert message.startswith("plan.toml, line 12: [attack] has a ranking and [pictures] candid")
 
 
 def test_the_file_is_blamed_where_the_typed_is_right(folder: Path) -> None:

@@ -1,0 +1,142 @@
+"""``iarmem compare`` and ``rerun``: a plan in, a report out.
+
+A command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from iarmem_plugin.cli import console, preflight
+from iarmem_plugin.cli import options as opt
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import check_writable
+from iarmem_plugin.text import shown
+
+if TYPE_CHECKING:
+    from iarmem_plugin.jobs.compare.plan import Plan
+
+DIFFERS = 3
+"""How `iarmem rerun` ends where the numbers are not those of the report."""
+
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of the plan in place of its file's, such as attack.prefix-tokens=5 or "
+        "grid.0.random-sets=19: the value as in TOML, or else text. May be repeated.",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(help="Such as cpu, cuda or cuda:1, in place of the plan's.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images in one pass, in place of the plan's.")
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Discard what earlier runs into --out have finished.")
+]
+
+
+def compare(
+    plan: Annotated[
+        Path | None, typer.Argument(help="File of the plan: .toml, see docs/plan.md.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
+    given: Given = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the plan takes, and run nothing.")
+    ] = False,
+    restart: Restart = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A plan to begin with; --write writes it: `iarmem compare` lists them."),
+    ] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="File that the preset is written to: .toml.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model that is filled into the preset.")] = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Run the interventions of a plan, and report them side by side; or write a plan.
+
+    The same command again goes on where a run was ended, and does what was added to the plan.
+    """
+    if plan is None:
+        running = out is not None or bool(given) or device or batch_size or dry_run or restart
+        _write_preset(preset, write, model, running=bool(running))
+        return
+    beside = {"--preset": preset, "--write": write, "--model": model}
+    if wrong := next((option for option, value in beside.items() if value is not None), None):
+        raise InputError(
+            f"{wrong} is for writing a plan, and {shown(plan, 120)} is one; leave one of them out "
+            "(--set model.name=NAME changes the model)"
+        )
+    if out is None:
+        raise InputError("--out is missing; name the folder to write")
+    from iarmem_plugin.jobs.compare.reading import read_plan
+
+    chosen = read_plan(plan, given=given or ()).on(device=device, batch_size=batch_size)
+    found = _run(chosen, out, restart=restart, dry_run=dry_run)
+    console.show(found.to_dict(), found.table(), as_json=as_json)
+    if not dry_run:
+        console.say(f"Report: {out / 'report.html'}")
+
+
+def rerun(
+    report: Annotated[Path, typer.Argument(help="Folder that `iarmem compare` wrote.")],
+    out: opt.Out,
+    given: Given = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    restart: Restart = False,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Run the plan of a report again, and say what differs; ends with 3 where numbers do."""
+    if out.resolve() == report.resolve():
+        raise InputError(f"--out {shown(out, 120)} is the report itself; name another folder")
+    check_writable(out)
+    from iarmem_plugin.jobs.compare.rerun import differences, plan_of
+    from iarmem_plugin.report.report import Report
+
+    old = Report.load(report)
+    plan = plan_of(old, given=tuple(given or ()), name=str(report))
+    _run(plan.on(device=device, batch_size=batch_size), out, restart=restart, dry_run=False)
+    found = differences(old, Report.load(out))
+    console.show(found.to_dict(), found.table(), as_json=as_json)
+    console.say(f"Report: {out / 'report.html'}")
+    if found.found:
+        raise typer.Exit(DIFFERS)
+
+
+def _run(plan: Plan, out: Path, *, restart: bool, dry_run: bool) -> Any:
+    """Compare, once what can be refused quickly is not."""
+    check_writable(out)
+    sources = {f"[pictures] {key}": path for key, path in plan.pictures.sources.items()}
+    preflight.check_apart(out, sources)
+    preflight.check_device(plan.model.device)
+    job = import_module("iarmem_plugin.jobs.compare.job")
+    with console.progress_bars() as progress:
+        return job.compare(plan, out, restart=restart, dry_run=dry_run, progress=progress)
+
+
+def _write_preset(
+    preset: str | None, write: Path | None, model: str | None, *, running: bool
+) -> None:
+    from iarmem_plugin.jobs.compare.presets import presets, write_preset
+
+    if preset is None or write is None or running:
+        listed = ", ".join(presets())
+        raise InputError(
+            "no plan is given; name its file, or write one with --preset NAME --write FILE, where "
+            f"NAME is one of {listed}"
+        )
+    file = write_preset(preset, write, model=model)
+    console.say(f"{file}: fill in what is marked, then iarmem compare {file} --out FOLDER")

@@ -1,0 +1,259 @@
+"""What differs between two reports of one plan: settings, arms and numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.console import Group
+
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.jobs.compare.plan import Plan
+from iarmem_plugin.jobs.compare.reading import with_given
+from iarmem_plugin.report.report import Report
+from iarmem_plugin.table import TextTable
+from iarmem_plugin.text import shown
+
+PLAN = "plan"
+TOLERANCE = 1e-6
+"""Numbers that differ by this or less are alike: other machines round differently."""
+_NOT_SETTINGS = ("cost",)
+_NOT_NUMBERS = ("name", "intervention", "selector", "fraction")
+_BY_CANDIDATE = ("similarity", "equal_tokens", "agreement", "loss", "plain_loss")
+Pairs = Mapping[str, tuple[float | None, float | None]]
+_COLUMNS = ("arm", "what", "differ", "report", "again", "largest")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A setting or a version that differs.
+
+    Attributes:
+        key: where it is in the provenance, such as ``"versions.torch"``.
+        old: its value in the report, as text; empty where it is not there.
+        new: its value now.
+    """
+
+    key: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Numbers of one kind that differ in an arm.
+
+    Attributes:
+        arm: name of the arm.
+        what: the number that differs most, such as ``"extraction, canary 40, extracted"``.
+        numbers: how many numbers of the kind differ.
+        old: that number in the report; None where there is none.
+        new: the same now.
+        largest: their difference; None where one of them is missing.
+    """
+
+    arm: str
+    what: str
+    numbers: int
+    old: float | None
+    new: float | None
+    largest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What differs between a report and another one of the same plan.
+
+    Attributes:
+        settings: settings and versions that differ; they change no verdict on the numbers.
+        missing: arms that the new one lacks.
+        added: arms that the old one lacks.
+        numbers: what differs by more than 1e-6, the arms in their order.
+        arms: how many arms both have.
+    """
+
+    settings: tuple[Change, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    numbers: tuple[Difference, ...]
+    arms: int
+
+    @property
+    def found(self) -> bool:
+        """Whether an arm is missing on a side, or a number differs."""
+        return bool(self.missing or self.added or self.numbers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as JSON has them."""
+        return {"found": self.found, "tolerance": TOLERANCE, **asdict(self)}
+
+    def table(self) -> Group:
+        """Return what differs as tables to print."""
+        one_side = [(name, "the arm is missing", "", "", "", "") for name in self.missing]
+        one_side += [(name, "the arm is new", "", "", "", "") for name in self.added]
+        rows = [
+            (one.arm, one.what, str(one.numbers), *map(_said, (one.old, one.new, one.largest)))
+            for one in self.numbers
+        ]
+        title = "What differs" if self.found else f"Nothing differs in {self.arms} arms"
+        note = f"numbers that differ by {TOLERANCE:g} or less are alike"
+        numbers = TextTable(title, _COLUMNS, [*one_side, *rows], numbers=_COLUMNS[2:], notes=[note])
+        columns = ("setting or version", "report", "again")
+        settings = [(one.key, one.old, one.new) for one in self.settings]
+        others = [TextTable("Settings and versions that differ", columns, settings)]
+        return Group(numbers, *(others if settings else ()))
+
+
+def plan_of(report: Report, *, given: tuple[str, ...] = (), name: str = "the report") -> Plan:
+    """Return the plan that a report was made by.
+
+    Args:
+        report: what `compare` returned or wrote.
+        given: keys in place of the plan's, see `read_plan`.
+        name: what the report is to the user.
+
+    Raises:
+        InputError: it holds none, or one that cannot be run here.
+    """
+    document = report.provenance.get(PLAN)
+    if not isinstance(document, Mapping):
+        raise InputError(
+            f"{shown(name)} holds no plan, so it cannot be run again; give the folder that iarmem "
+            "compare wrote"
+        )
+    return with_given(document, given, name=f"the plan in {shown(name)}")
+
+
+def differences(old: Report, new: Report) -> Differences:
+    """Compare two reports, arm by arm and number by number.
+
+    Args:
+        old: the first one.
+        new: the one that was made again.
+    """
+    before, after = old.to_dict(), new.to_dict()
+    ours, theirs = ({arm["name"]: arm for arm in one["arms"]} for one in (before, after))
+    shared = [name for name in ours if name in theirs]
+    apart = _candidates_differ(old.extraction, new.extraction)
+    numbers = [] if apart is None else [Difference("all", apart, 1, None, None, None)]
+    for name in shared:
+        numbers += _of_arm(name, ours[name], theirs[name])
+        if apart is None:
+            numbers += _of_candidates(name, old.extraction, new.extraction)
+    return Differences(
+        _settings(before["provenance"], after["provenance"]),
+        tuple(name for name in ours if name not in theirs),
+        tuple(name for name in theirs if name not in ours),
+        tuple(numbers),
+        len(shared),
+    )
+
+
+def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
+    before, after = (
+        dict(_leaves({key: one for key, one in side.items() if key not in _NOT_SETTINGS}))
+        for side in (old, new)
+    )
+    return tuple(
+        Change(".".join(key), _text(before, key), _text(after, key))
+        for key in sorted({*before, *after})
+        if before.get(key, ...) != after.get(key, ...)
+    )
+
+
+def _text(values: Mapping[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
+    return shown(json.dumps(values[key], ensure_ascii=False), 80) if key in values else ""
+
+
+def _leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield all that is no mapping, with its keys from the outermost."""
+    if not isinstance(value, Mapping):
+        yield at, value
+        return
+    for key, one in value.items():
+        yield from _leaves(one, (*at, str(key)))
+
+
+def _of_arm(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs in an arm's counts, losses, tests and quality, by their kind."""
+    before, after = (_numbers(one) for one in (old, new))
+    kinds = dict.fromkeys(key[0] for key in [*before, *after])
+    found = (
+        _largest(
+            name,
+            {
+                ", ".join(key): (before.get(key), after.get(key))
+                for key in dict.fromkeys([*before, *after])
+                if key[0] == kind
+            },
+        )
+        for kind in kinds
+    )
+    return [one for one in found if one is not None]
+
+
+def _numbers(arm: Mapping[str, Any]) -> dict[tuple[str, ...], float | None]:
+    known = {key: one for key, one in arm.items() if key not in (*_NOT_NUMBERS, "quality")}
+    known["quality"] = {one["label"]: one for one in arm["quality"]}
+    return {
+        key: None if one is None else float(one)
+        for key, one in _leaves(known)
+        if one is None or isinstance(one, int | float)
+    }
+
+
+def _largest(
+    name: str, pairs: Mapping[str, tuple[float | None, float | None]]
+) -> Difference | None:
+    apart = {
+        what: math.inf if old is None or new is None else abs(old - new)
+        for what, (old, new) in pairs.items()
+        if old is not new and (old is None or new is None or abs(old - new) > TOLERANCE)
+    }
+    if not apart:
+        return None
+    most = max(apart, key=apart.__getitem__)
+    largest = apart[most] if math.isfinite(apart[most]) else None
+    return Difference(name, most, len(apart), *pairs[most], largest)
+
+
+def _candidates_differ(old: xr.Dataset, new: xr.Dataset) -> str | None:
+    """Say in what the candidates differ; None where they are the same."""
+    if old.sizes["candidate"] != new.sizes["candidate"]:
+        return f"candidates: {old.sizes['candidate']} in the report, {new.sizes['candidate']} again"
+    for name in ("image", "group"):
+        if (old[name].to_numpy() != new[name].to_numpy()).any():
+            return "candidates: as many, but others"
+    return None
+
+
+def _of_candidates(name: str, old: xr.Dataset, new: xr.Dataset) -> Iterator[Difference]:
+    """Yield what differs in what was measured of each candidate."""
+    for what in _BY_CANDIDATE:
+        if what not in old or what not in new:
+            continue
+        before, after = (one[what].sel(arm=name).to_numpy().astype(float) for one in (old, new))
+        if before.ndim != 1:
+            continue
+        apart = np.nan_to_num(np.abs(before - after), nan=0.0)
+        apart[np.isnan(before) != np.isnan(after)] = np.inf
+        if (apart > TOLERANCE).any():
+            most = int(apart.argmax())
+            told = f"{what} of {shown(str(old['path'].to_numpy()[most]), 60)}"
+            ends = (_finite(before[most]), _finite(after[most]))
+            yield Difference(
+                name, told, int((apart > TOLERANCE).sum()), *ends, _finite(apart[most])
+            )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _said(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6g}"
