@@ -61,15 +61,17 @@ if TYPE_CHECKING:
     )
     from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.jobs.attack import ExtractionOptions
-    from iarmem_plugin.jobs.compare.plan import Plan
-    from iarmem_plugin.jobs.compare.planned import PlannedArm
-    from iarmem_plugin.jobs.compare.reading import read_plan
+    from iarmem_plugin.jobs.compare.estimate import Estimate, estimate
+    from iarmem_plugin.jobs.compare.job import compare
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.edits.noise import LogitNoise
     from iarmem_plugin.jobs.edits.training import FineTune, GradientAscent
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.measuring import tune_sampling
     from iarmem_plugin.jobs.mitigate import mitigate
+    from iarmem_plugin.jobs.plan.plan import Plan
+    from iarmem_plugin.jobs.plan.planned import PlannedArm
+    from iarmem_plugin.jobs.plan.reading import read_plan
     from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
     from iarmem_plugin.jobs.recalibration import Recalibration
     from iarmem_plugin.jobs.scores import load_scores, save_scores
@@ -110,6 +112,7 @@ __all__ = [
     "CustomViews",
     "DinoV2",
     "EditData",
+    "Estimate",
     "ExtractionOptions",
     "FineTune",
     "ForwardInputs",
@@ -172,8 +175,10 @@ __all__ = [
     "__version__",
     "calibrate",
     "capture",
+    "compare",
     "contrast",
     "cross_fit",
+    "estimate",
     "extract",
     "hookimpl",
     "intervene",
@@ -253,9 +258,11 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
-    "iarmem_plugin.jobs.compare.plan": ("Plan",),
-    "iarmem_plugin.jobs.compare.planned": ("PlannedArm",),
-    "iarmem_plugin.jobs.compare.reading": ("read_plan",),
+    "iarmem_plugin.jobs.plan.plan": ("Plan",),
+    "iarmem_plugin.jobs.plan.planned": ("PlannedArm",),
+    "iarmem_plugin.jobs.compare.estimate": ("Estimate", "estimate"),
+    "iarmem_plugin.jobs.compare.job": ("compare",),
+    "iarmem_plugin.jobs.plan.reading": ("read_plan",),
     "iarmem_plugin.jobs.contrast": ("CrossFit", "contrast", "cross_fit"),
     "iarmem_plugin.activations.leaving_out": ("LeavingOut",),
     "iarmem_plugin.jobs.arms": ("Arm",),

@@ -19,9 +19,9 @@ from pydantic.fields import FieldInfo
 
 import iarmem_plugin
 from iarmem_plugin import Plan
-from iarmem_plugin.jobs.compare.parts.measures import DecodingPart
-from iarmem_plugin.jobs.compare.parts.table import Part
-from iarmem_plugin.jobs.compare.presets import presets
+from iarmem_plugin.jobs.plan.parts.measures import DecodingPart
+from iarmem_plugin.jobs.plan.parts.table import Part
+from iarmem_plugin.jobs.plan.presets import presets
 from iarmem_plugin.plugins import hookspecs
 
 ROOT = Path(__file__).parents[1]

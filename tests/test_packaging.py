@@ -57,7 +57,7 @@ def test_every_package_is_typed(contents: list[str], package: str) -> None:
         ("iarmem_adapters/organisms/", ".safetensors"),
         ("iarmem_adapters/organisms/", ".npz"),
         ("iarmem_plugin/report/templates/", ".html.j2"),
-        ("iarmem_plugin/jobs/compare/presets/", ".toml"),
+        ("iarmem_plugin/jobs/plan/presets/", ".toml"),
     ],
 )
 def test_the_wheel_carries_its_data(contents: list[str], folder: str, suffix: str) -> None:

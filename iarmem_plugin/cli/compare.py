@@ -5,9 +5,8 @@ A command imports what it needs when it runs.
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +17,9 @@ from iarmem_plugin.files import check_writable
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
-    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.compare.estimate import Estimate
+    from iarmem_plugin.jobs.plan.plan import Plan
+    from iarmem_plugin.report.report import Report
 
 DIFFERS = 3
 """How `iarmem rerun` ends where the numbers are not those of the report."""
@@ -79,15 +80,19 @@ def compare(
             f"{wrong} is for writing a plan, and {shown(plan, 120)} is one; leave one of them out "
             "(--set model.name=NAME changes the model)"
         )
-    if out is None:
+    if out is None and not dry_run:
         raise InputError("--out is missing; name the folder to write")
-    from iarmem_plugin.jobs.compare.reading import read_plan
+    from iarmem_plugin.jobs.plan.reading import read_plan
 
     chosen = read_plan(plan, given=given or ()).on(device=device, batch_size=batch_size)
-    found = _run(chosen, out, restart=restart, dry_run=dry_run)
+    if out is None or dry_run:
+        taken = _estimated(chosen)
+        console.show(taken.to_dict(), taken.table(), as_json=as_json)
+        return
+    found = _run(chosen, out, restart=restart)
     console.show(found.to_dict(), found.table(), as_json=as_json)
-    if not dry_run:
-        console.say(f"Report: {out / 'report.html'}")
+    console.say(f"Report: {out / 'report.html'}")
+    _tell(found)
 
 
 def rerun(
@@ -108,7 +113,7 @@ def rerun(
 
     old = Report.load(report)
     plan = plan_of(old, given=tuple(given or ()), name=str(report))
-    _run(plan.on(device=device, batch_size=batch_size), out, restart=restart, dry_run=False)
+    _run(plan.on(device=device, batch_size=batch_size), out, restart=restart)
     found = differences(old, Report.load(out))
     console.show(found.to_dict(), found.table(), as_json=as_json)
     console.say(f"Report: {out / 'report.html'}")
@@ -116,21 +121,51 @@ def rerun(
         raise typer.Exit(DIFFERS)
 
 
-def _run(plan: Plan, out: Path, *, restart: bool, dry_run: bool) -> Any:
+def _run(plan: Plan, out: Path, *, restart: bool) -> Report:
     """Compare, once what can be refused quickly is not."""
+    from iarmem_plugin.cli.memory import keep_freed_memory
+    from iarmem_plugin.jobs.compare.job import compare
+
     check_writable(out)
     sources = {f"[pictures] {key}": path for key, path in plan.pictures.sources.items()}
     preflight.check_apart(out, sources)
     preflight.check_device(plan.model.device)
-    job = import_module("iarmem_plugin.jobs.compare.job")
+    keep_freed_memory()
     with console.progress_bars() as progress:
-        return job.compare(plan, out, restart=restart, dry_run=dry_run, progress=progress)
+        return compare(plan, out, restart=restart, progress=progress)
+
+
+def _estimated(plan: Plan) -> Estimate:
+    """Say what a plan would take."""
+    from iarmem_plugin.jobs.compare.estimate import estimate
+
+    preflight.check_device(plan.model.device)
+    with console.progress_bars() as progress:
+        return estimate(plan, progress)
+
+
+def _tell(report: Report) -> None:
+    """Say which arms are not in the report; the command then ends with an error.
+
+    Raises:
+        InputError: some arms failed.
+    """
+    for one in report.provenance["dropped"]:
+        console.say(f"Dropped before its {one['before']}: {one['name']} ({one['why']})")
+    failed = report.provenance["failed"]
+    for one in failed:
+        console.say(f"Failed at its {one['stage']}: {one['name']} ({one['error']})")
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(failed) + len(report.arms)} arms failed; the report has the "
+            "others, and the same command tries them again"
+        )
 
 
 def _write_preset(
     preset: str | None, write: Path | None, model: str | None, *, running: bool
 ) -> None:
-    from iarmem_plugin.jobs.compare.presets import presets, write_preset
+    from iarmem_plugin.jobs.plan.presets import presets, write_preset
 
     if preset is None or write is None or running:
         listed = ", ".join(presets())

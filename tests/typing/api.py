@@ -192,6 +192,13 @@ def planned(file: Path) -> list[PlannedArm]:
     return [arm for arm in plan.arms() if {one.name for one in treated} & set(arm.stands_for)]
 
 
+def compared(file: Path, out: Path) -> Report | None:
+    taken: Estimate = estimate(read_plan(file))
+    if taken.steps[-1].seconds > 3600:
+        return None
+    return compare(read_plan(file), out)
+
+
 def missed(prediction: Prediction) -> float:
     return float((prediction.logits.argmax(2) != prediction.tokens).double().mean())
 

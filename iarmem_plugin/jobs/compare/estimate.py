@@ -31,7 +31,7 @@ from iarmem_plugin.text import shown
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.plan.plan import Plan
 
 _HOUR = 3600
 WIDTH = 2048  # features of Inception, where the measure is not asked

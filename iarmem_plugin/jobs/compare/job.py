@@ -17,13 +17,13 @@ from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
 from iarmem_plugin.jobs.compare.making import made_arms
 from iarmem_plugin.jobs.compare.material import open_material
-from iarmem_plugin.jobs.compare.plan import Plan
-from iarmem_plugin.jobs.compare.planned import PlannedArm
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.compare.rules import BEFORE, Dropped, dropped
 from iarmem_plugin.jobs.compare.settings import Protocol, protocol
 from iarmem_plugin.jobs.compare.shared import Shared
 from iarmem_plugin.jobs.mitigate import check_edits, check_twin, rehearse_twin
+from iarmem_plugin.jobs.plan.plan import Plan
+from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.rehearsal import rehearse
 from iarmem_plugin.models.loading import load
@@ -36,7 +36,7 @@ from iarmem_plugin.stages import Cells, Failure, forget_cells
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.jobs.compare.parts.inputs import ModelPart
+    from iarmem_plugin.jobs.plan.parts.inputs import ModelPart
 
 
 def compare(

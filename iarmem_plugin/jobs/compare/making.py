@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -11,16 +12,16 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.jobs.arms import Arm
 from iarmem_plugin.jobs.compare.material import Material
-from iarmem_plugin.jobs.compare.planned import PlannedArm
 from iarmem_plugin.jobs.compare.shared import Shared
 from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.jobs.mitigate import check_arms
-from iarmem_plugin.jobs.scores import load_scores
+from iarmem_plugin.jobs.plan.planned import PlannedArm
+from iarmem_plugin.jobs.scores import load_scores, mean_activation
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
-    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.plan.plan import Plan
 
 STAND_IN = "weight-norm"
 """Scorer of the scores that a report shows where no arm of the plan needs any."""
@@ -47,8 +48,11 @@ def made_arms(
     if candidates is None:
         raise InputError("the plan has no candidates; name images or candidates in [pictures]")
     named = _named_scores(plan, shared, material)
-    contrasts = _contrasts(planned, shared, material, candidates)
     default = next(iter(named.values()), None)
+    contrasts = {
+        text: _with_activity(one, default)
+        for text, one in _contrasts(planned, shared, material, candidates).items()
+    }
     if default is None:
         stand_in = shared.contrasted(create("scorer", STAND_IN), candidates, None)
         assert isinstance(stand_in, xr.Dataset)
@@ -82,6 +86,24 @@ def _contrasts(
             )
         found[text] = shared.contrasted(scorer, candidates, reference)
     return found
+
+
+def _with_activity(
+    scores: xr.Dataset | CrossFit, default: xr.Dataset | None
+) -> xr.Dataset | CrossFit:
+    """Give scores by contrast the neurons' mean activation, by which random sets are matched."""
+    mean = None if default is None else mean_activation(default)
+    if mean is None:
+        return scores
+    if isinstance(scores, CrossFit):
+        first, second = (_active(one, mean) for one in scores.scores)
+        return replace(scores, scores=(first, second))
+    return _active(scores, mean)
+
+
+def _active(scores: xr.Dataset, mean: xr.DataArray) -> xr.Dataset:
+    every = mean.transpose("block", "neuron").values[:, None, :]
+    return scores.assign(mean_activation=(("block", "scale", "neuron"), every))
 
 
 def _made(

@@ -16,15 +16,15 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.interfaces.organism import Organism
-from iarmem_plugin.jobs.compare.parts.inputs import PicturesPart
 from iarmem_plugin.jobs.demo import pictures as of_organism
+from iarmem_plugin.jobs.plan.parts.inputs import PicturesPart
 from iarmem_plugin.jobs.protocol import check_calibration, check_unseen, halves
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.plan.plan import Plan
 
 OTHERS = "images"
 

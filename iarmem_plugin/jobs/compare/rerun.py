@@ -13,8 +13,8 @@ import xarray as xr
 from rich.console import Group
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.jobs.compare.plan import Plan
-from iarmem_plugin.jobs.compare.reading import with_given
+from iarmem_plugin.jobs.plan.plan import Plan
+from iarmem_plugin.jobs.plan.reading import with_given
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.table import TextTable
 from iarmem_plugin.text import shown

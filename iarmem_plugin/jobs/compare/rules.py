@@ -10,8 +10,8 @@ import numpy as np
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.losses import LOSS
 from iarmem_plugin.jobs.arms import Measured, Stage
-from iarmem_plugin.jobs.compare.parts.grids import DropPart
-from iarmem_plugin.jobs.compare.planned import PlannedArm
+from iarmem_plugin.jobs.plan.parts.grids import DropPart
+from iarmem_plugin.jobs.plan.planned import PlannedArm
 
 CHANGE = "held-out change"
 BEFORE: Mapping[str, Stage] = {"extraction": "completions", "images": "images"}

@@ -26,7 +26,7 @@ from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.plugins.create import create
 
 if TYPE_CHECKING:
-    from iarmem_plugin.jobs.compare.plan import Plan
+    from iarmem_plugin.jobs.plan.plan import Plan
 
 RANKING = "ranking"
 

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from iarmem_plugin import Plan
 from iarmem_plugin.cli.main import app
 from iarmem_plugin.jobs.compare import rerun
-from iarmem_plugin.jobs.compare.reading import with_given
+from iarmem_plugin.jobs.compare.estimate import Estimate, Step
+from iarmem_plugin.jobs.plan.reading import with_given
 from iarmem_plugin.table import TextTable
 
 JOB = "iarmem_plugin.jobs.compare.job"
@@ -29,6 +30,7 @@ class Outcome:
 
     def __init__(self, plan: Plan | None = None, **provenance: Any) -> None:
         self.provenance = provenance | ({} if plan is None else {"plan": plan.to_document()})
+        self.arms = ("original",)
 
     def to_dict(self) -> dict[str, Any]:
         return {"provenance": self.provenance}
@@ -43,10 +45,12 @@ class Job(ModuleType):
     def __init__(self) -> None:
         super().__init__(JOB)
         self.calls: list[dict[str, Any]] = []
+        self.failed: list[dict[str, str]] = []
+        self.dropped: list[dict[str, str]] = []
 
     def compare(self, plan: Plan, out: Path, **settings: Any) -> Outcome:
         self.calls.append({"plan": plan, "out": out, **settings})
-        return Outcome(plan)
+        return Outcome(plan, failed=self.failed, dropped=self.dropped)
 
 
 @pytest.fixture
@@ -73,17 +77,37 @@ def test_the_plan_is_run_with_what_is_typed_in_place_of_its_keys(job: Job) -> No
     plan = call["plan"]
     assert (plan.seed, plan.attack.per_class, plan.attack.batch_size) == (4, 2, 7)
     assert plan.grid[0].random_sets == 3
-    assert (call["out"], call["restart"], call["dry_run"]) == (Path("out"), True, False)
+    assert (call["out"], call["restart"]) == (Path("out"), True)
     assert "compared" in done.stdout
     assert done.stderr == "Report: out/report.html\n"
 
 
-def test_a_dry_run_names_no_report(job: Job) -> None:
-    done = run("compare", "plan.toml", "--out", "out", "--dry-run", "--json")
+def test_a_dry_run_needs_no_folder_and_runs_nothing(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Estimate((Step("losses", 4, 40, 40, 7200.0, 1_000_000),), 2, "cpu")
+    known = "iarmem_plugin.jobs.compare.estimate"
+    stand_in = ModuleType(known)
+    vars(stand_in)["estimate"] = lambda plan, progress: taken
+    monkeypatch.setitem(sys.modules, known, stand_in)
+    done = run("compare", "plan.toml", "--dry-run", "--json")
     assert done.exit_code == 0, done.output
-    assert job.calls[0]["dry_run"] is True
-    assert json.loads(done.stdout)["provenance"]["plan"]["seed"] == 4
+    assert json.loads(done.stdout)["steps"][0]["seconds"] == 7200
     assert done.stderr == ""
+    assert "2.00" in run("compare", "plan.toml", "--dry-run").stdout  # hours
+    assert job.calls == []
+
+
+def test_arms_that_failed_or_were_dropped_are_told_and_the_command_fails(job: Job) -> None:
+    job.failed = [{"name": "a", "stage": "losses", "error": "ValueError: no"}]
+    job.dropped = [{"name": "b", "before": "images", "why": "held-out change 2.000: a rule"}]
+    done = run("compare", "plan.toml", "--out", "out")
+    assert done.exit_code == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Report: out/report.html"
+    assert lines[1] == "Dropped before its images: b (held-out change 2.000: a rule)"
+    assert lines[2] == "Failed at its losses: a (ValueError: no)"
+    assert lines[3].startswith("Error: 1 of 2 arms failed; the report has the others")
 
 
 def test_without_a_folder_or_a_plan_nothing_is_run(job: Job) -> None:

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from iarmem_plugin.cli.main import app
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
-from iarmem_plugin.jobs.compare.reading import read_plan
+from iarmem_plugin.jobs.plan.reading import read_plan
 from iarmem_plugin.jobs.scores import load_scores, save_scores
 from iarmem_plugin.models import loading
 from iarmem_plugin.plugins import registry

@@ -25,9 +25,9 @@ from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.compare import cells as arm_cells
 from iarmem_plugin.jobs.compare.estimate import estimate
 from iarmem_plugin.jobs.compare.job import compare
-from iarmem_plugin.jobs.compare.plan import Plan
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
+from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.protocol import with_held_out
 from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.jobs.scores import save_scores

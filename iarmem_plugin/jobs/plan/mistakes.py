@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from iarmem_plugin.jobs.compare.lines import line_of
+from iarmem_plugin.jobs.plan.lines import line_of
 from iarmem_plugin.text import shown
 
 At = tuple[str | int, ...]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.jobs.compare.mistakes import At, Source
-from iarmem_plugin.jobs.compare.parts.values import Located
-from iarmem_plugin.jobs.compare.plan import Plan
+from iarmem_plugin.jobs.plan.mistakes import At, Source
+from iarmem_plugin.jobs.plan.parts.values import Located
+from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.text import shown
 from iarmem_plugin.untrusted import read_text
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from iarmem_plugin.jobs.compare.mistakes import wrong
-from iarmem_plugin.jobs.compare.parts import values as of
-from iarmem_plugin.jobs.compare.parts.table import Part
+from iarmem_plugin.jobs.plan.mistakes import wrong
+from iarmem_plugin.jobs.plan.parts import values as of
+from iarmem_plugin.jobs.plan.parts.table import Part
 
 
 class GridPart(Part):

@@ -9,9 +9,9 @@ from itertools import product
 from typing import NamedTuple
 
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
-from iarmem_plugin.jobs.compare.parts.grids import ArmPart, GridPart
-from iarmem_plugin.jobs.compare.parts.values import MATCHED, RANDOM, kind_of, made
-from iarmem_plugin.jobs.compare.planned import ClashError, PlannedArm
+from iarmem_plugin.jobs.plan.parts.grids import ArmPart, GridPart
+from iarmem_plugin.jobs.plan.parts.values import MATCHED, RANDOM, kind_of, made
+from iarmem_plugin.jobs.plan.planned import ClashError, PlannedArm
 from iarmem_plugin.plugins.options import Written
 from iarmem_plugin.text import shown
 

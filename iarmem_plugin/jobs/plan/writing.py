@@ -8,7 +8,7 @@ from typing import Any
 import tomlkit
 from pydantic import BaseModel
 
-from iarmem_plugin.jobs.compare.parts.table import Part, dashed
+from iarmem_plugin.jobs.plan.parts.table import Part, dashed
 
 
 def as_toml(plan: Part) -> str:

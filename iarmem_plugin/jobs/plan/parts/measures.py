@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Tag, field_validator
 
-from iarmem_plugin.jobs.compare.parts import values as of
-from iarmem_plugin.jobs.compare.parts.table import Part, form
+from iarmem_plugin.jobs.plan.parts import values as of
+from iarmem_plugin.jobs.plan.parts.table import Part, form
 
 
 class DecodingPart(Part):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from iarmem_plugin.jobs.compare.mistakes import nearest, wrong_key
+from iarmem_plugin.jobs.plan.mistakes import nearest, wrong_key
 from iarmem_plugin.text import shown
 
 

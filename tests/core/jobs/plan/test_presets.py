@@ -9,7 +9,7 @@ import pytest
 
 from iarmem_plugin import InputError, read_plan
 from iarmem_plugin.errors import UnknownNameError
-from iarmem_plugin.jobs.compare.presets import preset_text, presets, write_preset
+from iarmem_plugin.jobs.plan.presets import preset_text, presets, write_preset
 from iarmem_plugin.neurons.strategies import STRATEGIES
 
 NAMES = ("baselines", "organism", "paper", "selectors", "strategies")

@@ -14,7 +14,7 @@ from iarmem_plugin.errors import InputError, UnknownNameError
 from iarmem_plugin.files import check_file, write_whole
 from iarmem_plugin.text import shown
 
-_FOLDER = resources.files("iarmem_plugin.jobs.compare").joinpath("presets")
+_FOLDER = resources.files("iarmem_plugin.jobs.plan").joinpath("presets")
 
 
 def presets() -> dict[str, str]:

@@ -9,15 +9,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.jobs.compare.arms import expand
-from iarmem_plugin.jobs.compare.mistakes import Source, explained, nearest, wrong
-from iarmem_plugin.jobs.compare.parts import values as of
-from iarmem_plugin.jobs.compare.parts.grids import ArmPart, DropPart, GridPart
-from iarmem_plugin.jobs.compare.parts.inputs import ModelPart, PicturesPart
-from iarmem_plugin.jobs.compare.parts.measures import AttackPart, QualityPart
-from iarmem_plugin.jobs.compare.parts.table import Part
-from iarmem_plugin.jobs.compare.planned import ClashError, PlannedArm
-from iarmem_plugin.jobs.compare.writing import as_toml
+from iarmem_plugin.jobs.plan.arms import expand
+from iarmem_plugin.jobs.plan.mistakes import Source, explained, nearest, wrong
+from iarmem_plugin.jobs.plan.parts import values as of
+from iarmem_plugin.jobs.plan.parts.grids import ArmPart, DropPart, GridPart
+from iarmem_plugin.jobs.plan.parts.inputs import ModelPart, PicturesPart
+from iarmem_plugin.jobs.plan.parts.measures import AttackPart, QualityPart
+from iarmem_plugin.jobs.plan.parts.table import Part
+from iarmem_plugin.jobs.plan.planned import ClashError, PlannedArm
+from iarmem_plugin.jobs.plan.writing import as_toml
 from iarmem_plugin.text import shown
 
 OWN_SCORES = "unitmem"
