@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Int8
 
-from iarmem_plugin.checks import check_integer
+from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import ORIGINAL
-from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
+from iarmem_plugin.evaluation.extraction import GREEDY, Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
-from iarmem_plugin.interfaces import Similarity
+from iarmem_plugin.interfaces import Sampling, Similarity
 from iarmem_plugin.jobs.contrast import every_other
 from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration, completed_before
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+REFERENCES = ("reconstruction", "original")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,10 @@ class ExtractionOptions:
             arms that follow, too.
         check_batching: how many candidates are also completed one by one by the unmodified
             model; what differs is counted under ``batching`` in the report's provenance.
+        reference: what completions are compared with: the picture that the tokenizer makes of the
+            target's tokens, as published, or the ``"original"`` picture.
+        sampling: how tokens are chosen after the prefix, in arms and where thresholds are fixed; by
+            default the likeliest, without guidance, as published. One completion a candidate.
         checkpoints: folder in which finished arms are kept, so that a comparison that was ended
             goes on after the last of them; None keeps none. It stays, so that a report which
             cannot be saved is not lost; delete it once it is.
@@ -49,6 +58,8 @@ class ExtractionOptions:
     backend: str = "weights"
     batch_size: int = 64
     check_batching: int = 0
+    reference: str = "reconstruction"
+    sampling: Sampling = GREEDY
     checkpoints: Path | str | None = None
 
     def __post_init__(self) -> None:
@@ -58,6 +69,12 @@ class ExtractionOptions:
         check_integer("batch_size", self.batch_size, least=1)
         check_integer("check_batching", self.check_batching, least=0)
         check_backend(self.backend)
+        check_kind("sampling", self.sampling, Sampling, "Sampling, such as Sampling(greedy=False)")
+        if self.reference not in REFERENCES:
+            raise InputError(
+                f"the reference is {shown(self.reference, 60)!r}; expected reconstruction or "
+                "original"
+            )
 
 
 DEFAULTS = ExtractionOptions()
@@ -81,6 +98,7 @@ class Attack:
         losses: how it is measured what a model still predicts; None leaves it out.
         recalibration: on what thresholds are fixed anew; None leaves it out.
         unseen: what completions of its candidates are compared with.
+        sampling: how tokens are chosen after the prefix.
     """
 
     candidates: Candidates
@@ -95,6 +113,18 @@ class Attack:
     losses: LossProtocol | None = None
     recalibration: Recalibration | None = None
     unseen: Targets | None = None
+    sampling: Sampling = GREEDY
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How candidates are attacked, where the published attack leaves it open; JSON values."""
+        return {
+            "reference": self.targets.reference,
+            "decoding": asdict(self.sampling) | {"tries": 1},
+            "view": "centre",
+            "label_drop": 0,
+            "candidates": "fixed: the same in all arms, chosen with the unmodified model",
+        }
 
     def run(self, model: ImageARModel, progress: Progress | None = None) -> xr.Dataset:
         """Complete the candidates' prefixes by a model, edited or not; see `extract`."""
@@ -106,6 +136,7 @@ class Attack:
             prefix_tokens=self.prefix_tokens,
             recognition=self.recognition,
             losses=self.losses,
+            sampling=self.sampling,
             batch_size=self.completing,
             progress=progress,
         )
@@ -123,9 +154,7 @@ class Attack:
         if again is None or unseen is None or not again.covers(arm):
             return None
         if arm == ORIGINAL:
-            known = completed_before(
-                self.recognition, again, self.similarity.name, self.prefix_tokens
-            )
+            known = completed_before(self.recognition, again, self.made_alike)
             if known is not None:
                 return known
         found = extract(
@@ -134,9 +163,20 @@ class Attack:
             unseen,
             similarity=self.similarity,
             prefix_tokens=self.prefix_tokens,
+            sampling=self.sampling,
             batch_size=self.completing,
         )
         return found[list(COMPLETED)]
+
+    @property
+    def made_alike(self) -> dict[str, Any]:
+        """What must be equal in completions that thresholds are fixed on: see `extract`'s attrs."""
+        return {
+            "similarity": self.similarity.name,
+            "prefix_tokens": self.prefix_tokens,
+            "reference": self.targets.reference,
+            "sampling": json.dumps(asdict(self.sampling)),
+        }
 
     def on(self, half: Int8[np.ndarray, " candidate"], number: int) -> Attack:
         """Return the same attack on one half of the candidates.
@@ -186,8 +226,8 @@ def make_attack(
         progress: where a progress bar may be shown.
 
     Raises:
-        InputError: there are no candidates, they lack what the model must be told, or a prefix of
-            all tokens leaves nothing to complete.
+        InputError: there are no candidates, they lack what the model must be told, a prefix of all
+            tokens leaves nothing to complete, or thresholds were fixed with other options.
     """
     variant, size = model.adapter.variant, options.batch_size
     check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
@@ -196,14 +236,15 @@ def make_attack(
         raise InputError(
             f"a prefix of {given} tokens leaves nothing to complete: these images have {count}"
         )
-    unseen = None
+    unseen: Targets | None = None
+    how: Any = {"batch_size": size, "reference": options.reference}
     if recalibration is not None:
         again = recalibration.candidates
         check_conditions(again.images, model.adapter.conditions, variant.num_classes)
-        unseen = make_targets(model, again, variant.views, batch_size=size)
-    return Attack(
+        unseen = make_targets(model, again, variant.views, **how)
+    attack = Attack(
         candidates,
-        make_targets(model, candidates, variant.views, batch_size=size, progress=progress),
+        make_targets(model, candidates, variant.views, **how, progress=progress),
         similarity,
         variant.prefix_tokens if given is None else given,
         options.backend,
@@ -214,4 +255,21 @@ def make_attack(
         losses,
         recalibration,
         unseen,
+        options.sampling,
     )
+    _check_fixed_alike(attack)
+    return attack
+
+
+def _check_fixed_alike(attack: Attack) -> None:
+    """Refuse a recognition threshold that was fixed on completions made otherwise."""
+    fixed = None if attack.recognition is None else attack.recognition.completions
+    if fixed is None:
+        return
+    for name in ("reference", "sampling"):
+        now = attack.made_alike[name]
+        if (was := fixed.attrs.get(name, now)) != now:
+            raise InputError(
+                f"thresholds were fixed with the {name} {shown(was, 120)}, and here {now} is "
+                "given; fix them with the same options"
+            )

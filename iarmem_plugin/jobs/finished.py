@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.evaluation.extraction import GREEDY
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.fingerprint import fingerprint
-from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
+from iarmem_plugin.interfaces import ActivationIntervention, QualityValue, Sampling
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome, result_of, run_arm
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.contrast import CrossFit
@@ -93,6 +94,7 @@ def shared_settings(
         "reference": attack.targets.reference,
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
+        **_of_sampling(attack.sampling),
         "batch_size": attack.completing.size,
         **_of_recognition(attack.recognition),
         **_of_losses(attack.losses),
@@ -109,6 +111,10 @@ def forget_arms(folder: Path) -> None:
 def _of_clusters(attack: Attack) -> dict[str, Any]:
     known = attack.candidates.clusters
     return {} if known is None else {"clusters_sha256": _digest(known.number)}
+
+
+def _of_sampling(sampling: Sampling) -> dict[str, Any]:
+    return {} if sampling == GREEDY else {"sampling": plain(asdict(sampling))}
 
 
 def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.determinism import check_batching
-from iarmem_plugin.evaluation.extraction import GREEDY, stored_tokens
+from iarmem_plugin.evaluation.extraction import stored_tokens
+from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
 from iarmem_plugin.interfaces import ActivationIntervention, Condition, Plugin, Similarity
@@ -233,7 +234,7 @@ def _rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
     given = attack.targets.at(rows, twin.device).tokens[:, : attack.prefix_tokens]
     with twin.borrowed():
         told = Condition.of_images(images, rows).to(twin.device)
-        tokens = twin.complete(given, told, GREEDY)
+        tokens = twin.complete(given, told, seeded(attack.sampling, rows))
     if tokens.shape[1] != attack.targets.tokens.shape[1]:
         raise InputError(
             f"{twin.adapter.variant.name} makes images of {tokens.shape[1]} tokens, and the "
@@ -266,6 +267,7 @@ def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, An
         "backend": attack.backend,
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
+        "attack": attack.provenance,
     }
     if model.adapter.decoding:
         settings["decoding"] = model.adapter.decoding
@@ -298,6 +300,8 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
     if (again := attack.recalibration) is not None:
         seen = describe_images(again.candidates.images)
         found["recalibration"] = {"rate": again.rate, "candidates": seen}
+    if candidates.ranking is not None:
+        found["candidates"] |= {"ranking": dict(candidates.ranking)}
     if (alike := candidates.clusters) is not None:
         marked = {"threshold": alike.threshold, "clusters": len(alike)}
         found["candidates"] |= {"near_duplicates": marked}

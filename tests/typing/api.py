@@ -119,7 +119,7 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
         Arm("random", Random(), Zero(), fraction=0.1, seed=1, role="control"),
     ]
     closeness: Similarity = similarity()
-    extraction = ExtractionOptions(prefix_tokens=30, batch_size=8)
+    extraction = ExtractionOptions(prefix_tokens=30, batch_size=8, reference="original")
     report: Report = mitigate(
         model, scores, candidates, arms, similarity=closeness, options=extraction
     )
