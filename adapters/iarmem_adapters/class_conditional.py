@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.condition import NO_CLASS
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.typing import Tensor
 
@@ -70,7 +71,7 @@ class Driver(ABC):
     def inputs(
         self, tokens: Int[Tensor, "image token"], labels: Int[Tensor, " image"]
     ) -> ForwardInputs:
-        """Return the arguments of ``forward`` for all tokens and for classes that there are."""
+        """Return the arguments of ``forward`` for all tokens and labels; `num_classes` is none."""
 
     @abstractmethod
     def complete(
@@ -97,6 +98,7 @@ class ClassConditionalAdapter(Adapter):
     """
 
     infers_sizes: ClassVar[bool] = True
+    without_class: ClassVar[bool] = True
 
     def __init__(self, driver: Driver, variant: Variant | None = None) -> None:
         self.driver = driver
@@ -224,14 +226,19 @@ class ClassConditionalAdapter(Adapter):
     ) -> ForwardInputs:
         """Return the arguments with which ``forward`` reads ground-truth tokens.
 
+        The label -1 tells no class: the model is then given the index after its last class, with
+        which it was trained where a class was dropped.
+
         Raises:
             InputError: a label outside the model's classes, or not all tokens of an image.
         """
-        self._check_labels(condition.label)
+        unlabelled = condition.label == NO_CLASS
+        self._check_labels(condition.label[~unlabelled])
         expected = self.driver.num_tokens
         if tokens.shape[1] != expected:
             raise InputError(f"got {tokens.shape[1]} tokens an image, expected {expected}")
-        return self.driver.inputs(tokens, condition.label)
+        labels = condition.label.masked_fill(unlabelled, self.config.num_classes)
+        return self.driver.inputs(tokens, labels)
 
     def complete(
         self,

@@ -369,9 +369,8 @@ def mitigate(
     files = opt.read_files(weights, tokenizer, file or ())
     tried = (candidates, ranking, near_duplicates, held_out, few_held_out, threshold, per_class)
     job = _Job(
-        model=opt.ModelOptions(model, files, device, dtype, compile),
-        scores=scores,
-        images=images,
+        opt.ModelOptions(model, files, device, dtype, compile),
+        *(scores, images),
         reading=opt.ReadingOptions(image_root, classes, on_bad_image, workers),
         edit=EditChoice(selector, intervention, fraction, random_sets, seed),
         attack=_Attack(*tried, recalibrate, generations, similarity, check_batching),

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -128,6 +128,7 @@ class Candidates:
             `role_of`.
         generations: what is known of those that the model generated; None where there are none.
         clusters: which are near-duplicates of one another; None where that was not asked.
+        ranking: how they were chosen, for the report; None for candidates that were given.
 
     Raises:
         InputError: where groups and images differ in number, or a role is not a group's.
@@ -139,6 +140,7 @@ class Candidates:
     roles: Mapping[str, Role] = field(default_factory=dict)
     generations: Generations | None = None
     clusters: Clusters | None = None
+    ranking: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Check that every image has its group, and that roles are those of groups."""
@@ -202,6 +204,7 @@ class Candidates:
             None
             if self.clusters is None
             else replace(self.clusters, number=self.clusters.number[positions]),
+            self.ranking,
         )
 
     def with_clusters(

@@ -186,6 +186,8 @@ class Adapter(Plugin):
             than one way.
         conditions: what the model must be told of each image: ``"label"``, ``"text"`` (captions),
             ``"image"`` (global ids); empty for a model that is told nothing.
+        without_class: whether `teacher_forced` takes the label -1, of an image of which no class is
+            told; see `Condition.without_class`.
         fused_advice: how to build the model without fused kernels, in a few words, for the refusal
             of a model that has some.
         variant: facts about this model.
@@ -202,6 +204,7 @@ class Adapter(Plugin):
     module_aliases: ClassVar[Mapping[str, str]] = MappingProxyType({})
     decoding: ClassVar[str] = ""
     conditions: ClassVar[frozenset[str]] = frozenset({"label"})
+    without_class: ClassVar[bool] = False
     fused_advice: ClassVar[str] = ""
     variant: Variant
     layout: ModelLayout

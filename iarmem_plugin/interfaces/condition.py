@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
 
 
+NO_CLASS = -1  # the label of an image of which no class is told
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
     """What a model is told of some images; it can be sliced and moved.
 
     Attributes:
-        label: class of each image; -1 where the pictures have no classes.
+        label: class of each image; -1 where the pictures have no classes, or none is told.
         image: global id of each image.
         text: caption of each image; None where there are none.
 
@@ -87,6 +90,18 @@ class Condition:
         """Return the condition of some of the images."""
         text = None if self.text is None else self.text[rows]
         return Condition(self.label[rows], self.image[rows], text)
+
+    def without_class(self) -> Condition:
+        """Return the same, but that no class is told: what guidance calls unconditional.
+
+        Models whose adapter says `without_class` predict tokens under it.
+
+        Example:
+            >>> Condition.of([3, 5]).without_class().label.tolist()
+            [-1, -1]
+        """
+        label = self.label.new_full(self.label.shape, NO_CLASS)
+        return Condition(label, self.image, self.text)
 
     def to(self, device: torch.device | str) -> Condition:
         """Return the same condition on a device."""

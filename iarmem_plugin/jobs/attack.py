@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Int8
 from torch import Tensor
 
-from iarmem_plugin.checks import check_integer
+from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates, Completes
 from iarmem_plugin.evaluation.counts import ORIGINAL
-from iarmem_plugin.evaluation.extraction import Targets, extract, make_targets
+from iarmem_plugin.evaluation.extraction import GREEDY, Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
-from iarmem_plugin.interfaces import EditData, Similarity
+from iarmem_plugin.interfaces import EditData, Sampling, Similarity
 from iarmem_plugin.jobs.contrast import every_other
 from iarmem_plugin.jobs.edits.making import check_retained, edit_data
 from iarmem_plugin.jobs.recalibration import COMPLETED, Recalibration, completed_before
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.intervening import check_backend
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+
+REFERENCES = ("reconstruction", "original")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class ExtractionOptions:
             arms that follow, too.
         check_batching: how many candidates are also completed one by one by the unmodified
             model; what differs is counted under ``batching`` in the report's provenance.
+        reference: what completions are compared with: the picture that the tokenizer makes of the
+            target's tokens, as published, or the ``"original"`` picture.
+        sampling: how tokens are chosen after the prefix, in arms and where thresholds are fixed; by
+            default the likeliest, without guidance, as published. One completion a candidate.
         checkpoints: folder in which finished arms are kept, so that a comparison that was ended
             goes on after the last of them; None keeps none. It stays, so that a report which
             cannot be saved is not lost; delete it once it is.
@@ -54,6 +63,8 @@ class ExtractionOptions:
     backend: str = "weights"
     batch_size: int = 64
     check_batching: int = 0
+    reference: str = "reconstruction"
+    sampling: Sampling = GREEDY
     checkpoints: Path | str | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +74,12 @@ class ExtractionOptions:
         check_integer("batch_size", self.batch_size, least=1)
         check_integer("check_batching", self.check_batching, least=0)
         check_backend(self.backend)
+        check_kind("sampling", self.sampling, Sampling, "Sampling, such as Sampling(greedy=False)")
+        if self.reference not in REFERENCES:
+            raise InputError(
+                f"the reference is {shown(self.reference, 60)!r}; expected reconstruction or "
+                "original"
+            )
 
 
 DEFAULTS = ExtractionOptions()
@@ -89,6 +106,7 @@ class Attack:
         unseen: what completions of its candidates are compared with.
         retained: images of the training, none of them a candidate, for edits of the whole model;
             None where there are none.
+        sampling: how tokens are chosen after the prefix.
     """
 
     candidates: Candidates
@@ -104,6 +122,18 @@ class Attack:
     recalibration: Recalibration | None = None
     unseen: Targets | None = None
     retained: Images | None = None
+    sampling: Sampling = GREEDY
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How candidates are attacked, where the published attack leaves it open; JSON values."""
+        return {
+            "reference": self.targets.reference,
+            "decoding": asdict(self.sampling) | {"tries": 1},
+            "view": "centre",
+            "label_drop": 0,
+            "candidates": "fixed: the same in all arms, chosen with the unmodified model",
+        }
 
     @property
     def edit_data(self) -> EditData:
@@ -124,6 +154,7 @@ class Attack:
             prefix_tokens=self.prefix_tokens,
             recognition=self.recognition,
             losses=self.losses,
+            sampling=self.sampling,
             batch_size=self.completing,
             progress=progress,
         )
@@ -147,9 +178,7 @@ class Attack:
         if again is None or unseen is None or not again.covers(arm):
             return None
         if arm == ORIGINAL:
-            known = completed_before(
-                self.recognition, again, self.similarity.name, self.prefix_tokens
-            )
+            known = completed_before(self.recognition, again, self.made_alike)
             if known is not None:
                 return known
         found = extract(
@@ -158,9 +187,20 @@ class Attack:
             unseen,
             similarity=self.similarity,
             prefix_tokens=self.prefix_tokens,
+            sampling=self.sampling,
             batch_size=self.completing,
         )
         return found[list(COMPLETED)]
+
+    @property
+    def made_alike(self) -> dict[str, Any]:
+        """What must be equal in completions that thresholds are fixed on: see `extract`'s attrs."""
+        return {
+            "similarity": self.similarity.name,
+            "prefix_tokens": self.prefix_tokens,
+            "reference": self.targets.reference,
+            "sampling": json.dumps(asdict(self.sampling)),
+        }
 
     def on(self, half: Int8[np.ndarray, " candidate"], number: int) -> Attack:
         """Return the same attack on one half of the candidates.
@@ -215,33 +255,24 @@ def make_attack(
         progress: where a progress bar may be shown.
 
     Raises:
-        InputError: there are no candidates, they lack what the model must be told, a prefix of
-            all tokens leaves nothing to complete, or an image to retain is a candidate.
+        InputError: there are no candidates, they lack what the model must be told, a prefix of all
+            tokens leaves nothing to complete, thresholds were fixed with other options, or an image
+            to retain is a candidate.
     """
-    variant, size = model.adapter.variant, options.batch_size
-    check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
     check_retained(model, retained, candidates)
-    given = options.prefix_tokens
-    if given is not None and given >= (count := len(model.layout.predicting)):
-        raise InputError(
-            f"a prefix of {given} tokens leaves nothing to complete: these images have {count}"
-        )
-    unseen = None
+    given = _prefix(model, candidates, options)
+    variant, size, unseen = model.adapter.variant, options.batch_size, None
+    how: Any = {"batch_size": size, "reference": options.reference}
     if recalibration is not None:
         again = recalibration.candidates
         check_conditions(again.images, model.adapter.conditions, variant.num_classes)
-        given_tokens = tokens.get("unseen")
-        unseen = make_targets(model, again, variant.views, batch_size=size, tokens=given_tokens)
-    return Attack(
+        unseen = make_targets(model, again, variant.views, tokens=tokens.get("unseen"), **how)
+    how |= {"tokens": tokens.get("candidates"), "progress": progress}
+    attack = Attack(
         candidates,
-        make_targets(
-            *(model, candidates, variant.views),
-            batch_size=size,
-            tokens=tokens.get("candidates"),
-            progress=progress,
-        ),
+        make_targets(model, candidates, variant.views, **how),
         similarity,
-        variant.prefix_tokens if given is None else given,
+        given,
         options.backend,
         Batching(size),
         Batching(size),
@@ -251,4 +282,32 @@ def make_attack(
         recalibration,
         unseen,
         retained,
+        options.sampling,
     )
+    _check_fixed_alike(attack)
+    return attack
+
+
+def _prefix(model: ImageARModel, candidates: Candidates, options: ExtractionOptions) -> int:
+    """Return how many tokens are given; refuse candidates and prefixes that cannot be completed."""
+    variant, given = model.adapter.variant, options.prefix_tokens
+    check_conditions(candidates.images, model.adapter.conditions, variant.num_classes)
+    if given is not None and given >= (count := len(model.layout.predicting)):
+        raise InputError(
+            f"a prefix of {given} tokens leaves nothing to complete: these images have {count}"
+        )
+    return variant.prefix_tokens if given is None else given
+
+
+def _check_fixed_alike(attack: Attack) -> None:
+    """Refuse a recognition threshold that was fixed on completions made otherwise."""
+    fixed = None if attack.recognition is None else attack.recognition.completions
+    if fixed is None:
+        return
+    for name in ("reference", "sampling"):
+        now = attack.made_alike[name]
+        if (was := fixed.attrs.get(name, now)) != now:
+            raise InputError(
+                f"thresholds were fixed with the {name} {shown(was, 120)}, and here {now} is "
+                "given; fix them with the same options"
+            )

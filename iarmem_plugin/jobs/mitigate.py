@@ -13,7 +13,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
-from iarmem_plugin.evaluation.extraction import GREEDY
+from iarmem_plugin.evaluation.generation import seeded
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition, check_recognition
 from iarmem_plugin.interfaces import ActivationIntervention, Condition, Similarity
@@ -288,7 +288,7 @@ def rehearse_twin(twin: ImageARModel | None, attack: Attack) -> None:
     given = attack.targets.at(rows, twin.device).tokens[:, : attack.prefix_tokens]
     with twin.borrowed():
         told = Condition.of_images(images, rows).to(twin.device)
-        tokens = twin.complete(given, told, GREEDY)
+        tokens = twin.complete(given, told, seeded(attack.sampling, rows))
     if tokens.shape[1] != attack.targets.tokens.shape[1]:
         raise InputError(
             f"{twin.adapter.variant.name} makes images of {tokens.shape[1]} tokens, and the "

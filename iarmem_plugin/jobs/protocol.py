@@ -23,7 +23,7 @@ from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.statistics import wilson
 from iarmem_plugin.interfaces import Adapter, Similarity
 from iarmem_plugin.jobs.arms import Arm
-from iarmem_plugin.jobs.attack import ExtractionOptions, make_attack
+from iarmem_plugin.jobs.attack import DEFAULTS, ExtractionOptions, make_attack
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.neurons.selectors import Random
 from iarmem_plugin.text import shown
@@ -85,6 +85,7 @@ def choose_candidates(
     few: bool = False,
     recognition: Recognition | None = None,
     near_duplicates: float | None = None,
+    options: ExtractionOptions = DEFAULTS,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -102,6 +103,7 @@ def choose_candidates(
         recognition: its threshold is fixed with it, if given.
         near_duplicates: correlation above which candidates are near-duplicates, whose clusters are
             then told; see `Candidates.with_clusters`.
+        options: how candidates are extracted in arms, so that thresholds are fixed alike.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
@@ -129,6 +131,7 @@ def choose_candidates(
         few=few,
         given=not calibrates,
         recognition=recognition,
+        options=options,
         batch_size=batch_size,
         progress=progress,
     )
@@ -163,6 +166,7 @@ def with_held_out(
     few: bool = False,
     given: bool = False,
     recognition: Recognition | None = None,
+    options: ExtractionOptions = DEFAULTS,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Candidates:
@@ -180,6 +184,7 @@ def with_held_out(
         given: whether the similarity's threshold is given, and stays; fewer than 20 images then
             leave `recognition` as it is, unless `few`.
         recognition: its threshold is fixed with it, if given.
+        options: how candidates are extracted in arms, so that thresholds are fixed alike.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
@@ -198,6 +203,7 @@ def with_held_out(
         similarity,
         source=source,
         recognition=recognition,
+        options=options,
         batch_size=batch_size,
         progress=progress,
     )
@@ -250,6 +256,7 @@ def calibrate_on(
     prefix_tokens: int | None = None,
     rate: float = RATE,
     recognition: Recognition | None = None,
+    options: ExtractionOptions = DEFAULTS,
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> float:
@@ -262,17 +269,19 @@ def calibrate_on(
         held_out: pictures that it was not trained on, and that are not reported.
         similarity: its threshold is fixed.
         source: where the pictures come from, for the report.
-        prefix_tokens: tokens given to each completion; None gives as many as the variant names.
+        prefix_tokens: tokens given to each completion; None gives as many as the options name.
         rate: share that may count as extracted, in [0, 1).
         recognition: its threshold is fixed on the same completions at the same rate, if given.
+        options: how candidates are extracted in arms: reference, sampling, prefix.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where a progress bar may be shown.
 
     Returns:
         the similarity's threshold.
     """
-    options = ExtractionOptions(prefix_tokens=prefix_tokens, batch_size=batch_size)
-    extraction = make_attack(model, held_out, similarity, options).run(model, progress)
+    given = options.prefix_tokens if prefix_tokens is None else prefix_tokens
+    alike = replace(options, prefix_tokens=given, batch_size=batch_size)
+    extraction = make_attack(model, held_out, similarity, alike).run(model, progress)
     if recognition is not None:
         recognition.calibrate(extraction, rate=rate, source=source)
     values = extraction["similarity"].to_numpy()

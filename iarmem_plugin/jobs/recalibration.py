@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -59,23 +60,22 @@ class Recalibration:
 
 
 def completed_before(
-    recognition: Recognition | None, again: Recalibration, similarity: str, prefix_tokens: int
+    recognition: Recognition | None, again: Recalibration, made: Mapping[str, Any]
 ) -> xr.Dataset | None:
     """Return the completions that fixed the shared thresholds, where they are of these pictures.
 
     Args:
         recognition: holds them, where they fixed it.
         again: names the pictures.
-        similarity: name of the measure with which they were compared.
-        prefix_tokens: tokens that were given.
+        made: how they must have been made: attributes by name, ``prefix_tokens`` among them.
 
     Returns:
         as `Attack.recalibrated`; None where they are of other pictures, or made otherwise.
     """
     found = None if recognition is None else recognition.completions
-    expected = {"similarity": similarity, "prefix_tokens": prefix_tokens}
-    if found is None or any(found.attrs.get(name) != one for name, one in expected.items()):
+    if found is None or any(found.attrs.get(name) != one for name, one in made.items()):
         return None
+    prefix_tokens = made["prefix_tokens"]
     images = again.candidates.images
     same = (
         np.array_equal(found["image"], images.ids) and tuple(found["path"].values) == images.paths

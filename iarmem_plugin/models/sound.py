@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from iarmem_plugin.checks import check_kind
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs
+from iarmem_plugin.interfaces.condition import NO_CLASS
 from iarmem_plugin.plugins.blame import author
 from iarmem_plugin.text import shown
 
@@ -55,13 +56,16 @@ def check_finite(module: nn.Module, what: str) -> None:
         )
 
 
-def check_told(adapter: Adapter, condition: Condition, images: int) -> None:
+def check_told(
+    adapter: Adapter, condition: Condition, images: int, *, without_class: bool = False
+) -> None:
     """Refuse what a model cannot be told.
 
     Args:
         adapter: adapter of the model.
         condition: what it is told.
         images: number of images that it is told of.
+        without_class: whether the label -1 will do, too, for images of which no class is told.
 
     Raises:
         InputError: it is no condition, of another number of images, or has labels that are no
@@ -74,8 +78,9 @@ def check_told(adapter: Adapter, condition: Condition, images: int) -> None:
     if "label" in adapter.conditions and images:
         low, high = (int(one) for one in condition.label.aminmax())
         last = adapter.variant.num_classes - 1
-        if low < 0 or high > last:
-            wrong = low if low < 0 else high
+        first = NO_CLASS if without_class else 0
+        if low < first or high > last:
+            wrong = low if low < first else high
             raise InputError(f"the label {wrong} is told; the model has the classes 0 to {last}")
 
 

@@ -176,14 +176,14 @@ class ImageARModel(NNsight):  # type: ignore[misc]  # nnsight is untyped
         self, tokens: Shaped[Tensor, "image token *rest"], condition: Condition
     ) -> ForwardInputs:
         """Return the arguments with which ``forward`` predicts ground-truth tokens."""
-        told = self._told(condition, len(tokens))
+        told = self._told(condition, len(tokens), without_class=self._adapter.without_class)
         with blamed(self._adapter):
             inputs = self._adapter.teacher_forced(self._own(tokens), told)
         return self._answers.inputs(inputs)
 
-    def _told(self, condition: Condition, images: int) -> Condition:
+    def _told(self, condition: Condition, images: int, *, without_class: bool = False) -> Condition:
         """Return a copy of a condition on the model's device, if the model can be told it."""
-        check_told(self._adapter, condition, images)
+        check_told(self._adapter, condition, images, without_class=without_class)
         return condition.copy(self.device)
 
     def _own(self, values: Tensor) -> Tensor:

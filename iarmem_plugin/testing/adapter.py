@@ -79,6 +79,19 @@ class AdapterTests(AdapterLaws):
         first, second = (captured(adapter, tokens, condition) for _ in range(2))
         assert torch.equal(first, second)
 
+    def test_no_class_is_a_condition_of_its_own(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Where an adapter takes it: other predictions than any class's, whatever that was."""
+        if not adapter.without_class:
+            return
+        untold, classes = condition.without_class(), torch.ones_like(condition.label)
+        found = predicted(adapter, tokens, untold)
+        assert found.isfinite().any()
+        for label in range(min(adapter.variant.num_classes, 10)):
+            told = Condition(classes * label, condition.image, condition.text)
+            assert not torch.equal(found, predicted(adapter, tokens, told)), f"class {label}"
+
     def test_a_captured_neuron_acts_on_the_output(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.condition import NO_CLASS
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
 from iarmem_plugin.models.sampling import LogitsWatch, seeded_generator, with_noise
@@ -39,6 +40,7 @@ class TinyAdapter(Adapter):
 
     name: ClassVar[str] = "tiny"
     recognises: ClassVar[str] = "TinyNetwork"
+    without_class: ClassVar[bool] = True
     module_aliases: ClassVar[Mapping[str, str]] = {"ffn": "mlp"}
 
     def __init__(self, network: TinyNetwork, tokenizer: TinyTokenizer) -> None:
@@ -140,9 +142,11 @@ class TinyAdapter(Adapter):
         Raises:
             InputError: a label outside the model's classes.
         """
-        _check_labels(condition.label)
+        untold = condition.label == NO_CLASS
+        _check_labels(condition.label[~untold])
+        labels = condition.label.masked_fill(untold, CLASSES)
         seen = [self._tokenizer.seen(tokens, scale) for scale in range(len(SIDES))]
-        return ForwardInputs((condition.label, torch.cat(seen, 1)))
+        return ForwardInputs((labels, torch.cat(seen, 1)))
 
     def complete(
         self,

@@ -18,6 +18,7 @@ from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, Sampling
+from iarmem_plugin.models.tracing import wrapped
 
 CLASSES = 3
 SIDES = (1, 2, 4)
@@ -57,7 +58,7 @@ def test_pictures_of_another_size_are_refused(
         adapter.tokenize(torch.zeros(1, 3, *size))
 
 
-@pytest.mark.parametrize("label", [-1, CLASSES])
+@pytest.mark.parametrize("label", [-2, CLASSES])
 def test_labels_outside_the_classes_are_refused(
     adapter: ClassConditionalAdapter, tokens: Tensor, label: int
 ) -> None:
@@ -88,3 +89,34 @@ def test_an_adapter_tells_the_weights_of_its_own_networks(
     parts = (adapter.network, adapter.tokenizer)
     fits = [[one.fits(part.state_dict()) for part in parts] for one in adapter.signatures()]
     assert fits == [[True, False], [False, True]]
+
+
+def test_logits_without_a_class_are_those_that_guide_a_completion(
+    adapter: ClassConditionalAdapter, tokens: Tensor
+) -> None:
+    condition = Condition.of([0, 1, 2])
+    var = isinstance(adapter, VARAdapter)  # its last scale, of 16 tokens, is guided in full
+    sampling = Sampling(guidance=3.0, guidance_power=0.0)
+    with wrapped(adapter) as model, model.borrowed():
+        completed = model.complete(tokens[:, : 5 if var else 12], condition, sampling)
+        told = model.logits(completed, condition)
+        untold = model.logits(completed, condition.without_class())
+    assert not torch.allclose(told, untold)
+    guided = untold + (4.0 if var else 3.0) * (told - untold)
+    start = 5 if var else 12
+    assert torch.equal(guided.argmax(2)[:, start:], completed[:, start:])
+
+
+def test_no_class_may_be_told_of_some_images_in_teacher_forcing_alone(
+    adapter: ClassConditionalAdapter, tokens: Tensor
+) -> None:
+    some = Condition.of([2, -1, 0])
+    with wrapped(adapter) as model, model.borrowed():
+        whole, part = model.logits(tokens, some), model.logits(tokens, Condition.of([2, 1, 0]))
+        untold = model.logits(tokens, some.without_class())
+        torch.testing.assert_close(whole[::2], part[::2])
+        torch.testing.assert_close(whole[1], untold[1])
+        with pytest.raises(InputError, match="the label -1 is told"):
+            model.complete(tokens[:, :0], some, Sampling())
+        with pytest.raises(InputError, match="the label -2 is told"):
+            model.logits(tokens, Condition.of([-2, -1, 0]))

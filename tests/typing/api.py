@@ -30,6 +30,7 @@ from iarmem_plugin import (
     CustomViews,
     DinoV2,
     EditData,
+    Estimate,
     ExtractionOptions,
     FineTune,
     ForwardInputs,
@@ -91,8 +92,10 @@ from iarmem_plugin import (
     ZeroWeights,
     calibrate,
     capture,
+    compare,
     contrast,
     cross_fit,
+    estimate,
     extract,
     hookimpl,
     intervene,
@@ -131,7 +134,7 @@ def find_and_reduce(weights: Path, tokenizer: Path, pictures: Path, out: Path) -
         Arm("matched", RandomMatched(to="highest", bins=20), ScaleOutgoing(factor=0.5)),
     ]
     closeness: Similarity = similarity()
-    extraction = ExtractionOptions(prefix_tokens=30, batch_size=8)
+    extraction = ExtractionOptions(prefix_tokens=30, batch_size=8, reference="original")
     report: Report = mitigate(
         model, scores, candidates, arms, similarity=closeness, options=extraction
     )

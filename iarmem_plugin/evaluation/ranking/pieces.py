@@ -66,7 +66,7 @@ class Pieces:
         return f"scores-{_hash(*parts)}"
 
     def tokens(
-        self, key: str, make: Callable[[], Shaped[np.ndarray, "image token *rest"]]
+        self, key: str, make: Callable[[], np.ndarray]
     ) -> Shaped[np.ndarray, "image token *rest"]:
         """Return tokens from the folder; or make them, and keep them there in few bytes."""
         found = self._load(key)
@@ -80,9 +80,7 @@ class Pieces:
         )
         return made
 
-    def scores(
-        self, key: str, make: Callable[[], Float64[np.ndarray, "image 2"]]
-    ) -> Float64[np.ndarray, "image 2"]:
+    def scores(self, key: str, make: Callable[[], np.ndarray]) -> Float64[np.ndarray, "image 2"]:
         """Return scores from the folder; or make them, and keep them there."""
         found = self._load(key)
         if found is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ _COLUMNS = {  # of the file: dims and type
     "log_probability": (("image",), "<f8"),
     "content": (("image", "byte"), "|u1"),
 }
+_TOLD = ("positions", "image_list_sha256", "weights_sha256")
 _DAMAGES = (OSError, ValueError, LookupError, AttributeError, TypeError, RuntimeError)
 
 
@@ -64,8 +65,8 @@ class Ranking:
     labels: Int32[np.ndarray, " image"]
     hit_rate: Float64[np.ndarray, " image"]
     log_probability: Float64[np.ndarray, " image"]
-    content: UInt8[np.ndarray, "image 32"] | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    content: UInt8[np.ndarray, "image 32"] | None
+    provenance: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         """Compare the lengths."""
@@ -153,6 +154,7 @@ class Ranking:
         chosen = images.subset(places[kept])
         self._check_contents(chosen, kept)
         found = Candidates(chosen, np.full(len(kept), group), self.hit_rate[kept])
+        found = replace(found, ranking=self._about(per_class, global_top))
         if near_duplicates is None:
             return found
         return found.with_clusters(near_duplicates, progress=progress)
@@ -261,6 +263,16 @@ class Ranking:
         provenance = parse_json(about, "its provenance")
         check_kind("its provenance", provenance, dict, "a mapping")
         return cls(ids, paths, labels, hit_rate, log_probability, hashes, provenance)
+
+    def _about(self, per_class: int, global_top: int | None) -> dict[str, Any]:
+        """Return what is said of candidates in a report."""
+        kept = {"per_class": per_class} if global_top is None else {"global_top": global_top}
+        known = {name: self.provenance[name] for name in _TOLD if name in self.provenance}
+        counted = self.provenance.get("positions", [])
+        if counted and counted == list(range(counted[0], counted[-1] + 1)):
+            known["positions"] = f"{counted[0]} to {counted[-1]}"
+        by = "each image counts" if self.content is None else "each content counts once"
+        return {"images": len(self), **kept, "duplicates": by, **known}
 
     def _distinct(self) -> Int64[np.ndarray, " kept"]:
         """Return the order without copies, and say so."""

@@ -174,6 +174,7 @@ def shared_settings(
         "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
         "prefix_tokens": attack.prefix_tokens,
         **_of_clusters(attack),
+        "sampling": plain(asdict(attack.sampling)),
         **_of_recognition(attack.recognition),
         **_of_recalibration(attack),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -26,6 +26,7 @@ from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.rehearsal import rehearse
+from iarmem_plugin.jobs.scores import mean_activation
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.models.provenance import commit, model_provenance, weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel
@@ -137,7 +138,7 @@ class _Comparison:
             scores,
             {one.name: one for one in planned},
             ready,
-            settled.attack,
+            replace(settled.attack, mean=mean_activation(scores)),
             settled.quality,
             twin,
             progress,

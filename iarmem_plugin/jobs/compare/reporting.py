@@ -108,6 +108,7 @@ def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, An
         "backend": attack.backend,
         "prefix_tokens": attack.prefix_tokens,
         "batch_size": attack.completing.size,
+        "attack": attack.provenance,
     }
     if model.adapter.decoding:
         settings["decoding"] = model.adapter.decoding
@@ -140,6 +141,8 @@ def _inputs(scores: xr.Dataset, attack: Attack, quality: QualityProtocol | None)
     if (again := attack.recalibration) is not None:
         seen = describe_images(again.candidates.images)
         found["recalibration"] = {"rate": again.rate, "candidates": seen}
+    if candidates.ranking is not None:
+        found["candidates"] |= {"ranking": dict(candidates.ranking)}
     if (clusters := candidates.clusters) is not None:
         marked = {"threshold": clusters.threshold, "clusters": len(clusters)}
         found["candidates"] |= {"near_duplicates": marked}

@@ -81,6 +81,8 @@ def attack_options(plan: Plan) -> ExtractionOptions:
         prefix_tokens=attack.prefix_tokens,
         backend=attack.backend,
         batch_size=attack.batch_size,
+        reference=attack.reference,
+        sampling=_decoding(plan),
     )
 
 
