@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
 
@@ -147,11 +146,22 @@ def digest(outcomes: Sequence[ArmOutcome]) -> str:
     for one in outcomes:
         for data in (one.extraction, one.calibration):
             for name in () if data is None else sorted(map(str, data.variables)):
-                values = np.ascontiguousarray(data[name].values.astype(object).astype(str))
-                raw = data[name].values
-                found.update(name.encode())
-                found.update(raw.tobytes() if raw.dtype.kind in "fiub" else values.tobytes())
+                values = data[name].values
+                numbers = values if values.dtype.kind in "fiub" else values.astype(str)
+                found.update(name.encode() + numbers.tobytes())
     return found.hexdigest()[:16]
+
+
+def kernels(model: ImageARModel, attack: Attack) -> dict[str, float]:
+    """Return CPU-seconds of the operations of the original arm, as torch's profiler tells them.
+
+    Products, convolutions and attention are the arithmetic that no cache takes away.
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        run_arm(model, UNMODIFIED, select_neurons(UNMODIFIED, xr.Dataset(), model.layout), attack)
+    spent = {one.key: one.self_cpu_time_total / 1e6 for one in found.key_averages()}
+    largest = sorted(spent, key=lambda name: -spent[name])[:12]
+    return {"all": round(sum(spent.values()), 2)} | {one: round(spent[one], 2) for one in largest}
 
 
 def main(name: str, random_sets: int, *, beside: bool) -> None:
@@ -159,6 +169,7 @@ def main(name: str, random_sets: int, *, beside: bool) -> None:
     model, attack, scores = attack_on(name, beside=beside)
     chosen = [(arm, select_neurons(arm, scores, model.layout)) for arm in compared(random_sets)]
     run_arm(model, *chosen[0], attack)  # what is done once
+    operations = kernels(model, attack)
     parts = Parts()
     watched(parts, model)
     parts.clear()
@@ -175,6 +186,7 @@ def main(name: str, random_sets: int, *, beside: bool) -> None:
         "wall seconds an arm": round(wall / count, 4),
         "parts": {part: round(one / count, 4) for part, one in parts.spent.most_common()},
         "calls an arm": {part: round(one / count, 1) for part, one in parts.calls.items()},
+        "operations of the original": operations,
         "extracted": {one.result.name: int(one.extraction.extracted.sum()) for one in outcomes},
         "digest": digest(outcomes),
     }
