@@ -249,15 +249,13 @@ def make_attack(
         recognition: decides what counts as recognisable; None does not judge it.
         losses: how it is measured what a model still predicts; None leaves it out.
         recalibration: on what thresholds are fixed anew in each arm; None leaves it out.
-        tokens: those of ``"candidates"``, and of the pictures that thresholds are fixed anew on as
-            ``"unseen"``, where they are known.
+        tokens: of ``"candidates"``, and of the recalibration's as ``"unseen"``, where known.
         retained: images of the training that edits of the whole model are to keep, see `EditData`.
         progress: where a progress bar may be shown.
 
     Raises:
         InputError: there are no candidates, they lack what the model must be told, a prefix of all
-            tokens leaves nothing to complete, thresholds were fixed with other options, or an image
-            to retain is a candidate.
+            tokens, thresholds fixed with other options, or an image to retain is a candidate.
     """
     check_retained(model, retained, candidates)
     given = _prefix(model, candidates, options)

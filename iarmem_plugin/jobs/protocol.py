@@ -101,8 +101,7 @@ def choose_candidates(
             then fixes `recognition` alone; otherwise all are reported then.
         few: whether few held-out images may fix it, too.
         recognition: its threshold is fixed with it, if given.
-        near_duplicates: correlation above which candidates are near-duplicates, whose clusters are
-            then told; see `Candidates.with_clusters`.
+        near_duplicates: correlation above which two are alike, see `Candidates.with_clusters`.
         options: how candidates are extracted in arms, so that thresholds are fixed alike.
         batch_size: images at a time; halved where memory does not suffice.
         progress: where progress bars may be shown.
