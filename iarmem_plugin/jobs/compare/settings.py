@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.errors import InputError
@@ -13,7 +12,6 @@ from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
-from iarmem_plugin.evaluation.ranking.run import rank
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
 from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
@@ -27,8 +25,6 @@ from iarmem_plugin.plugins.create import create
 
 if TYPE_CHECKING:
     from iarmem_plugin.jobs.plan.plan import Plan
-
-RANKING = "ranking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +110,15 @@ def _ranked(plan: Plan, shared: Shared, material: Material) -> Material:
     if material.candidates is not None or material.images is None:
         return material
     images, attack = material.images, plan.attack
-    if attack.ranking is not None:
-        ranking = Ranking.load(attack.ranking)
-    else:
-        ranking = rank(
-            *(shared.model, images),
-            batch_size=attack.batch_size,
-            cache=Path(shared.cells.folder) / RANKING,
-            progress=shared.progress,
-        )
+    given = attack.ranking
+    ranking = shared.ranking(images) if given is None else Ranking.load(given)
     ranking.check_model(shared.model)
-    found = ranking.candidates(images, per_class=attack.per_class, global_top=attack.global_top)
-    if attack.near_duplicates is not None:
-        found = found.with_clusters(attack.near_duplicates, progress=shared.progress)
+    found = ranking.candidates(
+        images,
+        per_class=attack.per_class,
+        global_top=attack.global_top,
+        near_duplicates=attack.near_duplicates,
+    )
     retained = material.retained
     if plan.pictures.retain is None:
         retained = others(images, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,11 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.extraction import calibrate, stored_tokens
 from iarmem_plugin.evaluation.ranking.contents import content_of
+from iarmem_plugin.evaluation.ranking.pieces import forget_pieces
+from iarmem_plugin.evaluation.ranking.ranking import Ranking
+from iarmem_plugin.evaluation.ranking.run import rank
 from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ImageScorer, Quality, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.compare.cells import shared_settings
@@ -36,6 +41,7 @@ from iarmem_plugin.stages import Cell, Cells
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+RANKING = "ranking"
 _NOT_OF_TOKENS = ("weights_sha256", "torch_threads")
 
 
@@ -85,6 +91,22 @@ class Shared:
         inputs = {**known, "views": plain(views.provenance), "pictures": content_sha256(images)}
         found = self._one("tokens", name, inputs, tokenize)
         return torch.from_numpy(found["tokens"].values.astype(found.attrs["dtype"]))
+
+    def ranking(self, images: Images) -> Ranking:
+        """Rank training images by how well they are predicted; others wait for who does it."""
+        known = {key: one for key, one in self._facts().items() if key != "torch_threads"}
+        stem = f"ranking-{fingerprint({**known, 'images': images.digest})[:16]}"
+        folder, wait = self.cells.folder, 0.1
+        file, cache = folder / f"{stem}.nc", folder / RANKING
+        while not file.exists():
+            with self.cells.claims.taken(stem) as mine:
+                if mine and not file.exists():
+                    how: Any = {"cache": cache, "batch_size": self.batch_size}
+                    rank(self.model, images, **how, progress=self.progress).save(file)
+                    forget_pieces(cache)
+            if not file.exists():
+                time.sleep(wait := min(2 * wait, 5.0))
+        return Ranking.load(file)
 
     def fix_thresholds(
         self, attack: Attack, similarity: Similarity, recognition: Recognition, *, given: bool
