@@ -12,6 +12,7 @@ from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
+from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
 from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
@@ -183,8 +184,7 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
             "image quality is compared with real pictures, and the plan names none; give images, "
             "held-out or reference in [pictures]"
         )
-    measure: Any = create("quality", part.images, {"device": plan.model.device})
-    assert isinstance(measure, Quality)
+    measure = image_measure(plan)
     return quality_protocol(
         *(shared.model, measure, material.references),
         generated=part.generated,
@@ -195,6 +195,24 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
         see=shared.features(measure),
         batch_size=plan.attack.batch_size,
     )
+
+
+def image_measure(plan: Plan) -> Quality:
+    """Make the measure of generated images; ``fid`` alone sees by an organism's own classifier.
+
+    Args:
+        plan: the plan; it names a measure.
+
+    Raises:
+        InputError: its options cannot be.
+    """
+    text = plan.quality.images or ""
+    if plan.pictures.organism and text == TorchFidelity.name:
+        organism = organism_of(plan.model.name)
+        return TorchFidelity(organism.classifier(), organism.classifier_name)
+    made: Any = create("quality", text, {"device": plan.model.device})
+    assert isinstance(made, Quality)
+    return made
 
 
 def _temperature(
