@@ -90,9 +90,10 @@ def compare(
         console.show(taken.to_dict(), taken.table(), as_json=as_json)
         return
     found = _run(chosen, out, restart=restart)
-    console.show(found.to_dict(), found.table(), as_json=as_json)
-    console.say(f"Report: {out / 'report.html'}")
-    _tell(found)
+    if _is_first():
+        console.show(found.to_dict(), found.table(), as_json=as_json)
+        console.say(f"Report: {out / 'report.html'}")
+        _tell(found)
 
 
 def rerun(
@@ -133,6 +134,13 @@ def _run(plan: Plan, out: Path, *, restart: bool) -> Report:
     keep_freed_memory()
     with console.progress_bars() as progress:
         return compare(plan, out, restart=restart, progress=progress)
+
+
+def _is_first() -> bool:
+    """Tell whether this is the one of the processes of torchrun that prints, or a process alone."""
+    from iarmem_plugin.activations.distributed import started_processes
+
+    return started_processes()[0] == 0
 
 
 def _estimated(plan: Plan) -> Estimate:

@@ -11,8 +11,8 @@ from iarmem_plugin.evaluation.extraction import GREEDY
 from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
-from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.quality import TorchFidelity
+from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
 from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
