@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -106,12 +107,17 @@ def count_extracted(
     count = (extracted & mask).sum("candidate")
     candidates = mask.sum("candidate").broadcast_like(count)
     low, high = xr.apply_ufunc(
-        np.vectorize(lambda k, n: wilson(int(k), int(n)), otypes=[float, float]),
+        np.vectorize(lambda k, n: _interval(int(k), int(n)), otypes=[float, float]),
         count,
         candidates,
         output_core_dims=[[], []],
     )
     return xr.Dataset({"extracted": count, "candidates": candidates, "low": low, "high": high})
+
+
+@lru_cache(maxsize=10_000)  # hundreds of arms share a few counts
+def _interval(count: int, candidates: int) -> tuple[float, float]:
+    return wilson(count, candidates)
 
 
 def count_anew(extraction: xr.Dataset, *, outcome: str = EXTRACTED) -> xr.Dataset | None:

@@ -201,7 +201,7 @@ def _against_quality(
             alpha=1.0 if len(arms) == 1 else 0.75,
         )  # fmt: skip
         handles.append(drawn)
-        if len(columns) > SIDE_BY_SIDE:
+        if len(columns) > SIDE_BY_SIDE and len(arms) == 1:
             _number(axes, number, measured, values)
     finish(axes)
     axes.set_xlabel("value (further left: less damage)")

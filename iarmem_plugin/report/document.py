@@ -30,6 +30,7 @@ SCHEMA = 1
 FILE = "report.json"
 OUTCOMES = {"extraction": EXTRACTED, "recognition": RECOGNISABLE}
 LIMITS = ("threshold", "threshold_low", "threshold_high")
+FLOORS = "floors"
 KEYS = ("schema", "model", "provenance", "scores", "arms")
 
 
@@ -38,6 +39,7 @@ def to_document(results: Results) -> dict[str, Any]:
     counts = {one: count_outcome(results.extraction, one) for one in outcomes(results.extraction)}
     if results.losses is not None:
         counts[LOSS] = results.losses
+    anew, pairs = _anew(results.extraction), _pairs(results.extraction)
     scores = {
         "metric": str(results.scores.attrs["metric"]),
         "by_block_and_scale": block_sums(results.scores).values,
@@ -47,7 +49,17 @@ def to_document(results: Results) -> dict[str, Any]:
         "model": results.model,
         "provenance": plain(results.provenance),
         "scores": plain(scores),
-        "arms": [plain(_arm(arm, counts, results.extraction)) for arm in results.arms],
+        "arms": [
+            plain(
+                {
+                    **_arm(arm, counts, results.extraction),
+                    **anew.get(arm.name, {}),
+                    **pairs.get(arm.name, {}),
+                    "quality": [asdict(value) for value in arm.quality],
+                }
+            )
+            for arm in results.arms
+        ],
         **_floors(results.floors),
     }
 
@@ -80,7 +92,7 @@ def floors_of(document: Mapping[str, Any]) -> dict[str, tuple[QualityValue, ...]
     """Return what a document says of real pictures held against real pictures."""
     return {
         name: tuple(QualityValue(**value) for value in values)
-        for name, values in document.get("floors", {}).items()
+        for name, values in document.get(FLOORS, {}).items()
     }
 
 
@@ -130,52 +142,47 @@ def _arm(
         "fraction": arm.fraction,
         **({} if arm.edit is None else {"edit": arm.edit}),
         **by_group,
-        **_recalibrated(arm, extraction),
-        **_paired(arm, extraction),
-        "quality": [asdict(value) for value in arm.quality],
     }
 
 
-def _recalibrated(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
-    """Return an arm's own thresholds with their intervals, and what counts at them."""
-    found: dict[str, Any] = {}
+def _anew(extraction: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return by arm its own thresholds with their intervals, and what counts at them."""
+    found: dict[str, dict[str, Any]] = {}
     for key, outcome in OUTCOMES.items():
         anew = count_anew(extraction, outcome=outcome) if outcome in outcomes(extraction) else None
-        if anew is not None and arm.name in anew["arm"]:
-            mine = anew.sel(arm=arm.name)
+        for name in () if anew is None else anew["arm"].values.astype(str).tolist():
+            mine = anew.sel(arm=name)  # type: ignore[union-attr]  # there are none without it
             ends = {end: mine[end].item() for end in LIMITS}
-            found[key] = {**ends, "counts": _by_group(outcome, mine.drop_vars(LIMITS))}
+            counts = _by_group(outcome, mine.drop_vars(LIMITS))
+            found.setdefault(name, {})[key] = {**ends, "counts": counts}
     images = extraction.attrs.get(f"{ANEW}images")
-    return {"recalibrated": {"images": images, **found}} if found else {}
+    return {name: {"recalibrated": {"images": images, **one}} for name, one in found.items()}
 
 
 def _floors(floors: Mapping[str, tuple[QualityValue, ...]]) -> dict[str, Any]:
     """Return what real pictures come to, where they were held against others."""
     if not floors:
         return {}
-    return {"floors": {name: plain(list(map(asdict, values))) for name, values in floors.items()}}
+    return {FLOORS: {name: plain(list(map(asdict, values))) for name, values in floors.items()}}
 
 
-def _paired(arm: ArmResult, extraction: xr.Dataset) -> dict[str, Any]:
-    """Return how an arm's canaries changed against the original's, by outcome."""
-    if arm.role == "original":
-        return {}
-    found = {}
+def _pairs(extraction: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return by arm how its canaries changed against the original's, by outcome."""
+    found: dict[str, dict[str, Any]] = {}
     for outcome in outcomes(extraction):
-        pairs = pair_with_original(extraction, outcome=outcome)
-        mine = next(pair for pair in pairs if pair.arm == arm.name)
-        found[outcome] = {name: value for name, value in mine._asdict().items() if name != "arm"}
-    return {"paired": found}
+        for pair in pair_with_original(extraction, outcome=outcome):
+            values = {name: value for name, value in pair._asdict().items() if name != "arm"}
+            found.setdefault(pair.arm, {})[outcome] = values
+    return {name: {"paired": one} for name, one in found.items()}
 
 
 def _by_group(outcome: str, counts: xr.Dataset) -> dict[str, dict[str, int | float]]:
+    """Return the numbers of one arm, dims (group)."""
     names = {"extracted": outcome}
+    values = {names.get(str(name), str(name)): one.values for name, one in counts.items()}
     return {
-        str(group): {
-            names.get(str(name), str(name)): values.sel(group=group).item()
-            for name, values in counts.data_vars.items()
-        }
-        for group in counts["group"].values
+        str(group): {name: one[place].item() for name, one in values.items()}
+        for place, group in enumerate(counts["group"].values)
     }
 
 

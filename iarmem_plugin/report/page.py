@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -27,8 +28,11 @@ from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
+from iarmem_plugin.report.grid.figure import outcomes_against_loss
+from iarmem_plugin.report.grid.plan import left_out, plan_rows
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
+    SIDE_BY_SIDE,
     columns,
     control_word,
     findings,
@@ -45,6 +49,7 @@ from iarmem_plugin.text import shown
 
 CSS_DPI = 96
 LONGEST_TEXT = 4000
+PLANNED = ("plan", "dropped", "failed")  # of the provenance, shown in a section of their own
 
 
 def figures(results: Results) -> dict[str, bytes]:
@@ -66,15 +71,38 @@ def figures(results: Results) -> dict[str, bytes]:
         drawn["extraction_against_quality"] = arm_figures.extraction_against_quality(
             shares, measured, together
         )
+    if (cost := first_cost(results)) is not None:
+        drawn["outcomes_against_loss"] = outcomes_against_loss(
+            _shares(results), cost.values, results.arms
+        )
     if results.neurons is not None:
-        drawn["selected_by_block"] = arm_figures.selected_by_block(results.neurons)
+        drawn["selected_by_block"] = arm_figures.selected_by_block(
+            _one_each(results.neurons, together)
+        )
     return {name: plots.png(figure) for name, figure in drawn.items()}
+
+
+def _one_each(neurons: xr.DataArray, together: Mapping[str, tuple[str, ...]]) -> xr.DataArray:
+    """Keep of what is shown as one the first arm, where there are more than stand side by side."""
+    if len(together) <= SIDE_BY_SIDE:
+        return neurons
+    known = set(neurons["arm"].values.astype(str).tolist())
+    return neurons.sel(arm=[arms[0] for arms in together.values() if arms[0] in known])
+
+
+def _shares(results: Results) -> xr.DataArray:
+    """Return the share of the canaries with each outcome, dims (outcome, arm)."""
+    chosen, judged = canaries(results.extraction), outcomes(results.extraction)
+    counts = [count_extracted(results.extraction, chosen, outcome=one) for one in judged]
+    shares = [count["extracted"] / count["candidates"] for count in counts]
+    return xr.concat(shares, xr.DataArray(list(judged), dims="outcome", name="outcome"))
 
 
 def _drawn(results: Results) -> list[int]:
     """Return the measures that a figure shows: the change of the held-out loss, then of images."""
     predicted, measured = len(costs(results)), quality(results).sizes["label"]
-    first = [0] if first_cost(results) is not None else []
+    # of many arms, `outcomes_against_loss` shows it
+    first = [0] if first_cost(results) is not None and not has_many(results.arms) else []
     return [*first, *range(predicted, measured)][:4]
 
 
@@ -113,7 +141,14 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             held_out_loss=first_cost(results) is not None,
             settings=list(_flat(dict(results.extraction.attrs))),
             arm_settings=[(arm.name, list(_flat(_settings(arm)))) for arm in results.arms],
-            provenance=list(_flat(results.provenance)),
+            plan=plan_rows(results.provenance),
+            left_out=left_out(results.provenance),
+            provenance=[
+                entry
+                for key, value in results.provenance.items()
+                if key not in PLANNED
+                for entry in _flat(value, str(key))
+            ],
         )
     )
 

@@ -21,6 +21,7 @@ from iarmem_plugin.report.document import (
     read_document,
     to_document,
 )
+from iarmem_plugin.report.grid import csv_tables as tables
 from iarmem_plugin.report.netcdf import (
     gallery_dataset,
     gallery_rows,
@@ -37,13 +38,17 @@ DATASETS = (
 )
 FIGURES = (
     "extraction_by_group",
+    "outcomes_against_loss",
     "extraction_against_quality",
     "heatmap",
     "neurons_by_block",
     "histogram",
     "selected_by_block",
 )
-FILES = (FILE, "report.html", CAPTURED, *DATASETS, *(f"figures/{name}.png" for name in FIGURES))
+FILES = (
+    *(FILE, "report.html", CAPTURED, *DATASETS, *tables.FILES),
+    *(f"figures/{name}.png" for name in FIGURES),
+)
 PROGRESS = "progress"
 """Folder of the arms that an unfinished `iarmem mitigate` has finished."""
 DAMAGES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
@@ -104,13 +109,14 @@ class Report(Results):
         target = Path(folder)
         check_output_folder(target)
         pictures = figures(self)
-        document = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        document = self.to_dict()
         contents = {
             **{f"figures/{name}.png": picture for name, picture in pictures.items()},
             **{name: netcdf(dataset) for name, dataset in self._datasets().items()},
             **({CAPTURED: as_csv(self.captured)} if self.captured else {}),
+            **tables.csv_tables(self, document),
             "report.html": render(self, pictures).encode(),
-            FILE: document.encode(),
+            FILE: (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
         }
         write_results(target, contents, remove=FILES)
         return target
@@ -165,7 +171,7 @@ def _may_stay(entry: Path) -> bool:
     return (
         is_ours(entry.name)
         or (entry.name == PROGRESS and entry.is_dir())
-        or (entry.name == "figures" and not any(entry.iterdir()))
+        or (entry.name in ("figures", "tables") and not any(entry.iterdir()))
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -35,9 +34,13 @@ from iarmem_plugin.report.costs import (
     image_remark,
     real_pictures,
 )
+from iarmem_plugin.report.grid.grouping import SIDE_BY_SIDE as SIDE_BY_SIDE
+from iarmem_plugin.report.grid.grouping import columns as columns
+from iarmem_plugin.report.grid.grouping import control_word as control_word
+from iarmem_plugin.report.grid.grouping import has_many as has_many
+from iarmem_plugin.report.grid.grouping import seedless
 from iarmem_plugin.report.results import ArmResult, Results
 
-SIDE_BY_SIDE = 7
 NO_CONTROL = " No random neurons were edited as these are, so this arm has no control."
 NO_NEURONS = " It edits no chosen neurons, so random ones are no control of it."
 
@@ -56,40 +59,6 @@ class Row:
 
     name: str
     cells: Mapping[str, Cell]
-
-
-def columns(arms: tuple[ArmResult, ...]) -> dict[str, tuple[str, ...]]:
-    """Name what is shown as one: each arm for itself, controls that differ in their seed together.
-
-    Returns:
-        label -> names of the arms under it, in the order of `arms`.
-    """
-    alike: dict[str, list[ArmResult]] = {}
-    for arm in arms:
-        alike.setdefault(_kind(arm), []).append(arm)
-    many, taken = sum(len(same) > 1 for same in alike.values()), {arm.name for arm in arms}
-    labels = {}
-    for same in alike.values():
-        label = same[0].name
-        if len(same) > 1:
-            first = control_word(same) if many == 1 else f"{label} …"
-            label = f"{first} ({len(same)} sets)"
-            while label in taken:  # by an arm of that very name
-                label += " *"
-        labels[label] = tuple(arm.name for arm in same)
-    return labels
-
-
-def control_word(arms: Iterable[ArmResult]) -> str:
-    """Say in a word which controls are among some arms; nothing if there are none."""
-    edits = (arm.selector or arm.edit or {} for arm in arms if arm.role == "control")
-    names = {str(one.get("name")) for one in edits}
-    return "" if not names else "random" if names == {"random"} else "control"
-
-
-def has_many(arms: tuple[ArmResult, ...]) -> bool:
-    """Tell whether there are more arms than can stand side by side."""
-    return len(columns(arms)) > SIDE_BY_SIDE
 
 
 def turned(rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -274,8 +243,8 @@ def findings(results: Results) -> Iterator[str]:
 
 def _edited_alike(arm: ArmResult, sets: Iterable[ArmResult]) -> list[ArmResult]:
     """Return the sets whose neurons are as many as an arm's and are edited as these are."""
-    edit = (arm.fraction, arm.intervention, _seedless(arm.edit))
-    return [one for one in sets if (one.fraction, one.intervention, _seedless(one.edit)) == edit]
+    edit = (arm.fraction, arm.intervention, seedless(arm.edit))
+    return [one for one in sets if (one.fraction, one.intervention, seedless(one.edit)) == edit]
 
 
 def _sets_recognised(results: Results, sets: list[ArmResult]) -> Iterator[str]:
@@ -346,17 +315,6 @@ def _beside(pair: PairedCounts, controls: np.ndarray, kind: str) -> str:
         f"{as_good} left as few or fewer: p = {p:.2g}, "
         f"and with {sets} sets it cannot be below {1 / (sets + 1):.2g}."
     )
-
-
-def _kind(arm: ArmResult) -> str:
-    if arm.role != "control":
-        return f"arm {arm.name}"
-    made = f"{_seedless(arm.selector)} {arm.intervention} {_seedless(arm.edit)}"
-    return f"control {made} {arm.fraction}"
-
-
-def _seedless(facts: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (facts or {}).items() if key != "seed"}
 
 
 def _count_cell(counts: xr.Dataset) -> Cell:

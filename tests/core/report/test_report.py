@@ -50,6 +50,11 @@ def test_the_folder_holds_every_file(folder: Path) -> None:
     }  # fmt: skip
     files = {"report.json", "report.html"}
     files |= {"extraction.nc", "scores.nc", "neurons.nc", "gallery.nc"}
+    tables = {
+        "arms", "neurons_by_block", "outcomes", "paired", "quality", "scores_by_block",
+        "thresholds",
+    }  # fmt: skip
+    files |= {f"tables/{name}.csv" for name in tables}
     assert found == files | {f"figures/{name}.png" for name in drawn}
 
 
@@ -148,7 +153,7 @@ def test_a_report_without_quality_pictures_and_neurons_can_be_saved(
 def drawn_once(report: Report, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a report's figures and page from its folder, since only its files matter."""
     drawn = {file.stem: file.read_bytes() for file in (folder / "figures").iterdir()}
-    assert sorted(drawn) == sorted(FIGURES)
+    assert {*drawn, "outcomes_against_loss"} == set(FIGURES)  # it has no losses
     less = {name: one for name, one in drawn.items() if name != "selected_by_block"}
     monkeypatch.setattr(page, "figures", lambda one: less if one.neurons is None else drawn)
     monkeypatch.setattr(page, "render", lambda one, _: f"a page of {one.model}")
@@ -211,13 +216,14 @@ def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
 ) -> None:
     old, new = writes(report), writes(replace(report, model="var-d16", neurons=None))
     old(tmp_path)
-    with pytest.raises(faults.Death), faults.faulty(48):
+    with pytest.raises(faults.Death), faults.faulty(76):
         new(tmp_path)
     assert JOURNAL in os.listdir(tmp_path)
     found = Report.load(tmp_path)
     assert (found.model, found.neurons) == ("var-d16", None)
     lacking = {"neurons.nc", "figures/selected_by_block.png", "calibration.nc", "quality.nc"}
-    lacking.add("captured_images.csv")
+    lacking |= {"captured_images.csv", "figures/outcomes_against_loss.png"}
+    lacking |= {f"tables/{one}.csv" for one in ("losses", "dropped", "failed", "neurons_by_block")}
     assert set(files_of(tmp_path)) == {*FILES} - lacking
 
 
