@@ -57,8 +57,8 @@ DOORS = {  # libraries, and the only place that may import each
     "zarr": "iarmem_plugin/store/",
     "matplotlib": "iarmem_plugin/report/",
     "typer": "iarmem_plugin/cli/",
-    "pydantic": "iarmem_plugin/jobs/compare/",
-    "tomlkit": "iarmem_plugin/jobs/compare/",
+    "pydantic": "iarmem_plugin/jobs/plan/",
+    "tomlkit": "iarmem_plugin/jobs/plan/",
 }
 
 

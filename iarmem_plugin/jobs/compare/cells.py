@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.ranking.contents import content_of
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import ActivationIntervention, QualityValue
 from iarmem_plugin.jobs.arms import (
@@ -199,7 +201,8 @@ def _of_recognition(recognition: Recognition | None) -> dict[str, Any]:
 def _of_losses(losses: LossProtocol | None) -> dict[str, Any]:
     if losses is None:
         return {}
-    return {"losses": plain(losses.provenance) | described(losses.quality)}
+    tokens = {"fitted_tokens_sha256": _digest(losses.tokens.numpy())}
+    return {"losses": plain(losses.provenance) | described(losses.quality) | tokens}
 
 
 def _of_recalibration(attack: Attack) -> dict[str, Any]:
@@ -232,7 +235,7 @@ def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
     if arm.edit is not None:
         used = attack.edit_data
         every = (used.candidates, used.retained, used.calibration)
-        facts["edit data"] = [one and [one.digest, _digest(one.ids)] for one in every]
+        facts["edit data"] = [None if one is None else content_sha256(one) for one in every]
     facts |= {"neurons": _digest(neurons.to_numpy())}
     if isinstance(arm.scores, CrossFit):
         facts |= {"halves": _digest(arm.scores.half)}
@@ -243,6 +246,14 @@ def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
     for one in (arm.selector, arm.intervention, arm.edit):
         facts |= {} if one is None else {f"made by {one.kind}": distribution(type(one))}
     return facts
+
+
+def content_sha256(images: Images) -> str:
+    """Return a hash over the contents, ids and labels of pictures, in their order."""
+    digest = hashlib.sha256(images.digest.encode() + images.ids.astype("<i8").tobytes())
+    for place in range(len(images)):
+        digest.update(content_of(images, place))
+    return digest.hexdigest()
 
 
 def _digest(*arrays: np.ndarray) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.extraction import calibrate, stored_tokens
-from iarmem_plugin.evaluation.ranking.contents import content_of
 from iarmem_plugin.evaluation.ranking.pieces import forget_pieces
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.ranking.run import rank
@@ -26,7 +24,7 @@ from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ImageScorer, Quality, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack
-from iarmem_plugin.jobs.compare.cells import shared_settings
+from iarmem_plugin.jobs.compare.cells import content_sha256, shared_settings
 from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.measuring import centred, features_of, tune_sampling
@@ -244,14 +242,6 @@ class Shared:
         torch_version = self.made_by["versions"]["torch"]
         sizes = {"device": device, "torch": torch_version, "batch_size": self.batch_size}
         return {**known, **hashes, **sizes}
-
-
-def content_sha256(images: Images) -> str:
-    """Return a hash over the contents, ids and labels of pictures, in their order."""
-    digest = hashlib.sha256(images.digest.encode() + images.ids.astype("<i8").tobytes())
-    for place in range(len(images)):
-        digest.update(content_of(images, place))
-    return digest.hexdigest()
 
 
 def without_threshold(attack: Attack, candidates: Candidates, targets: Any) -> Attack:

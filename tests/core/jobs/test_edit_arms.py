@@ -20,9 +20,9 @@ from iarmem_plugin.evaluation.extraction import extract, make_targets
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import TokenAgreement
 from iarmem_plugin.interfaces import Condition, EditData, Sampling
-from iarmem_plugin.jobs import finished
-from iarmem_plugin.jobs.arms import Arm, run_arm
+from iarmem_plugin.jobs.arms import Arm, run_stages
 from iarmem_plugin.jobs.attack import ExtractionOptions
+from iarmem_plugin.jobs.compare import cells
 from iarmem_plugin.jobs.edits.making import edited_by
 from iarmem_plugin.jobs.edits.noise import LogitNoise
 from iarmem_plugin.jobs.edits.training import FineTune, GradientAscent
@@ -157,14 +157,14 @@ def test_a_finished_edit_is_not_made_again_unless_it_is_given_other_images(
 
     def noted(model: ImageARModel, arm: Arm, *rest: Any) -> Any:
         made.append(arm.name)
-        return run_arm(model, arm, *rest)
+        return run_stages(model, arm, *rest)
 
     def again(retained: Images, *arms: Arm) -> list[str]:
         made.clear()
         run(model, scores, candidates, arms, retained=retained, checkpoints=tmp_path)
         return list(made)
 
-    monkeypatch.setattr(finished, "run_arm", noted)
+    monkeypatch.setattr(cells, "run_stages", noted)
     assert again(others, TUNED) == ["original", "fine-tuned"]
     assert again(others, TUNED) == []
     assert again(others, replace(TUNED, seed=4)) == ["fine-tuned"]
