@@ -41,3 +41,15 @@ def test_baselines_are_compared_on_an_organism(tmp_path: Path) -> None:
     shown = run(f"import baselines; baselines.main(edits={edits}, unseen=25)", tmp_path)
     assert "tuned" in shown
     assert (tmp_path / "iarmem-baselines" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_workers_of_a_slurm_array_make_one_report(tmp_path: Path) -> None:
+    plan = 'model = { name = "var-organism" }\npictures.organism = true\n'
+    grid = '[[grid]]\nselectors = ["weight-norm"]\nrandom-sets = 1\n'
+    (tmp_path / "plan.toml").write_text(f"{plan}attack.batch-size = 180\n{grid}")
+    call = "main(Path('plan.toml'), Path('out'), workers=2, cluster='local')"
+    shown = run(f"from pathlib import Path; from compare_on_slurm import main; {call}", tmp_path)
+    assert "weight-norm" in shown
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert len(list((tmp_path / "out-slurm").glob("*_0_result.pkl"))) == 2

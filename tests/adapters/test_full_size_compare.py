@@ -43,7 +43,7 @@ few-held-out = true
 per-class = 1
 batch-size = 2
 [quality]
-images = "fd-dinov2:weights={dinov2}"
+images = "mean-colour"
 generated = 2
 [[grid]]
 fractions = [0.1]
@@ -70,18 +70,47 @@ def model(
         path.unlink()
 
 
+MEASURE = """
+from collections.abc import Iterable
+
+import numpy as np
+
+from iarmem_plugin import QualityValue, hookimpl
+from iarmem_plugin.interfaces import Quality
+
+
+class MeanColour(Quality):
+    name, minimum = "mean-colour", 2
+
+    @property
+    def provenance(self):
+        return {"name": self.name}
+
+    def features(self, images):
+        return np.concatenate([one.float().mean((2, 3)).cpu().numpy() for one in images])
+
+    def compare(self, generated, reference, *, reference_name):
+        apart = float(np.abs(generated.mean(0) - reference.mean(0)).max())
+        return [QualityValue(f"mean colour against {reference_name}", apart, len(generated))]
+
+
+@hookimpl
+def provide_qualities():
+    return [MeanColour]
+"""
+
+
 @pytest.fixture
-def dinov2(tmp_path: Path) -> Path:
-    """A small DINOv2 with weights at random, as its library saves it."""
-    code = (
-        "import sys; from iarmem_plugin.evaluation.torchvision_ops import import_torchvision;"
-        "import_torchvision(); from transformers import Dinov2Config, Dinov2Model;"
-        "sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=2);"
-        "Dinov2Model(Dinov2Config(**sizes, image_size=112, patch_size=56))"
-        ".save_pretrained(sys.argv[1])"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "dinov2")], check=True)
-    return tmp_path / "dinov2"
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment in which a measure is installed that two images suffice for."""
+    place = tmp_path / "installed" / "mean_colour-1.0.dist-info"
+    place.mkdir(parents=True)
+    (place.parent / "mean_colour.py").write_text(MEASURE)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: mean-colour\nVersion: 1.0\n")
+    (place / "entry_points.txt").write_text("[iarmem]\nmean_colour = mean_colour\n")
+    known = os.environ.get("PYTHONPATH")
+    paths = [str(place.parent), *([known] if known else [])]
+    return {**os.environ, "COLUMNS": "160", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def draw(folder: Path, count: int) -> None:
@@ -95,12 +124,15 @@ def draw(folder: Path, count: int) -> None:
 
 @pytest.mark.slow
 def test_every_stage_of_a_full_size_comparison_runs(
-    model: tuple[str, Path], dinov2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: tuple[str, Path],
+    environment: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     name, folder = model
     draw(tmp_path / "images", 2)
     draw(tmp_path / "held-out", 4)
-    text = PLAN.format(name=name, folder=folder, dinov2=dinov2)
+    text = PLAN.format(name=name, folder=folder)
     (tmp_path / "plan.toml").write_text(text)
     files = ("--weights", folder / "weights.pth", "--tokenizer", folder / "tokenizer.pth")
     pictures = ("--images", tmp_path / "images")
@@ -113,7 +145,7 @@ def test_every_stage_of_a_full_size_comparison_runs(
     for words in steps:
         began = time.monotonic()
         run = [sys.executable, "-m", "iarmem_plugin", *map(str, words)]
-        done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment())
+        done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         with capsys.disabled():
             print(f"\n{name}, {words[0]} {words[-2]}: {time.monotonic() - began:.0f} s")
@@ -125,7 +157,3 @@ def test_every_stage_of_a_full_size_comparison_runs(
     assert report.provenance["failed"] == []
     with capsys.disabled():
         print(f"{name}: weights made by a formula, so these numbers mean nothing")
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "160"}

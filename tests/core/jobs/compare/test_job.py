@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,9 +62,9 @@ def model() -> ImageARModel:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, model: ImageARModel) -> Path:
-    """A folder with ``tried`` and ``held-out`` pictures, and ``scores``."""
+    """A folder with ``tried``, ``held-out`` and ``real`` pictures, and ``scores``."""
     place, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for name, count in (("tried", 5), ("held-out", 6)):
+    for name, count in (("tried", 5), ("held-out", 6), ("real", 10)):
         for number in range(count):
             file = place / name / str(number % 2) / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -254,3 +256,47 @@ def test_a_folder_that_is_not_ours_is_refused(planned: Planned, tmp_path: Path) 
 
 def test_the_model_that_is_given_back_is_the_one_that_was_loaded(model: ImageARModel) -> None:
     assert weights_sha256(model) == weights_sha256(load(MODEL))
+
+
+def test_what_all_arms_share_is_made_once_for_all_workers(
+    folder: Path, planned: Planned, dinov2_folder: Path, tmp_path: Path
+) -> None:
+    names = {"images": "tried", "held-out": "held-out", "reference": "real"}
+    plan = planned(
+        pictures={key: str(folder / name) for key, name in names.items()},
+        attack={"few-held-out": True, "batch-size": 8, "per-class": 1},
+        quality={"images": f"fd-dinov2:weights={dinov2_folder}", "generated": 10},
+        grid=[{"selectors": ["gradient-weight"], "random-sets": 0, "matched-sets": 1}],
+    )
+    report = compare(plan, tmp_path / "out")
+    assert [arm.role for arm in report.arms] == ["original", "treatment", "control"]
+    assert report.provenance["candidates"]["chosen"] == "best predicted of each class"
+    assert report.extraction["group"].values.tolist() == ["ranked"] * 2 + ["held-out"] * 3
+    assert all(len(arm.quality) for arm in report.arms)
+    assert report.neurons is not None
+    assert report.neurons.sum(("block", "neuron")).values.tolist() == [[0, 0], [205] * 2, [205] * 2]
+    made = Counter(file.name.partition("-")[0] for file in (tmp_path / "out/progress").glob("*.nc"))
+    assert made["ranking"] == made["contrast"] == made["thresholds"] == 1
+    assert (made["tokens"], made["features"], made["images"]) == (2, 1, 3)
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out/progress").glob("*.nc")}
+    again = compare(plan, tmp_path / "out")
+    assert numbers(again) == numbers(report)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_pictures_that_were_changed_in_place_are_not_taken_for_the_same(
+    folder: Path, planned: Planned, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "mine")
+    pictures = {
+        "candidates": str(tmp_path / "mine" / "tried"),
+        "held-out": str(tmp_path / "mine" / "held-out"),
+    }
+    plan = planned(pictures=pictures, grid=[GRID | {"random-sets": 0}])
+    first = compare(plan, tmp_path / "out")
+    changed = tmp_path / "mine" / "tried" / "0" / "0.png"
+    Image.open(changed).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(changed)
+    second = compare(plan, tmp_path / "out")
+    fresh = compare(plan, tmp_path / "fresh")
+    assert numbers(second) == numbers(fresh)
+    assert numbers(second) != numbers(first)
