@@ -57,9 +57,9 @@ def contrast(
 
     Reference: for what is scored on candidates and tested on the same, see `cross_fit`.
     """
-    _check_given(model, candidates, reference)
     chosen = create("scorer", scorer) if isinstance(scorer, str) else scorer
     check_kind("the scorer", chosen, ImageScorer, "a scorer, or the name of one")
+    _check_given(model, candidates, reference, apart=chosen.needs_images)
     said = dict(chosen.parameters)  # refused before the work, where they are no plain values
     made_by, values = _given_back(model, chosen, candidates, reference)
     score = xr.DataArray(
@@ -107,7 +107,7 @@ def _given_back(
     return made_by, values
 
 
-def _check_given(model: object, candidates: object, reference: object) -> None:
+def _check_given(model: object, candidates: object, reference: object, *, apart: bool) -> None:
     check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
     assert isinstance(model, ImageARModel)
     for what, images in (("candidates", candidates), ("reference images", reference)):
@@ -118,7 +118,8 @@ def _check_given(model: object, candidates: object, reference: object) -> None:
         check_conditions(images, model.adapter.conditions, model.adapter.variant.num_classes)
     assert isinstance(candidates, Images)
     assert isinstance(reference, Images)
-    check_apart(candidates, reference)
+    if apart:
+        check_apart(candidates, reference)
     if model._overlay:
         raise InputError(
             "this model is edited through the trace, so its weights are not those that it computes "

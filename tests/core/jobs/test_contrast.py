@@ -279,3 +279,12 @@ def test_a_metric_that_leaves_images_out_scores_as_if_they_had_not_been_captured
     np.testing.assert_array_equal(without["valid"], alone["valid"])
     assert (whole["score"] != without["score"]).any()
     assert json.loads(without.attrs["provenance"])["metric_parameters"]["images"] == [1, 4]
+
+
+def test_a_scorer_that_sees_no_images_minds_not_which_they_are(
+    model: ImageARModel, pictures: Images
+) -> None:
+    found = contrast(model, pictures, pictures, scorer="weight-norm")
+    assert found["score"].shape == (3, 1, 128)
+    with pytest.raises(InputError, match="are also among the candidates"):
+        contrast(model, pictures, pictures, scorer="difference-of-means")
