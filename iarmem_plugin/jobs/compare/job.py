@@ -16,7 +16,7 @@ from iarmem_plugin.jobs.arms import NEVER_SHOWN, UNMODIFIED, ArmOutcome, Stage, 
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
 from iarmem_plugin.jobs.compare.making import made_arms
-from iarmem_plugin.jobs.compare.material import open_material
+from iarmem_plugin.jobs.compare.material import Material, open_material, organism_of
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.compare.rules import BEFORE, Dropped, dropped
 from iarmem_plugin.jobs.compare.settings import Protocol, protocol
@@ -26,12 +26,13 @@ from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.rehearsal import rehearse
-from iarmem_plugin.jobs.scores import mean_activation
+from iarmem_plugin.jobs.scores import captured_images, mean_activation
 from iarmem_plugin.models.loading import load
 from iarmem_plugin.models.provenance import commit, model_provenance, weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.progress import print_above, progress_bar
 from iarmem_plugin.report.report import PROGRESS, Report, check_output_folder
+from iarmem_plugin.report.results import CapturedImage, listed
 from iarmem_plugin.stages import Cells, Failure, forget_cells
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class _Comparison:
         attack: what all arms share.
         quality: how image quality is measured.
         twin: the twin, if there is one.
+        captured: the images that neurons were scored on, where they are known.
         progress: where progress bars may be shown.
         dropped: arms that rules dropped, in the order in which they were.
         failed: cells that could not be done, by arm.
@@ -106,6 +108,7 @@ class _Comparison:
     attack: Attack
     quality: QualityProtocol | None
     twin: ImageARModel | None
+    captured: tuple[CapturedImage, ...]
     progress: Progress | None
     dropped: list[Dropped] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
@@ -141,6 +144,7 @@ class _Comparison:
             replace(settled.attack, mean=mean_activation(scores)),
             settled.quality,
             twin,
+            _captured(plan, settled.material),
             progress,
         )
 
@@ -222,7 +226,19 @@ class _Comparison:
                 for failure in self.failed.values()
             ],
         }
-        return reported(self.model, self.scores, outcomes, self.attack, self.quality, provenance)
+        if self.plan.pictures.organism:
+            provenance["organism"] = dict(organism_of(self.plan.model.name).hashes)
+        shared = (self.model, self.scores, outcomes, self.attack, self.quality, provenance)
+        return replace(reported(*shared), captured=self.captured)
+
+
+def _captured(plan: Plan, material: Material) -> tuple[CapturedImage, ...]:
+    """Return the images that the scores which arms share were made on, where they are known."""
+    if plan.scores and material.images is not None:
+        return captured_images(next(iter(plan.scores.values())), material.images)
+    if plan.scores or material.captured is None:
+        return ()
+    return listed(material.captured)
 
 
 def load_part(part: ModelPart) -> ImageARModel:
