@@ -325,6 +325,8 @@ class Folder:
         for name, values in self.report.get("floors", {}).items():
             for value in values:
                 label = Label(value["label"])
+                if label.measure not in MEASURES:  # a plugin's own
+                    continue
                 one, other = (sets[kind, label.reference] for kind in FLOOR)
                 made = distance(label, one, other, seed)
                 floors[value["label"]] = made.get("value")

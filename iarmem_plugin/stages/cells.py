@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 import traceback
@@ -24,6 +25,8 @@ from iarmem_plugin.untrusted import parse_json, read_small
 
 Make = Callable[["Cell"], xr.DataTree]
 CLAIMS = "claims"
+EVERY = 30.0  # seconds between two lines about what is waited for
+LOGGER = logging.getLogger(__name__)
 _FAILED = ".failed.json"
 _KEY = re.compile(r"[a-z]+-[0-9a-f]{16}")
 _WAITS = (0.05, 5.0)  # seconds between two looks, at first and at most
@@ -137,6 +140,7 @@ class Cells:
         """
         self._begin()
         left, wait, failed = list(cells), _WAITS[0], dict[str, Failure]()
+        told = time.monotonic()
         while left:
             before = len(left)
             for cell in left:
@@ -145,12 +149,35 @@ class Cells:
             left = [cell for cell in left if not self._settled(cell)]
             advance(before - len(left))
             wait = _WAITS[0] if len(left) < before else min(2 * wait, _WAITS[1])
-            if left and len(left) == before:
+            if len(left) < before:
+                told = time.monotonic()
+            elif left:
+                told = self._tell(left[0], told)
                 time.sleep(wait)
         for cell in cells:
             if not self.done(cell) and (failure := self.failure(cell)) is not None:
                 failed[cell.key] = failure
         return failed
+
+    def _tell(self, cell: Cell, told: float) -> float:
+        """Say now and then what is waited for; return when that was said last."""
+        if time.monotonic() - told < EVERY:
+            return told
+        who = self.claims.holder(cell.key) or "another worker"
+        LOGGER.warning("waiting for the %s of %s, which %s has", cell.stage, cell.name, who)
+        return time.monotonic()
+
+    def check_free(self) -> None:
+        """Refuse to go on where a worker that lives has a cell, as before all are deleted.
+
+        Raises:
+            InputError: naming it.
+        """
+        if held := self.claims.held():
+            raise InputError(
+                f"a worker is at work in {shown(self.folder)}: {held[0]}; wait for its end, or end "
+                "it first"
+            )
 
     def failure(self, cell: Cell) -> Failure | None:
         """Return why a cell was not done since this worker began; None where it has not failed."""

@@ -70,6 +70,22 @@ class Claims:
             alive.join()
             self._give_back(key, file)
 
+    def holder(self, key: str) -> str | None:
+        """Say who has a piece: a process that lives or may live; None where nobody has it."""
+        claims = self._claims(key)
+        if not claims or self._dead(claims[-1]):
+            return None
+        with suppress(InputError, FileNotFoundError):
+            owner = Owner.of(read_small(claims[-1], "the claim", limit=_LIMIT))
+            return f"{owner} ({claims[-1]})"
+        return None
+
+    def held(self) -> list[str]:
+        """Say who has pieces, one text for each claim of a process that lives or may live."""
+        names = map(CLAIM.fullmatch, os.listdir(self.folder) if self.folder.is_dir() else ())
+        found = (self.holder(key) for key in sorted({one["key"] for one in names if one}))
+        return [one for one in found if one is not None]
+
     def _give_back(self, key: str, mine: Path) -> None:
         """Delete a worker's claim, and first those of the dead before it."""
         for file in self._claims(key):
@@ -144,7 +160,7 @@ class Claims:
 
     def _claims(self, key: str) -> list[Path]:
         """Return the claims of a piece, the last one at the end."""
-        names = map(CLAIM.fullmatch, os.listdir(self.folder))
+        names = map(CLAIM.fullmatch, os.listdir(self.folder) if self.folder.is_dir() else ())
         return sorted(
             (self.folder / one.string for one in names if one and one["key"] == key), key=_number
         )

@@ -131,6 +131,25 @@ def test_what_a_living_worker_has_is_waited_for(tmp_path: Path) -> None:
     assert order == ["first"]
 
 
+def test_a_worker_that_waits_says_for_whom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("iarmem_plugin.stages.cells.EVERY", 0.0)
+    cells, done = Cells(tmp_path), threading.Event()
+
+    def hold() -> None:
+        with cells.claims.taken(cell(1).key):
+            done.wait(30)
+
+    worker = threading.Thread(target=hold)
+    worker.start()
+    threading.Timer(0.5, done.set).start()
+    Cells(tmp_path).fill([cell(1)], tree)
+    worker.join()
+    said = f"waiting for the losses of arm 1, which process {os.getpid()} on "
+    assert any(line.startswith(said) for line in caplog.messages)
+
+
 def test_the_claim_of_a_killed_worker_is_taken_over(tmp_path: Path) -> None:
     script = (
         "import sys, os, signal; from pathlib import Path;"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from iarmem_plugin.data.images import Images
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.ranking.contents import content_of
 from iarmem_plugin.evaluation.recognition import Recognition
@@ -29,11 +30,13 @@ from iarmem_plugin.jobs.arms import (
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.jobs.quality import QualityProtocol
+from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, distribution
 from iarmem_plugin.report.document import plain
 from iarmem_plugin.report.netcdf import restored, storable
 from iarmem_plugin.stages import Cell, Cells, Failure
+from iarmem_plugin.text import shown
 
 _OF_MODEL = ("model", "adapter_version", "dtype")
 
@@ -65,10 +68,19 @@ class ArmCells:
         cells: where they are kept.
         attack: what all arms share.
         quality: how image quality is measured; None leaves it out.
+        reload: function that puts the weights of an arm's model back where a plugin has not; None
+            leaves them, and every later arm fails.
     """
 
-    def __init__(self, cells: Cells, attack: Attack, quality: QualityProtocol | None) -> None:
+    def __init__(
+        self,
+        cells: Cells,
+        attack: Attack,
+        quality: QualityProtocol | None,
+        reload: Callable[[ReadyArm], None] | None = None,
+    ) -> None:
         self.cells, self._attack, self._quality = cells, attack, quality
+        self._reload = reload
         self._batch_size = attack.completing.size  # as asked for; what fits is found out on the way
         self._shared: dict[str, dict[Stage, dict[str, Any]]] = {}
 
@@ -106,14 +118,28 @@ class ArmCells:
         work = {(cell := self.cell(one, stage)).key: (cell, one) for one in having}
 
         def make(cell: Cell) -> xr.DataTree:
-            one = work[cell.key][1]
-            run = (one.model, one.arm, one.neurons, self._attack, self._quality, (stage,))
-            return _tree(run_stages(*run), self._attack)
+            return self._made(work[cell.key][1], stage)
 
         failed = self.cells.fill(
             [cell for cell, _ in work.values()], make, records=records, advance=advance
         )
         return {work[key][1].arm.name: failure for key, failure in failed.items()}
+
+    def _made(self, one: ReadyArm, stage: Stage) -> xr.DataTree:
+        """Run one stage of an arm; nothing is kept where the weights did not come back."""
+        try:
+            run = (one.model, one.arm, one.neurons, self._attack, self._quality, (stage,))
+            tree = _tree(run_stages(*run), self._attack)
+        finally:
+            whole = weights_sha256(one.model) == one.provenance["weights_sha256"]
+            if not whole and self._reload is not None:
+                self._reload(one)
+        if not whole:
+            raise PluginError(
+                "the model's weights are not as they were before this arm; its intervention or "
+                "edit does not undo its changes"
+            )
+        return tree
 
     def done(self, planned: ReadyArm, stage: Stage) -> bool:
         """Tell whether a stage of an arm is finished."""
@@ -131,8 +157,22 @@ class ArmCells:
                 found |= _parts(self.cells.load(self.cell(planned, stage)), self._attack)
         return Measured(**found)
 
-    def outcome(self, planned: ReadyArm) -> ArmOutcome:
-        """Return the outcome of an arm whose stages are finished."""
+    def outcome(self, planned: ReadyArm, without: Collection[Stage] = ()) -> ArmOutcome:
+        """Return the outcome of an arm.
+
+        Args:
+            planned: the arm.
+            without: stages that were left out.
+
+        Raises:
+            InputError: another stage's cell cannot be read, or is gone.
+        """
+        for stage in self.stages(planned):
+            if stage not in without and not self.done(planned, stage):
+                raise InputError(
+                    f"the {stage} of arm {shown(planned.arm.name)!r} were finished, and are gone "
+                    f"from {shown(self.cells.folder)}; give the same command again"
+                )
         return joined(planned.arm, planned.neurons, self.measured(planned), self._attack)
 
     def _settings(self, model: Mapping[str, Any]) -> dict[Stage, dict[str, Any]]:

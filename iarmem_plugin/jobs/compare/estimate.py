@@ -21,6 +21,7 @@ from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.jobs.arms import Stage
 from iarmem_plugin.jobs.attack import make_attack
 from iarmem_plugin.jobs.compare.job import load_part
+from iarmem_plugin.jobs.compare.making import check_scores
 from iarmem_plugin.jobs.compare.material import Material, open_material
 from iarmem_plugin.jobs.compare.settings import attack_options
 from iarmem_plugin.jobs.measuring import TEMPERATURES
@@ -115,6 +116,7 @@ def estimate(plan: Plan, progress: Progress | None = None) -> Estimate:
     """
     material = open_material(plan, progress)
     model = load_part(plan.model)
+    check_scores(plan, model)
     rates = _Rates.of(plan, model, material)
     counts = _Counts.of(plan, model, material)
     steps = [*_ranking(plan, material, rates), *_before(plan, counts, rates)]

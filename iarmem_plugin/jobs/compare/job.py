@@ -12,10 +12,17 @@ import xarray as xr
 from iarmem_plugin.activations.distributed import Ranks, started_processes
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.interfaces.layout import ModelLayout
-from iarmem_plugin.jobs.arms import NEVER_SHOWN, UNMODIFIED, ArmOutcome, Stage, select_neurons
+from iarmem_plugin.jobs.arms import (
+    NEVER_SHOWN,
+    UNMODIFIED,
+    Arm,
+    ArmOutcome,
+    Stage,
+    select_neurons,
+)
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
-from iarmem_plugin.jobs.compare.making import made_arms
+from iarmem_plugin.jobs.compare.making import check_scores, made_arms
 from iarmem_plugin.jobs.compare.material import Material, open_material, organism_of
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.compare.rules import BEFORE, Dropped, dropped
@@ -34,11 +41,16 @@ from iarmem_plugin.progress import print_above, progress_bar
 from iarmem_plugin.report.report import PROGRESS, Report, check_output_folder
 from iarmem_plugin.report.results import CapturedImage, listed
 from iarmem_plugin.stages import Cells, Failure, forget_cells
+from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from iarmem_plugin.jobs.plan.parts.inputs import ModelPart
+
+
+REHEARSAL = "rehearsal"
+"""Where interventions are tried on two pictures, before the first arm."""
 
 
 def compare(
@@ -73,6 +85,7 @@ def compare(
     folder = Path(out)
     check_output_folder(folder)
     if restart:
+        Cells(folder / PROGRESS).check_free()
         forget_cells(folder / PROGRESS)
     return _Comparison.begun(plan, Cells(folder / PROGRESS), progress).report(folder)
 
@@ -121,13 +134,14 @@ class _Comparison:
         twin = None if plan.twin is None else load_part(plan.twin)
         check_twin(model, twin, ())
         made_by = model_provenance(model) | {"commit": commit()}
+        check_scores(plan, model)
         shared = Shared(cells, model, made_by, plan.attack.batch_size, plan.seed, progress)
         settled: Protocol = protocol(plan, shared, material)
         planned = plan.arms()
         scores, arms = made_arms(plan, planned, shared, settled.material)
         check_edits(arms, settled.attack)
-        rehearse(model, scores, arms, settled.attack.candidates.images, settled.attack.similarity)
         rehearse_twin(twin, settled.attack)
+        failed = _rehearsed(model, scores, arms, settled.attack)
         ready = [
             ReadyArm(arm, model, made_by, select_neurons(arm, scores, model.layout))
             for arm in (UNMODIFIED, *arms)
@@ -146,16 +160,19 @@ class _Comparison:
             twin,
             _captured(plan, settled.material),
             progress,
+            failed=failed,
         )
 
     def report(self, folder: Path) -> Report:
         """Run what is not finished, and write the report, unless another worker writes it."""
-        arms = ArmCells(self.cells, self.attack, self.quality)
+        arms = ArmCells(self.cells, self.attack, self.quality, self._reload)
         for stage in get_args(Stage):
             self._drop(arms, stage)
             self._fill(arms, stage)
         self._check_restored()
-        outcomes = [arms.outcome(one) for one in self._left("completions")]
+        outcomes = [
+            arms.outcome(one, without=self._without(one)) for one in self._left("completions")
+        ]
         report = self._reported(outcomes)
         with self.cells.claims.taken("report") as mine:
             if mine:
@@ -194,15 +211,22 @@ class _Comparison:
         for one in found:
             print_above(self.progress, f"arm {one.name!r} is dropped before its {stage}: {one.why}")
 
+    def _without(self, one: ReadyArm) -> tuple[Stage, ...]:
+        """Return the stages that an arm of the report was dropped before, or failed at."""
+        return () if one in self._left("images") else ("images",)
+
+    def _reload(self, one: ReadyArm) -> None:
+        """Load the weights of an arm's model again."""
+        part = self.plan.twin if one.model is self.twin else self.plan.model
+        fresh = load_part(part or self.plan.model).adapter.network.state_dict()
+        one.model.adapter.network.load_state_dict(fresh)
+
     def _left(self, stage: Stage) -> list[ReadyArm]:
         """Return the arms that reach a stage: neither dropped nor failed before its end."""
         order = get_args(Stage)
         gone = {one.name for one in self.dropped if order.index(one.before) <= order.index(stage)}
-        gone |= {
-            name
-            for name, one in self.failed.items()
-            if one.stage in order and order.index(one.stage) <= order.index(stage)
-        }
+        reached = (REHEARSAL, *order[: order.index(stage) + 1])
+        gone |= {name for name, one in self.failed.items() if one.stage in reached}
         return [one for one in self.ready if one.arm.name not in gone]
 
     def _check_restored(self) -> None:
@@ -230,6 +254,28 @@ class _Comparison:
             provenance["organism"] = dict(organism_of(self.plan.model.name).hashes)
         shared = (self.model, self.scores, outcomes, self.attack, self.quality, provenance)
         return replace(reported(*shared), captured=self.captured)
+
+
+def _rehearsed(
+    model: ImageARModel, scores: xr.Dataset, arms: Sequence[Arm], attack: Attack
+) -> dict[str, Failure]:
+    """Try the similarity, and every intervention once; return the arms whose does not work."""
+    images, similarity = attack.candidates.images, attack.similarity
+    rehearse(model, scores, (), images, similarity)
+    failed: dict[str, Failure] = {}
+    known: dict[str, str] = {}
+    for arm in arms:
+        if arm.intervention is None:
+            continue
+        if arm.intervention.key not in known:
+            try:
+                rehearse(model, scores, [arm], images, similarity, backend=attack.backend)
+                known[arm.intervention.key] = ""
+            except Exception as error:  # noqa: BLE001  # whatever a plugin raises; it is reported
+                known[arm.intervention.key] = f"{type(error).__name__}: {shown(error)}"
+        if said := known[arm.intervention.key]:
+            failed[arm.name] = Failure(REHEARSAL, arm.name, said)
+    return failed
 
 
 def _captured(plan: Plan, material: Material) -> tuple[CapturedImage, ...]:

@@ -16,7 +16,9 @@ from iarmem_plugin.jobs.compare.shared import Shared
 from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.jobs.mitigate import check_arms
 from iarmem_plugin.jobs.plan.planned import PlannedArm
-from iarmem_plugin.jobs.scores import load_scores, mean_activation
+from iarmem_plugin.jobs.scores import check_made_with, load_scores, mean_activation
+from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.selectors import select
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.text import shown
 
@@ -60,6 +62,28 @@ def made_arms(
     arms = [_made(one, named, contrasts) for one in planned]
     check_arms(shared.model, arms, default, candidates)
     return default, arms
+
+
+def check_scores(plan: Plan, model: ImageARModel) -> None:
+    """Refuse scores that cannot be used, before candidates are ranked.
+
+    Args:
+        plan: the plan.
+        model: the unmodified model.
+
+    Raises:
+        InputError: naming the scores: another model's, damaged, or without what a selector needs.
+    """
+    for name, path in plan.scores.items():
+        try:
+            scores = load_scores(path)
+            check_made_with(model, scores)
+            for one in plan.arms():
+                if one.scorer is None and one.scores == name and one.role == "treatment":
+                    selector = create("selector", one.selector or "")
+                    select(scores, fraction=one.fraction or 1.0, selector=selector, seed=one.seed)
+        except InputError as error:
+            raise InputError(f"[scores] {shown(name, 60)}: {error}") from error
 
 
 def _named_scores(plan: Plan, shared: Shared, material: Material) -> dict[str, xr.Dataset]:

@@ -100,7 +100,7 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
     if held_out is None:
         unseen, reported = None, None
     else:
-        check_calibration(len(held_out), few=attack.few_held_out or attack.threshold is not None)
+        _check_enough(len(held_out), few=attack.few_held_out or attack.threshold is not None)
         known = [images, None if tried is None else tried.images]
         check_unseen(held_out, [one for one in known if one is not None])
         unseen, reported = halves(held_out)
@@ -120,6 +120,16 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
         references=references,
         beside=beside,
     )
+
+
+def _check_enough(held_out: int, *, few: bool) -> None:
+    """Refuse too few held-out pictures, in the words of a plan."""
+    try:
+        check_calibration(held_out, few=few)
+    except InputError as error:
+        said = str(error).replace("(--threshold)", "([attack] threshold)")
+        said = said.replace("(--few-held-out)", "([attack] few-held-out = true)")
+        raise InputError(f"[pictures] held-out: {said}") from error
 
 
 def _references(

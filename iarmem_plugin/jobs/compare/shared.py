@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.extraction import calibrate, stored_tokens
+from iarmem_plugin.evaluation.ranking.contents import content_of
 from iarmem_plugin.evaluation.ranking.pieces import forget_pieces
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.ranking.run import rank
@@ -93,7 +96,8 @@ class Shared:
     def ranking(self, images: Images) -> Ranking:
         """Rank training images by how well they are predicted; others wait for who does it."""
         known = {key: one for key, one in self._facts().items() if key != "torch_threads"}
-        stem = f"ranking-{fingerprint({**known, 'images': images.digest})[:16]}"
+        listed = {"images": images.digest, "files": _stamps(images)}
+        stem = f"ranking-{fingerprint({**known, **listed})[:16]}"
         folder, wait = self.cells.folder, 0.1
         file, cache = folder / f"{stem}.nc", folder / RANKING
         while not file.exists():
@@ -242,6 +246,21 @@ class Shared:
         torch_version = self.made_by["versions"]["torch"]
         sizes = {"device": device, "torch": torch_version, "batch_size": self.batch_size}
         return {**known, **hashes, **sizes}
+
+
+def _stamps(images: Images) -> str:
+    """Return a hash over what tells that pictures were changed, without reading files: their size
+    and time of change; of pictures in memory, their content.
+    """
+    digest = hashlib.sha256()
+    for place, (image, path) in enumerate(zip(images.ids.tolist(), images.paths, strict=True)):
+        file = images.reader.place(image, path)
+        if isinstance(file, str) and os.path.isfile(file):
+            found = os.stat(file)
+            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+        else:
+            digest.update(content_of(images, place))
+    return digest.hexdigest()
 
 
 def without_threshold(attack: Attack, candidates: Candidates, targets: Any) -> Attack:

@@ -109,6 +109,12 @@ outcome."""
     @model_validator(mode="after")
     def _check_whole(self) -> Plan:
         self._check_pictures()
+        if self.quality.images == of.OWN_CLASSIFIER and not self.pictures.organism:
+            raise wrong(
+                "[quality] images is 'fid', which needs an extractor: fid:extractor=FILE; without "
+                "one it sees by an organism's own classifier, where organism = true",
+                *("quality", "images"),
+            )
         self._check_scores()
         self._check_drops()
         self._check_edits()

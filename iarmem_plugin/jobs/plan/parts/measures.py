@@ -76,7 +76,8 @@ class QualityPart(Part):
     losses: of.Flag = True
     """Measure the held-out loss, where images are held out."""
     images: of.ImageQuality | None = None
-    """Measure of generated images, such as fid:extractor=FILE; by default none are generated."""
+    """Measure of generated images, such as fid:extractor=FILE; of an organism, fid alone sees by \
+its own classifier. By default none are generated."""
     generated: of.Several = 1000
     """Images to generate."""
     seeds: of.Rounds = 1

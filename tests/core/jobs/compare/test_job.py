@@ -16,7 +16,7 @@ from PIL import Image
 
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import InputError, PluginError
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
@@ -27,6 +27,7 @@ from iarmem_plugin.jobs.attack import ExtractionOptions
 from iarmem_plugin.jobs.compare import cells as arm_cells
 from iarmem_plugin.jobs.compare.estimate import estimate
 from iarmem_plugin.jobs.compare.job import compare
+from iarmem_plugin.jobs.compare.settings import image_measure
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.mitigate import mitigate
 from iarmem_plugin.jobs.plan.plan import Plan
@@ -40,6 +41,7 @@ from iarmem_plugin.neurons.interventions import ScaleWeights
 from iarmem_plugin.neurons.selectors import Highest, Random
 from iarmem_plugin.report.netcdf import netcdf
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.stages import Cells
 
 pytestmark = pytest.mark.filterwarnings("ignore:the threshold .* was fixed on 3 held-out images")
 
@@ -223,20 +225,57 @@ def test_rules_drop_arms_and_their_controls_before_a_stage(
     assert len(kept.arms) == 4
 
 
-def test_a_model_that_an_intervention_leaves_changed_is_seen(
+def test_an_arm_that_leaves_the_model_changed_fails_and_harms_no_other(
+    planned: Planned, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, spoiling = arm_cells.run_stages, "highest, scale-weights(factor=0.5), 10%"
+
+    def spoil(model: ImageARModel, arm: Arm, *rest: Any) -> object:
+        found = known(model, arm, *rest)
+        if arm.name == spoiling:
+            with torch.no_grad():
+                next(iter(model.adapter.network.parameters())).mul_(1.3)
+        return found
+
+    monkeypatch.setattr(arm_cells, "run_stages", spoil)
+    report = compare(planned(), tmp_path)
+    (failed,) = report.provenance["failed"]
+    assert failed["name"] == spoiling
+    assert "weights are not as they were before this arm" in failed["error"]
+    expected = Report.load(whole).extraction
+    for one in ("original", "random 1, scale-weights(factor=0.5), 10%"):
+        xr.testing.assert_equal(report.extraction.sel(arm=one), expected.sel(arm=one))
+
+
+def test_an_intervention_that_cannot_be_made_fails_alone(planned: Planned, tmp_path: Path) -> None:
+    grid = GRID | {"interventions": ["scale-weights", "scale-weights:reads=gate"], "random-sets": 1}
+    report = compare(planned(grid=[grid]), tmp_path)
+    assert len(report.arms) == 3
+    failed = report.provenance["failed"]
+    assert [one["stage"] for one in failed] == ["rehearsal"] * 2
+    assert "no map named 'gate'" in failed[0]["error"]
+
+
+def test_cells_that_vanish_are_missed_before_the_report(
     planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = arm_cells.run_stages
 
-    def spoil(model: ImageARModel, *rest: Any) -> object:
-        found = known(model, *rest)
-        with torch.no_grad():
-            next(iter(model.adapter.network.parameters())).add_(1e-3)
-        return found
+    def lose(model: ImageARModel, arm: Arm, *rest: Any) -> object:
+        if rest[-1] == ("completions",):
+            for file in (tmp_path / "progress").glob("losses-*.nc"):
+                file.unlink()
+        return known(model, arm, *rest)
 
-    monkeypatch.setattr(arm_cells, "run_stages", spoil)
-    with pytest.raises(PluginError, match="not as they were before the arms"):
-        compare(planned(grid=[GRID | {"random-sets": 0}]), tmp_path)
+    monkeypatch.setattr(arm_cells, "run_stages", lose)
+    with pytest.raises(InputError, match="the losses of arm 'original' were finished, and are"):
+        compare(planned(), tmp_path)
+
+
+def test_restarting_beside_a_worker_that_lives_is_refused(planned: Planned, tmp_path: Path) -> None:
+    with Cells(tmp_path / "progress").claims.taken("losses-0123456789abcdef"):
+        with pytest.raises(InputError, match=r"a worker is at work in .*process"):
+            compare(planned(), tmp_path, restart=True)
 
 
 def test_an_estimate_counts_images_and_passes(planned: Planned) -> None:
@@ -300,3 +339,31 @@ def test_pictures_that_were_changed_in_place_are_not_taken_for_the_same(
     fresh = compare(plan, tmp_path / "fresh")
     assert numbers(second) == numbers(fresh)
     assert numbers(second) != numbers(first)
+
+
+def test_ranked_pictures_that_were_changed_are_ranked_anew(
+    folder: Path, planned: Planned, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "tried", tmp_path / "tried")
+    plan = planned(
+        pictures={"images": str(tmp_path / "tried"), "held-out": str(folder / "held-out")},
+        attack={"few-held-out": True, "batch-size": 8, "per-class": 1},
+        grid=[GRID | {"random-sets": 0}],
+    )
+    first = compare(plan, tmp_path / "out")
+    tried = set(first.extraction["path"].values.tolist())
+    for shade, file in enumerate(sorted((tmp_path / "tried").rglob("*.png"))):
+        if str(file.relative_to(tmp_path / "tried")) not in tried:
+            Image.new("RGB", (32, 32), (255, 255, 255 - shade)).save(file)
+    second = compare(plan, tmp_path / "out")
+    assert numbers(second) == numbers(compare(plan, tmp_path / "fresh"))
+    assert set(second.extraction["path"].values.tolist()) != tried
+
+
+def test_an_organism_is_seen_by_its_own_classifier() -> None:
+    document = {"model": {"name": MODEL}, "pictures": {"organism": True}, "grid": [{}]}
+    plan = Plan.from_document(document | {"quality": {"images": "fid"}})
+    assert "emoji classifier" in str(image_measure(plan).provenance)
+    alone = document | {"pictures": {"images": "."}, "quality": {"images": "fid"}}
+    with pytest.raises(InputError, match="'fid', which needs an extractor"):
+        Plan.from_document(alone)
