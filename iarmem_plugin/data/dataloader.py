@@ -107,9 +107,10 @@ def unreadable(
     """
     advance = progress_bar(progress, "reading images", len(images))
     bad: dict[int, InputError] = {}
-    for found in each_batch(_Reading(images), reads(len(images)), workers):
+    places = reads(len(images))
+    for rows, found in zip(places, each_batch(_Reading(images), places, workers), strict=True):
         bad |= found
-        advance(PICTURES_PER_READ)
+        advance(len(rows))
     return bad
 
 
