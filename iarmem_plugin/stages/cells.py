@@ -116,6 +116,22 @@ class Cells:
         self.fill([cell], make, records=False)
         return self.load(cell)
 
+    def wait_for(self, cell: Cell, write: Callable[[], None]) -> None:
+        """See that a cell is there whose file has a form of its own; as `one`.
+
+        Args:
+            cell: the cell.
+            write: function that writes its file, as a whole or not at all.
+        """
+        told, wait = time.monotonic(), _WAITS[0]
+        while not self.done(cell):
+            with self.claims.taken(cell.key) as mine:
+                if mine and not self.done(cell):
+                    write()
+            if not self.done(cell):
+                told, wait = self._tell(cell, told), min(2 * wait, _WAITS[1])
+                time.sleep(wait)
+
     def fill(
         self,
         cells: Sequence[Cell],

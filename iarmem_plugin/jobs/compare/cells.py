@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class ArmCells:
         self._reload = reload
         self._batch_size = attack.completing.size  # as asked for; what fits is found out on the way
         self._shared: dict[str, dict[Stage, dict[str, Any]]] = {}
+        self._edit_data: list[str | None] | None = None
 
     def stages(self, planned: ReadyArm) -> tuple[Stage, ...]:
         """Return the stages of an arm, the cheapest first."""
@@ -92,6 +94,8 @@ class ArmCells:
         """Return the cell of one stage of an arm."""
         shared = self._settings(planned.provenance)[stage]
         facts = _facts(planned.arm, planned.neurons, self._attack)
+        if planned.arm.edit is not None:
+            facts["edit data"] = self._of_edits()
         return Cell(stage, planned.arm.name, {**shared, "arm": facts})
 
     def fill(
@@ -115,15 +119,18 @@ class ArmCells:
         """
         having = [one for one in arms if stage in self.stages(one)]
         advance(len(arms) - len(having))
-        work = {(cell := self.cell(one, stage)).key: (cell, one) for one in having}
+        cells = [self.cell(one, stage) for one in having]
+        work = {cell.key: one for cell, one in zip(cells, having, strict=True)}
 
         def make(cell: Cell) -> xr.DataTree:
-            return self._made(work[cell.key][1], stage)
+            return self._made(work[cell.key], stage)
 
-        failed = self.cells.fill(
-            [cell for cell, _ in work.values()], make, records=records, advance=advance
-        )
-        return {work[key][1].arm.name: failure for key, failure in failed.items()}
+        failed = self.cells.fill(cells, make, records=records, advance=advance)
+        return {
+            cell.name: replace(failed[cell.key], name=cell.name)
+            for cell in cells
+            if cell.key in failed
+        }
 
     def _made(self, one: ReadyArm, stage: Stage) -> xr.DataTree:
         """Run one stage of an arm; nothing is kept where the weights did not come back."""
@@ -174,6 +181,14 @@ class ArmCells:
                     f"from {shown(self.cells.folder)}; give the same command again"
                 )
         return joined(planned.arm, planned.neurons, self.measured(planned), self._attack)
+
+    def _of_edits(self) -> list[str | None]:
+        """Return what identifies the pictures that edits of the whole model may use."""
+        if self._edit_data is None:
+            used = self._attack.edit_data
+            every = (used.candidates, used.retained, used.calibration)
+            self._edit_data = [None if one is None else stamps_sha256(one) for one in every]
+        return self._edit_data
 
     def _settings(self, model: Mapping[str, Any]) -> dict[Stage, dict[str, Any]]:
         """Return what changes the numbers of each stage, of all arms of one model."""
@@ -269,13 +284,10 @@ def _of_captions(text: tuple[str, ...] | None) -> dict[str, str]:
 
 
 def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
-    """Return what changes the numbers of one arm alone."""
+    """Return what changes the numbers of one arm alone; its name and role do not."""
     facts: dict[str, Any] = plain(asdict(result_of(arm, (), attack.backend)))
-    del facts["quality"]
-    if arm.edit is not None:
-        used = attack.edit_data
-        every = (used.candidates, used.retained, used.calibration)
-        facts["edit data"] = [None if one is None else content_sha256(one) for one in every]
+    for name in ("name", "role", "quality"):
+        del facts[name]
     facts |= {"neurons": _digest(neurons.to_numpy())}
     if isinstance(arm.scores, CrossFit):
         facts |= {"halves": _digest(arm.scores.half)}
@@ -293,6 +305,22 @@ def content_sha256(images: Images) -> str:
     digest = hashlib.sha256(images.digest.encode() + images.ids.astype("<i8").tobytes())
     for place in range(len(images)):
         digest.update(content_of(images, place))
+    return digest.hexdigest()
+
+
+def stamps_sha256(images: Images) -> str:
+    """Return a hash over what tells that pictures were changed, for lists too long to be read.
+
+    Ids, names and labels; of files the size and the time of change, of others their content.
+    """
+    digest = hashlib.sha256(images.digest.encode() + images.ids.astype("<i8").tobytes())
+    for place, (image, path) in enumerate(zip(images.ids.tolist(), images.paths, strict=True)):
+        file = images.reader.place(image, path)
+        if isinstance(file, str) and os.path.isfile(file):
+            found = os.stat(file)
+            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+        else:
+            digest.update(content_of(images, place))
     return digest.hexdigest()
 
 

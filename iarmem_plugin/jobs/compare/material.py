@@ -208,7 +208,8 @@ class _Opening:
             labelled="label" in conditions,
         )
         check_conditions(found, conditions, classes)
-        if path == self.part.images and self.part.candidates is None:
+        ranked = path == self.part.images and self.part.candidates is None
+        if ranked and self.part.on_bad_image == "error":
             return found  # of many, ranking tells which cannot be read
         return found.verify(
             self.part.on_bad_image, workers=self.part.workers, progress=self.progress

@@ -55,7 +55,7 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
         InputError: no candidates, or a threshold or prefix that cannot be.
     """
     options = attack_options(plan)
-    similarity, recognition = _similarity(plan), Recognition()
+    similarity, recognition = _similarity(plan, str(shared.model.device)), Recognition()
     whole = _with_generations(plan, shared, _ranked(plan, shared, material))
     tried = whole.candidates
     if tried is None:
@@ -97,10 +97,10 @@ def _decoding(plan: Plan) -> Sampling:
     )
 
 
-def _similarity(plan: Plan) -> Similarity:
+def _similarity(plan: Plan, device: str) -> Similarity:
     text, threshold = plan.attack.similarity, plan.attack.threshold
     check_threshold(threshold, text)
-    made = create("similarity", text, {"device": plan.model.device})
+    made = create("similarity", text, {"device": device})
     if threshold is not None:
         made.threshold, made.threshold_source = threshold, GIVEN
     return made
@@ -184,7 +184,7 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
             "image quality is compared with real pictures, and the plan names none; give images, "
             "held-out or reference in [pictures]"
         )
-    measure = image_measure(plan)
+    measure = image_measure(plan, str(shared.model.device))
     return quality_protocol(
         *(shared.model, measure, material.references),
         generated=part.generated,
@@ -197,11 +197,12 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
     )
 
 
-def image_measure(plan: Plan) -> Quality:
+def image_measure(plan: Plan, device: str) -> Quality:
     """Make the measure of generated images; ``fid`` alone sees by an organism's own classifier.
 
     Args:
         plan: the plan; it names a measure.
+        device: of this worker's model.
 
     Raises:
         InputError: its options cannot be.
@@ -210,7 +211,7 @@ def image_measure(plan: Plan) -> Quality:
     if plan.pictures.organism and text == TorchFidelity.name:
         organism = organism_of(plan.model.name)
         return TorchFidelity(organism.classifier(), organism.classifier_name)
-    made: Any = create("quality", text, {"device": plan.model.device})
+    made: Any = create("quality", text, {"device": device})
     assert isinstance(made, Quality)
     return made
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,15 +16,13 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
 from iarmem_plugin.evaluation.extraction import calibrate, stored_tokens
-from iarmem_plugin.evaluation.ranking.contents import content_of
 from iarmem_plugin.evaluation.ranking.pieces import forget_pieces
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.ranking.run import rank
 from iarmem_plugin.evaluation.recognition import Recognition
-from iarmem_plugin.fingerprint import fingerprint
 from iarmem_plugin.interfaces import ImageScorer, Quality, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack
-from iarmem_plugin.jobs.compare.cells import content_sha256, shared_settings
+from iarmem_plugin.jobs.compare.cells import content_sha256, shared_settings, stamps_sha256
 from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.measuring import centred, features_of, tune_sampling
@@ -95,19 +90,15 @@ class Shared:
 
     def ranking(self, images: Images) -> Ranking:
         """Rank training images by how well they are predicted; others wait for who does it."""
-        known = {key: one for key, one in self._facts().items() if key != "torch_threads"}
-        listed = {"images": images.digest, "files": _stamps(images)}
-        stem = f"ranking-{fingerprint({**known, **listed})[:16]}"
-        folder, wait = self.cells.folder, 0.1
-        file, cache = folder / f"{stem}.nc", folder / RANKING
-        while not file.exists():
-            with self.cells.claims.taken(stem) as mine:
-                if mine and not file.exists():
-                    how: Any = {"cache": cache, "batch_size": self.batch_size}
-                    rank(self.model, images, **how, progress=self.progress).save(file)
-                    forget_pieces(cache)
-            if not file.exists():
-                time.sleep(wait := min(2 * wait, 5.0))
+        cell = Cell("ranking", "training images", self._facts() | {"images": stamps_sha256(images)})
+        file, cache = self.cells.folder / f"{cell.key}.nc", self.cells.folder / RANKING
+
+        def make() -> None:
+            how: Any = {"cache": cache, "batch_size": self.batch_size}
+            rank(self.model, images, **how, progress=self.progress).save(file)
+            forget_pieces(cache)
+
+        self.cells.wait_for(cell, make)
         return Ranking.load(file)
 
     def fix_thresholds(
@@ -246,21 +237,6 @@ class Shared:
         torch_version = self.made_by["versions"]["torch"]
         sizes = {"device": device, "torch": torch_version, "batch_size": self.batch_size}
         return {**known, **hashes, **sizes}
-
-
-def _stamps(images: Images) -> str:
-    """Return a hash over what tells that pictures were changed, without reading files: their size
-    and time of change; of pictures in memory, their content.
-    """
-    digest = hashlib.sha256()
-    for place, (image, path) in enumerate(zip(images.ids.tolist(), images.paths, strict=True)):
-        file = images.reader.place(image, path)
-        if isinstance(file, str) and os.path.isfile(file):
-            found = os.stat(file)
-            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
-        else:
-            digest.update(content_of(images, place))
-    return digest.hexdigest()
 
 
 def without_threshold(attack: Attack, candidates: Candidates, targets: Any) -> Attack:

@@ -176,6 +176,17 @@ def test_the_plan_is_in_the_report_and_makes_it_again(
     assert numbers(again) == numbers(report)
 
 
+def test_an_arm_under_another_name_is_not_run_again(
+    planned: Planned, whole: Path, tmp_path: Path, run_stages: list[str]
+) -> None:
+    shutil.copytree(whole, tmp_path / "out")
+    arm = {"selector": "highest", "intervention": "scale-weights", "fraction": 0.1}
+    named = planned(grid=[], arm=[arm | {"name": name} for name in ("the paper's", "control")])
+    report = compare(named, tmp_path / "out")
+    assert run_stages == []
+    assert [one.name for one in report.arms] == ["original", "the paper's"]
+
+
 def test_what_is_there_is_not_done_again_and_arms_may_be_added(
     whole: Path, planned: Planned, run_stages: list[str]
 ) -> None:
@@ -363,7 +374,7 @@ def test_ranked_pictures_that_were_changed_are_ranked_anew(
 def test_an_organism_is_seen_by_its_own_classifier() -> None:
     document = {"model": {"name": MODEL}, "pictures": {"organism": True}, "grid": [{}]}
     plan = Plan.from_document(document | {"quality": {"images": "fid"}})
-    assert "emoji classifier" in str(image_measure(plan).provenance)
+    assert "emoji classifier" in str(image_measure(plan, "cpu").provenance)
     alone = document | {"pictures": {"images": "."}, "quality": {"images": "fid"}}
     with pytest.raises(InputError, match="'fid', which needs an extractor"):
         Plan.from_document(alone)
