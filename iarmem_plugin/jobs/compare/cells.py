@@ -291,6 +291,8 @@ def _facts(arm: Arm, neurons: xr.DataArray, attack: Attack) -> dict[str, Any]:
     facts |= {"neurons": _digest(neurons.to_numpy())}
     if isinstance(arm.scores, CrossFit):
         facts |= {"halves": _digest(arm.scores.half)}
+    elif arm.selector is not None and bool(neurons.all()):  # however they were chosen
+        del facts["selector"]
     if attack.mean is not None and isinstance(arm.intervention, ActivationIntervention):
         facts |= {"mean": _digest(attack.mean.to_numpy())}
     if attack.recalibration is not None:

@@ -20,6 +20,7 @@ from iarmem_plugin.evaluation.losses import loss_protocol
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.jobs.arms import Stage
 from iarmem_plugin.jobs.attack import make_attack
+from iarmem_plugin.jobs.compare.bracketing import most_added
 from iarmem_plugin.jobs.compare.job import load_part
 from iarmem_plugin.jobs.compare.making import check_scores
 from iarmem_plugin.jobs.compare.material import Material, open_material
@@ -151,7 +152,8 @@ class _Counts:
     def of(cls, plan: Plan, model: ImageARModel, material: Material) -> _Counts:
         """Count what a plan asks for."""
         planned = plan.arms()
-        scorers = {one.scorer for one in planned if one.scorer is not None}
+        added = most_added(plan) if plan.quality.losses else 0
+        scorers = {(one.scorer, one.split) for one in planned if one.scorer is not None}
         tried = _tried(plan, material)
         unseen = 0 if material.unseen is None else len(material.unseen)
         fitted = len(material.fitted or ()) if plan.quality.losses else 0
@@ -165,7 +167,7 @@ class _Counts:
             "images": 4 * WIDTH * drawn,
         }
         return cls(
-            arms=len(planned) + 1 + (plan.twin is not None),
+            arms=len(planned) + 1 + (plan.twin is not None) + added,
             unseen=unseen,
             images={"losses": predicted, "completions": completed, "images": drawn},
             bytes=bytes_of,
@@ -309,6 +311,11 @@ def _total(steps: tuple[Step, ...]) -> Step:
 def _notes(plan: Plan, material: Material) -> Iterator[str]:
     if material.candidates is None and plan.attack.ranking is None:
         yield "Candidates are ranked first, so their number is the most there can be."
+    if added := most_added(plan) if plan.quality.losses else 0:
+        yield (
+            f"{added} of the arms are random sets for what is declared, at the two fractions that "
+            "bracket its held-out loss; where more are needed, that many more for each."
+        )
     if plan.drop:
         yield f"No arm is dropped here; rules: {'; '.join(map(str, plan.drop))}."
     edits = [one.name for one in plan.arms() if one.edit is not None]

@@ -21,8 +21,10 @@ from iarmem_plugin.jobs.arms import (
     select_neurons,
 )
 from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.compare.bracketing import Bracket, brackets, with_more_sets
 from iarmem_plugin.jobs.compare.cells import ArmCells, ReadyArm
-from iarmem_plugin.jobs.compare.making import check_scores, made_arms
+from iarmem_plugin.jobs.compare.declaring import declaration
+from iarmem_plugin.jobs.compare.making import check_scores, made_arm, made_arms
 from iarmem_plugin.jobs.compare.material import Material, open_material, organism_of
 from iarmem_plugin.jobs.compare.reporting import comparison_provenance, reported
 from iarmem_plugin.jobs.compare.rules import BEFORE, Dropped, dropped
@@ -108,6 +110,7 @@ class _Comparison:
         captured: the images that neurons were scored on, where they are known.
         progress: where progress bars may be shown.
         dropped: arms that rules dropped, in the order in which they were.
+        bracketed: between which fractions random sets were added.
         failed: cells that could not be done, by arm.
     """
 
@@ -124,6 +127,7 @@ class _Comparison:
     captured: tuple[CapturedImage, ...]
     progress: Progress | None
     dropped: list[Dropped] = field(default_factory=list)
+    bracketed: list[Bracket] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
 
     @classmethod
@@ -168,13 +172,16 @@ class _Comparison:
         if weights_sha256(self.model) != self.made_by["weights_sha256"]:  # by a rehearsal
             self._reload(self.ready[0])
         arms = ArmCells(self.cells, self.attack, self.quality, self._reload)
+        declared = declaration(self.plan, self.cells, self.made_by["weights_sha256"])
         for stage in get_args(Stage):
             self._drop(arms, stage)
             self._fill(arms, stage)
+            if stage == "losses" and self._add_sets(arms):
+                self._fill(arms, stage)
         outcomes = [
             arms.outcome(one, without=self._without(one)) for one in self._left("completions")
         ]
-        report = self._reported(outcomes)
+        report = self._reported(outcomes, declared)
         with self.cells.claims.taken("report") as mine:
             if mine:
                 report.save(folder)
@@ -194,6 +201,31 @@ class _Comparison:
             )
         for name, failure in found.items():
             print_above(self.progress, f"arm {name!r} failed at its {stage}: {failure.error}")
+
+    def _add_sets(self, arms: ArmCells) -> int:
+        """Add the random sets that declared hypotheses need, now that costs are known."""
+        if not self.attack.losses:
+            return 0
+        left = {one.arm.name: one for one in self._left("losses")}
+        found = brackets(
+            self.plan,
+            [one for name, one in self.planned.items() if name in left],
+            lambda name: arms.measured(left[name]),
+            arms.measured(left[UNMODIFIED.name]),
+            self.attack.candidates.role,
+        )
+        self.bracketed += found
+        named = with_more_sets(self.plan, found).arms() if found else []
+        more = [one for one in named if one.role == "control" and one.name not in self.planned]
+        self.planned = {**self.planned, **{one.name: one for one in more}}
+        self.ready = [*self.ready]
+        end = len(self.ready) - (self.twin is not None)
+        self.ready[end:end] = [self._ready(made_arm(one)) for one in more]
+        return len(more)
+
+    def _ready(self, arm: Arm) -> ReadyArm:
+        neurons = select_neurons(arm, self.scores, self.model.layout)
+        return ReadyArm(arm, self.model, self.made_by, neurons)
 
     def _drop(self, arms: ArmCells, stage: Stage) -> None:
         rules = [one for one in self.plan.drop if BEFORE[one.before] == stage]
@@ -230,7 +262,7 @@ class _Comparison:
         gone |= {name for name, one in self.failed.items() if one.stage in reached}
         return [one for one in self.ready if one.arm.name not in gone]
 
-    def _reported(self, outcomes: Sequence[ArmOutcome]) -> Report:
+    def _reported(self, outcomes: Sequence[ArmOutcome], declared: Mapping[str, Any]) -> Report:
         arms = [one.arm for one in self.ready]
         provenance = comparison_provenance(
             *(self.model, self.scores, arms, self.attack, self.quality, self.twin, self.made_by),
@@ -238,6 +270,8 @@ class _Comparison:
         )
         provenance |= {
             "plan": self.plan.to_document(),
+            **({"declared": dict(declared)} if declared else {}),
+            **({"bracketed": [one._asdict() for one in self.bracketed]} if self.bracketed else {}),
             "dropped": [one._asdict() for one in self.dropped],
             "failed": [
                 {name: one for name, one in asdict(failure).items() if name != "traceback"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
@@ -15,6 +16,7 @@ from iarmem_plugin.jobs.compare.material import Material
 from iarmem_plugin.jobs.compare.shared import Shared
 from iarmem_plugin.jobs.contrast import CrossFit
 from iarmem_plugin.jobs.mitigate import check_arms
+from iarmem_plugin.jobs.plan.arms import OWN_SCORES, SPLIT_SCORES
 from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.scores import check_made_with, load_scores, mean_activation
 from iarmem_plugin.models.tracing import ImageARModel
@@ -25,6 +27,9 @@ from iarmem_plugin.text import shown
 if TYPE_CHECKING:
     from iarmem_plugin.jobs.plan.plan import Plan
 
+Which = tuple[str, int]
+"""A scorer, or the name of scores, and a draw of the halves."""
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 STAND_IN = "weight-norm"
 """Scorer of the scores that a report shows where no arm of the plan needs any."""
 
@@ -51,15 +56,16 @@ def made_arms(
         raise InputError("the plan has no candidates; name images or candidates in [pictures]")
     named = _named_scores(plan, shared, material)
     default = next(iter(named.values()), None)
-    contrasts = {
-        text: _with_activity(one, default)
-        for text, one in _contrasts(planned, shared, material, candidates).items()
+    own = {
+        which: _with_activity(one, default)
+        for which, one in _contrasts(planned, shared, material, candidates).items()
     }
+    own |= _split_scores(planned, shared, material, candidates)
     if default is None:
         stand_in = shared.contrasted(create("scorer", STAND_IN), candidates, None)
         assert isinstance(stand_in, xr.Dataset)
         default = stand_in
-    arms = [_made(one, named, contrasts) for one in planned]
+    arms = [made_arm(one, named, own) for one in planned]
     check_arms(shared.model, arms, default, candidates)
     return default, arms
 
@@ -92,15 +98,27 @@ def _named_scores(plan: Plan, shared: Shared, material: Material) -> dict[str, x
         return {name: load_scores(path) for name, path in plan.scores.items()}
     if material.captured is None:
         return {}
-    return dict.fromkeys(plan.scores_names, shared.unitmem(material.captured))
+    return {OWN_SCORES: shared.unitmem(material.captured)}
+
+
+def _split_scores(
+    planned: Sequence[PlannedArm], shared: Shared, material: Material, candidates: Candidates
+) -> dict[Which, CrossFit]:
+    """Return UnitMem without each half of the candidates, once for each draw of the halves."""
+    splits = [one.split + 1 for one in planned if one.scores == SPLIT_SCORES]
+    if not splits or material.captured is None:
+        return {}
+    found = shared.unitmem_split(material.captured, candidates, max(splits))
+    return {(SPLIT_SCORES, place): one for place, one in enumerate(found)}
 
 
 def _contrasts(
     planned: Sequence[PlannedArm], shared: Shared, material: Material, candidates: Candidates
-) -> dict[str, xr.Dataset | CrossFit]:
-    """Return scores by contrast for each scorer that an arm names."""
-    found: dict[str, xr.Dataset | CrossFit] = {}
-    for text in dict.fromkeys(one.scorer for one in planned if one.scorer is not None):
+) -> dict[Which, xr.Dataset | CrossFit]:
+    """Return scores by contrast for each scorer that an arm names, and each draw of the halves."""
+    found: dict[Which, xr.Dataset | CrossFit] = {}
+    wanted = [(one.scorer, one.split) for one in planned if one.scorer is not None]
+    for text, split in dict.fromkeys(wanted):
         scorer = create("scorer", text)
         reference = material.contrasted_by(scorer.name)
         if scorer.needs_images and reference is None:
@@ -108,7 +126,7 @@ def _contrasts(
                 f"{shown(text, 60)} contrasts the candidates with images that the model is to "
                 "predict as before; give held-out or contrast-with in [pictures]"
             )
-        found[text] = shared.contrasted(scorer, candidates, reference)
+        found[text, split] = shared.contrasted(scorer, candidates, reference, split)
     return found
 
 
@@ -130,18 +148,24 @@ def _active(scores: xr.Dataset, mean: xr.DataArray) -> xr.Dataset:
     return scores.assign(mean_activation=(("block", "scale", "neuron"), every))
 
 
-def _made(
+def made_arm(
     one: PlannedArm,
-    scores: Mapping[str, xr.Dataset],
-    contrasts: Mapping[str, xr.Dataset | CrossFit],
+    scores: Mapping[str, xr.Dataset] = NOTHING,
+    own: Mapping[Which, xr.Dataset | CrossFit] = NOTHING,
 ) -> Arm:
+    """Make an arm of what a plan says of it.
+
+    Args:
+        one: the arm.
+        scores: the plan's scores by name; an arm takes those that all share, the first, as it is.
+        own: scores that were made for arms, by scorer or name and by split.
+    """
     if one.edit is not None:
         return Arm(one.name, edit=create("edit", one.edit), seed=one.seed, role=one.role)
-    own: xr.Dataset | CrossFit | None = None
-    if one.scorer is not None:
-        own = contrasts[one.scorer]
-    elif one.scores is not None and one.scores != next(iter(scores)):
-        own = scores[one.scores]
+    named = one.scorer or one.scores or ""
+    mine: xr.Dataset | CrossFit | None = own.get((named, one.split))
+    if mine is None and named in [*scores][1:]:
+        mine = scores[named]
     return Arm(
         one.name,
         create("selector", one.selector or ""),
@@ -149,5 +173,5 @@ def _made(
         one.fraction or 0.0,
         seed=one.seed,
         role=one.role,
-        scores=own,
+        scores=mine,
     )

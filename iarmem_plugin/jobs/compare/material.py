@@ -151,6 +151,8 @@ def _references(
 
 def _of_organism(plan: Plan) -> Material:
     organism, sizes = organism_of(plan.model.name), of_organism.Sizes()
+    if plan.pictures.members is not None:
+        sizes = replace(sizes, members=plan.pictures.members)
     tried = of_organism.candidates(organism, of_organism.reported(organism, sizes))
     members = np.setdiff1d(of_organism.having(organism, "member"), tried.images.ids)
     unseen = of_organism.unreported(organism, sizes.recalibrated)

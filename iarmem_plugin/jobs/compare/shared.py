@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from iarmem_plugin.activations.leaving_out import LeavingOut
 from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.candidates import Candidates, centre_views
@@ -23,13 +24,14 @@ from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import ImageScorer, Quality, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.compare.cells import content_sha256, shared_settings, stamps_sha256
-from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves
+from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves, scored_on
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.measuring import centred, features_of, tune_sampling
 from iarmem_plugin.jobs.protocol import RATE, warn_of_few
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.report.document import plain
 from iarmem_plugin.report.netcdf import restored, storable
 from iarmem_plugin.stages import Cell, Cells
@@ -136,8 +138,54 @@ class Shared:
         score = partial(localize, self.model, captured, options=options, progress=self.progress)
         return self._one("scores", "UnitMem", inputs, lambda _: _tree(score()))
 
+    def unitmem_split(
+        self, captured: Images, candidates: Candidates, splits: int
+    ) -> tuple[CrossFit, ...]:
+        """Score the model's neurons by UnitMem without each half of the candidates, in one capture.
+
+        Args:
+            captured: pictures on which neurons are scored, candidates among them.
+            candidates: what is to be forgotten, and all else that is tried.
+            splits: how often the candidates are halved anew.
+        """
+        options, seeds = CaptureOptions(seed=self.seed), range(self.seed, self.seed + splits)
+        halved = [halves(candidates, seed=seed) for seed in seeds]
+        inputs = {
+            **self._facts(),
+            "pictures": content_sha256(captured),
+            "candidates": candidates.identity,
+            "groups": candidates.group.tolist(),
+            "views": options.views,
+            "seeds": [self.seed, splits],
+        }
+
+        def make(_: Cell) -> xr.DataTree:
+            metrics = [
+                LeavingOut(create("metric", "unitmem"), scored_on(candidates, half == one).ids)
+                for half in halved
+                for one in (0, 1)
+            ]
+            found = localize(
+                *(self.model, captured),
+                metric=tuple(metrics),
+                options=options,
+                progress=self.progress,
+            )
+            return _trees({f"scores{place}": one for place, one in enumerate(found.values())})
+
+        tree = self.cells.one(Cell("scores", "UnitMem without halves", inputs), make).children
+        every = [restored(tree[f"scores{place}"].to_dataset()) for place in range(2 * splits)]
+        return tuple(
+            CrossFit((every[2 * place], every[2 * place + 1]), half, seed, candidates.identity)
+            for place, (half, seed) in enumerate(zip(halved, seeds, strict=True))
+        )
+
     def contrasted(
-        self, scorer: ImageScorer, candidates: Candidates, reference: Images | None
+        self,
+        scorer: ImageScorer,
+        candidates: Candidates,
+        reference: Images | None,
+        split: int = 0,
     ) -> xr.Dataset | CrossFit:
         """Score neurons by contrast; where that depends on images, without each half of them.
 
@@ -145,7 +193,9 @@ class Shared:
             scorer: scores the neurons.
             candidates: what is to be forgotten, and all else that is tried.
             reference: what it is contrasted with; None where the scorer needs none.
+            split: which draw of the halves, from 0.
         """
+        seed = self.seed + split
         others = candidates.images if reference is None else reference
         inputs = {
             **self._facts(),
@@ -154,7 +204,7 @@ class Shared:
             "groups": candidates.group.tolist(),
             "pictures": content_sha256(candidates.images),
             "reference": content_sha256(others),
-            "seed": self.seed,
+            "seed": seed,
         }
 
         def score(images: Images) -> xr.Dataset:
@@ -163,7 +213,7 @@ class Shared:
         def make(_: Cell) -> xr.DataTree:
             if not scorer.needs_images:
                 return _tree(score(candidates.images))
-            fitted = cross_fit(candidates, score, seed=self.seed)
+            fitted = cross_fit(candidates, score, seed=seed)
             return _trees({f"half{place}": one for place, one in enumerate(fitted.scores)})
 
         cell = Cell("contrast", scorer.key, inputs)
@@ -171,8 +221,8 @@ class Shared:
         if not scorer.needs_images:
             return restored(found["one"].to_dataset())
         first, second = (restored(found[f"half{place}"].to_dataset()) for place in range(2))
-        half = halves(candidates, seed=self.seed)
-        return CrossFit((first, second), half, self.seed, candidates.identity)
+        half = halves(candidates, seed=seed)
+        return CrossFit((first, second), half, seed, candidates.identity)
 
     def features(self, measure: Quality) -> Callable[[Images], np.ndarray]:
         """Return what gives the features of real pictures, each list once for all workers."""

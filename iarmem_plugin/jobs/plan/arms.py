@@ -11,15 +11,23 @@ from typing import NamedTuple
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
 from iarmem_plugin.jobs.plan.parts.grids import ArmPart, GridPart
 from iarmem_plugin.jobs.plan.parts.values import MATCHED, RANDOM, kind_of, made
-from iarmem_plugin.jobs.plan.planned import ClashError, PlannedArm
+from iarmem_plugin.jobs.plan.planned import ClashError, PlannedArm, split_word
 from iarmem_plugin.plugins.options import Written
 from iarmem_plugin.text import shown
 
 MOST_ARMS = 100_000
+OWN_SCORES = "unitmem"
+"""Name of the scores that an organism's plan has without naming any: UnitMem on its pictures."""
+SPLIT_SCORES = "unitmem-split"
+"""Name of an organism's scores that leave out the half of the candidates that is tested."""
 
 
 def expand(
-    arms: Sequence[ArmPart], grids: Sequence[GridPart], scores: Sequence[str], seed: int
+    arms: Sequence[ArmPart],
+    grids: Sequence[GridPart],
+    scores: Sequence[str],
+    seed: int,
+    splits: int = 1,
 ) -> list[PlannedArm]:
     """Return all arms: single ones, those of grids, and then the random sets of each grid.
 
@@ -30,17 +38,20 @@ def expand(
         grids: what is crossed.
         scores: names of the plan's scores, the default first.
         seed: the plan's seed; random sets have the seeds after it.
+        splits: how often candidates are halved anew, for arms whose neurons are chosen on them.
 
     Raises:
         ClashError: two arms of one name, or more than 100 000 arms.
     """
-    _check_count(arms, grids)
+    _check_count(arms, grids, splits)
     expanding = _Expanding(scores, seed)
     for place, arm in enumerate(arms):
-        expanding.add(expanding.single(arm), "arm", place, "name")
+        for one in _split(expanding.single(arm), splits):
+            expanding.add(one, "arm", place, "name")
     for place, grid in enumerate(grids):
-        for one in expanding.crossed(grid):
-            expanding.add(one, "grid", place)
+        for whole in expanding.crossed(grid):
+            for one in _split(whole, splits):
+                expanding.add(one, "grid", place)
     for place, grid in enumerate(grids):
         for one in expanding.drawn(grid):
             expanding.add(one, "grid", place)
@@ -172,7 +183,8 @@ class _Expanding:
     def _facts(self, arm: PlannedArm) -> tuple[object, ...]:
         """Return all that makes an arm what it is, but for its name."""
         label = None if arm.selector is None else self._choice(arm.selector).label
-        return (label, arm.scorer, arm.scores, *self._way(arm), arm.edit, arm.seed, arm.stands_for)
+        own = (label, arm.scorer, arm.scores, *self._way(arm), arm.edit, arm.seed, arm.split)
+        return (*own, arm.stands_for)
 
     def _way(self, arm: PlannedArm) -> tuple[object, ...]:
         """Return what is done to how many neurons."""
@@ -206,6 +218,16 @@ class _Expanding:
         return self._done[intervention]
 
 
+def _split(arm: PlannedArm, splits: int) -> Iterator[PlannedArm]:
+    """Yield an arm once for each draw of the halves, if its neurons are chosen on candidates."""
+    fitted = arm.scores == SPLIT_SCORES
+    if arm.scorer is not None:
+        fitted = bool(getattr(made("scorer", arm.scorer), "needs_images", True))
+    halved = fitted and arm.role == "treatment" and arm.fraction != 1.0  # all are all, always
+    for split in range(splits if halved else 1):
+        yield replace(arm, name=f"{arm.name}{split_word(split)}", split=split)
+
+
 def _choice(text: str) -> _Chosen:
     if Written.of(text).name == MATCHED:
         return _Chosen(text, text, None, None)
@@ -217,12 +239,12 @@ def _choice(text: str) -> _Chosen:
     return _Chosen(one.key, text, None, None if pool is None else str(pool))
 
 
-def _check_count(arms: Sequence[ArmPart], grids: Sequence[GridPart]) -> None:
-    total = len(arms)
+def _check_count(arms: Sequence[ArmPart], grids: Sequence[GridPart], splits: int) -> None:
+    total = len(arms) * splits
     for place, grid in enumerate(grids):
         ways = len(grid.interventions) * len(grid.fractions)
         treated = ways * len(grid.selectors)
-        total += treated * (1 + grid.matched_sets) + ways * grid.random_sets
+        total += treated * (splits + grid.matched_sets) + ways * grid.random_sets
         if total > MOST_ARMS:
             raise ClashError(
                 f"the plan has {total:,} arms with this [[grid]]; expected at most {MOST_ARMS:,}",

@@ -9,9 +9,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.jobs.plan.arms import expand
+from iarmem_plugin.evaluation.counts import TWIN
+from iarmem_plugin.jobs.plan.arms import OWN_SCORES, SPLIT_SCORES, expand
 from iarmem_plugin.jobs.plan.mistakes import Source, explained, nearest, wrong
 from iarmem_plugin.jobs.plan.parts import values as of
+from iarmem_plugin.jobs.plan.parts.evidence import EvidencePart, ExpectPart
 from iarmem_plugin.jobs.plan.parts.grids import ArmPart, DropPart, GridPart
 from iarmem_plugin.jobs.plan.parts.inputs import ModelPart, PicturesPart
 from iarmem_plugin.jobs.plan.parts.measures import AttackPart, QualityPart
@@ -19,9 +21,6 @@ from iarmem_plugin.jobs.plan.parts.table import Part
 from iarmem_plugin.jobs.plan.planned import ClashError, PlannedArm
 from iarmem_plugin.jobs.plan.writing import as_toml
 from iarmem_plugin.text import shown
-
-OWN_SCORES = "unitmem"
-"""Name of the scores that an organism's plan has without naming any: UnitMem on its pictures."""
 
 
 class Plan(Part):
@@ -56,6 +55,10 @@ arms take that name none."""
     drop: tuple[DropPart, ...] = ()
     """Rules by which arms are dropped; they are printed, and no control is dropped for its own \
 outcome."""
+    evidence: EvidencePart = Field(default_factory=EvidencePart)
+    """What the statistics rest on."""
+    expect: tuple[ExpectPart, ...] = ()
+    """What arms are expected to do, declared before the run."""
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], *, source: Source | None = None) -> Plan:
@@ -99,12 +102,14 @@ outcome."""
 
     def arms(self) -> list[PlannedArm]:
         """Return all arms but the unmodified model and the twin: single ones, grids, controls."""
-        return expand(self.arm, self.grid, self.scores_names, self.seed)
+        splits = self.evidence.splits
+        return expand(self.arm, self.grid, self.scores_names, self.seed, splits)
 
     @property
     def scores_names(self) -> tuple[str, ...]:
         """Names of the scores that arms are given, the default first."""
-        return tuple(self.scores) or ((OWN_SCORES,) if self.pictures.organism else ())
+        own = (OWN_SCORES, SPLIT_SCORES) if self.pictures.organism else ()
+        return tuple(self.scores) or own
 
     @model_validator(mode="after")
     def _check_whole(self) -> Plan:
@@ -121,10 +126,34 @@ outcome."""
         if not (self.grid or self.arm or self.twin):
             raise wrong("the plan has nothing to compare; add a [[grid]] or an [[arm]]")
         try:
-            self.arms()
+            arms = self.arms()
         except ClashError as error:
             raise wrong(str(error), *error.at) from error
+        self._check_expected(arms)
         return self
+
+    def _check_expected(self, arms: Sequence[PlannedArm]) -> None:
+        """Refuse expectations of arms that there are not, or too many in one family."""
+        known = list(dict.fromkeys(one.whole_name for one in arms))
+        others = [*known, *((TWIN,) if self.twin else ()), of.RANDOM, of.MATCHED]
+        families: dict[str, int] = {}
+        for place, one in enumerate(self.expect):
+            for key, names in (("arm", known), ("against", others)):
+                if (named := getattr(one, key)) not in names:
+                    raise wrong(
+                        f"[[expect]] {key} is {shown(named, 120)!r}; {nearest(named, names)}",
+                        *("expect", place, key),
+                    )
+            if one.family is None:
+                continue
+            families[one.family] = families.get(one.family, 0) + 1
+            if families[one.family] > (most := self.evidence.most_tests):
+                raise wrong(
+                    f"[[expect]] the family {shown(one.family, 60)!r} has more than {most} tests; "
+                    f"with {self.evidence.sets} sets and alpha {self.evidence.alpha:g} Holm's "
+                    "first step could not be passed by more (m tests need m / alpha - 1 sets)",
+                    *("expect", place, "family"),
+                )
 
     def _check_pictures(self) -> None:
         pictures = self.pictures
@@ -137,6 +166,11 @@ outcome."""
             )
         named = [key for key, path in pictures.sources.items() if path is not None]
         named += ["classes"] if pictures.classes is not None else []
+        if pictures.members is not None and not pictures.organism:
+            raise wrong(
+                "[pictures] members is for an organism, whose groups are known; give candidates",
+                *("pictures", "members"),
+            )
         if not pictures.organism:
             if pictures.images is None and pictures.candidates is None:
                 raise wrong(
@@ -163,6 +197,12 @@ outcome."""
             )
 
     def _check_scores(self) -> None:
+        if SPLIT_SCORES in self.scores:
+            raise wrong(
+                f"[scores] {SPLIT_SCORES!r} is the name of scores that an organism's plan has by "
+                "itself; give another name",
+                *("scores", SPLIT_SCORES),
+            )
         for place, grid in enumerate(self.grid):
             self._check_named(grid.scores, "grid", place)
             self._check_scored(grid.selectors, "grid", place, matched=grid.matched_sets > 0)

@@ -27,6 +27,7 @@ class PlannedArm:
         role: ``"treatment"``, or ``"control"`` for what treatments are held against.
         stands_for: names of the treatments that a control is the control of, those with the same
             intervention and fraction; it is dropped when all of them are.
+        split: which draw of the halves of the candidates, from 0, where neurons are chosen on them.
     """
 
     name: str
@@ -39,6 +40,17 @@ class PlannedArm:
     seed: int = 0
     role: Role = "treatment"
     stands_for: tuple[str, ...] = ()
+    split: int = 0
+
+    @property
+    def whole_name(self) -> str:
+        """Name without the number of the split: the same of all that are averaged."""
+        return self.name.removesuffix(split_word(self.split))
+
+
+def split_word(split: int) -> str:
+    """Return what is added to the name of an arm of a split, from 0: of the first nothing."""
+    return f", split {split + 1}" if split else ""
 
 
 class ClashError(InputError):

@@ -48,6 +48,8 @@ class PicturesPart(Part):
 
     organism: of.Flag = False
     """Use the bundled organism's own pictures, groups and split; then no paths are given."""
+    members: of.Count | None = None
+    """Of an organism, candidates of each group of members; by default 34."""
     images: of.Place | None = None
     """Training pictures: a folder with a folder per class, an .npz file, or a .txt list."""
     candidates: (

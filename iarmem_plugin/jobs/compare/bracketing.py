@@ -1,0 +1,138 @@
+"""Random sets that are added for a declared hypothesis, where they cost what its arm costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from iarmem_plugin.evaluation.counts import HELD_OUT
+from iarmem_plugin.evaluation.losses import LOSS, interval
+from iarmem_plugin.jobs.arms import Measured
+from iarmem_plugin.jobs.plan.parts.grids import GridPart
+from iarmem_plugin.jobs.plan.parts.values import RANDOM
+from iarmem_plugin.jobs.plan.planned import PlannedArm
+
+if TYPE_CHECKING:
+    from iarmem_plugin.jobs.plan.plan import Plan
+
+
+class Bracket(NamedTuple):
+    """Fractions of random neurons that cost less and more than an arm.
+
+    Attributes:
+        arm: name of the arm, without the number of a split.
+        intervention: what is done to the neurons.
+        fractions: rising; the first costs less than the arm in every set that is known, the last
+            more, where there is such a fraction.
+    """
+
+    arm: str
+    intervention: str
+    fractions: tuple[float, ...]
+
+
+def brackets(
+    plan: Plan,
+    planned: Sequence[PlannedArm],
+    measured: Callable[[str], Measured],
+    original: Measured,
+    roles: np.ndarray,
+) -> list[Bracket]:
+    """Return, for each expectation of a family at equal quality, between which fractions it is.
+
+    An arm's cost is the change of its held-out loss, here with both ends of its 95% interval, so
+    that the curves reach these, too. Only losses are looked at, so no outcome decides.
+
+    Args:
+        plan: the plan.
+        planned: its arms whose losses were measured.
+        measured: gives what came out of an arm's stages so far.
+        original: the same of the unmodified model.
+        roles: role of each candidate.
+
+    Returns:
+        none where no losses were measured or nothing was held out.
+    """
+    unseen = roles == HELD_OUT
+    if original.losses is None or not unseen.any():
+        return []
+    before = original.losses[LOSS].values[unseen]
+
+    def change(arm: PlannedArm) -> Float64[np.ndarray, " picture"]:
+        losses = measured(arm.name).losses
+        assert losses is not None
+        found: np.ndarray = losses[LOSS].values[unseen] - before
+        return found
+
+    found: dict[str, Bracket] = {}
+    for name in _declared(plan):
+        mine = [one for one in planned if one.whole_name == name]
+        if not mine or mine[0].intervention is None:
+            continue
+        low, high = interval(np.mean([change(one) for one in mine], axis=0)[None])
+        costs = _costs(planned, mine[0], change)
+        if costs:
+            chosen = _between(costs, float(low[0]), float(high[0]))
+            found[name] = Bracket(name, mine[0].intervention, chosen)
+    return list(found.values())
+
+
+def with_more_sets(plan: Plan, found: Sequence[Bracket]) -> Plan:
+    """Return the plan with as many random sets as a declared hypothesis needs, at its fractions."""
+    more = tuple(
+        GridPart(
+            selectors=("highest",),
+            interventions=(one.intervention,),
+            fractions=one.fractions,
+            random_sets=plan.evidence.sets,
+        )
+        for one in found
+    )
+    return plan.model_copy(update={"grid": (*plan.grid, *more)})
+
+
+def most_added(plan: Plan) -> int:
+    """Return how many arms are added at most where each bracket has two fractions."""
+    declared, planned = _declared(plan), plan.arms()
+    ways = {one.intervention for one in planned if one.whole_name in declared}
+    sets = max((grid.random_sets for grid in plan.grid), default=0)
+    return 2 * len(ways) * max(0, plan.evidence.sets - sets)
+
+
+def _declared(plan: Plan) -> list[str]:
+    """Return the arms whose cost must be bracketed."""
+    return [
+        one.arm
+        for one in plan.expect
+        if one.family is not None and one.at == "equal quality" and one.against == RANDOM
+    ]
+
+
+def _costs(
+    planned: Sequence[PlannedArm],
+    like: PlannedArm,
+    change: Callable[[PlannedArm], np.ndarray],
+) -> dict[float, list[float]]:
+    """Return what random sets cost at each fraction, edited as an arm's neurons are."""
+    found: dict[float, list[float]] = {}
+    for one in planned:
+        alike = one.intervention == like.intervention and one.role == "control"
+        if alike and one.selector == RANDOM and one.fraction is not None:
+            found.setdefault(one.fraction, []).append(float(change(one).mean()))
+    return dict(sorted(found.items()))
+
+
+def _between(costs: Mapping[float, Sequence[float]], low: float, high: float) -> tuple[float, ...]:
+    """Return the fractions from the last that always costs less to the first that always does more.
+
+    Fraction 0, the unmodified model, costs nothing and is always known.
+    """
+    fractions = list(costs)
+    below = [one for one in fractions if max(costs[one]) <= low]
+    above = [one for one in fractions if min(costs[one]) >= high]
+    first = max(below, default=fractions[0])
+    last = min((one for one in above if one >= first), default=fractions[-1])
+    return tuple(one for one in fractions if first <= one <= last)
