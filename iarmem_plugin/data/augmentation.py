@@ -61,6 +61,53 @@ class Augmentation(ABC):
         """Return the one deterministic view, RGB in [0, 1], float32."""
         return _tensor(self.center_pixels(picture)[None])[0]
 
+    def still(self, picture: Image.Image, *, image: int) -> Float[Tensor, "3 height width"]:
+        """Return the one view that is completed and predicted: the centre, unless it is another.
+
+        Args:
+            picture: picture in RGB.
+            image: global id of the picture.
+        """
+        return self.center(picture)
+
+
+@dataclass(frozen=True, slots=True)
+class OneView(Augmentation):
+    """Completes and predicts one of the views of a training in place of the centre view.
+
+    Attributes:
+        views: the augmentation of the training.
+        number: which of its views, from 0.
+        seed: seed for drawing the views.
+    """
+
+    views: Augmentation
+    number: int
+    seed: int = 0
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return the augmentation's, and which view is taken."""
+        return {**self.views.provenance, "taken": self.number, "seed": self.seed}
+
+    def draw_pixels(
+        self, picture: Image.Image, *, image: int, count: int, seed: int
+    ) -> UInt8[np.ndarray, "view height width 3"]:
+        """Draw the first `count` views of the training."""
+        return self.views.draw_pixels(picture, image=image, count=count, seed=seed)
+
+    def center_pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the centre view."""
+        return self.views.center_pixels(picture)
+
+    def still(self, picture: Image.Image, *, image: int) -> Float[Tensor, "3 height width"]:
+        """Return the view that is taken.
+
+        Raises:
+            InputError: there are not so many views.
+        """
+        return self.draw(picture, image=image, count=self.number + 1, seed=self.seed)[-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Views(Augmentation):

@@ -306,8 +306,11 @@ def refuse_continuous(tokens: Shaped[Tensor, "image token *rest"], what: str) ->
 def centre_views(
     images: Images, views: Augmentation, rows: slice
 ) -> Float[Tensor, "image 3 height width"]:
-    """Return the centre views of some images, RGB in [0, 1]."""
-    return torch.stack([views.center(images.load(i)) for i in range(rows.start, rows.stop)])
+    """Return the centre views of some images, or the one that is taken, RGB in [0, 1]."""
+    ids = images.ids.tolist()
+    return torch.stack(
+        [views.still(images.load(i), image=ids[i]) for i in range(rows.start, rows.stop)]
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from jaxtyping import Int8
 from torch import Tensor
 
 from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.data.augmentation import Augmentation, OneView
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
@@ -54,6 +55,8 @@ class ExtractionOptions:
             target's tokens, as published, or the ``"original"`` picture.
         sampling: how tokens are chosen after the prefix, in arms and where thresholds are fixed; by
             default the likeliest, without guidance, as published. One completion a candidate.
+        view: which view of the training is tokenized and completed, from 0, drawn with seed 0 (of
+            RAR one of the ten crops, of VAR a random one); None takes the centre view.
         checkpoints: folder in which finished arms are kept, so that a comparison that was ended
             goes on after the last of them; None keeps none. It stays, so that a report which
             cannot be saved is not lost; delete it once it is.
@@ -65,12 +68,15 @@ class ExtractionOptions:
     check_batching: int = 0
     reference: str = "reconstruction"
     sampling: Sampling = GREEDY
+    view: int | None = None
     checkpoints: Path | str | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers of another kind, and a way of editing that there is not."""
         if self.prefix_tokens is not None:
             check_integer("prefix_tokens", self.prefix_tokens, least=0)
+        if self.view is not None:
+            check_integer("view", self.view, least=0)
         check_integer("batch_size", self.batch_size, least=1)
         check_integer("check_batching", self.check_batching, least=0)
         check_backend(self.backend)
@@ -107,6 +113,7 @@ class Attack:
         retained: images of the training, none of them a candidate, for edits of the whole model;
             None where there are none.
         sampling: how tokens are chosen after the prefix.
+        view: which view of the training is completed, from 0; None completes the centre view.
     """
 
     candidates: Candidates
@@ -123,6 +130,7 @@ class Attack:
     unseen: Targets | None = None
     retained: Images | None = None
     sampling: Sampling = GREEDY
+    view: int | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -130,7 +138,7 @@ class Attack:
         return {
             "reference": self.targets.reference,
             "decoding": asdict(self.sampling) | {"tries": 1},
-            "view": "centre",
+            "view": "centre" if self.view is None else f"training view {self.view}",
             "label_drop": 0,
             "candidates": "fixed: the same in all arms, chosen with the unmodified model",
         }
@@ -258,32 +266,43 @@ def make_attack(
             tokens, thresholds fixed with other options, or an image to retain is a candidate.
     """
     check_retained(model, retained, candidates)
-    given = _prefix(model, candidates, options)
-    variant, size, unseen = model.adapter.variant, options.batch_size, None
+    given, unseen = _prefix(model, candidates, options), None
+    size, views = options.batch_size, taken_views(model, options.view)
     how: Any = {"batch_size": size, "reference": options.reference}
     if recalibration is not None:
         again = recalibration.candidates
-        check_conditions(again.images, model.adapter.conditions, variant.num_classes)
-        unseen = make_targets(model, again, variant.views, tokens=tokens.get("unseen"), **how)
+        check_conditions(again.images, model.adapter.conditions, model.adapter.variant.num_classes)
+        unseen = make_targets(model, again, views, tokens=tokens.get("unseen"), **how)
     how |= {"tokens": tokens.get("candidates"), "progress": progress}
     attack = Attack(
         candidates,
-        make_targets(model, candidates, variant.views, **how),
+        make_targets(model, candidates, views, **how),
         similarity,
         given,
         options.backend,
-        Batching(size),
-        Batching(size),
+        *(Batching(size), Batching(size)),
         mean,
         recognition,
         losses,
         recalibration,
         unseen,
         retained,
-        options.sampling,
+        sampling=options.sampling,
+        view=options.view,
     )
     _check_fixed_alike(attack)
     return attack
+
+
+def taken_views(model: ImageARModel, view: int | None) -> Augmentation:
+    """Return the augmentation that a model was trained with, and which of its views is completed.
+
+    Args:
+        model: the model.
+        view: number of a view of the training, from 0; None takes the centre view.
+    """
+    views = model.adapter.variant.views
+    return views if view is None else OneView(views, view)
 
 
 def _prefix(model: ImageARModel, candidates: Candidates, options: ExtractionOptions) -> int:

@@ -139,7 +139,8 @@ class _Comparison:
         check_twin(model, twin, ())
         made_by = model_provenance(model) | {"commit": commit()}
         check_scores(plan, model)
-        shared = Shared(cells, model, made_by, plan.attack.batch_size, plan.seed, progress)
+        how = (plan.attack.batch_size, plan.seed, progress, plan.attack.view)
+        shared = Shared(cells, model, made_by, *how)
         settled: Protocol = protocol(plan, shared, material)
         planned = plan.arms()
         scores, arms = made_arms(plan, planned, shared, settled.material)

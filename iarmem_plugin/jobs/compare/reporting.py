@@ -13,7 +13,7 @@ from iarmem_plugin.evaluation.determinism import check_batching as batching_diff
 from iarmem_plugin.evaluation.extraction import stored_tokens
 from iarmem_plugin.interfaces import Plugin
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome
-from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.attack import Attack, taken_views
 from iarmem_plugin.jobs.contrast import alike, each
 from iarmem_plugin.jobs.gallery import gallery
 from iarmem_plugin.jobs.quality import QualityProtocol
@@ -116,7 +116,7 @@ def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, An
         differences = batching_differences(
             model,
             attack.candidates,
-            model.adapter.variant.views,
+            taken_views(model, attack.view),
             prefix_tokens=attack.prefix_tokens,
             batch_size=attack.completing.size,
             images=checked,

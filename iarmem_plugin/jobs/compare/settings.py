@@ -16,7 +16,7 @@ from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
 from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
-from iarmem_plugin.jobs.attack import Attack, ExtractionOptions, make_attack
+from iarmem_plugin.jobs.attack import Attack, ExtractionOptions, make_attack, taken_views
 from iarmem_plugin.jobs.compare.material import Material, organism_of, others
 from iarmem_plugin.jobs.compare.shared import Shared, without_threshold
 from iarmem_plugin.jobs.protocol import RATE
@@ -80,6 +80,7 @@ def attack_options(plan: Plan) -> ExtractionOptions:
         batch_size=attack.batch_size,
         reference=attack.reference,
         sampling=_decoding(plan),
+        view=plan.attack.view,
     )
 
 
@@ -169,7 +170,7 @@ def _losses(plan: Plan, shared: Shared, material: Material) -> LossProtocol | No
         shared.model,
         HeldOutLoss(),
         material.fitted,
-        shared.model.adapter.variant.views,
+        taken_views(shared.model, shared.view),
         tokens=shared.tokens(material.fitted, "held-out pictures"),
         batch_size=plan.attack.batch_size,
     )

@@ -22,7 +22,7 @@ from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.ranking.run import rank
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import ImageScorer, Quality, Similarity, TunedSampling
-from iarmem_plugin.jobs.attack import Attack
+from iarmem_plugin.jobs.attack import Attack, taken_views
 from iarmem_plugin.jobs.compare.cells import content_sha256, shared_settings, stamps_sha256
 from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves, scored_on
 from iarmem_plugin.jobs.localize import localize
@@ -53,6 +53,7 @@ class Shared:
         made_by: what `model_provenance` says of it.
         batch_size: images at a time.
         seed: of what is drawn.
+        view: which view of the training is completed; None takes the centre view.
         progress: where progress bars may be shown.
     """
 
@@ -62,15 +63,16 @@ class Shared:
     batch_size: int
     seed: int
     progress: Progress | None = None
+    view: int | None = None
 
     def tokens(self, images: Images, name: str) -> Tensor:
         """Return the tokens of pictures, int64 where they are numbers of a vocabulary.
 
         Args:
-            images: the pictures; the centre view of each is taken.
+            images: the pictures; one view of each is taken.
             name: what they are, for messages.
         """
-        views = self.model.adapter.variant.views
+        views = taken_views(self.model, self.view)
 
         def tokenize(_: Cell) -> xr.DataTree:
             def read(rows: slice) -> Tensor:

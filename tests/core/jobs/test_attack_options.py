@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
+from iarmem_plugin.data.augmentation import OneView
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
@@ -121,3 +123,24 @@ def test_candidates_of_a_ranking_are_chosen_and_told(
     assert report.extraction["cluster"].dims == ("candidate",)
     with pytest.raises(InputError, match="give one"):
         choose_candidates(model, Pictures(pictures, pictures, ranking=ranking), similarity)
+
+
+def test_another_view_of_the_training_is_completed_and_told(
+    model: ImageARModel, scores: xr.Dataset, candidates: Candidates
+) -> None:
+    views, images = model.adapter.variant.views, candidates.images
+    taken = OneView(views, 2)
+    drawn = views.draw(images.load(0), image=int(images.ids[0]), count=3, seed=0)
+    assert torch.equal(taken.still(images.load(0), image=int(images.ids[0])), drawn[2])
+    targets = make_targets(model, candidates, taken)
+    centre = make_targets(model, candidates, views)
+    assert not torch.equal(targets.tokens, centre.tokens)
+    options = ExtractionOptions(view=2)
+    report = mitigate(
+        model, scores, candidates, [ARM], similarity=PixelCorrelation(), options=options
+    )
+    found = report.extraction["target_tokens"].to_numpy()
+    assert np.array_equal(found, targets.tokens.numpy())
+    assert report.provenance["attack"]["view"] == "training view 2"
+    with pytest.raises(InputError, match="view"):
+        ExtractionOptions(view=-1)

@@ -43,6 +43,9 @@ class AttackPart(Part):
         Discriminator(form),
     ] = "greedy"
     """How tokens are chosen after the prefix: the likeliest, or drawn as a table says."""
+    view: of.Count | None = None
+    """View of the training that candidates are completed from, from 0; by default the centre \
+view, by which they are ranked in any case."""
     reference: Literal["reconstruction", "original"] = "reconstruction"
     """What completions are compared with: the picture as the tokenizer gives it back, or itself."""
     similarity: of.Similarity = "correlation"

@@ -190,3 +190,59 @@ def test_another_device_is_the_twins_too() -> None:
     assert found.twin is not None
     assert (found.model.device, found.twin.device, found.attack.batch_size) == (*["cuda:1"] * 2, 3)
     assert plan(grid=[{}]).on() == plan(grid=[{}])
+
+
+def test_what_is_chosen_on_candidates_is_split_and_nothing_else() -> None:
+    grid = GRID | {"interventions": ["zero"], "fractions": [0.1], "random-sets": 1}
+    found = arms(grid=[grid], evidence={"splits": 3})
+    assert list(found) == [
+        "highest, zero, 10%",
+        "gradient-weight, zero, 10%",
+        "gradient-weight, zero, 10%, split 2",
+        "gradient-weight, zero, 10%, split 3",
+        "random 1, zero, 10%",
+    ]
+    third = found["gradient-weight, zero, 10%, split 3"]
+    assert (third.split, third.whole_name) == (2, "gradient-weight, zero, 10%")
+
+
+def test_an_organisms_unitmem_may_leave_out_what_is_tested() -> None:
+    own = {"scores": "unitmem-split", "fractions": [0.1, 1.0], "random-sets": 0, "matched-sets": 1}
+    found = plan(scores={}, grid=[own], evidence={"splits": 2}).arms()
+    how = "highest of unitmem-split, scale-weights(factor=0.5)"
+    assert [one.name for one in found] == [
+        f"{how}, 10%",
+        f"{how}, 10%, split 2",
+        f"{how}, 100%",
+        f"matched 1 with {how}, 10%",
+        f"matched 1 with {how}, 100%",
+    ]
+
+
+HALVED = {"arm": "highest, scale-weights(factor=0.5), 10%"}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"expect": [{"arm": "highest"}]}, r"\[\[expect\]\] arm is 'highest'; it has|did you mean"),
+        ({"expect": [HALVED | {"against": "twin"}]}, r"against is 'twin'"),
+        ({"expect": [HALVED | {"at": "dawn"}]}, "expected 'equal quality' or 'equal fraction'"),
+        ({"expect": [HALVED | {"outcome": "fid"}]}, "expected 'agreement'"),
+        (
+            {"expect": [HALVED | {"family": "all"}] * 2, "evidence": {"sets": 19}},
+            "has more than 1 tests; with 19 sets and alpha 0.05",
+        ),
+        ({"evidence": {"splits": 0}}, "expected a whole number from 1 to 100"),
+        ({"scores": {"unitmem-split": "scores"}}, "give another name"),
+    ],
+)
+def test_what_cannot_be_expected_is_refused(more: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plan(**{"grid": [{}], **more})
+
+
+def test_what_is_expected_may_be_held_against_other_arms() -> None:
+    other = "gradient-weight, scale-weights(factor=0.5), 10%"
+    expect = [HALVED | {"against": one} for one in ("random-matched", other)]
+    assert len(plan(grid=[GRID], expect=expect).expect) == 2

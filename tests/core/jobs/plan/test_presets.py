@@ -12,7 +12,10 @@ from iarmem_plugin.errors import UnknownNameError
 from iarmem_plugin.jobs.plan.presets import preset_text, presets, write_preset
 from iarmem_plugin.neurons.strategies import STRATEGIES
 
-NAMES = ("baselines", "organism", "paper", "selectors", "strategies")
+NAMES = (
+    *("baselines", "organism", "organism-look", "organism-quick"),
+    *("paper", "selectors", "strategies"),
+)
 
 
 @pytest.fixture
