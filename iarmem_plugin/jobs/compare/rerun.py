@@ -22,7 +22,7 @@ from iarmem_plugin.text import shown
 PLAN = "plan"
 TOLERANCE = 1e-6
 """Numbers that differ by this or less are alike: other machines round differently."""
-_NOT_SETTINGS = ("cost",)
+_NOT_SETTINGS = ("cost", "declared")
 _NOT_NUMBERS = ("name", "intervention", "selector", "fraction")
 _BY_CANDIDATE = ("similarity", "equal_tokens", "agreement", "loss", "plain_loss")
 Pairs = Mapping[str, tuple[float | None, float | None]]
