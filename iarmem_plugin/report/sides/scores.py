@@ -220,9 +220,9 @@ def _pair(
     top = math.ceil(Fraction(str(fraction)) * neurons)
     first, second = (np.argsort(-side, kind="stable")[:top] for side in (one, other))
     shared = len(np.intersect1d(first, second))
-    unrelated = hypergeom(neurons, top, top)
-    chance, low, high = (float(end) / top for end in (unrelated.mean(), *unrelated.interval(0.95)))
-    return ScorePair(*names, neurons, correlation, top, shared, shared / top, chance, low, high)
+    low, high = (float(end) / top for end in hypergeom.interval(0.95, neurons, top, top))
+    overlap = (shared, shared / top, top / neurons)
+    return ScorePair(*names, neurons, correlation, top, *overlap, low, high)
 
 
 def _said(value: float | None) -> str:
