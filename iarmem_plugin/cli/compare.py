@@ -43,23 +43,26 @@ BatchSize = Annotated[
 Restart = Annotated[
     bool, typer.Option("--restart", help="Discard what earlier runs into --out have finished.")
 ]
+Planned = Annotated[
+    Path | None,
+    typer.Argument(help="File of the plan: .toml, see docs/plan.md; or folder of a report."),
+]
+Beside = Annotated[
+    Path | None, typer.Argument(help="Folder of another report, to put the two side by side.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what the plan takes, and run nothing.")
+]
 
 
 def compare(
-    plan: Annotated[
-        Path | None,
-        typer.Argument(help="File of the plan: .toml, see docs/plan.md; or folder of a report."),
-    ] = None,
-    other: Annotated[
-        Path | None, typer.Argument(help="Folder of another report, to put the two side by side.")
-    ] = None,
+    plan: Planned = None,
+    other: Beside = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
     given: Given = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the plan takes, and run nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     restart: Restart = False,
     preset: Annotated[
         str | None,

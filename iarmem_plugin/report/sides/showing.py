@@ -11,7 +11,7 @@ from iarmem_plugin.evaluation.counts import EXTRACTED, RECOGNISABLE
 from iarmem_plugin.report.grid.csv_tables import csv_file
 from iarmem_plugin.report.page import environment
 from iarmem_plugin.report.sides.folder import write_folder
-from iarmem_plugin.report.sides.reports import PairedCost, PairedOutcome, SideBySide
+from iarmem_plugin.report.sides.paired import PairedCost, PairedOutcome, Sides
 from iarmem_plugin.report.sides.settings import Change
 from iarmem_plugin.table import TextTable
 
@@ -33,7 +33,7 @@ NOTES = (
 )
 
 
-def terminal_tables(found: SideBySide) -> Iterator[TextTable]:
+def terminal_tables(found: Sides) -> Iterator[TextTable]:
     """Yield what a terminal shows: all canaries of each arm; files hold every group."""
     yield TextTable("Two reports side by side", ("", "A", "B"), summary(found))
     pooled = next((one.group for one in found.outcomes), "")
@@ -49,7 +49,7 @@ def terminal_tables(found: SideBySide) -> Iterator[TextTable]:
         yield TextTable("Settings and versions that differ", ("setting or version", "A", "B"), rows)
 
 
-def summary(found: SideBySide) -> list[tuple[str, str, str]]:
+def summary(found: Sides) -> list[tuple[str, str, str]]:
     """Return how much of the two reports is in both, a row a fact."""
     rows = [
         ("report", *found.names),
@@ -88,7 +88,7 @@ def cost_row(one: PairedCost) -> tuple[str, ...]:
     return (one.arm, _signed(one.first), ours, _signed(one.second), theirs)
 
 
-def save(found: SideBySide, folder: Path) -> Path:
+def save(found: Sides, folder: Path) -> Path:
     """Write the comparison as a folder; see `SideBySide.save`."""
     document = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
     contents = {
@@ -102,7 +102,7 @@ def save(found: SideBySide, folder: Path) -> Path:
     return write_folder(folder, contents, FILES)
 
 
-def page(found: SideBySide) -> str:
+def page(found: Sides) -> str:
     """Return the page: one file that needs no network, with text from data escaped."""
     groups = dict.fromkeys(one.group for one in found.outcomes)
     outcomes = {
@@ -127,7 +127,7 @@ def _csv(kind: Callable[..., object], rows: Sequence[object]) -> bytes:
     return csv_file(header, [list(asdict(row).values()) for row in rows])  # type: ignore[call-overload]  # likewise
 
 
-def _arms(found: SideBySide) -> Iterator[tuple[str | None, str | None]]:
+def _arms(found: Sides) -> Iterator[tuple[str | None, str | None]]:
     yield from found.arms
     yield from ((name, None) for name in found.arms_alone[0])
     yield from ((None, name) for name in found.arms_alone[1])

@@ -318,7 +318,7 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             ("scores scores", MODEL, "scores is given twice; give each scores once, with a name"),
             ("a=scores a=others", MODEL, "a is given twice"),
         ],
-        "--fraction": [("0", MODEL, "expected one in (0, 1]"), ("x", PARSE, "valid float")],
+        "--fraction": [("0", MODEL, "expected one in (0, 1]"), ("x", PARSE, "valid number")],
         "--out": [
             *(_OUT[0], _OUT[1], _OUT[3], _OUT[4]),
             ("images", MODEL, "images holds other files, such as '0', and no score_comparison"),

@@ -15,7 +15,8 @@ from scipy.stats import binomtest
 
 from iarmem_plugin import InputError, Report, side_by_side
 from iarmem_plugin.report.results import ArmResult
-from iarmem_plugin.report.sides.reports import PairedOutcome, SideBySide
+from iarmem_plugin.report.sides.paired import PairedOutcome
+from iarmem_plugin.report.sides.reports import SideBySide
 from iarmem_plugin.report.sides.settings import changes
 
 from .conftest import HOSTILE
