@@ -92,6 +92,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
+    from iarmem_plugin.report.sides.reports import SideBySide, side_by_side
+    from iarmem_plugin.report.sides.scores import ScoreComparison, compare_scores
     from iarmem_plugin.store import ActivationStore, StoreOptions, score_on_cluster
 
 __all__ = [
@@ -159,7 +161,9 @@ __all__ = [
     "ScaleOutgoing",
     "ScaleWeights",
     "ScaleWeightsAndBiases",
+    "ScoreComparison",
     "Selector",
+    "SideBySide",
     "Similarity",
     "Site",
     "StoreOptions",
@@ -176,6 +180,7 @@ __all__ = [
     "calibrate",
     "capture",
     "compare",
+    "compare_scores",
     "contrast",
     "cross_fit",
     "estimate",
@@ -195,6 +200,7 @@ __all__ = [
     "save_scores",
     "score_on_cluster",
     "select",
+    "side_by_side",
     "tune_sampling",
     "with_generations",
     "wrap",
@@ -276,6 +282,8 @@ _SOURCES = {
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.report.report": ("Report",),
+    "iarmem_plugin.report.sides.reports": ("SideBySide", "side_by_side"),
+    "iarmem_plugin.report.sides.scores": ("ScoreComparison", "compare_scores"),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
     "iarmem_plugin.neurons.selectors": (
         "Highest",

@@ -44,6 +44,14 @@ def test_baselines_are_compared_on_an_organism(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_scores_of_parts_of_the_members_are_compared(tmp_path: Path) -> None:
+    call = "main('rar-organism', views=1, draws=1)"
+    shown = run(f"from subsets_of_members import main; {call}", tmp_path)
+    assert "disjoint | 50% – other 50% | " in shown
+    assert (tmp_path / "iarmem-subsets" / "other 50%" / "scores.nc").is_file()
+
+
+@pytest.mark.slow
 def test_workers_of_a_slurm_array_make_one_report(tmp_path: Path) -> None:
     plan = 'model = { name = "var-organism" }\npictures.organism = true\n'
     grid = '[[grid]]\nselectors = ["weight-norm"]\nrandom-sets = 1\n'

@@ -1,4 +1,4 @@
-"""``iarmem compare`` and ``rerun``: a plan in, a report out.
+"""``iarmem compare`` and ``rerun``: a plan in, a report out; or two reports side by side.
 
 A command imports what it needs when it runs.
 """
@@ -12,6 +12,7 @@ import typer
 
 from iarmem_plugin.cli import console, preflight
 from iarmem_plugin.cli import options as opt
+from iarmem_plugin.cli.sides import compare_reports
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_writable
 from iarmem_plugin.text import shown
@@ -42,19 +43,26 @@ BatchSize = Annotated[
 Restart = Annotated[
     bool, typer.Option("--restart", help="Discard what earlier runs into --out have finished.")
 ]
+Planned = Annotated[
+    Path | None,
+    typer.Argument(help="File of the plan: .toml, see docs/plan.md; or folder of a report."),
+]
+Beside = Annotated[
+    Path | None, typer.Argument(help="Folder of another report, to put the two side by side.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what the plan takes, and run nothing.")
+]
 
 
 def compare(
-    plan: Annotated[
-        Path | None, typer.Argument(help="File of the plan: .toml, see docs/plan.md.")
-    ] = None,
+    plan: Planned = None,
+    other: Beside = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write.")] = None,
     given: Given = None,
     device: Device = None,
     batch_size: BatchSize = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the plan takes, and run nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     restart: Restart = False,
     preset: Annotated[
         str | None,
@@ -66,15 +74,23 @@ def compare(
     model: Annotated[str | None, typer.Option(help="Model that is filled into the preset.")] = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Run the interventions of a plan, and report them side by side; or write a plan.
+    """Run the interventions of a plan, and report them; or put two reports side by side.
 
     The same command again goes on where a run was ended, and does what was added to the plan.
     """
+    running = given or device or batch_size or dry_run or restart
     if plan is None:
-        running = out is not None or bool(given) or device or batch_size or dry_run or restart
-        _write_preset(preset, write, model, running=bool(running))
+        _write_preset(preset, write, model, running=bool(running or out is not None))
         return
     beside = {"--preset": preset, "--write": write, "--model": model}
+    if other is not None:
+        if running or any(beside.values()):
+            raise InputError(
+                "two reports are put side by side, and nothing is run; leave all options but "
+                "--out and --json out"
+            )
+        compare_reports(plan, other, out, as_json=as_json)
+        return
     if wrong := next((option for option, value in beside.items() if value is not None), None):
         raise InputError(
             f"{wrong} is for writing a plan, and {shown(plan, 120)} is one; leave one of them out "
@@ -82,6 +98,10 @@ def compare(
         )
     if out is None and not dry_run:
         raise InputError("--out is missing; name the folder to write")
+    if (plan / "report.json").is_file():
+        raise InputError(
+            f"{shown(plan, 120)} is a report; give another one beside it, or a plan's file"
+        )
     from iarmem_plugin.jobs.plan.reading import read_plan
 
     chosen = read_plan(plan, given=given or ()).on(device=device, batch_size=batch_size)

@@ -28,6 +28,7 @@ from iarmem_plugin.cli.ending import ends_orderly
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
 from iarmem_plugin.cli.rank import rank
+from iarmem_plugin.cli.sides import compare_scores
 from iarmem_plugin.errors import IarmemError, InputError
 from iarmem_plugin.files import DISK_FULL_ERRNOS
 from iarmem_plugin.text import shown
@@ -145,6 +146,7 @@ app.command()(rank)
 app.command()(mitigate)
 app.command()(compare)
 app.command()(rerun)
+app.command("compare-scores")(compare_scores)
 app.command()(models.models)
 app.command()(models.fetch)
 app.command("plugins")(models.list_plugins)

@@ -241,7 +241,7 @@ def count_losses(extraction: xr.Dataset) -> xr.Dataset:
     for name in names:
         mine = losses.isel(candidate=extraction["group"].values.astype(str) == name)
         change = mine - mine.sel(arm=ORIGINAL, drop=True)
-        low, high = interval(change[LOSS].transpose("arm", "candidate").values)
+        low, high = mean_intervals(change[LOSS].transpose("arm", "candidate").values)
         means = mine.mean("candidate").assign(
             change=change[LOSS].mean("candidate"),
             plain_change=change[PLAIN].mean("candidate"),
@@ -252,11 +252,12 @@ def count_losses(extraction: xr.Dataset) -> xr.Dataset:
     return xr.concat(found, xr.DataArray(list(names), dims="group", name="group"))
 
 
-def interval(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the 95% interval of the mean of each row: see `count_losses`.
+def mean_intervals(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 95% interval of the mean of each row, dims (arm, candidate).
 
-    Args:
-        change: changes of the same images, dims (arm, image).
+    Returns:
+        lower and upper ends, dims (arm): percentiles of 2 000 bootstrap samples of the candidates,
+        seed 0; NaN for a single candidate.
     """
     from scipy.stats import bootstrap
 

@@ -115,7 +115,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
     """
     valid = results.scores["valid"]
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             **_tables(results),
@@ -160,7 +160,7 @@ def _split(results: Results) -> list[str]:
 
 def render_summary(results: Results) -> str:
     """Return headline and tables as a fragment of HTML for a notebook."""
-    return _environment().get_template("summary.html.j2").render(**_tables(results), report=results)
+    return environment().get_template("summary.html.j2").render(**_tables(results), report=results)
 
 
 def _tables(results: Results) -> dict[str, Any]:
@@ -183,7 +183,8 @@ def _tables(results: Results) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return what renders the templates of all pages: text from data is escaped, and visible."""
     return Environment(
         loader=PackageLoader("iarmem_plugin.report", "templates"),
         autoescape=True,

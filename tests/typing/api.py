@@ -77,7 +77,9 @@ from iarmem_plugin import (
     ScaleOutgoing,
     ScaleWeights,
     ScaleWeightsAndBiases,
+    ScoreComparison,
     Selector,
+    SideBySide,
     Similarity,
     Site,
     StoreOptions,
@@ -93,6 +95,7 @@ from iarmem_plugin import (
     calibrate,
     capture,
     compare,
+    compare_scores,
     contrast,
     cross_fit,
     estimate,
@@ -112,6 +115,7 @@ from iarmem_plugin import (
     save_scores,
     score_on_cluster,
     select,
+    side_by_side,
     tune_sampling,
     with_generations,
     wrap,
@@ -218,6 +222,16 @@ def hand_over(official: torch.nn.Module, tokenizer: torch.nn.Module | None) -> I
 
 def keep(scores: xr.Dataset, folder: Path) -> xr.Dataset:
     return load_scores(save_scores(scores, folder))
+
+
+def beside(first: Report, second: Report, out: Path) -> Path:
+    found: SideBySide = side_by_side(first, second, names=("a", "b"))
+    differences = [one.difference for one in found.outcomes if one.p is not None and one.p < 0.05]
+    print(found.table(), differences, [one.key for one in found.settings])
+    scores: ScoreComparison = compare_scores({"a": first.scores, "b": second.scores}, fraction=0.05)
+    shares: list[float | None] = [pair.share for pair in scores.pairs]
+    print(scores.table(), shares)
+    return found.save(scores.save(out) / "reports")
 
 
 def step_by_step(model: ImageARModel, images: Images, metric: Metric) -> xr.Dataset:

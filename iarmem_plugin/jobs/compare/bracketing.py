@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from iarmem_plugin.evaluation.counts import HELD_OUT
-from iarmem_plugin.evaluation.losses import LOSS, interval
+from iarmem_plugin.evaluation.losses import LOSS, mean_intervals
 from iarmem_plugin.jobs.arms import Measured
 from iarmem_plugin.jobs.plan.parts.grids import GridPart
 from iarmem_plugin.jobs.plan.parts.values import RANDOM
@@ -72,7 +72,7 @@ def brackets(
         mine = [one for one in planned if one.whole_name == name]
         if not mine or mine[0].intervention is None:
             continue
-        low, high = interval(np.mean([change(one) for one in mine], axis=0)[None])
+        low, high = mean_intervals(np.mean([change(one) for one in mine], axis=0)[None])
         costs = _costs(planned, mine[0], change)
         if costs:
             chosen = _between(costs, float(low[0]), float(high[0]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,32 +15,17 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.reading import with_given
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.report.sides.settings import Change, changes, leaves
 from iarmem_plugin.table import TextTable
 from iarmem_plugin.text import shown
 
 PLAN = "plan"
 TOLERANCE = 1e-6
 """Numbers that differ by this or less are alike: other machines round differently."""
-_NOT_SETTINGS = ("cost", "declared")
 _NOT_NUMBERS = ("name", "intervention", "selector", "fraction")
 _BY_CANDIDATE = ("similarity", "equal_tokens", "agreement", "loss", "plain_loss")
 Pairs = Mapping[str, tuple[float | None, float | None]]
 _COLUMNS = ("arm", "what", "differ", "report", "again", "largest")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A setting or a version that differs.
-
-    Attributes:
-        key: where it is in the provenance, such as ``"versions.torch"``.
-        old: its value in the report, as text; empty where it is not there.
-        new: its value now.
-    """
-
-    key: str
-    old: str
-    new: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,37 +130,12 @@ def differences(old: Report, new: Report) -> Differences:
         if apart is None:
             numbers += _of_candidates(name, old.extraction, new.extraction)
     return Differences(
-        _settings(before["provenance"], after["provenance"]),
+        changes(before["provenance"], after["provenance"]),
         tuple(name for name in ours if name not in theirs),
         tuple(name for name in theirs if name not in ours),
         tuple(numbers),
         len(shared),
     )
-
-
-def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Change, ...]:
-    before, after = (
-        dict(_leaves({key: one for key, one in side.items() if key not in _NOT_SETTINGS}))
-        for side in (old, new)
-    )
-    return tuple(
-        Change(".".join(key), _text(before, key), _text(after, key))
-        for key in sorted({*before, *after})
-        if before.get(key, ...) != after.get(key, ...)
-    )
-
-
-def _text(values: Mapping[tuple[str, ...], Any], key: tuple[str, ...]) -> str:
-    return shown(json.dumps(values[key], ensure_ascii=False), 80) if key in values else ""
-
-
-def _leaves(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield all that is no mapping, with its keys from the outermost."""
-    if not isinstance(value, Mapping):
-        yield at, value
-        return
-    for key, one in value.items():
-        yield from _leaves(one, (*at, str(key)))
 
 
 def _of_arm(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
@@ -202,7 +161,7 @@ def _numbers(arm: Mapping[str, Any]) -> dict[tuple[str, ...], float | None]:
     known["quality"] = {one["label"]: one for one in arm["quality"]}
     return {
         key: None if one is None else float(one)
-        for key, one in _leaves(known)
+        for key, one in leaves(known)
         if one is None or isinstance(one, int | float)
     }
 

@@ -80,7 +80,7 @@ def csv_tables(results: Results, document: Document) -> dict[str, bytes]:
         entries = document["provenance"].get(name)
         found[name] = [[entry.get(key) for key in COLUMNS[name]] for entry in records(entries)]
     return {
-        f"tables/{name}.csv": _file(COLUMNS[name], rows) for name, rows in found.items() if rows
+        f"tables/{name}.csv": csv_file(COLUMNS[name], rows) for name, rows in found.items() if rows
     }
 
 
@@ -90,7 +90,8 @@ def records(value: object) -> list[Mapping[str, Any]]:
     return [entry for entry in entries if isinstance(entry, Mapping)]
 
 
-def _file(header: Sequence[str], rows: Rows) -> bytes:
+def csv_file(header: Sequence[str], rows: Rows) -> bytes:
+    """Return a table as a file: UTF-8, RFC 4180, no text that a spreadsheet would compute."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(header)

@@ -50,6 +50,8 @@ KNOWN = {
     "name": "unitmem",
     "plan": "plan.toml",
     "report": "report",
+    "other": "",
+    "scores": "scores others",
 }
 PLAN = """\
 model = { name = "tiny" }

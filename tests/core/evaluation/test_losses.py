@@ -185,6 +185,6 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change = np.random.default_rng(0).normal(size=(3, 50))
-    whole = losses.interval(change)
+    whole = losses.mean_intervals(change)
     monkeypatch.setattr(losses, "LARGEST_DRAW", 1000)
-    np.testing.assert_array_equal(losses.interval(change), whole)
+    np.testing.assert_array_equal(losses.mean_intervals(change), whole)
