@@ -179,7 +179,7 @@ class _Job:
 
         paths = (
             *(self.attack.candidates, self.attack.held_out),
-            *(self.quality.reference, self.contrast_with),
+            *(self.quality.pictures, self.contrast_with),
         )
         listed = (
             None if path is None else open_pictures(path, self.model.name, self.reading)
@@ -187,6 +187,7 @@ class _Job:
         )
         images = open_pictures(self.images, self.model.name, self.reading)
         opened = Opened(images, self._ranking(images), *listed)
+        opened = opened._replace(seen=self.quality.features())
         self._check_counts(opened)
         self._check_contrast(opened)
         return opened
@@ -249,6 +250,8 @@ class _Job:
                 *(model, measures.images, opened.real, opened.held_out),
                 batch_size=size,
                 progress=progress,
+                seen=opened.seen,
+                like=opened.images,
             )
             preflight.check_features_room(kept.parent, quality, arms=len(arms) + 1)
             candidates = choose_candidates(

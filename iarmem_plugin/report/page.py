@@ -30,6 +30,7 @@ from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.grid.figure import outcomes_against_loss
 from iarmem_plugin.report.grid.plan import left_out, plan_rows
+from iarmem_plugin.report.published.beside import published
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
     SIDE_BY_SIDE,
@@ -62,7 +63,9 @@ def figures(results: Results) -> dict[str, bytes]:
     drawn = {
         "extraction_by_group": arm_figures.extraction_by_group(counts, together),
         "heatmap": plots.heatmap(results.scores),
+        "sums_by_block": plots.sums_by_block(results.scores),
         "neurons_by_block": plots.neurons_by_block(results.scores),
+        "neurons_sorted": plots.neurons_sorted(results.scores),
         "histogram": plots.histogram(results.scores),
     }
     measured = quality(results).isel(label=_drawn(results))
@@ -139,6 +142,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             gallery=[_gallery_row(row) for row in results.gallery],
             gallery_arms=_gallery_arms(results),
             held_out_loss=first_cost(results) is not None,
+            published=published(results),
             settings=list(_flat(dict(results.extraction.attrs))),
             arm_settings=[(arm.name, list(_flat(_settings(arm)))) for arm in results.arms],
             plan=plan_rows(results.provenance),

@@ -46,7 +46,7 @@ def test_the_folder_holds_every_file(folder: Path) -> None:
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     drawn = {
         "extraction_by_group", "extraction_against_quality", "heatmap", "neurons_by_block",
-        "histogram", "selected_by_block",
+        "histogram", "selected_by_block", "sums_by_block", "neurons_sorted",
     }  # fmt: skip
     files = {"report.json", "report.html"}
     files |= {"extraction.nc", "scores.nc", "neurons.nc", "gallery.nc"}
