@@ -181,13 +181,13 @@ class _Job:
             *(self.attack.candidates, self.attack.held_out),
             *(self.quality.pictures, self.contrast_with),
         )
-        listed = (
+        candidates, held_out, reference, contrast = (
             None if path is None else open_pictures(path, self.model.name, self.reading)
             for path in paths
         )
         images = open_pictures(self.images, self.model.name, self.reading)
-        opened = Opened(images, self._ranking(images), *listed)
-        opened = opened._replace(seen=self.quality.features())
+        others = (candidates, held_out, reference, contrast)
+        opened = Opened(images, self._ranking(images), *others, self.quality.features())
         self._check_counts(opened)
         self._check_contrast(opened)
         return opened

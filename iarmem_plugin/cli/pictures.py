@@ -100,6 +100,9 @@ class Opened(NamedTuple):
         """Read every picture, and leave out those that do not open if that is wanted."""
         from iarmem_plugin.cli.inputs import read_whole
 
-        others = (None if one is None else read_whole(one, reading) for one in self[2:6])
-        read = Opened(read_whole(self.images, reading), self.ranking, *others)
-        return read._replace(seen=self.seen)
+        candidates, held_out, reference, contrast = (
+            None if one is None else read_whole(one, reading) for one in self[2:6]
+        )
+        images = read_whole(self.images, reading)
+        others = (candidates, held_out, reference, contrast)
+        return Opened(images, self.ranking, *others, self.seen)

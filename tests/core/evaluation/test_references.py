@@ -14,6 +14,9 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.quality import TorchFidelity, frechet_distance
 from iarmem_plugin.evaluation.references import file as references
 from iarmem_plugin.evaluation.references.file import RealFeatures, holds_features, see_all
+from iarmem_plugin.interfaces import Condition, Sampling
+from iarmem_plugin.jobs.compare.cells import _of_quality
+from iarmem_plugin.jobs.quality import QualityProtocol
 
 MEASURE = TorchFidelity(nn.Identity(), "small classifier")
 
@@ -122,6 +125,22 @@ def test_pictures_are_not_taken_for_features(tmp_path: Path) -> None:
     assert holds_features(written(tmp_path / "adm.npz", mu=np.zeros(1), sigma=np.eye(1)))
     (tmp_path / "broken.npz").write_bytes(b"PK")
     assert not holds_features(tmp_path / "broken.npz")
+
+
+def test_cells_change_with_the_file_and_else_stay_as_they_are(tmp_path: Path) -> None:
+    keys = []
+    for files in ((), (0,), (1,)):
+        paths = [written(tmp_path / f"{seed}.npz", **moments(features(20, seed))) for seed in files]
+        quality = QualityProtocol(
+            MEASURE,
+            {"noise": features(12)},
+            Condition.of([0] * 10),
+            Sampling(greedy=False, seed=1),
+            files=tuple(map(RealFeatures.load, paths)),
+        )
+        keys.append(_of_quality(quality))
+    assert keys[0] | {"files": keys[1]["files"]} == keys[1]
+    assert keys[1]["files"] != keys[2]["files"]
 
 
 def test_too_few_pictures_are_no_reference() -> None:
