@@ -16,7 +16,7 @@ from iarmem_plugin.files import check_file
 from iarmem_plugin.table import TextTable
 
 if TYPE_CHECKING:
-    from iarmem_plugin.evaluation.references.file import RealFeatures
+    from iarmem_plugin.evaluation.references.file import ReferenceFeatures
 
 Out = Annotated[Path, typer.Option(help="File to write: .npz, to be given as --reference.")]
 Measure = Annotated[
@@ -49,10 +49,10 @@ class _Job:
         preflight.check_sources({f"--quality {name}": file for name, file in files.items()})
         preflight.check_device(self.device)
 
-    def run(self) -> RealFeatures:
+    def run(self) -> ReferenceFeatures:
         """See all images, and write the file; return what it holds."""
         from iarmem_plugin import plugins
-        from iarmem_plugin.evaluation.references.file import RealFeatures
+        from iarmem_plugin.evaluation.references.file import ReferenceFeatures
         from iarmem_plugin.interfaces import Quality
         from iarmem_plugin.jobs.measuring import see_images
         from iarmem_plugin.plugins.create import create
@@ -67,7 +67,7 @@ class _Job:
         with console.progress_bars() as progress:
             shared: Any = {"batch_size": self.batch_size, "progress": progress}
             see_images(measure, pictures, views, **shared).save(self.out)
-        return RealFeatures.load(self.out)
+        return ReferenceFeatures.load(self.out)
 
 
 def features(

@@ -14,7 +14,7 @@ from iarmem_plugin.errors import InputError
 if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.evaluation.ranking.ranking import Ranking
-    from iarmem_plugin.evaluation.references.file import RealFeatures
+    from iarmem_plugin.evaluation.references.file import ReferenceFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Opened(NamedTuple):
     held_out: Images | None
     reference: Images | None
     contrast: Images | None
-    seen: RealFeatures | None = None
+    seen: ReferenceFeatures | None = None
 
     @property
     def real(self) -> Images | None:

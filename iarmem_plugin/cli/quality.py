@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from iarmem_plugin.data.images import Images
-    from iarmem_plugin.evaluation.references.file import RealFeatures
+    from iarmem_plugin.evaluation.references.file import ReferenceFeatures
     from iarmem_plugin.interfaces import LossQuality, Quality, TunedSampling
     from iarmem_plugin.jobs.quality import QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
@@ -82,13 +82,13 @@ class QualityChoice:
 
         return None if holds_features(self.reference) else self.reference
 
-    def features(self) -> RealFeatures | None:
+    def features(self) -> ReferenceFeatures | None:
         """Read the reference, where it is a file of features or of their statistics."""
-        from iarmem_plugin.evaluation.references.file import RealFeatures, holds_features
+        from iarmem_plugin.evaluation.references.file import ReferenceFeatures, holds_features
 
         if self.reference is None or not holds_features(self.reference):
             return None
-        return RealFeatures.load(self.reference)
+        return ReferenceFeatures.load(self.reference)
 
     def check_enough(
         self, measure: Quality | None, real: Images | None, held_out: Images | None
@@ -113,7 +113,7 @@ class QualityChoice:
         *,
         batch_size: int,
         progress: Progress | None = None,
-        seen: RealFeatures | None = None,
+        seen: ReferenceFeatures | None = None,
         like: Images | None = None,
     ) -> QualityProtocol | None:
         """Say how images are generated and compared: with held-out ones first, if they suffice.

@@ -17,7 +17,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import centre_views
 from iarmem_plugin.evaluation.generation import conditions_like, generate
-from iarmem_plugin.evaluation.references.file import RealFeatures, see_all
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures, see_all
 from iarmem_plugin.interfaces import Quality, QualityValue, TunedSampling
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import author, blamed
@@ -146,7 +146,7 @@ def compared(
 
 
 def compared_with(
-    quality: Quality, generated: np.ndarray, reference: RealFeatures
+    quality: Quality, generated: np.ndarray, reference: ReferenceFeatures
 ) -> list[QualityValue]:
     """Return what a quality measure says of features and of a reference from a file.
 
@@ -166,7 +166,7 @@ def see_images(
     *,
     batch_size: int = 64,
     progress: Progress | None = None,
-) -> RealFeatures:
+) -> ReferenceFeatures:
     """Return what a quality measure sees of real images, however many, to be kept in a file.
 
     Args:

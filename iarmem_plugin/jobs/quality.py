@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Completes
 from iarmem_plugin.evaluation.generation import conditions_like, generate
-from iarmem_plugin.evaluation.references.file import RealFeatures
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures
 from iarmem_plugin.interfaces import Condition, Quality, QualityValue, Sampling, TunedSampling
 from iarmem_plugin.jobs.measuring import (
     centred,
@@ -84,7 +85,7 @@ class QualityProtocol:
     seeds: int = 1
     floors: tuple[Floor, ...] = ()
     tuned: TunedSampling | None = None
-    files: tuple[RealFeatures, ...] = ()
+    files: tuple[ReferenceFeatures, ...] = ()
 
     def __repr__(self) -> str:
         """Return numbers of images in place of their features."""
@@ -152,7 +153,7 @@ def quality_protocol(
     beside: Mapping[str, tuple[str, Images]] | None = None,
     arms: Iterable[str] | None = None,
     see: Callable[[Images], np.ndarray] | None = None,
-    files: Sequence[RealFeatures] = (),
+    files: Sequence[ReferenceFeatures] = (),
     like: Images | None = None,
     batch_size: int = 64,
 ) -> QualityProtocol:
@@ -172,8 +173,7 @@ def quality_protocol(
         arms: names of the arms in which images are generated; None generates them in all.
         see: function that gives the features of real images; by default the measure does.
         files: references whose features were read from a file.
-        like: real images whose class frequencies are followed where there are no references but
-            files.
+        like: real images whose classes are followed where there are no references but files.
         batch_size: real images at a time.
 
     Raises:
@@ -181,21 +181,15 @@ def quality_protocol(
     """
     check_kind("the measure", measure, Quality, "a Quality, such as TorchFidelity")
     variant = model.adapter.variant
-    followed = next(iter(references.values()), like)
-    if followed is None:
-        raise InputError("no real images were given; images are generated like some, so give any")
-    for one in files:
-        few = centred(followed.subset(range(1)), variant.views, 1)
-        width = features_of(measure, few).shape[1]
-        one.check_seen_by(measure, plain(variant.views.provenance), width)
+    followed = _followed(measure, variant.views, next(iter(references.values()), like), files)
     seen = see or (lambda real: features_of(measure, centred(real, variant.views, batch_size)))
     features = {name: seen(real) for name, real in references.items()}
     others = {name: (what, seen(real)) for name, (what, real) in (beside or {}).items()}
-    sampling, tuned = replace(variant.sampling, seed=seed), None
-    if isinstance(temperature, TunedSampling):
-        tuned, temperature = temperature, temperature.temperature
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature, greedy=False)
+    tuned = temperature if isinstance(temperature, TunedSampling) else None
+    given = temperature if tuned is None else tuned.temperature
+    sampling = replace(variant.sampling, seed=seed)
+    if given is not None:
+        sampling = replace(sampling, temperature=given, greedy=False)
     return QualityProtocol(
         measure,
         features,
@@ -207,6 +201,21 @@ def quality_protocol(
         tuned,
         tuple(files),
     )
+
+
+def _followed(
+    measure: Quality,
+    views: Augmentation,
+    images: Images | None,
+    files: Sequence[ReferenceFeatures],
+) -> Images:
+    """Return the images like which others are generated; refuse files of other features."""
+    if images is None:
+        raise InputError("no real images were given; images are generated like some, so give any")
+    for one in files:
+        seen = features_of(measure, centred(images.subset(range(1)), views, 1))
+        one.check_seen_by(measure, plain(views.provenance), seen.shape[1])
+    return images
 
 
 def find_floors(

@@ -103,10 +103,10 @@ def _shares(results: Results) -> xr.DataArray:
 
 def _drawn(results: Results) -> list[int]:
     """Return the measures that a figure shows: the change of the held-out loss, then of images."""
-    predicted, measured = len(costs(results)), quality(results).sizes["label"]
+    predicted, known = len(costs(results)), quality(results).notnull().any("arm").values
     # of many arms, `outcomes_against_loss` shows it
     first = [0] if first_cost(results) is not None and not has_many(results.arms) else []
-    return [*first, *range(predicted, measured)][:4]
+    return [one for one in (*first, *range(predicted, len(known))) if known[one]][:4]
 
 
 def render(results: Results, pictures: Mapping[str, bytes]) -> str:

@@ -26,7 +26,7 @@ _MAY_DIFFER = ("tool", "kid", "network")  # versions of tools, and how two sides
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RealFeatures:
+class ReferenceFeatures:
     """What a quality measure saw of real pictures.
 
     Attributes:
@@ -53,7 +53,7 @@ class RealFeatures:
 
     def __repr__(self) -> str:
         """Return numbers of pictures and features."""
-        return f"RealFeatures({self.name!r}, images={self.images}, features={len(self.mean)})"
+        return f"ReferenceFeatures({self.name!r}, images={self.images}, features={len(self.mean)})"
 
     def __post_init__(self) -> None:
         """Refuse what is no mean and covariance of features."""
@@ -160,7 +160,7 @@ class RealFeatures:
             write_whole(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> RealFeatures:
+    def load(cls, path: Path) -> ReferenceFeatures:
         """Read what `save` wrote, or ``mu`` and ``sigma`` of others, or ``features`` alone.
 
         Raises:
@@ -189,7 +189,7 @@ def holds_features(path: Path | None) -> bool:
 
 def see_all(
     measure: Quality, batches: Iterable[Float[np.ndarray, "_ feature"]], images: int
-) -> RealFeatures:
+) -> ReferenceFeatures:
     """Sum up features of many pictures, batch after batch; of more than 20 000, as many are kept.
 
     Args:
@@ -218,7 +218,9 @@ def see_all(
         mean = mean + apart * (count / total)
         kept.append(batch[wanted[(wanted >= seen) & (wanted < total)] - seen])
         seen = total
-    return RealFeatures(mean, products / (seen - 1), seen, np.concatenate(kept).astype(np.float64))
+    return ReferenceFeatures(
+        mean, products / (seen - 1), seen, np.concatenate(kept).astype(np.float64)
+    )
 
 
 def _fields(found: Mapping[str, np.ndarray]) -> dict[str, Any]:

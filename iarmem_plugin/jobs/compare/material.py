@@ -15,7 +15,7 @@ from iarmem_plugin.data.opening import check_conditions, open_images, same_pictu
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
-from iarmem_plugin.evaluation.references.file import RealFeatures, holds_features
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures, holds_features
 from iarmem_plugin.interfaces.organism import Organism
 from iarmem_plugin.jobs.demo import pictures as of_organism
 from iarmem_plugin.jobs.plan.parts.inputs import PicturesPart
@@ -61,7 +61,7 @@ class Material:
     references: Mapping[str, Images] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, Images]] = field(default_factory=dict)
     captured: Images | None = None
-    seen: RealFeatures | None = None
+    seen: ReferenceFeatures | None = None
 
     def __repr__(self) -> str:
         """Return numbers of pictures."""
@@ -112,7 +112,7 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
     contrasted = opened.of(part.contrast_with) or unseen
     seen = None
     if part.reference is not None and holds_features(part.reference):
-        seen, real = RealFeatures.load(part.reference), None
+        seen, real = ReferenceFeatures.load(part.reference), None
     else:
         real = opened.of(part.reference) or images
     references, beside = _references(plan, real, unseen, reported)

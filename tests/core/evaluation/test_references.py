@@ -13,7 +13,7 @@ from torch import nn
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.quality import TorchFidelity, frechet_distance
 from iarmem_plugin.evaluation.references import file as references
-from iarmem_plugin.evaluation.references.file import RealFeatures, holds_features, see_all
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures, holds_features, see_all
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.jobs.compare.cells import _of_quality
 from iarmem_plugin.jobs.quality import QualityProtocol
@@ -38,7 +38,7 @@ def moments(rows: np.ndarray) -> dict[str, np.ndarray]:
 def test_published_statistics_give_fid_and_no_kid(tmp_path: Path) -> None:
     real, made = features(50), features(20, seed=1)
     path = written(tmp_path / "adm.npz", **moments(real), arr_0=np.zeros((2, 3), np.uint8))
-    found = RealFeatures.load(path)
+    found = ReferenceFeatures.load(path)
     fid, kid = found.compared(MEASURE, made)
     assert fid.value == pytest.approx(frechet_distance(made, real), abs=1e-9)
     assert f"reference {found.name} n=not recorded, generated n=20" in fid.label
@@ -53,7 +53,7 @@ def test_our_file_gives_both_and_says_who_made_it(tmp_path: Path) -> None:
     seen = see_all(MEASURE, [real[:7], real[7:30], real[30:]], 50)
     np.testing.assert_allclose(seen.covariance, np.cov(real, rowvar=False), rtol=1e-12)
     replace(seen, made_by={"measure": dict(MEASURE.provenance)}).save(tmp_path / "mine.npz")
-    found = RealFeatures.load(tmp_path / "mine.npz")
+    found = ReferenceFeatures.load(tmp_path / "mine.npz")
     assert (found.images, np.load(tmp_path / "mine.npz")["features"].dtype) == (50, np.float32)
     expected = MEASURE.compare(made, real, reference_name=found.name)
     values = found.compared(MEASURE, made)
@@ -80,7 +80,7 @@ def test_of_many_pictures_some_are_kept_and_all_are_summed_up(
 
 
 def test_features_alone_are_enough(tmp_path: Path) -> None:
-    found = RealFeatures.load(written(tmp_path / "x.npz", features=features(12)))
+    found = ReferenceFeatures.load(written(tmp_path / "x.npz", features=features(12)))
     assert found.images == 12
     np.testing.assert_allclose(found.mean, features(12).mean(axis=0))
 
@@ -108,13 +108,13 @@ def test_what_cannot_be_a_reference_is_refused(
 ) -> None:
     path = written(tmp_path / "x.npz", **(moments(features(20)) | change))
     with pytest.raises(InputError, match=message):
-        RealFeatures.load(path)
+        ReferenceFeatures.load(path)
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     path = written(tmp_path / "x.npz", mu=np.array([print], dtype=object), sigma=np.eye(1))
     with pytest.raises(InputError, match=r"cannot be read as an \.npz file of the features"):
-        RealFeatures.load(path)
+        ReferenceFeatures.load(path)
 
 
 def test_pictures_are_not_taken_for_features(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_cells_change_with_the_file_and_else_stay_as_they_are(tmp_path: Path) ->
             {"noise": features(12)},
             Condition.of([0] * 10),
             Sampling(greedy=False, seed=1),
-            files=tuple(map(RealFeatures.load, paths)),
+            files=tuple(map(ReferenceFeatures.load, paths)),
         )
         keys.append(_of_quality(quality))
     assert keys[0] | {"files": keys[1]["files"]} == keys[1]

@@ -215,8 +215,12 @@ def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
     report: Report, tmp_path: Path, faults: ModuleType
 ) -> None:
     old, new = writes(report), writes(replace(report, model="var-d16", neurons=None))
+    old(tmp_path / "counted")
+    with faults.faulty(10**9) as counted:
+        new(tmp_path / "counted")
+    shutil.rmtree(tmp_path / "counted")
     old(tmp_path)
-    with pytest.raises(faults.Death), faults.faulty(76):
+    with pytest.raises(faults.Death), faults.faulty(counted.count - 20):  # while names change
         new(tmp_path)
     assert JOURNAL in os.listdir(tmp_path)
     found = Report.load(tmp_path)
