@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -35,7 +35,7 @@ class ReferenceFeatures:
         images: number of pictures; None where it is not recorded, as in published statistics.
         features: features of all pictures, or of 20 000, evenly spaced, of more; None where only
             mean and covariance are known.
-        made_by: what made them: the measure's ``provenance`` and the ``views``; empty if given.
+        made_by: what made them: the measure's ``provenance`` and the ``views``; None if given.
         sha256: hash of the file.
         file: the file's name.
 
@@ -47,7 +47,7 @@ class ReferenceFeatures:
     covariance: Float[np.ndarray, "feature feature"]
     images: int | None
     features: Float[np.ndarray, "image feature"] | None = None
-    made_by: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] | None = None
     sha256: str = ""
     file: str = ""
 
@@ -91,7 +91,7 @@ class ReferenceFeatures:
             "sha256": self.sha256,
             "images": self.images,
             "holds": "mean and covariance" + ("" if self.features is None else ", features"),
-            "made_by": dict(self.made_by) or "given",
+            "made_by": dict(self.made_by) if self.made_by else "given",
         }
 
     def check_seen_by(
@@ -112,7 +112,10 @@ class ReferenceFeatures:
                 f"the reference {shown(self.file)} has {len(self.mean)} features, and "
                 f"{measure.name!r} gives {width}; make it with the same extractor"
             )
-        made, now = self.made_by.get("measure", {}), json.loads(_text(dict(measure.provenance)))
+        made, now = (
+            (self.made_by or {}).get("measure", {}),
+            json.loads(_text(dict(measure.provenance))),
+        )
         odd = [key for key in made if key not in _MAY_DIFFER and made[key] != now.get(key)]
         if odd:
             raise InputError(
@@ -120,7 +123,7 @@ class ReferenceFeatures:
                 f"{shown(made[odd[0]], 80)}, and here it is {shown(now.get(odd[0]), 80)}; give the "
                 "same extractor, or make the file anew with 'iarmem features'"
             )
-        cut = self.made_by.get("views")
+        cut = (self.made_by or {}).get("views")
         if views is not None and cut is not None and cut != json.loads(_text(dict(views))):
             raise InputError(
                 f"the pictures of the reference {shown(self.file)} were cut as for another model; "
@@ -154,7 +157,7 @@ class ReferenceFeatures:
         if self.features is not None:
             narrow = self.features.astype(np.float32)
             arrays["features"] = narrow if np.array_equal(narrow, self.features) else self.features
-        arrays["made_by"] = np.array(_text(dict(self.made_by)))
+        arrays["made_by"] = np.array(_text(dict(self.made_by or {})))
         with io.BytesIO() as buffer:
             np.savez(buffer, **arrays)
             write_whole(path, buffer.getvalue())
