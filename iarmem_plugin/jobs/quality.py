@@ -186,7 +186,7 @@ def quality_protocol(
     features = {name: seen(real) for name, real in references.items()}
     others = {name: (what, seen(real)) for name, (what, real) in (beside or {}).items()}
     tuned = temperature if isinstance(temperature, TunedSampling) else None
-    given = temperature if tuned is None else tuned.temperature
+    given = temperature.temperature if isinstance(temperature, TunedSampling) else temperature
     sampling = replace(variant.sampling, seed=seed)
     if given is not None:
         sampling = replace(sampling, temperature=given, greedy=False)
