@@ -61,7 +61,7 @@ def test_the_page_loads_nothing(page: str) -> None:
 
 def test_every_picture_says_in_words_what_it_shows(page: str) -> None:
     pictures = [attributes for tag, attributes in tags_of(page) if tag == "img"]
-    assert len(pictures) == 6 + 4  # figures; picture, target and two completions
+    assert len(pictures) == 8 + 4  # figures; picture, target and two completions
     assert all(attributes.get("alt") for attributes in pictures)
 
 
