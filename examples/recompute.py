@@ -193,6 +193,17 @@ class Folder:
                 rows.append({"threshold": one["threshold"], **ends, "images": anew["images"]})
         return rows
 
+    def _rows_of_published(self) -> list[Row]:
+        other = np.isin(self.found["role"].astype(str), ("held-out", "generated"))
+        rows = []
+        for one in self.report["published"]:
+            place, known = self.names.index(one["arm"]), {"": None}
+            known |= {v["label"]: v["value"] for v in self.report["arms"][place]["quality"]}
+            count = self.outcomes()["extracted"][place][~other].sum()
+            row: Row = {"extracted": count, "candidates": (~other).sum()}
+            rows.append(row | {"fid": known[one["fid_label"]]})
+        return rows
+
     def _rows_of_scores_by_block(self) -> list[Row]:
         return [{"sum": one} for row in self.report["scores"]["by_block_and_scale"] for one in row]
 
@@ -361,9 +372,10 @@ class Label:
 
     def __init__(self, text: str) -> None:
         self.measure, _, rest = text.partition(" (")
-        found = re.search(r", reference (.*) n=(\d+), generated n=(\d+)", rest)
+        found = re.search(r", reference (.*) n=(\d+|not recorded), generated n=(\d+)", rest)
         self.reference, real, generated = found.groups() if found else ("", "0", "0")
-        self.real, self.generated = int(real), int(generated)
+        self.real = -1 if real == "not recorded" else int(real)
+        self.generated = int(generated)
         self.of_real = text[: text.rindex(")") + 1]
 
 

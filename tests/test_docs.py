@@ -6,19 +6,23 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
 from typing import Any, get_args
 
 import pytest
 from pydantic.fields import FieldInfo
+from typer.main import get_command
 
 import iarmem_plugin
 from iarmem_plugin import Plan
+from iarmem_plugin.cli.main import app
 from iarmem_plugin.jobs.plan.parts.measures import DecodingPart
 from iarmem_plugin.jobs.plan.parts.table import Part
 from iarmem_plugin.jobs.plan.presets import presets
@@ -102,6 +106,23 @@ def test_every_command_in_the_readme_exists() -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert used
     assert [name for name in used if f" {name} " not in shown] == []
+
+
+def test_the_commands_that_reproduce_the_paper_are_ones() -> None:
+    """Every option is the command's, every key of a plan is one, and every model is there."""
+    group: Any = get_command(app)
+    text = "\n".join(blocks("docs/reproducing.md", "sh")).replace("\\\n", " ")
+    lines = [shlex.split(line) for line in text.splitlines() if line]
+    assert {line[1] for line in lines} == {"fetch", "localize", "rank", "compare", "features"}
+    for program, command, *words in lines:
+        assert program == "iarmem"
+        known = {option for one in group.commands[command].params for option in one.opts}
+        assert [word for word in words if word.startswith("--") and word not in known] == []
+        assert set(words) & {"var-d30", "plan.toml"}
+        for given in (word for before, word in pairwise(words) if before == "--set"):
+            table, _, key = given.partition("=")[0].rpartition(".")
+            part = plan_tables()[f"[[{table[:-2]}]]" if table.endswith(".0") else f"[{table}]"]
+            assert key.replace("-", "_") in part.model_fields
 
 
 @pytest.mark.parametrize("name", sorted(iarmem_plugin.__all__))

@@ -25,6 +25,7 @@ from iarmem_plugin.cli import models, store
 from iarmem_plugin.cli.compare import compare, rerun
 from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindered, warn
 from iarmem_plugin.cli.ending import ends_orderly
+from iarmem_plugin.cli.features import features
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
 from iarmem_plugin.cli.rank import rank
@@ -143,6 +144,7 @@ app = typer.Typer(
 app.command()(models.demo)
 app.command()(localize)
 app.command()(rank)
+app.command()(features)
 app.command()(mitigate)
 app.command()(compare)
 app.command()(rerun)

@@ -179,14 +179,15 @@ class _Job:
 
         paths = (
             *(self.attack.candidates, self.attack.held_out),
-            *(self.quality.reference, self.contrast_with),
+            *(self.quality.pictures, self.contrast_with),
         )
-        listed = (
+        candidates, held_out, reference, contrast = (
             None if path is None else open_pictures(path, self.model.name, self.reading)
             for path in paths
         )
         images = open_pictures(self.images, self.model.name, self.reading)
-        opened = Opened(images, self._ranking(images), *listed)
+        others = (candidates, held_out, reference, contrast)
+        opened = Opened(images, self._ranking(images), *others, self.quality.features())
         self._check_counts(opened)
         self._check_contrast(opened)
         return opened
@@ -249,6 +250,8 @@ class _Job:
                 *(model, measures.images, opened.real, opened.held_out),
                 batch_size=size,
                 progress=progress,
+                seen=opened.seen,
+                like=opened.images,
             )
             preflight.check_features_room(kept.parent, quality, arms=len(arms) + 1)
             candidates = choose_candidates(

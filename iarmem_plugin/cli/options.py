@@ -242,7 +242,11 @@ Quality = Annotated[
     ),
 ]
 Reference = Annotated[
-    Path | None, typer.Option(help="Real images to compare quality with, if not --images.")
+    Path | None,
+    typer.Option(
+        help="Real images to compare quality with, if not --images; or an .npz file of their "
+        "features from `iarmem features`, or of mu and sigma, as ADM's statistics have them."
+    ),
 ]
 Generated = Annotated[int, typer.Option(min=2, help="Images to generate for the quality.")]
 Seeds = Annotated[

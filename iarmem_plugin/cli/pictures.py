@@ -14,6 +14,7 @@ from iarmem_plugin.errors import InputError
 if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.evaluation.ranking.ranking import Ranking
+    from iarmem_plugin.evaluation.references.file import ReferenceFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +73,13 @@ class Opened(NamedTuple):
     held_out: Images | None
     reference: Images | None
     contrast: Images | None
+    seen: ReferenceFeatures | None = None
 
     @property
-    def real(self) -> Images:
-        """What generated images are compared with."""
+    def real(self) -> Images | None:
+        """What generated images are compared with, held-out ones and files aside."""
+        if self.seen is not None:
+            return None
         return self.images if self.reference is None else self.reference
 
     @property
@@ -90,11 +94,15 @@ class Opened(NamedTuple):
     @property
     def listed(self) -> Sequence[Images | None]:
         """All lists of pictures."""
-        return (self.images, *self[2:])
+        return (self.images, *self[2:6])
 
     def read(self, reading: opt.ReadingOptions) -> Opened:
         """Read every picture, and leave out those that do not open if that is wanted."""
         from iarmem_plugin.cli.inputs import read_whole
 
-        others = (None if one is None else read_whole(one, reading) for one in self[2:])
-        return Opened(read_whole(self.images, reading), self.ranking, *others)
+        candidates, held_out, reference, contrast = (
+            None if one is None else read_whole(one, reading) for one in self[2:6]
+        )
+        images = read_whole(self.images, reading)
+        others = (candidates, held_out, reference, contrast)
+        return Opened(images, self.ranking, *others, self.seen)

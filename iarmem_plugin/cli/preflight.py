@@ -252,8 +252,8 @@ def check_features_room(out: Path, quality: QualityProtocol | None, *, arms: int
         return
     floors = [side for floor in quality.floors for side in (floor.real, floor.other)]
     real = [kept_bytes(*one.shape) for one in (*quality.references.values(), *floors)]
-    width = next(iter(quality.references.values())).shape[1]
-    made = kept_bytes(len(quality.condition), width, quality.seeds)
+    real += [one.covariance.nbytes + one.mean.nbytes for one in quality.files]
+    made = kept_bytes(len(quality.condition), quality.width, quality.seeds)
     check_space(out, sum(real) + arms * made + _FIGURE_BYTES)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from iarmem_plugin.data.images import Images
+    from iarmem_plugin.evaluation.references.file import ReferenceFeatures
     from iarmem_plugin.interfaces import LossQuality, Quality, TunedSampling
     from iarmem_plugin.jobs.quality import QualityProtocol
     from iarmem_plugin.models.tracing import ImageARModel
@@ -74,12 +75,31 @@ class QualityChoice:
             )
         return {name: file for text in self.named for name, file in check("quality", text).items()}
 
-    def check_enough(self, measure: Quality | None, real: Images, held_out: Images | None) -> None:
+    @property
+    def pictures(self) -> Path | None:
+        """The reference, where it is pictures."""
+        from iarmem_plugin.evaluation.references.file import holds_features
+
+        return None if holds_features(self.reference) else self.reference
+
+    def features(self) -> ReferenceFeatures | None:
+        """Read the reference, where it is a file of features or of their statistics."""
+        from iarmem_plugin.evaluation.references.file import ReferenceFeatures, holds_features
+
+        if self.reference is None or not holds_features(self.reference):
+            return None
+        return ReferenceFeatures.load(self.reference)
+
+    def check_enough(
+        self, measure: Quality | None, real: Images | None, held_out: Images | None
+    ) -> None:
         """Refuse fewer images than are needed on either side."""
         from iarmem_plugin.jobs.measuring import check_enough
 
         if measure is not None:
-            sizes = {"generated": self.generated, "given images": len(real)}
+            sizes = {"generated": self.generated}
+            if real is not None:
+                sizes["given images"] = len(real)
             if self.temperature == TUNED and held_out is not None:
                 sizes["half of --held-out"] = -(-len(held_out) // 2)
             check_enough(measure.name, measure.minimum, sizes)
@@ -88,13 +108,26 @@ class QualityChoice:
         self,
         model: ImageARModel,
         measure: Quality | None,
-        real: Images,
+        real: Images | None,
         held_out: Images | None,
         *,
         batch_size: int,
         progress: Progress | None = None,
+        seen: ReferenceFeatures | None = None,
+        like: Images | None = None,
     ) -> QualityProtocol | None:
-        """Say how images are generated and compared: with held-out ones first, if they suffice."""
+        """Say how images are generated and compared: with held-out ones first, if they suffice.
+
+        Args:
+            model: the model.
+            measure: the measure; None where images are not measured.
+            real: pictures to compare with; None where a file takes their place.
+            held_out: pictures the model never saw.
+            batch_size: pictures at a time.
+            progress: where progress bars may be shown.
+            seen: what a file says of real pictures.
+            like: pictures whose class frequencies are followed where no others are compared with.
+        """
         from iarmem_plugin.jobs.measuring import tune_sampling
         from iarmem_plugin.jobs.protocol import halves
         from iarmem_plugin.jobs.quality import quality_protocol
@@ -102,7 +135,7 @@ class QualityChoice:
         if measure is None:
             return None
         calibration, reported = (None, None) if held_out is None else halves(held_out)
-        references, beside = {"given images": real}, {}
+        references, beside = {} if real is None else {"given images": real}, {}
         if calibration is not None and reported is not None and len(reported) >= measure.minimum:
             references = {"held-out images": reported, **references}
             beside = {"held-out images": ("other held-out images", calibration)}
@@ -122,6 +155,8 @@ class QualityChoice:
             seeds=self.seeds,
             temperature=temperature,
             beside=beside,
+            files=() if seen is None else (seen,),
+            like=like,
             batch_size=batch_size,
         )
 

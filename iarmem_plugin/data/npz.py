@@ -37,12 +37,15 @@ _DAMAGE = (
 """What zipfile and numpy raise at files that are damaged, or made to do harm."""
 
 
-def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, names: tuple[str, ...], *, what: str = "pictures"
+) -> dict[str, np.ndarray]:
     """Read some arrays of an .npz file.
 
     Args:
         path: file to read.
         names: arrays that are wanted; those that are not there are left out.
+        what: what the file is to hold, for messages.
 
     Raises:
         InputError: it is not an .npz file, or an array is damaged, encrypted, packed by a method
@@ -59,7 +62,7 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     except _DAMAGE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(
-            f"{shown(path, 150)} cannot be read as an .npz file of pictures: {shown(reason, 150)}; "
+            f"{shown(path, 150)} cannot be read as an .npz file of {what}: {shown(reason, 150)}; "
             "write it anew with numpy.savez"
         ) from error
 

@@ -84,11 +84,14 @@ class DinoV2(TorchFidelity):
             "normalisation": BY_IMAGENET,
         }
 
-    def compare(
+    def compare_moments(
         self,
         generated: Float64[np.ndarray, "generated feature"],
-        reference: Float64[np.ndarray, "reference feature"],
+        mean: Float64[np.ndarray, " feature"],
+        covariance: Float64[np.ndarray, "feature feature"],
         *,
+        features: Float64[np.ndarray, "reference feature"] | None,
+        images: int | None,
         reference_name: str,
     ) -> list[QualityValue]:
         """Return what `TorchFidelity` does, labelled FD and KD: FID's name is Inception's.
@@ -96,7 +99,12 @@ class DinoV2(TorchFidelity):
         Raises:
             InputError: with too few images.
         """
-        values = super().compare(generated, reference, reference_name=reference_name)
+        values = super().compare_moments(
+            *(generated, mean, covariance),
+            features=features,
+            images=images,
+            reference_name=reference_name,
+        )
         named = [(one, *one.label.partition(" ")) for one in values]
         return [
             replace(one, label=f"{_LABELS.get(word, word)} {rest}") for one, word, _, rest in named

@@ -180,19 +180,52 @@ class TorchFidelity(Quality):
         """
         for side, rows in (("generated", generated), ("reference", reference)):
             self._check_enough(side, len(rows))
-        protocol = (
-            f"{self.extractor_name}, reference {reference_name} n={len(reference)}, "
-            f"generated n={len(generated)}"
+        known = _statistics(reference)
+        return self.compare_moments(
+            *(generated, known["mu"], known["sigma"]),
+            features=reference,
+            images=len(reference),
+            reference_name=reference_name,
         )
-        kid, error = kernel_distance(generated, reference)
-        many = max(len(generated), len(reference)) > MOST
+
+    def compare_moments(
+        self,
+        generated: Float64[np.ndarray, "generated feature"],
+        mean: Float64[np.ndarray, " feature"],
+        covariance: Float64[np.ndarray, "feature feature"],
+        *,
+        features: Float64[np.ndarray, "reference feature"] | None,
+        images: int | None,
+        reference_name: str,
+    ) -> list[QualityValue]:
+        """Return FID, which needs no more of a reference than its moments, and KID.
+
+        Args:
+            generated: from `features`.
+            mean: of the reference's features.
+            covariance: of the reference's features, n - 1.
+            features: of the reference's images; KID takes 20 000 at most. Without them KID has no
+                value, and its label says why.
+            images: number of the reference's images; None where it is not recorded.
+            reference_name: how labels call the reference.
+
+        Raises:
+            InputError: with fewer images on a side than KID's jackknife has blocks.
+        """
+        self._check_enough("generated", len(generated))
+        size, n = "not recorded" if images is None else str(images), len(generated)
+        protocol = f"{self.extractor_name}, reference {reference_name} n={size}, generated n={n}"
+        known = {"mu": mean, "sigma": covariance}
+        fid = QualityValue(f"FID ({protocol})", _frechet(_statistics(generated), known), n)
+        if features is None:
+            why = "left out: only mean and covariance of the reference are known"
+            return [fid, QualityValue(f"KID ({protocol}, {why})", None, n)]
+        self._check_enough("reference", len(features))
+        kid, error = kernel_distance(generated, features)
+        many = max(n, images or 0, len(features)) > MOST
         pairs = f"all pairs of {MOST} images a side at most" if many else "all pairs"
         kid_protocol = f"{protocol}, {pairs}, error by {BLOCKS} blocks"
-        fid, n = frechet_distance(generated, reference), len(generated)
-        return [
-            QualityValue(f"FID ({protocol})", fid, n),
-            QualityValue(f"KID ({kid_protocol})", kid, n, error),
-        ]
+        return [fid, QualityValue(f"KID ({kid_protocol})", kid, n, error)]
 
     def _check_enough(self, side: str, count: int) -> None:
         if count < BLOCKS:
@@ -256,10 +289,14 @@ def frechet_distance(
 
     Means and covariances (n - 1) are float64 on both sides; torch-fidelity does the rest.
     """
+    return _frechet(_statistics(generated), _statistics(reference))
+
+
+def _frechet(generated: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> float:
     import_torchvision()
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
-    metric = fid_statistics_to_metric(_statistics(generated), _statistics(reference), verbose=False)
+    metric = fid_statistics_to_metric(generated, reference, verbose=False)
     return float(metric[KEY_METRIC_FID])
 
 

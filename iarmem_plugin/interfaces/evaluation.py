@@ -200,6 +200,38 @@ class Quality(Plugin):
             reference_name: name of the reference in the labels of the values.
         """
 
+    def compare_moments(
+        self,
+        generated: Float[np.ndarray, "generated feature"],
+        mean: Float[np.ndarray, " feature"],
+        covariance: Float[np.ndarray, "feature feature"],
+        *,
+        features: Float[np.ndarray, "reference feature"] | None,
+        images: int | None,
+        reference_name: str,
+    ) -> list[QualityValue]:
+        """Compare the features of generated images with the moments of a reference's.
+
+        A measure that can do so overrides it; the others need the features of all its images.
+
+        Args:
+            generated: features of the generated images.
+            mean: mean of the reference's features.
+            covariance: their covariance, n - 1.
+            features: of the reference's images, or of some of many; None where they are not known.
+            images: number of the reference's images; None where it is not recorded.
+            reference_name: name of the reference in the labels of the values.
+
+        Raises:
+            InputError: it needs features, and there are not those of all images.
+        """
+        if features is not None and len(features) == images:
+            return self.compare(generated, features, reference_name=reference_name)
+        raise InputError(
+            f"{self.name!r} compares features, and not those of all images of the reference are "
+            "in its file; give the pictures"
+        )
+
 
 class LossQuality(Plugin):
     """Measures how well a model predicts images, by their true tokens; chosen as a quality.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import centre_views
 from iarmem_plugin.evaluation.generation import conditions_like, generate
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures, see_all
 from iarmem_plugin.interfaces import Quality, QualityValue, TunedSampling
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import author, blamed
 from iarmem_plugin.progress import progress_bar
+from iarmem_plugin.report.document import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -139,6 +142,59 @@ def compared(
     """
     with blamed(quality):
         values = quality.compare(generated.copy(), reference.copy(), reference_name=name)
+    return _checked(quality, values)
+
+
+def compared_with(
+    quality: Quality, generated: np.ndarray, reference: ReferenceFeatures
+) -> list[QualityValue]:
+    """Return what a quality measure says of features and of a reference from a file.
+
+    Raises:
+        InputError: the measure needs features that the file does not hold.
+        PluginError: see `compared`.
+    """
+    with blamed(quality):
+        values = reference.compared(quality, generated)
+    return _checked(quality, values)
+
+
+def see_images(
+    measure: Quality,
+    images: Images,
+    views: Augmentation,
+    *,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> ReferenceFeatures:
+    """Return what a quality measure sees of real images, however many, to be kept in a file.
+
+    Args:
+        measure: sees them.
+        images: the real images.
+        views: their centre views are taken.
+        batch_size: images at a time.
+        progress: where a progress bar may be shown.
+
+    Raises:
+        InputError: too few images for the measure.
+    """
+    advance = progress_bar(progress, "features", len(images))
+
+    def seen() -> Iterator[np.ndarray]:
+        for batch in centred(images, views, batch_size):
+            yield features_of(measure, [batch])
+            advance(len(batch))
+
+    made_by = {
+        "measure": json.loads(json.dumps(dict(measure.provenance), default=str)),
+        "views": plain(views.provenance),
+        "pictures_sha256": images.digest,
+    }
+    return replace(see_all(measure, seen(), len(images)), made_by=made_by)
+
+
+def _checked(quality: Quality, values: object) -> list[QualityValue]:
     if not isinstance(values, list) or not all(isinstance(one, QualityValue) for one in values):
         raise PluginError(f"{author(quality)} returned no list of QualityValue")
     for one in values:

@@ -10,15 +10,24 @@ import numpy as np
 from jaxtyping import Float
 
 from iarmem_plugin.checks import check_integer, check_kind
+from iarmem_plugin.data.augmentation import Augmentation
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Completes
 from iarmem_plugin.evaluation.generation import conditions_like, generate
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures
 from iarmem_plugin.interfaces import Condition, Quality, QualityValue, Sampling, TunedSampling
-from iarmem_plugin.jobs.measuring import centred, check_enough, compared, features_of
+from iarmem_plugin.jobs.measuring import (
+    centred,
+    check_enough,
+    compared,
+    compared_with,
+    features_of,
+)
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import author
+from iarmem_plugin.report.document import plain
 
 SHARPER = "sharper, not better"
 EVERY = slice(None)
@@ -61,6 +70,7 @@ class QualityProtocol:
         seeds: how often they are generated, each time with the next seed.
         floors: real pictures against real pictures, see `find_floors`.
         tuned: how the temperature was found; None where it was given.
+        files: references whose features, or mean and covariance, were read from a file.
 
     Raises:
         InputError: too few images for the measure, before any is generated, or several seeds where
@@ -75,6 +85,7 @@ class QualityProtocol:
     seeds: int = 1
     floors: tuple[Floor, ...] = ()
     tuned: TunedSampling | None = None
+    files: tuple[ReferenceFeatures, ...] = ()
 
     def __repr__(self) -> str:
         """Return numbers of images in place of their features."""
@@ -108,9 +119,17 @@ class QualityProtocol:
         return self.arms is None or arm in self.arms
 
     @property
+    def width(self) -> int:
+        """Number of features of an image."""
+        known = [one.shape[1] for one in self.references.values()]
+        return int([*known, *(len(one.mean) for one in self.files)][0])
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What is generated and how it is drawn, and what was tried for that."""
         found = asdict(self.sampling) | {"images": len(self.condition), "seeds": self.seeds}
+        if self.files:
+            found["reference_files"] = [one.provenance for one in self.files]
         return found if self.tuned is None else found | {"tuned": dict(self.tuned.provenance)}
 
     @property
@@ -134,6 +153,8 @@ def quality_protocol(
     beside: Mapping[str, tuple[str, Images]] | None = None,
     arms: Iterable[str] | None = None,
     see: Callable[[Images], np.ndarray] | None = None,
+    files: Sequence[ReferenceFeatures] = (),
+    like: Images | None = None,
     batch_size: int = 64,
 ) -> QualityProtocol:
     """Return how quality is measured in every arm; references and floors are made once, here.
@@ -151,31 +172,50 @@ def quality_protocol(
             its floor; a reference without any is halved.
         arms: names of the arms in which images are generated; None generates them in all.
         see: function that gives the features of real images; by default the measure does.
+        files: references whose features were read from a file.
+        like: real images whose classes are followed where there are no references but files.
         batch_size: real images at a time.
 
     Raises:
-        InputError: too few images for the measure.
+        InputError: too few images for the measure, or a file of other features.
     """
     check_kind("the measure", measure, Quality, "a Quality, such as TorchFidelity")
     variant = model.adapter.variant
+    followed = _followed(measure, variant.views, next(iter(references.values()), like), files)
     seen = see or (lambda real: features_of(measure, centred(real, variant.views, batch_size)))
     features = {name: seen(real) for name, real in references.items()}
     others = {name: (what, seen(real)) for name, (what, real) in (beside or {}).items()}
-    sampling, tuned = replace(variant.sampling, seed=seed), None
-    if isinstance(temperature, TunedSampling):
-        tuned, temperature = temperature, temperature.temperature
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature, greedy=False)
+    tuned = temperature if isinstance(temperature, TunedSampling) else None
+    given = temperature.temperature if isinstance(temperature, TunedSampling) else temperature
+    sampling = replace(variant.sampling, seed=seed)
+    if given is not None:
+        sampling = replace(sampling, temperature=given, greedy=False)
     return QualityProtocol(
         measure,
         features,
-        conditions_like(next(iter(references.values())), generated),
+        conditions_like(followed, generated),
         sampling,
         None if arms is None else frozenset(arms),
         seeds,
         find_floors(measure, features, others, generated=generated, seed=seed),
         tuned,
+        tuple(files),
     )
+
+
+def _followed(
+    measure: Quality,
+    views: Augmentation,
+    images: Images | None,
+    files: Sequence[ReferenceFeatures],
+) -> Images:
+    """Return the images like which others are generated; refuse files of other features."""
+    if images is None:
+        raise InputError("no real images were given; images are generated like some, so give any")
+    for one in files:
+        seen = features_of(measure, centred(images.subset(range(1)), views, 1))
+        one.check_seen_by(measure, plain(views.provenance), seen.shape[1])
+    return images
 
 
 def find_floors(
@@ -273,6 +313,9 @@ def measured(features: Sequence[np.ndarray], protocol: QualityProtocol) -> tuple
         for name, reference in protocol.references.items()
         for value in _over_seeds(protocol, features, reference, name)
     ]
+    for file in protocol.files:
+        seen = [compared_with(protocol.quality, one, file) for one in features]
+        found += _joined(protocol, seen)
     seeds = [sampling.seed for sampling in protocol.samplings]
     marked: dict[str, QualityValue] = {}
     for floor in protocol.floors:
@@ -289,7 +332,13 @@ def measured(features: Sequence[np.ndarray], protocol: QualityProtocol) -> tuple
 def _over_seeds(
     protocol: QualityProtocol, features: Sequence[np.ndarray], reference: np.ndarray, name: str
 ) -> list[QualityValue]:
-    by_seed = [compared(protocol.quality, one, reference, name) for one in features]
+    return _joined(protocol, [compared(protocol.quality, one, reference, name) for one in features])
+
+
+def _joined(
+    protocol: QualityProtocol, by_seed: Sequence[Sequence[QualityValue]]
+) -> list[QualityValue]:
+    """Return means over seeds."""
     labels = [[value.label for value in values] for values in by_seed]
     if any(one != labels[0] for one in labels):
         raise PluginError(f"{author(protocol.quality)} gave the same images other labels")

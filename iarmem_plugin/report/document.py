@@ -24,6 +24,7 @@ from iarmem_plugin.evaluation.counts import (
 from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.published.beside import document_of
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 
 SCHEMA = 1
@@ -61,6 +62,7 @@ def to_document(results: Results) -> dict[str, Any]:
             for arm in results.arms
         ],
         **_floors(results.floors),
+        **document_of(results),
     }
 
 

@@ -35,6 +35,21 @@ def kept_features(features: Sequence[np.ndarray]) -> xr.Dataset:
     return xr.Dataset(found, attrs={"images": images})
 
 
+def kept_moments(mean: np.ndarray, covariance: np.ndarray, images: int | None) -> xr.Dataset:
+    """Return the mean and covariance of a reference from a file, in the place of one seed.
+
+    Args:
+        mean: of the features.
+        covariance: of the features, n - 1.
+        images: number of pictures; -1 is written where it is not recorded.
+    """
+    found = {
+        "mean": (("seed", "feature"), mean[None]),
+        "covariance": (("seed", "feature", "other"), covariance[None]),
+    }
+    return xr.Dataset(found, attrs={"images": -1 if images is None else images})
+
+
 def kept_bytes(images: int, features: int, seeds: int = 1) -> int:
     """Return how many bytes `kept_features` keeps at most.
 

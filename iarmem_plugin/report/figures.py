@@ -63,8 +63,63 @@ def neurons_by_block(scores: xr.Dataset, scales: Sequence[int] | None = None) ->
         scores: ``score`` and ``valid``, dims (block, scale, neuron).
         scales: positions along ``scale``; by default four spread over all of them.
     """
-    chosen = spread_scales(scores) if scales is None else tuple(scales)
     score, width = _binned(scores["score"].where(scores["valid"]))
+    what = "neuron" if width == 1 else f"neuron (each column: highest of {width})"
+    return _by_block(scores, score, width, what, scales)
+
+
+def neurons_sorted(scores: xr.Dataset, scales: Sequence[int] | None = None) -> Figure:
+    """Draw every block's scores from its highest neuron to its lowest, one picture a scale.
+
+    It shows over how many neurons of a block high scores spread, which neurons in order hide.
+
+    Args:
+        scores: ``score`` and ``valid``, dims (block, scale, neuron).
+        scales: positions along ``scale``; by default four spread over all of them.
+    """
+    score = scores["score"].where(scores["valid"])
+    # what is not valid comes last, and negating keeps NaN at the end
+    falling = -np.sort(-score.transpose("block", "scale", "neuron").values, axis=-1)
+    score, width = _binned(score.transpose("block", "scale", "neuron").copy(data=falling))
+    many = "" if width == 1 else f" (each column: highest of {width})"
+    what = f"the block's neurons, highest first{many}"
+    return _by_block(scores, score, width, what, scales)
+
+
+def sums_by_block(scores: xr.Dataset) -> Figure:
+    """Draw the sum of the metric over a block's neurons, mean over scales, one bar a block.
+
+    Args:
+        scores: ``score`` and ``valid``, dims (block, scale, neuron); neurons that are not valid
+            count 0.
+    """
+    total = block_sums(scores)
+    blocks, scales = total.sizes["block"], total.sizes["scale"]
+    figure, axes = one_plot(min(12.0, max(3.6, 1.6 + 0.24 * blocks)), 2.8)
+    axes.bar(range(blocks), total.mean("scale").values, color=colormaps["viridis"](0.4))
+    if scales > 1:  # the least and the most of any scale
+        ends = np.stack([total.min("scale").values, total.max("scale").values])
+        middle = total.mean("scale").values
+        axes.errorbar(
+            range(blocks), middle, yerr=np.abs(ends - middle), fmt="none", ecolor=INK,
+            elinewidth=0.8, capsize=2,
+        )  # fmt: skip
+    axes.set_xticks(*spread_ticks(total["block"].values), parse_math=False)
+    axes.set_xlabel("block")
+    over = "neurons" if scales == 1 else "neurons, mean over scales"
+    axes.set_ylabel(textwrap.fill(f"sum of {_metric(scores)} over {over}", 28), parse_math=False)
+    return figure
+
+
+def _by_block(
+    scores: xr.Dataset,
+    score: xr.DataArray,
+    width: int,
+    what: str,
+    scales: Sequence[int] | None,
+) -> Figure:
+    """Draw pictures of neurons in columns by block, one a scale, in one range of colours."""
+    chosen = spread_scales(scores) if scales is None else tuple(scales)
     score = score.transpose("scale", "block", "neuron")
     blocks = score.sizes["block"]
     height = 0.6 + len(chosen) * max(1.15, 0.42 + 0.11 * blocks)
@@ -84,9 +139,7 @@ def neurons_by_block(scores: xr.Dataset, scales: Sequence[int] | None = None) ->
         axes.set_yticks(*spread_ticks(score["block"].values, at_most=6), parse_math=False)
         axes.set_ylabel("block")
         axes.spines[:].set_visible(False)
-    panels[-1].set_xlabel(
-        "neuron" if width == 1 else f"neuron (each column: highest of {width})", parse_math=False
-    )
+    panels[-1].set_xlabel(what, parse_math=False)
     bar = figure.colorbar(image, ax=list(panels), aspect=30)
     bar.set_label(_metric(scores), parse_math=False)
     bar.outline.set_visible(False)
@@ -96,11 +149,12 @@ def neurons_by_block(scores: xr.Dataset, scales: Sequence[int] | None = None) ->
 def spread_scales(scores: xr.Dataset, count: int = 4) -> tuple[int, ...]:
     """Pick positions along ``scale``, spread from the second (if any) to the last.
 
+    Of ten they are 1, 3, 6 and 9, as in the paper (arXiv 2509.00488, figures 5 to 8).
     The first scale reads only the class, so it is the least telling and is left out if others do.
     """
     last = scores.sizes["scale"] - 1
     first = 1 if last >= count else 0
-    return tuple(dict.fromkeys(int(place) for place in np.linspace(first, last, count).round()))
+    return tuple(dict.fromkeys(int(place) for place in np.linspace(first, last, count)))
 
 
 def histogram(scores: xr.Dataset) -> Figure:

@@ -30,6 +30,7 @@ from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.grid.figure import outcomes_against_loss
 from iarmem_plugin.report.grid.plan import left_out, plan_rows
+from iarmem_plugin.report.published.beside import published
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
     SIDE_BY_SIDE,
@@ -62,7 +63,9 @@ def figures(results: Results) -> dict[str, bytes]:
     drawn = {
         "extraction_by_group": arm_figures.extraction_by_group(counts, together),
         "heatmap": plots.heatmap(results.scores),
+        "sums_by_block": plots.sums_by_block(results.scores),
         "neurons_by_block": plots.neurons_by_block(results.scores),
+        "neurons_sorted": plots.neurons_sorted(results.scores),
         "histogram": plots.histogram(results.scores),
     }
     measured = quality(results).isel(label=_drawn(results))
@@ -100,10 +103,10 @@ def _shares(results: Results) -> xr.DataArray:
 
 def _drawn(results: Results) -> list[int]:
     """Return the measures that a figure shows: the change of the held-out loss, then of images."""
-    predicted, measured = len(costs(results)), quality(results).sizes["label"]
+    predicted, known = len(costs(results)), quality(results).notnull().any("arm").values
     # of many arms, `outcomes_against_loss` shows it
     first = [0] if first_cost(results) is not None and not has_many(results.arms) else []
-    return [*first, *range(predicted, measured)][:4]
+    return [one for one in (*first, *range(predicted, len(known))) if known[one]][:4]
 
 
 def render(results: Results, pictures: Mapping[str, bytes]) -> str:
@@ -139,6 +142,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             gallery=[_gallery_row(row) for row in results.gallery],
             gallery_arms=_gallery_arms(results),
             held_out_loss=first_cost(results) is not None,
+            published=published(results),
             settings=list(_flat(dict(results.extraction.attrs))),
             arm_settings=[(arm.name, list(_flat(_settings(arm)))) for arm in results.arms],
             plan=plan_rows(results.provenance),

@@ -41,7 +41,9 @@ FIGURES = (
     "outcomes_against_loss",
     "extraction_against_quality",
     "heatmap",
+    "sums_by_block",
     "neurons_by_block",
+    "neurons_sorted",
     "histogram",
     "selected_by_block",
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from iarmem_plugin.evaluation.counts import RECOGNISABLE, outcomes
 from iarmem_plugin.report.costs import marks_explained
+from iarmem_plugin.report.published.beside import notes
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import (
     Cell,
@@ -43,6 +44,7 @@ def terminal_table(results: Results) -> TextTable:
             *_own_thresholds(results),
             *(f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)),
             *marks_explained(results),
+            *notes(results),
         ],
     )
 

@@ -276,6 +276,7 @@ def _of_quality(quality: QualityProtocol) -> dict[str, Any]:
         "references": {name: _digest(one) for name, one in quality.references.items()},
         "floors": {one.name: _digest(one.real, one.other) for one in quality.floors},
         "sampling": plain(asdict(quality.sampling)) | {"seeds": quality.seeds},
+        **({"files": [one.sha256 for one in quality.files]} if quality.files else {}),
     }
 
 

@@ -15,6 +15,7 @@ from iarmem_plugin.data.opening import check_conditions, open_images, same_pictu
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
+from iarmem_plugin.evaluation.references.file import ReferenceFeatures, holds_features
 from iarmem_plugin.interfaces.organism import Organism
 from iarmem_plugin.jobs.demo import pictures as of_organism
 from iarmem_plugin.jobs.plan.parts.inputs import PicturesPart
@@ -47,6 +48,7 @@ class Material:
         references: what generated images are compared with, by the names that labels give them.
         beside: other real pictures like a reference's, see `quality_protocol`.
         captured: pictures on which neurons are scored where a plan names no scores.
+        seen: what a file of features, or of their statistics, says of real pictures.
     """
 
     images: Images | None = None
@@ -59,6 +61,7 @@ class Material:
     references: Mapping[str, Images] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, Images]] = field(default_factory=dict)
     captured: Images | None = None
+    seen: ReferenceFeatures | None = None
 
     def __repr__(self) -> str:
         """Return numbers of pictures."""
@@ -107,7 +110,11 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
     if tried is not None and reported is not None:
         tried = _with(tried, reported, HELD_OUT)
     contrasted = opened.of(part.contrast_with) or unseen
-    real = opened.of(part.reference) or images
+    seen = None
+    if part.reference is not None and holds_features(part.reference):
+        seen, real = ReferenceFeatures.load(part.reference), None
+    else:
+        real = opened.of(part.reference) or images
     references, beside = _references(plan, real, unseen, reported)
     return Material(
         images=images,
@@ -119,6 +126,7 @@ def _of_paths(plan: Plan, progress: Progress | None) -> Material:
         retained=opened.of(part.retain) or others(images, tried),
         references=references,
         beside=beside,
+        seen=seen,
     )
 
 

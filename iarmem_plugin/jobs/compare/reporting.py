@@ -21,7 +21,7 @@ from iarmem_plugin.jobs.recalibration import judged_anew, kept_completions
 from iarmem_plugin.models.provenance import describe_images, model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.plugins.blame import described, versions
-from iarmem_plugin.report.features import features_dataset, kept_features
+from iarmem_plugin.report.features import features_dataset, kept_features, kept_moments
 from iarmem_plugin.report.report import Report
 
 
@@ -164,6 +164,13 @@ def _features(outcomes: Sequence[ArmOutcome], quality: QualityProtocol | None) -
         return None
     generated = {one.result.name: one.features for one in outcomes if one.features is not None}
     real = {name: kept_features([one]) for name, one in quality.references.items()}
+    for one in quality.files:
+        whole = one.features is not None and len(one.features) == one.images
+        real[one.name] = (
+            kept_features([one.features])
+            if whole and one.features is not None
+            else kept_moments(one.mean, one.covariance, one.images)
+        )
     floors = {
         one.reference: (kept_features([one.real]), kept_features([one.other]))
         for one in quality.floors

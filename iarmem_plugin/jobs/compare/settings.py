@@ -180,7 +180,7 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
     part = plan.quality
     if part.images is None:
         return None
-    if not material.references:
+    if not material.references and material.seen is None:
         raise InputError(
             "image quality is compared with real pictures, and the plan names none; give images, "
             "held-out or reference in [pictures]"
@@ -194,6 +194,8 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
         temperature=_temperature(plan, shared, material, measure),
         beside=material.beside,
         see=shared.features(measure),
+        files=() if material.seen is None else (material.seen,),
+        like=material.images,
         batch_size=plan.attack.batch_size,
     )
 

@@ -12,8 +12,10 @@ import tomlkit
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError, UnknownNameError
 from iarmem_plugin.files import check_file, write_whole
+from iarmem_plugin.report.published.beside import published_lines
 from iarmem_plugin.text import shown
 
+PUBLISHED = "# (what was published of the model)"
 _FOLDER = resources.files("iarmem_plugin.jobs.plan").joinpath("presets")
 
 
@@ -42,15 +44,24 @@ def preset_text(name: str, model: str | None = None) -> str:
             f"no preset named {shown(name, 60)!r}; there are: {', '.join(presets())}"
         )
     if model is None:
-        return _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        text = _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        return _with_published(text, str(tomlkit.parse(text)["model"]["name"]))
     family = plugins.families().get(model) or plugins.find_variant(model)[0]
     own = _FOLDER.joinpath(f"{name}.{family.name}.toml")
     file = own if own.is_file() else _FOLDER.joinpath(f"{name}.toml")
     document: Any = tomlkit.parse(file.read_text(encoding="utf-8"))
-    document["model"]["name"] = model
+    default, document["model"]["name"] = str(document["model"]["name"]), model
     if "twin" in document:
         document["twin"]["name"] = _twin_of(model)
-    return str(document.as_string())
+    return _with_published(str(document.as_string()), model, default)
+
+
+def _with_published(text: str, model: str, default: str = "") -> str:
+    """Say in comments what was published of the model, where the preset has a place for it."""
+    lines = [f"# {one}" for one in published_lines(model)] or ["# nothing of this model"]
+    if default and published_lines(model):  # released files are called alike
+        text = text.replace(f'"{default.replace("-", "_")}.', f'"{model.replace("-", "_")}.')
+    return text.replace(f"{PUBLISHED}\n", "\n".join(["# Published:", *lines, ""]))
 
 
 def write_preset(name: str, path: str | Path, *, model: str | None = None) -> Path:

@@ -48,6 +48,10 @@ COLUMNS = {
     "thresholds": ("arm", "outcome", "threshold", "low", "high", "images", "source"),
     "neurons_by_block": ("arm", "half", "block", "neurons", "edited"),
     "scores_by_block": ("block", "scale", "metric", "sum"),
+    "published": (
+        *("arm", "extracted", "candidates", "fid", "published_extracted", "published_fid"),
+        *("fid_label", "source"),
+    ),
     "dropped": ("name", "before", "why"),
     "failed": ("stage", "name", "error"),
 }
@@ -74,6 +78,7 @@ def csv_tables(results: Results, document: Document) -> dict[str, bytes]:
         "thresholds": _thresholds,
         "neurons_by_block": _neurons,
         "scores_by_block": _scores,
+        "published": _published,
     }
     found = {name: list(make(results, document)) for name, make in made.items()}
     for name in ("dropped", "failed"):
@@ -252,6 +257,11 @@ def _neurons(results: Results, _: Document) -> Iterator[list[Any]]:
         for half, by_block in enumerate(arm.tolist()):
             for block, edited in zip(blocks, by_block, strict=True):
                 yield [name, half if halves else None, block, size, edited]
+
+
+def _published(_: Results, document: Document) -> Iterator[list[Any]]:
+    for one in document.get("published", ()):
+        yield [one[name] for name in COLUMNS["published"]]
 
 
 def _scores(results: Results, document: Document) -> Iterator[list[Any]]:

@@ -13,6 +13,7 @@ LONG = "n" * 600
 # by command: what is typed, and what is added to it, by the option it is about
 COMMANDS = {
     "localize": "localize {model} --images images --out new",
+    "features": "features {model} --images images --out new.npz --quality fid:extractor=list.txt",
     "rank": "rank {model} --images images --out new.nc",
     "mitigate": "mitigate {model} --scores scores --images images --out new",
     "compare": "compare {plan}{other} --out new",
@@ -143,6 +144,26 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
         "--chunk": [("0", PARSE, "greater than or equal to 1")],
     },
+    "features": {
+        option: rows
+        for option, rows in _COMMON.items()
+        if option not in ("--seed", "--weights", "--tokenizer", "--file", "--dtype", "--compile")
+    }
+    | _SUBSET
+    | {
+        "--out": [
+            ("s3://bucket/x.npz", MODEL, "looks like a URL"),
+            ("list.txt/x.npz", MODEL, "list.txt is a file"),
+            ("images/x.npz", MODEL, "lies inside --images images"),
+            ("new.txt", MODEL, "is not an .npz file; name one"),
+            (f"{LONG}.npz", MODEL, "File name too long"),
+        ],
+        "--quality": [
+            ("beauty", MODEL, "no quality named 'beauty'"),
+            ("fid:extractor=nowhere", MODEL, "no Inception weights at nowhere"),
+            ("fid:extractor=/dev/zero", MODEL, "is a device or pipe"),
+        ],
+    },
     "localize": _COMMON
     | _SUBSET
     | {
@@ -255,6 +276,7 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         "--reference": [
             ("images", MODEL, "give --quality with a measure of images, too"),
             *(("/ --quality fid:extractor=list.txt", MODEL, "is the root of all files"),),
+            ("odd.npz --quality fid:extractor=list.txt", MODEL, "odd.npz is no reference: sigma"),
         ],
         "--generated": [("1", PARSE, "or equal to 2"), ("10000001", MODEL, "at most 10000000")],
         "--recalibrate": _FLAG,

@@ -102,6 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (path / "empty.pth").touch()
         (path / "page.pth").write_text("<!DOCTYPE html><html>Sign in</html>")
         (path / "list.txt").write_text("images/0/0.png\t0\n")
+        np.savez(path / "odd.npz", mu=np.zeros(3), sigma=np.eye(2))
         (path / "list.onnx").write_text("no network")
         np.savez(
             path / "many.npz",

@@ -67,12 +67,42 @@ def test_rar_with_its_single_scale_is_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scales", "chosen"), [(1, (0,)), (3, (0, 1, 2)), (6, (1, 2, 4, 5)), (10, (1, 4, 6, 9))]
+    ("scales", "chosen"), [(1, (0,)), (3, (0, 1, 2)), (6, (1, 2, 3, 5)), (10, (1, 3, 6, 9))]
 )
 def test_up_to_four_scales_are_chosen_spread_up_to_the_last(
     scales: int, chosen: tuple[int, ...]
 ) -> None:
     assert plots.spread_scales(make_scores(1, scales, 2)) == chosen
+
+
+def test_sorted_neurons_fall_from_left_to_right_and_invalid_ones_come_last() -> None:
+    scores = make_scores(3, 1, 40)
+    scores["valid"][1, 0, :5] = False
+    drawn = plots.neurons_sorted(scores).axes[0].images[0].get_array()
+    assert isinstance(drawn, np.ma.MaskedArray)
+    assert drawn.mask[1].tolist() == [False] * 35 + [True] * 5
+    assert (np.diff(drawn[0]) <= 0).all()
+    assert drawn[1, 0] == scores["score"].where(scores["valid"])[1].max()
+
+
+def test_of_many_sorted_neurons_the_highest_of_each_column_is_shown() -> None:
+    scores = make_scores(2, 1, 7680)
+    figure = plots.neurons_sorted(scores)
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    assert drawn.shape == (2, 960)
+    falling = np.sort(scores["score"].values[:, 0])[:, ::-1]
+    np.testing.assert_array_equal(drawn, falling[:, ::8])
+    assert "highest of 8" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("scales", [1, 4])
+def test_bars_are_block_sums_and_means_over_scales(scales: int) -> None:
+    scores = make_scores(5, scales, 8)
+    axes = plots.sums_by_block(scores).axes[0]
+    heights = [one.get_height() for one in axes.patches]
+    expected = scores["score"].where(scores["valid"], 0).sum("neuron").mean("scale")
+    np.testing.assert_allclose(heights, expected.values, rtol=1e-6)
+    assert ("mean over scales" in axes.get_ylabel().replace("\n", " ")) == (scales > 1)
 
 
 def test_a_single_high_neuron_of_a_wide_block_stays_visible() -> None:

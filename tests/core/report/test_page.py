@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from iarmem_plugin.report.page import render
+from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.page import _drawn, render
 from iarmem_plugin.report.report import Report
 
 
@@ -60,7 +61,7 @@ def test_the_page_loads_nothing(page: str) -> None:
 
 def test_every_picture_says_in_words_what_it_shows(page: str) -> None:
     pictures = [attributes for tag, attributes in tags_of(page) if tag == "img"]
-    assert len(pictures) == 6 + 4  # figures; picture, target and two completions
+    assert len(pictures) == 8 + 4  # figures; picture, target and two completions
     assert all(attributes.get("alt") for attributes in pictures)
 
 
@@ -138,3 +139,11 @@ def test_what_is_said_of_many_arms_is_folded(many: Report) -> None:
     head = page.partition("<details>")[0]
     assert (head.count("exact McNemar"), page.count("exact McNemar p")) == (14, 36)
     assert "23 more</summary>" in page
+
+
+def test_a_measure_without_a_value_has_a_row_and_no_panel(report: Report) -> None:
+    left_out = QualityValue("KID (features, left out: only mean and covariance)", None, 512)
+    arms = tuple(replace(arm, quality=(*arm.quality, left_out)) for arm in report.arms)
+    made = replace(report, arms=arms)
+    assert _drawn(made) == _drawn(report)
+    assert left_out.label in render(made, {})

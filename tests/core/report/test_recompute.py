@@ -19,7 +19,7 @@ from iarmem_plugin.evaluation.recognition import Recognition, agreement
 from iarmem_plugin.evaluation.statistics import kernel_distance
 from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.jobs.recalibration import judged_anew, kept_completions
-from iarmem_plugin.report.features import features_dataset, kept_features
+from iarmem_plugin.report.features import features_dataset, kept_features, kept_moments
 from iarmem_plugin.report.report import Report
 
 RECOMPUTE = Path(__file__).parents[3] / "examples" / "recompute.py"
@@ -214,3 +214,31 @@ def test_a_complete_report_comes_back(complete: Report, folder: Path) -> None:
     assert again.features is not None
     xr.testing.assert_identical(again.calibration, complete.calibration)
     xr.testing.assert_identical(again.features, complete.features)
+
+
+def test_a_fid_against_given_statistics_is_made_again(report: Report, tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    real, name = random.random((40, 5)), "statistics sha256 0123456789ab"
+    made = {arm.name: random.random((30, 5)) for arm in report.arms}
+    given = kept_moments(real.mean(axis=0), np.cov(real, rowvar=False), None)
+    kept = {arm: kept_features([one]) for arm, one in made.items()}
+    label = f"(colour averages, reference {name} n=not recorded, generated n=30"
+    arms = tuple(
+        replace(
+            arm,
+            quality=(
+                QualityValue(f"FID {label})", frechet_distance(made[arm.name], real), 30),
+                QualityValue(f"KID {label}, left out)", None, 30),
+            ),
+        )
+        for arm in report.arms
+    )
+    features = features_dataset(kept, {name: given})
+    folder = replace(report, arms=arms, features=features).save(tmp_path / "report")
+    code, (line,) = run(folder)
+    assert (code, "numbers agree" in line) == (0, True)
+    file = folder / "report.json"
+    document = json.loads(file.read_text())
+    document["arms"][1]["quality"][0]["value"] += 0.01
+    file.write_text(json.dumps(document))
+    assert run(folder)[0] == 1

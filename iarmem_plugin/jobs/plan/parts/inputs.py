@@ -64,7 +64,8 @@ name gives its role as in an organism ("canary 40", "member, distinct")."""
     held_out: of.Place | None = None
     """Pictures the model never saw: every other one fixes thresholds, the rest are reported."""
     reference: of.Place | None = None
-    """Real pictures to compare image quality with, if not `images`."""
+    """Real pictures to compare image quality with, if not `images`; or an .npz file of their \
+features from `iarmem features`, or of `mu` and `sigma`, as ADM's statistics have them."""
     contrast_with: of.Place | None = None
     """Pictures that candidates are contrasted with; by default held-out ones not reported."""
     retain: of.Place | None = None

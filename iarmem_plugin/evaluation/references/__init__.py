@@ -1,0 +1,1 @@
+"""What a quality measure saw of real pictures, as a file."""

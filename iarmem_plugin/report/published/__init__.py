@@ -1,0 +1,1 @@
+"""Published numbers, and which arms of a report they belong beside."""
