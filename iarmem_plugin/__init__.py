@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.dinov2 import DinoV2
+    from iarmem_plugin.evaluation.evidence.curves import Curve
+    from iarmem_plugin.evaluation.evidence.equal import equal_fraction, equal_quality
+    from iarmem_plugin.evaluation.evidence.expectations import Expectation
+    from iarmem_plugin.evaluation.evidence.families import holm
+    from iarmem_plugin.evaluation.evidence.power import smallest_difference
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
     from iarmem_plugin.evaluation.generation import with_generations
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
@@ -109,10 +114,12 @@ __all__ = [
     "Completion",
     "Condition",
     "CrossFit",
+    "Curve",
     "CustomViews",
     "DinoV2",
     "EditData",
     "Estimate",
+    "Expectation",
     "ExtractionOptions",
     "FineTune",
     "ForwardInputs",
@@ -178,8 +185,11 @@ __all__ = [
     "compare",
     "contrast",
     "cross_fit",
+    "equal_fraction",
+    "equal_quality",
     "estimate",
     "extract",
+    "holm",
     "hookimpl",
     "intervene",
     "join_processes",
@@ -195,6 +205,7 @@ __all__ = [
     "save_scores",
     "score_on_cluster",
     "select",
+    "smallest_difference",
     "tune_sampling",
     "with_generations",
     "wrap",
@@ -206,6 +217,11 @@ _SOURCES = {
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.dinov2": ("DinoV2",),
+    "iarmem_plugin.evaluation.evidence.curves": ("Curve",),
+    "iarmem_plugin.evaluation.evidence.equal": ("equal_fraction", "equal_quality"),
+    "iarmem_plugin.evaluation.evidence.expectations": ("Expectation",),
+    "iarmem_plugin.evaluation.evidence.families": ("holm",),
+    "iarmem_plugin.evaluation.evidence.power": ("smallest_difference",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
     "iarmem_plugin.evaluation.generation": ("with_generations",),
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
