@@ -70,8 +70,8 @@ class Curve:
 
 def stacked(
     curves: Sequence[Curve],
-) -> tuple[Float64[np.ndarray, "curve point"], Float64[np.ndarray, "curve point candidate"]]:
-    """Return changes and outcomes of several curves, the last point of shorter ones repeated.
+) -> list[tuple[Float64[np.ndarray, "curve point"], Float64[np.ndarray, "curve point candidate"]]]:
+    """Return changes and outcomes of several curves, those with as many points together.
 
     Raises:
         InputError: without curves, or where they are not of the same number of candidates.
@@ -82,11 +82,13 @@ def stacked(
             f"{len(curves)} curves are of {sizes} candidates; expected at least one curve, and "
             "all of the same candidates"
         )
-    most = max(len(one.fractions) for one in curves)
-    points = [np.minimum(np.arange(most), len(one.fractions) - 1) for one in curves]
-    both = list(zip(curves, points, strict=True))
-    changes = np.stack([one.change[kept] for one, kept in both])
-    return changes, np.stack([one.outcome[kept] for one, kept in both])
+    alike: dict[int, list[Curve]] = {}
+    for one in curves:
+        alike.setdefault(len(one.fractions), []).append(one)
+    return [
+        (np.stack([one.change for one in some]), np.stack([one.outcome for one in some]))
+        for some in alike.values()
+    ]
 
 
 def read(
@@ -97,13 +99,25 @@ def read(
     """Read many curves at one ΔNLL, as `Curve.read` reads one; NaN where one does not reach."""
     if change <= 0:
         return outcomes[:, 0]
-    highest = np.maximum.accumulate(changes, axis=1)
-    reaching = highest >= change
-    reached, rows = reaching.any(axis=1), np.arange(len(changes))
-    after = np.where(reached, reaching.argmax(axis=1), 1)  # never 0, whose change is 0
-    after = np.minimum(after, changes.shape[1] - 1)
+    before, after, share = bracket(np.maximum.accumulate(changes, axis=1), change)
+    rows = np.arange(len(changes))
+    between = outcomes[rows, after] - outcomes[rows, before]
+    return np.asarray(outcomes[rows, before] + share[:, None] * between)
+
+
+def bracket(
+    highest: Float64[np.ndarray, "curve point"], change: float
+) -> tuple[np.ndarray, np.ndarray, Float64[np.ndarray, " curve"]]:
+    """Return where each running maximum first reaches a change above 0.
+
+    Returns:
+        number of the point before; of the point that reaches it; and how much of the way from one
+        to the other the change is, in (0, 1], NaN where no point reaches it.
+    """
+    reaching, rows = highest >= change, np.arange(len(highest))
+    reached = reaching.any(axis=1)
+    after = np.where(reached, reaching.argmax(axis=1), 0)
     before = np.maximum(after - 1, 0)
     left, right = highest[rows, before], highest[rows, after]
     share = np.divide(change - left, right - left, out=np.full(len(rows), np.nan), where=reached)
-    between = outcomes[rows, after] - outcomes[rows, before]
-    return np.asarray(outcomes[rows, before] + share[:, None] * between)
+    return before, after, share

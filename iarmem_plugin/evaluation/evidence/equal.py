@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.evidence.cubic import read_smooth
 from iarmem_plugin.evaluation.evidence.curves import Curve, read, stacked
 from iarmem_plugin.evaluation.evidence.effects import TIE, Direction, interval, paired_p
 
@@ -59,6 +60,11 @@ class EqualFraction:
         """Return whether enough sets can be held against the arm."""
         return True
 
+    @property
+    def judged_p(self) -> float:
+        """Return the rank's p that a hypothesis is judged by."""
+        return self.p
+
 
 @dataclass(frozen=True, slots=True)
 class EqualQuality(EqualFraction):
@@ -73,6 +79,8 @@ class EqualQuality(EqualFraction):
         change_high: upper end.
         unreached: how many curves end before `change`; they count as as good as the arm, and are
             left out of `controls`, `spread` and `effect`.
+        p_smooth: p where the curves are read along a smooth monotone line (`read_smooth`): a
+            straight line lies above a hollow curve, so that any edit between its points looks good.
         p_low: p where the curves are read at `change_low`; NaN where that is not known.
         p_high: p where they are read at `change_high`.
     """
@@ -81,6 +89,7 @@ class EqualQuality(EqualFraction):
     change_low: float
     change_high: float
     unreached: int
+    p_smooth: float
     p_low: float
     p_high: float
 
@@ -88,6 +97,11 @@ class EqualQuality(EqualFraction):
     def comparable(self) -> bool:
         """Return whether at most a tenth of the curves ends before the arm's ΔNLL."""
         return self.unreached <= MOST_UNREACHED * self.sets
+
+    @property
+    def judged_p(self) -> float:
+        """Return the larger of `p` and `p_smooth`, by which a hypothesis is judged."""
+        return max(self.p, self.p_smooth)
 
 
 def equal_quality(
@@ -115,15 +129,19 @@ def equal_quality(
             with curves of other candidates.
     """
     _check("change", change)
-    changes, outcomes = stacked(curves)
-    means = outcomes.mean(axis=2, keepdims=True)
+    groups = stacked(curves)
+    means = [(changes, outcomes.mean(axis=2)) for changes, outcomes in groups]
     at, value = float(change.mean()), float(outcome.mean())
     low, high = interval(change, seed=seed, resamples=resamples)
-    ends = [
-        _p(value, read(changes, means, end)[:, 0], direction) if math.isfinite(end) else math.nan
-        for end in (low, high)
-    ]
-    readings = read(changes, outcomes, at)
+    readings = np.concatenate([read(*group, at) for group in groups])
+    smooth = np.concatenate([read_smooth(*group, at) for group in means])
+
+    def p_at(end: float) -> float:
+        if math.isnan(end):
+            return math.nan
+        read_there = [read(changes, mean[..., None], end) for changes, mean in means]
+        return rank_p(value, np.concatenate(read_there)[:, 0], direction)
+
     shared = _against(outcome, readings, direction, seed, resamples)
     return EqualQuality(
         **shared,
@@ -131,8 +149,9 @@ def equal_quality(
         change_low=low,
         change_high=high,
         unreached=int(np.isnan(readings).any(axis=1).sum()),
-        p_low=ends[0],
-        p_high=ends[1],
+        p_smooth=rank_p(value, smooth, direction),
+        p_low=p_at(low),
+        p_high=p_at(high),
     )
 
 
@@ -186,7 +205,7 @@ def _against(
         "control_high": float(known.max()) if len(known) else math.nan,
         "sets": len(means),
         "as_good": as_good(float(outcome.mean()), means, direction),
-        "p": _p(float(outcome.mean()), means, direction),
+        "p": rank_p(float(outcome.mean()), means, direction),
         "effect": float(difference.mean()),
         "effect_low": low,
         "effect_high": high,
@@ -200,7 +219,8 @@ def as_good(value: float, readings: Float64[np.ndarray, " set"], direction: Dire
     return int(np.count_nonzero(~worse))
 
 
-def _p(value: float, readings: np.ndarray, direction: Direction) -> float:
+def rank_p(value: float, readings: Float64[np.ndarray, " set"], direction: Direction) -> float:
+    """Return (1 + sets as good as an arm) / (sets + 1)."""
     return (1 + as_good(value, readings, direction)) / (len(readings) + 1)
 
 

@@ -72,10 +72,11 @@ class Expectation:
     def p_of(self, found: EqualFraction) -> float:
         """Return the p that decides, before any correction.
 
-        Against random neurons it is the rank's, `EqualFraction.p`. One other arm has no rank:
-        there it is `paired_p`, which for yes-or-no outcomes is McNemar's, one-sided.
+        Against random neurons it is the rank's, at equal quality the larger one of both ways to
+        read a curve (`judged_p`). One other arm has no rank: there it is `paired_p`, which for
+        yes-or-no outcomes is McNemar's, one-sided.
         """
-        return found.p if self.against in RANDOM else found.paired_p
+        return found.judged_p if self.against in RANDOM else found.paired_p
 
     def judged(
         self, found: EqualFraction, *, p: float | None = None, alpha: float = 0.05
