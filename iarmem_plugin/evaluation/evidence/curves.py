@@ -71,7 +71,7 @@ class Curve:
 def stacked(
     curves: Sequence[Curve],
 ) -> list[tuple[Float64[np.ndarray, "curve point"], Float64[np.ndarray, "curve point candidate"]]]:
-    """Return changes and outcomes of several curves, those with as many points together.
+    """Return changes and outcomes of several curves, those of the same fractions together.
 
     Raises:
         InputError: without curves, or where they are not of the same number of candidates.
@@ -82,9 +82,9 @@ def stacked(
             f"{len(curves)} curves are of {sizes} candidates; expected at least one curve, and "
             "all of the same candidates"
         )
-    alike: dict[int, list[Curve]] = {}
+    alike: dict[tuple[float, ...], list[Curve]] = {}
     for one in curves:
-        alike.setdefault(len(one.fractions), []).append(one)
+        alike.setdefault(tuple(one.fractions.tolist()), []).append(one)
     return [
         (np.stack([one.change for one in some]), np.stack([one.outcome for one in some]))
         for some in alike.values()
@@ -99,25 +99,11 @@ def read(
     """Read many curves at one ΔNLL, as `Curve.read` reads one; NaN where one does not reach."""
     if change <= 0:
         return outcomes[:, 0]
-    before, after, share = bracket(np.maximum.accumulate(changes, axis=1), change)
-    rows = np.arange(len(changes))
-    between = outcomes[rows, after] - outcomes[rows, before]
-    return np.asarray(outcomes[rows, before] + share[:, None] * between)
-
-
-def bracket(
-    highest: Float64[np.ndarray, "curve point"], change: float
-) -> tuple[np.ndarray, np.ndarray, Float64[np.ndarray, " curve"]]:
-    """Return where each running maximum first reaches a change above 0.
-
-    Returns:
-        number of the point before; of the point that reaches it; and how much of the way from one
-        to the other the change is, in (0, 1], NaN where no point reaches it.
-    """
-    reaching, rows = highest >= change, np.arange(len(highest))
-    reached = reaching.any(axis=1)
-    after = np.where(reached, reaching.argmax(axis=1), 0)
+    highest, rows = np.maximum.accumulate(changes, axis=1), np.arange(len(changes))
+    reaching = highest >= change
+    reached, after = reaching.any(axis=1), reaching.argmax(axis=1)  # the first that reaches
     before = np.maximum(after - 1, 0)
     left, right = highest[rows, before], highest[rows, after]
     share = np.divide(change - left, right - left, out=np.full(len(rows), np.nan), where=reached)
-    return before, after, share
+    between = outcomes[rows, after] - outcomes[rows, before]
+    return np.asarray(outcomes[rows, before] + share[:, None] * between)

@@ -67,7 +67,7 @@ def paired_p(
     if not changed.size:
         return 1.0
     found = permutation_test(
-        (changed,),
+        (np.append(changed, 0.0),),  # a single one is refused
         lambda one, axis: one.sum(axis=axis),
         permutation_type="samples",
         vectorized=True,

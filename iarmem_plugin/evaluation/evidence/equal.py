@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.evidence.cubic import read_smooth
 from iarmem_plugin.evaluation.evidence.curves import Curve, read, stacked
 from iarmem_plugin.evaluation.evidence.effects import TIE, Direction, interval, paired_p
+from iarmem_plugin.evaluation.evidence.smooth import read_smooth
 
 RESAMPLES = 2000
 MOST_UNREACHED = 0.1  # share of the curves that may end before the arm's ΔNLL
