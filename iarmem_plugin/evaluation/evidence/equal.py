@@ -81,6 +81,7 @@ class EqualQuality(EqualFraction):
             left out of `controls`, `spread` and `effect`.
         p_smooth: p where the curves are read along a smooth monotone line (`read_smooth`): a
             straight line lies above a hollow curve, so that any edit between its points looks good.
+        effect_smooth: `value` minus the mean of these readings.
         p_low: p where the curves are read at `change_low`; NaN where that is not known.
         p_high: p where they are read at `change_high`.
     """
@@ -90,6 +91,7 @@ class EqualQuality(EqualFraction):
     change_high: float
     unreached: int
     p_smooth: float
+    effect_smooth: float
     p_low: float
     p_high: float
 
@@ -142,14 +144,15 @@ def equal_quality(
         read_there = [read(changes, mean[..., None], end) for changes, mean in means]
         return rank_p(value, np.concatenate(read_there)[:, 0], direction)
 
-    shared = _against(outcome, readings, direction, seed, resamples)
+    shared, reached = _against(outcome, readings, direction, seed, resamples), ~np.isnan(smooth)
     return EqualQuality(
         **shared,
         change=at,
         change_low=low,
         change_high=high,
-        unreached=int(np.isnan(readings).any(axis=1).sum()),
+        unreached=int(np.count_nonzero(~reached)),
         p_smooth=rank_p(value, smooth, direction),
+        effect_smooth=value - float(smooth[reached].mean()) if reached.any() else math.nan,
         p_low=p_at(low),
         p_high=p_at(high),
     )

@@ -139,7 +139,7 @@ def smallest_difference(
 
     Example:
         >>> round(smallest_difference(100, 99).ranked, 2)
-        2.53
+        2.54
     """
     from scipy.optimize import brentq
 

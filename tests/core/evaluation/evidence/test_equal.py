@@ -57,7 +57,7 @@ def test_more_than_a_tenth_that_do_not_reach_are_not_comparable():
 def test_nothing_is_known_where_no_curve_reaches():
     found = held([straight(0.9, change=0.01)] * 4)
     assert (found.unreached, found.p, found.comparable) == (4, 1.0, False)
-    unknown = (found.controls, found.spread, found.effect, found.effect_low, found.paired_p)
+    unknown = (found.controls, found.spread, found.effect, found.effect_smooth, found.paired_p)
     assert all(map(math.isnan, unknown))
 
 
@@ -95,6 +95,7 @@ def test_a_hollow_curve_is_read_lower_by_a_smooth_line():
     truth = math.exp(-1.5)
     found = held([hollow] * 19, outcome=(truth + 0.01,) * 2, change=(0.15, 0.15))
     assert found.controls > truth + 0.01
+    assert found.effect < 0 < found.effect_smooth
     assert (found.p, found.p_smooth, found.judged_p) == (0.05, 1.0, 1.0)
 
 

@@ -22,8 +22,12 @@ STRAIGHT, HOLLOW = Study(hollow=False), Study()
 
 
 @cache
+def outcomes(study: Study, seed: int = 0) -> np.ndarray:
+    return study.tested(STUDIES, seed)
+
+
 def shares(study: Study, seed: int = 0) -> tuple[float, float, float]:
-    return rejected(study.tested(STUDIES, seed))
+    return rejected(outcomes(study, seed))
 
 
 @pytest.mark.parametrize("study", [NEAR_NORMAL, STRAIGHT, HOLLOW], ids=["normal", "line", "hollow"])
@@ -38,7 +42,7 @@ def test_straight_lines_alone_would_reject_too_often_where_outcomes_are_hollow()
 
 
 def test_the_printed_smallest_difference_is_shown_with_the_printed_power():
-    better = shown_by(NEAR_NORMAL.tested(STUDIES))
+    better = shown_by(outcomes(NEAR_NORMAL))
     *_, judged = shares(replace(NEAR_NORMAL, better=better), seed=1)
     low, high = binom.ppf([0.0005, 0.9995], STUDIES, 0.8) / STUDIES
     assert low <= judged <= high
