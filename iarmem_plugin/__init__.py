@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
     from iarmem_plugin.evaluation.dinov2 import DinoV2
+    from iarmem_plugin.evaluation.evidence.curves import Curve
+    from iarmem_plugin.evaluation.evidence.equal import equal_fraction, equal_quality
+    from iarmem_plugin.evaluation.evidence.expectations import Expectation
+    from iarmem_plugin.evaluation.evidence.families import holm
+    from iarmem_plugin.evaluation.evidence.power import smallest_difference
     from iarmem_plugin.evaluation.extraction import calibrate, extract, make_targets
     from iarmem_plugin.evaluation.generation import with_generations
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
@@ -111,10 +116,12 @@ __all__ = [
     "Completion",
     "Condition",
     "CrossFit",
+    "Curve",
     "CustomViews",
     "DinoV2",
     "EditData",
     "Estimate",
+    "Expectation",
     "ExtractionOptions",
     "FineTune",
     "ForwardInputs",
@@ -183,8 +190,11 @@ __all__ = [
     "compare_scores",
     "contrast",
     "cross_fit",
+    "equal_fraction",
+    "equal_quality",
     "estimate",
     "extract",
+    "holm",
     "hookimpl",
     "intervene",
     "join_processes",
@@ -201,6 +211,7 @@ __all__ = [
     "score_on_cluster",
     "select",
     "side_by_side",
+    "smallest_difference",
     "tune_sampling",
     "with_generations",
     "wrap",
@@ -212,6 +223,11 @@ _SOURCES = {
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
     "iarmem_plugin.evaluation.dinov2": ("DinoV2",),
+    "iarmem_plugin.evaluation.evidence.curves": ("Curve",),
+    "iarmem_plugin.evaluation.evidence.equal": ("equal_fraction", "equal_quality"),
+    "iarmem_plugin.evaluation.evidence.expectations": ("Expectation",),
+    "iarmem_plugin.evaluation.evidence.families": ("holm",),
+    "iarmem_plugin.evaluation.evidence.power": ("smallest_difference",),
     "iarmem_plugin.evaluation.extraction": ("calibrate", "extract", "make_targets"),
     "iarmem_plugin.evaluation.generation": ("with_generations",),
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),

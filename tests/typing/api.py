@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 from PIL import Image
@@ -27,10 +28,12 @@ from iarmem_plugin import (
     Completion,
     Condition,
     CrossFit,
+    Curve,
     CustomViews,
     DinoV2,
     EditData,
     Estimate,
+    Expectation,
     ExtractionOptions,
     FineTune,
     ForwardInputs,
@@ -98,8 +101,11 @@ from iarmem_plugin import (
     compare_scores,
     contrast,
     cross_fit,
+    equal_fraction,
+    equal_quality,
     estimate,
     extract,
+    holm,
     hookimpl,
     intervene,
     join_processes,
@@ -116,6 +122,7 @@ from iarmem_plugin import (
     score_on_cluster,
     select,
     side_by_side,
+    smallest_difference,
     tune_sampling,
     with_generations,
     wrap,
@@ -450,3 +457,12 @@ class Darkness(Similarity):
 
 def described(plugin: Plugin, value: QualityValue) -> str:
     return f"{plugin.kind} {plugin.name} {plugin.parameters}: {value}"
+
+
+def primary(agreement: np.ndarray, change: np.ndarray, curves: list[Curve]) -> str:
+    expected = Expectation("agreement", "random", "fewer", at="equal quality")
+    found = equal_quality(agreement, change, curves, expected.direction, seed=0)
+    adjusted = holm([expected.p_of(found), equal_fraction(agreement, agreement[None], "more").p])
+    power = smallest_difference(found.candidates, found.sets, spread=found.spread, tests=2)
+    judgement = expected.judged(found, p=float(adjusted[0]), alpha=0.05)
+    return f"{expected}: {judgement.word}, {judgement} ({found.comparable}). {power}"
