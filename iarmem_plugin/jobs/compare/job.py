@@ -177,8 +177,8 @@ class _Comparison:
         for stage in get_args(Stage):
             self._drop(arms, stage)
             self._fill(arms, stage)
-            if stage == "losses" and self._add_sets(arms):
-                self._fill(arms, stage)
+            while stage == "losses" and self._add_sets(arms):
+                self._fill(arms, stage)  # more sets may show that a fraction does not suffice
         outcomes = [
             arms.outcome(one, without=self._without(one)) for one in self._left("completions")
         ]
@@ -215,7 +215,7 @@ class _Comparison:
             arms.measured(left[UNMODIFIED.name]),
             self.attack.candidates.role,
         )
-        self.bracketed += found
+        self.bracketed = found
         named = with_more_sets(self.plan, found).arms() if found else []
         more = [one for one in named if one.role == "control" and one.name not in self.planned]
         self.planned = {**self.planned, **{one.name: one for one in more}}
