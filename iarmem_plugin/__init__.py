@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         MLP,
         ActivationIntervention,
         Adapter,
+        Checkpoint,
         Completion,
         Condition,
         EditData,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.edits.noise import LogitNoise
     from iarmem_plugin.jobs.edits.training import FineTune, GradientAscent
+    from iarmem_plugin.jobs.export.job import export
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.measuring import tune_sampling
     from iarmem_plugin.jobs.mitigate import mitigate
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
         Zero,
         ZeroWeights,
     )
+    from iarmem_plugin.neurons.listed import Listed
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
@@ -105,6 +108,7 @@ __all__ = [
     "Candidates",
     "CaptureOptions",
     "CaptureSettings",
+    "Checkpoint",
     "Clamp",
     "Completion",
     "Condition",
@@ -126,6 +130,7 @@ __all__ = [
     "InputError",
     "Intervention",
     "LeavingOut",
+    "Listed",
     "LogitNoise",
     "LossProtocol",
     "LossQuality",
@@ -179,6 +184,7 @@ __all__ = [
     "contrast",
     "cross_fit",
     "estimate",
+    "export",
     "extract",
     "hookimpl",
     "intervene",
@@ -221,6 +227,7 @@ _SOURCES = {
         "MLP",
         "ActivationIntervention",
         "Adapter",
+        "Checkpoint",
         "Completion",
         "Condition",
         "EditData",
@@ -258,6 +265,7 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
+    "iarmem_plugin.jobs.export.job": ("export",),
     "iarmem_plugin.jobs.plan.plan": ("Plan",),
     "iarmem_plugin.jobs.plan.planned": ("PlannedArm",),
     "iarmem_plugin.jobs.compare.estimate": ("Estimate", "estimate"),
@@ -277,6 +285,7 @@ _SOURCES = {
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
+    "iarmem_plugin.neurons.listed": ("Listed",),
     "iarmem_plugin.neurons.selectors": (
         "Highest",
         "Lowest",
