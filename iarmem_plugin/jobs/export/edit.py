@@ -93,7 +93,8 @@ def check_rest(checkpoint: Checkpoint, original: Checkpoint, neurons: xr.DataArr
     edited = {id(checkpoint.state[key]): rows for key, rows in _edited(checkpoint, chosen).items()}
     pairs = zip(_tensors(checkpoint.content), _tensors(original.content), strict=True)
     for (name, after), (_, before) in pairs:
-        if not _alike(after, before, edited.get(id(after), [])):
+        rows = edited.pop(id(after), [])  # the second time, it is another entry on its memory
+        if not _alike(after, before, rows):
             raise WeightsError(
                 f"{shown(name, 80)} of {shown(checkpoint.path)} would change beside the neurons, "
                 "as if it shared its memory with them or the file had changed: save the "
