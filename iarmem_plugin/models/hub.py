@@ -195,6 +195,18 @@ def _option(role: str) -> str:
     return f"--{role}" if role in ROLES else f"--file {shlex.quote(f'{role}=PATH')}"
 
 
+def checked_file(path: str | Path) -> Path:
+    """Return the path of a weight file, once it is known to be there and not to be something else.
+
+    Raises:
+        InputError: see `weight_file`.
+        WeightsError: it begins as no weights do.
+    """
+    file = weight_file(path)
+    _check_start(file)
+    return file
+
+
 def bundled_refusal(name: str) -> InputError:
     """Return the refusal of files that are named for a model that is bundled."""
     return InputError(f"{name} is bundled: leave out --weights and --tokenizer")

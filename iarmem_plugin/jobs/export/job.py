@@ -21,7 +21,7 @@ from iarmem_plugin.jobs.export.card import Told, called, card
 from iarmem_plugin.jobs.export.edit import check_rest, make_edit
 from iarmem_plugin.jobs.export.wanted import Wanted, from_list, from_report
 from iarmem_plugin.jobs.export.writing import ENDINGS, as_file, check_types
-from iarmem_plugin.models.hub import bundled_refusal, weight_file
+from iarmem_plugin.models.hub import bundled_refusal, checked_file
 from iarmem_plugin.models.loading import PRECISIONS
 from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.neurons.listed import as_csv, as_netcdf, read_neurons
@@ -159,7 +159,7 @@ def _report_at(source: str | Path) -> Report | None:
     """Return the report in a folder; None where the text is the name of a model."""
     known = str(source) in plugins.variants() or str(source) in plugins.families()
     folder = Path(source)
-    if os.path.lexists(folder / FILE) or (folder.is_dir() and not known):
+    if os.path.lexists(folder / FILE) or (os.path.isdir(folder) and not known):
         return Report.load(folder)
     if not known and (os.sep in str(source) or isinstance(source, Path)):
         raise InputError(f"{shown(source)} is neither a report's folder nor a model's name")
@@ -197,8 +197,8 @@ def _opened(wanted: Wanted, weights: str | Path | None, out: Path) -> Checkpoint
     variant = wanted.adapter.variants().get(wanted.model)
     if weights is not None and variant is not None and variant.organism is not None:
         raise bundled_refusal(wanted.model)
+    file = None if weights is None else checked_file(weights)
     with blamed(wanted.adapter):
-        file = None if weights is None else weight_file(weights)
         found: object = wanted.adapter.checkpoint(wanted.model, file)
     check_kind(f"what {wanted.adapter.name}.checkpoint returned", found, Checkpoint, "a Checkpoint")
     checkpoint = cast(Checkpoint, found)

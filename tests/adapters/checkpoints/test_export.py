@@ -87,9 +87,8 @@ def test_an_exported_model_predicts_what_the_edited_one_did(
     torch.save(states[0], WEIGHTS)
     torch.save(states[1], TOKENIZER)
     model = ImageARModel(family.load())
-    layout, side = model.layout, model.adapter.variant.resolution
-    tokens = torch.zeros(2, len(model.adapter.layout.predicting), dtype=torch.int64)
-    assert side > 0
+    layout = model.layout
+    tokens = torch.zeros(2, len(layout.predicting), dtype=torch.int64)
     told = Condition.of(torch.tensor([0, 1]))
     chosen = some(layout.num_blocks, layout.neurons_per_block)
     before = predicted(model.adapter, tokens, told)
