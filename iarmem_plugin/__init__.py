@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         MLP,
         ActivationIntervention,
         Adapter,
+        Checkpoint,
         Completion,
         Condition,
         EditData,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
     from iarmem_plugin.jobs.edits.noise import LogitNoise
     from iarmem_plugin.jobs.edits.training import FineTune, GradientAscent
+    from iarmem_plugin.jobs.export.job import export
     from iarmem_plugin.jobs.localize import localize
     from iarmem_plugin.jobs.measuring import tune_sampling
     from iarmem_plugin.jobs.mitigate import mitigate
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
         Zero,
         ZeroWeights,
     )
+    from iarmem_plugin.neurons.listed import Listed
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.report import Report
@@ -112,6 +115,7 @@ __all__ = [
     "Candidates",
     "CaptureOptions",
     "CaptureSettings",
+    "Checkpoint",
     "Clamp",
     "Completion",
     "Condition",
@@ -135,6 +139,7 @@ __all__ = [
     "InputError",
     "Intervention",
     "LeavingOut",
+    "Listed",
     "LogitNoise",
     "LossProtocol",
     "LossQuality",
@@ -193,6 +198,7 @@ __all__ = [
     "equal_fraction",
     "equal_quality",
     "estimate",
+    "export",
     "extract",
     "holm",
     "hookimpl",
@@ -243,6 +249,7 @@ _SOURCES = {
         "MLP",
         "ActivationIntervention",
         "Adapter",
+        "Checkpoint",
         "Completion",
         "Condition",
         "EditData",
@@ -280,6 +287,7 @@ _SOURCES = {
         "ZeroWeights",
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
+    "iarmem_plugin.jobs.export.job": ("export",),
     "iarmem_plugin.jobs.plan.plan": ("Plan",),
     "iarmem_plugin.jobs.plan.planned": ("PlannedArm",),
     "iarmem_plugin.jobs.compare.estimate": ("Estimate", "estimate"),
@@ -301,6 +309,7 @@ _SOURCES = {
     "iarmem_plugin.report.sides.reports": ("SideBySide", "side_by_side"),
     "iarmem_plugin.report.sides.scores": ("ScoreComparison", "compare_scores"),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
+    "iarmem_plugin.neurons.listed": ("Listed",),
     "iarmem_plugin.neurons.selectors": (
         "Highest",
         "Lowest",

@@ -9,9 +9,11 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from iarmem_plugin.errors import DiskFullError, InputError
 
@@ -21,7 +23,21 @@ TEMPORARY = re.compile(r"\.iarmem-[0-9a-f]{16}\.partial")
 _LOCK_SECONDS = 60
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EINVAL, errno.EISDIR)
 
-Content = bytes | bytearray | memoryview
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """Content that is written piece by piece, since it is too much to be held twice.
+
+    Attributes:
+        size: about how many bytes it has.
+        write: writes it into an open file, from its beginning to its end.
+    """
+
+    size: int
+    write: Callable[[BinaryIO], object]
+
+
+Content = bytes | bytearray | memoryview | Streamed
 
 
 def fsync(path: Path) -> None:
@@ -38,9 +54,13 @@ def fsync(path: Path) -> None:
 
 def put(path: Path, content: Content, mode_of: Path | None = None) -> None:
     """Write a new file, with the mode of another where that is there."""
-    rest = memoryview(content).cast("B")
     descriptor = _create(path)
     try:
+        if isinstance(content, Streamed):
+            with open(descriptor, "wb", closefd=False) as file:
+                content.write(file)
+            content = b""
+        rest = memoryview(content).cast("B")
         while rest:
             rest = rest[os.write(descriptor, rest) :]
         with suppress(OSError):  # not there, or a file system without modes

@@ -30,6 +30,7 @@ from iarmem_plugin.disk import (
     put,
     try_to_write,
 )
+from iarmem_plugin.disk import Streamed as Streamed
 from iarmem_plugin.disk import alone as alone
 from iarmem_plugin.disk import fsync as fsync
 from iarmem_plugin.errors import DiskFullError, InputError
@@ -139,7 +140,8 @@ def write_results(
 
     Args:
         folder: folder that is written; made where it is missing.
-        contents: content of each file by its name; ``"figures/a.png"`` lies in a folder inside.
+        contents: content of each file by its name, written in this order; ``"figures/a.png"`` lies
+            in a folder inside.
         remove: names of files of an earlier set that go with it.
 
     Raises:
@@ -147,7 +149,7 @@ def write_results(
         DiskFullError: there is no room; the old set is as it was, or the new one is whole once
             there is room.
     """
-    size = sum(memoryview(content).nbytes for content in contents.values())
+    size = sum(map(_size, contents.values()))
     with named_errors(folder, size):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder) as alone:
@@ -157,6 +159,10 @@ def write_results(
                 _check_name(folder, name)
             _write(folder, contents, gone)
             _finish(folder, alone)
+
+
+def _size(content: Content) -> int:
+    return content.size if isinstance(content, Streamed) else memoryview(content).nbytes
 
 
 def finish_writing(folder: Path) -> None:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from jaxtyping import Float, Int
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces import (
+    Adapter,
+    Checkpoint,
+    Condition,
+    ForwardInputs,
+    Sampling,
+    Variant,
+)
 from iarmem_plugin.interfaces.condition import NO_CLASS
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.typing import Tensor
@@ -169,6 +176,18 @@ class ClassConditionalAdapter(Adapter):
         adapter = cls(driver, cls.variants().get(variant))
         adapter.files = loaded.files
         return adapter
+
+    @classmethod
+    def checkpoint(cls, variant: str, weights: Path | None) -> Checkpoint:
+        """Return a transformer's weights as their file holds them; see `Adapter`.
+
+        Raises:
+            InputError: there is no such file.
+            WeightsError: it does not hold such weights.
+        """
+        from iarmem_adapters.checkpoints.loading import open_checkpoint
+
+        return open_checkpoint(cls.family(), variant, weights, cls.layout_of)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

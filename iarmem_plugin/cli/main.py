@@ -25,6 +25,7 @@ from iarmem_plugin.cli import models, store
 from iarmem_plugin.cli.compare import compare, rerun
 from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindered, warn
 from iarmem_plugin.cli.ending import ends_orderly
+from iarmem_plugin.cli.export import export
 from iarmem_plugin.cli.features import features
 from iarmem_plugin.cli.localize import localize
 from iarmem_plugin.cli.mitigate import mitigate
@@ -149,6 +150,7 @@ app.command()(mitigate)
 app.command()(compare)
 app.command()(rerun)
 app.command("compare-scores")(compare_scores)
+app.command()(export)
 app.command()(models.models)
 app.command()(models.fetch)
 app.command("plugins")(models.list_plugins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.checkpoint import Checkpoint
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.edits import EditData, ModelEdit
 from iarmem_plugin.interfaces.evaluation import (
@@ -35,6 +36,7 @@ __all__ = [
     "Adapter",
     "AnyIntervention",
     "AnyQuality",
+    "Checkpoint",
     "Completion",
     "Condition",
     "EditData",

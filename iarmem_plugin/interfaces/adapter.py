@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 
 from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces.checkpoint import Checkpoint
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.interfaces.plugin import Plugin
@@ -270,6 +271,22 @@ class Adapter(Plugin):
             model: object that `matches`, without any wrapper.
             tokenizer: image tokenizer; None where the user gave none.
         """
+
+    @classmethod
+    def checkpoint(cls, variant: str, weights: Path | None) -> Checkpoint:
+        """Return a transformer's weights as their file holds them, so that they can be exported.
+
+        Args:
+            variant: name in `variants`; where `infers_sizes`, the family's own name, too.
+            weights: the transformer's file; None for a model whose file is bundled.
+
+        Raises:
+            InputError: by default; an adapter without this method exports nothing.
+        """
+        raise InputError(
+            f"{variant} cannot be exported: the adapter {cls.name!r} does not say how its weights "
+            "lie in a file (Adapter.checkpoint)"
+        )
 
     def compile_tokenizer(self) -> None:
         """Compile the tokenizer in place; the transformer never, so that it can be traced.

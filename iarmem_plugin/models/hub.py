@@ -143,7 +143,7 @@ def named_files(
     """
     if bundled is not None:
         if given:
-            raise _bundled(name)
+            raise bundled_refusal(name)
         return bundled
     roles = tuple(variant.files) if variant is not None and variant.files else ROLES
     if missing := [_option(role) for role in roles if role not in given]:
@@ -167,7 +167,7 @@ def check_files(name: str, given: Mapping[str, str | Path | None]) -> dict[str, 
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
     named = {role: path for role, path in given.items() if path is not None}
     if variant is not None and variant.organism is not None and named:
-        raise _bundled(name)
+        raise bundled_refusal(name)
     known = {*ROLES, *(() if variant is None else variant.files)}
     if variant is not None and (strange := sorted(named.keys() - known)):
         raise InputError(
@@ -195,7 +195,20 @@ def _option(role: str) -> str:
     return f"--{role}" if role in ROLES else f"--file {shlex.quote(f'{role}=PATH')}"
 
 
-def _bundled(name: str) -> InputError:
+def checked_file(path: str | Path) -> Path:
+    """Return the path of a weight file, once it is known to be there and not to be something else.
+
+    Raises:
+        InputError: see `weight_file`.
+        WeightsError: it begins as no weights do.
+    """
+    file = weight_file(path)
+    _check_start(file)
+    return file
+
+
+def bundled_refusal(name: str) -> InputError:
+    """Return the refusal of files that are named for a model that is bundled."""
     return InputError(f"{name} is bundled: leave out --weights and --tokenizer")
 
 

@@ -21,14 +21,20 @@ NOT_KNOWN = "not known"
 LIBRARIES = ("iarmem", "torch", "nnsight", "numpy", "xarray", "zarr", "torch-fidelity")
 
 
-def weights_sha256(*modules: nn.Module | ImageARModel) -> str:
+def weights_sha256(*modules: nn.Module | ImageARModel, dtype: torch.dtype | None = None) -> str:
     """Return a hash over all tensors of modules: names, types, shapes and bytes.
 
     Edits of a wrapped model count, however they are made.
+
+    Args:
+        modules: the modules.
+        dtype: precision in which floating-point tensors count; None for their own.
     """
     digest = hashlib.sha256()
     for module in modules:
         for key, tensor in module.state_dict().items():
+            if dtype is not None and tensor.is_floating_point():
+                tensor = tensor.to(dtype)
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             digest.update(memoryview(raw.numpy()))

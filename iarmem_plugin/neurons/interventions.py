@@ -27,7 +27,8 @@ class _Scaling(Intervention):
 
     Args:
         factor: number that they are multiplied by.
-        reads: names of the maps, such as ``("gate",)`` in a gated MLP; None for all.
+        reads: names of the maps, such as ``("gate",)`` or ``"gate, up"`` in a gated MLP; None for
+            all.
 
     Raises:
         InputError: the factor is not a finite number, or there are no names.
@@ -36,7 +37,8 @@ class _Scaling(Intervention):
     def __init__(self, factor: float = 0.5, reads: str | Sequence[str] | None = None) -> None:
         check_number("the factor", factor)
         self.factor = float(factor)
-        self.reads = (reads,) if isinstance(reads, str) else None if reads is None else tuple(reads)
+        given = [one.strip() for one in reads.split(",")] if isinstance(reads, str) else reads
+        self.reads = None if given is None else tuple(given)
         if self.reads == ():
             raise InputError("reads is empty; name the maps to scale, or leave it out for all")
 
@@ -75,7 +77,8 @@ class ScaleWeights(_Scaling):
 
     Args:
         factor: number that the weights are multiplied by.
-        reads: names of the maps, such as ``("gate",)`` in a gated MLP; None for all.
+        reads: names of the maps, such as ``("gate",)`` or ``"gate, up"`` in a gated MLP; None for
+            all.
 
     Raises:
         InputError: the factor is not a finite number, or there are no names.
@@ -99,7 +102,8 @@ class ScaleBiases(_Scaling):
 
     Args:
         factor: number that the biases are multiplied by.
-        reads: names of the maps, such as ``("gate",)`` in a gated MLP; None for all.
+        reads: names of the maps, such as ``("gate",)`` or ``"gate, up"`` in a gated MLP; None for
+            all.
 
     Raises:
         InputError: the factor is not a finite number, or there are no names.
@@ -121,7 +125,8 @@ class ScaleWeightsAndBiases(_Scaling):
 
     Args:
         factor: number that the weights and biases are multiplied by.
-        reads: names of the maps, such as ``("gate",)`` in a gated MLP; None for all.
+        reads: names of the maps, such as ``("gate",)`` or ``"gate, up"`` in a gated MLP; None for
+            all.
 
     Raises:
         InputError: the factor is not a finite number, or there are no names.

@@ -27,6 +27,7 @@ DEFAULT_PLUGINS = (
     "iarmem_metrics.weight_norm",
     "iarmem_plugin.neurons.interventions",
     "iarmem_plugin.neurons.selectors",
+    "iarmem_plugin.neurons.listed",
     "iarmem_plugin.evaluation.similarity",
     "iarmem_plugin.evaluation.likelihood",
     "iarmem_plugin.evaluation.quality",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,32 @@ class AdapterTests(AdapterLaws):
         return Condition.of(
             torch.arange(self.images) % min(2, adapter.variant.num_classes), text=text
         )
+
+    @pytest.fixture
+    def weights(self) -> Path | None:
+        """Return a file of the transformer's weights; None where the adapter exports nothing."""
+        return None
+
+    def test_a_checkpoint_is_the_network_on_the_tensors_of_its_file(
+        self, adapter: Adapter, weights: Path | None
+    ) -> None:
+        """An edit of the network is one of the content, and the file stays as it is."""
+        if weights is None:
+            return
+        name = adapter.name if adapter.infers_sizes else adapter.variant.name
+        before = weights.read_bytes()
+        found = type(adapter).checkpoint(name, weights)
+        assert found.layout == adapter.layout
+        assert list(found.state) == list(found.network.state_dict())
+        key = f"{found.layout.mlp.first_read.format(block=0)}.weight"
+        weight = found.network.get_parameter(key)
+        with torch.no_grad():
+            weight.zero_()
+        assert not found.state[key].any(), f"{key} of the state is another tensor"
+        held = [one for one in tensors_in(found.content) if one is found.state[key]]
+        assert len(held) == 1, f"{key} of the state is not in the content"
+        assert weights.read_bytes() == before, "the file was changed"
+        assert found.facts["sha256"] == hashlib.sha256(before).hexdigest()
 
     def test_the_layout_names_modules_of_the_stated_sizes(self, adapter: Adapter) -> None:
         """Every map into and out of the neurons is there, and has a row or column for each."""
@@ -165,6 +193,15 @@ class AdapterTests(AdapterLaws):
         after = snapshot(adapter)
         assert after.keys() == before.keys()
         assert [name for name, value in before.items() if not same(value, after[name])] == []
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield every tensor in nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(one)
 
 
 def use(model: ImageARModel, call: str, tokens: Tensor, condition: Condition) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 
 from iarmem_plugin.data.augmentation import Views
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces import (
+    Adapter,
+    Checkpoint,
+    Condition,
+    ForwardInputs,
+    Sampling,
+    Variant,
+)
 from iarmem_plugin.interfaces.condition import NO_CLASS
 from iarmem_plugin.interfaces.layout import ModelLayout, Scale
 from iarmem_plugin.interfaces.mlp import MLP, Reads, Site, Writes
@@ -100,6 +108,22 @@ class TinyAdapter(Adapter):
         made.network.to(device, dtype)
         made.tokenizer.to(device)
         return made
+
+    @classmethod
+    def checkpoint(cls, variant: str, weights: Path | None) -> Checkpoint:
+        """Return a state dict of a TinyNetwork that torch.save wrote, as its file holds it.
+
+        Raises:
+            InputError: no file was named.
+        """
+        if weights is None:
+            raise InputError(f"{variant} needs --weights, a state dict of its network")
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        with torch.device("meta"):
+            network = TinyNetwork()
+        network.load_state_dict(state, strict=True, assign=True)
+        facts = {"name": weights.name, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+        return Checkpoint(network.eval(), _layout(), state, state, weights, facts)
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from iarmem_plugin import (
     Candidates,
     CaptureOptions,
     CaptureSettings,
+    Checkpoint,
     Clamp,
     Completion,
     Condition,
@@ -47,6 +48,7 @@ from iarmem_plugin import (
     InputError,
     Intervention,
     LeavingOut,
+    Listed,
     LogitNoise,
     LossProtocol,
     LossQuality,
@@ -104,6 +106,7 @@ from iarmem_plugin import (
     equal_fraction,
     equal_quality,
     estimate,
+    export,
     extract,
     holm,
     hookimpl,
@@ -211,6 +214,13 @@ def compared(file: Path, out: Path) -> Report | None:
     if taken.steps[-1].seconds > 3600:
         return None
     return compare(read_plan(file), out)
+
+
+def taken_home(report: Report, weights: Path, out: Path) -> tuple[Arm, Checkpoint]:
+    file: Path = export(report, out, arm="highest", half=None, weights=weights, overwrite=True)
+    adapter: type[Adapter] = type(wrap(torch.nn.Linear(1, 1)).adapter)
+    listed = Listed(out.with_suffix(".neurons.csv"))
+    return Arm("again", listed, ScaleWeights(0.5)), adapter.checkpoint("var-d16", file)
 
 
 def missed(prediction: Prediction) -> float:

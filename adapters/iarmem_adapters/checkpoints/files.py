@@ -59,10 +59,12 @@ class WeightFile:
     Attributes:
         path: place of the file.
         states: each dictionary of tensors in the file.
+        content: all that the file holds, with the same tensors.
     """
 
     path: Path
     states: list[Held]
+    content: object = None
 
 
 def read_weights(path: Path) -> WeightFile:
@@ -80,7 +82,7 @@ def read_weights(path: Path) -> WeightFile:
     path = weight_file(path)
     check_not_a_shard(path)
     content = read_shards(path, _read_one) if is_index(path) else _read_one(path)
-    return WeightFile(path, find_states(content, path))
+    return WeightFile(path, find_states(content, path), content)
 
 
 def file_facts(path: Path, place: str = "") -> dict[str, str | int]:

@@ -16,7 +16,7 @@ from iarmem_plugin.text import shown
 from .files import WeightFile
 from .filling import listed
 from .index import is_index
-from .states import Held, State
+from .states import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Signature:
         return 2 * sum(key in state for key in self.keys) >= len(self.keys)
 
 
-def select(file: WeightFile, signature: Signature) -> tuple[str, State]:
-    """Return the place and the tensors of the one network of a signature that a file holds.
+def select(file: WeightFile, signature: Signature) -> Held:
+    """Return the tensors of the one network of a signature that a file holds, and their place.
 
     A network that is a part of a larger module is found under whatever name it has there, such as
     Lightning's ``model.``.
@@ -58,7 +58,7 @@ def select(file: WeightFile, signature: Signature) -> tuple[str, State]:
             f"{file.path} holds {len(found)} of a {signature.name}, at {places}: save the one to "
             f"use as a file of its own{_saving(file.path, found)}"
         )
-    return found[0].place, found[0].state
+    return found[0]
 
 
 def _networks(held: Held, signature: Signature) -> Iterator[Held]:

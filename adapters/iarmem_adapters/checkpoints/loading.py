@@ -13,14 +13,15 @@ from torch import nn
 
 from iarmem_adapters.layers.undrawn import undrawn
 from iarmem_adapters.organisms import weight_files
-from iarmem_plugin.interfaces import Variant
+from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces import Checkpoint, ModelLayout, Variant
 from iarmem_plugin.models.hub import ROLES, named_files
 
-from .files import file_facts, read_weights
-from .filling import load_strictly
+from .files import WeightFile, file_facts, read_weights
+from .filling import check_entries, load_strictly
 from .identify import Signature, select
 from .sizes import check_codes, check_sizes, infer
-from .states import State
+from .states import Held, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +129,61 @@ def _bundled(family: str, variant: Variant | None) -> dict[str, Path] | None:
     return dict(zip(ROLES, weight_files(family, twin=bool(variant.twin_of)), strict=True))
 
 
+def open_checkpoint(
+    family: Family,
+    name: str,
+    weights: Path | None,
+    layout_of: Callable[[Any], ModelLayout],
+) -> Checkpoint:
+    """Return a transformer's weights as their file holds them, in the file's own precision.
+
+    Args:
+        family: what is known about the family.
+        name: name of a variant, or the family's own name for weights of any size.
+        weights: the transformer's file; None for an organism, whose file is bundled.
+        layout_of: returns where the neurons of a transformer of some sizes are.
+
+    Raises:
+        InputError: there is no such file.
+        WeightsError: it does not hold such weights.
+    """
+    variant = family.variants().get(name)
+    bundled = _bundled(family.name, variant)
+    path = bundled["weights"] if bundled is not None else weights
+    if path is None:
+        raise InputError(f"{name} needs --weights, the file of its transformer")
+    file = read_weights(path)
+    asked = None if variant is None else family.configs(name)[0]
+    held, network = _built(family, file, name, asked)
+    official = network.state_dict()
+    check_entries(official, held.state, path, name)
+    network.load_state_dict(held.state, strict=True, assign=True)
+    state = {key: held.state[key] for key in official}
+    flat = type(file.content) is dict and file.content.keys() == state.keys()
+    content = state if flat else file.content
+    facts = file_facts(path, held.place)
+    return Checkpoint(network.eval(), layout_of(network.config), content, state, path, facts)
+
+
 def _transformer(
     family: Family, path: Path, name: str, asked: Any, device: str, dtype: torch.dtype
 ) -> tuple[nn.Module, str]:
     """Return the transformer and the place of its weights in the file."""
-    blueprint = family.transformer
-    place, state = select(read_weights(path), blueprint.signature)
-    config = infer(blueprint.infer, state, path, name)
+    held, network = _built(family, read_weights(path), name, asked)
+    load_strictly(network, held.state, path=path, what=name, device=device, dtype=dtype)
+    return network.eval(), held.place
+
+
+def _built(family: Family, file: WeightFile, name: str, asked: Any) -> tuple[Held, Any]:
+    """Return the transformer's weights in a file, and a transformer of their sizes without any."""
+    blueprint, path = family.transformer, file.path
+    held = select(file, blueprint.signature)
+    config = infer(blueprint.infer, held.state, path, name)
     if asked is not None:
         released = {known: family.configs(known)[0] for known in family.variants()}
         check_sizes(config, asked, path=path, name=name, family=family.name, released=released)
     with undrawn():
-        network = blueprint.build(config)
-    load_strictly(network, state, path=path, what=name, device=device, dtype=dtype)
-    return network.eval(), place
+        return held, blueprint.build(config)
 
 
 def _tokenizer(
@@ -149,7 +191,8 @@ def _tokenizer(
 ) -> tuple[nn.Module, str]:
     """Return the tokenizer and the place of its weights in the file."""
     blueprint, what = family.tokenizer, f"the tokenizer of {name}"
-    place, state = select(read_weights(path), blueprint.signature)
+    held = select(read_weights(path), blueprint.signature)
+    state = held.state
     found = infer(partial(blueprint.infer, transformer=transformer), state, path, what)
     check_codes(found, transformer, family.shared, path=path, what=what)
     config = found if asked is None else asked
@@ -157,4 +200,4 @@ def _tokenizer(
     with undrawn():
         tokenizer = blueprint.build(config)
     load_strictly(tokenizer, state, path=path, what=what, device=device, dtype=torch.float32)
-    return tokenizer.eval(), place
+    return tokenizer.eval(), held.place

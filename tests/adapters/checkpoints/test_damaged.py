@@ -41,7 +41,7 @@ def network() -> VARTransformer:
 
 def load(path: Path, network: VARTransformer) -> State:
     """Load a file into the network, as an adapter does into a new one."""
-    _, found = select(read_weights(path), TRANSFORMER)
+    found = select(read_weights(path), TRANSFORMER).state
     infer(transformer_sizes, found, path, "var")
     load_strictly(network, found, path=path, what="var", device="cpu", dtype=torch.float32)
     file_facts(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import xarray as xr
@@ -55,6 +57,11 @@ class TestRARAdapter(AdapterTests):
     @pytest.fixture
     def adapter(self, adapter: RARAdapter) -> RARAdapter:
         return adapter
+
+    @pytest.fixture
+    def weights(self, adapter: RARAdapter, tmp_path: Path) -> Path:
+        torch.save(adapter.network.state_dict(), tmp_path / "weights.pth")
+        return tmp_path / "weights.pth"
 
 
 def captured(adapter: RARAdapter, tokens: Tensor, labels: Tensor) -> Tensor:

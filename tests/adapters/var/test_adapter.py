@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,11 @@ class TestVARAdapter(AdapterTests):
     @pytest.fixture
     def adapter(self, adapter: VARAdapter) -> VARAdapter:
         return adapter
+
+    @pytest.fixture
+    def weights(self, adapter: VARAdapter, tmp_path: Path) -> Path:
+        torch.save(adapter.network.state_dict(), tmp_path / "weights.pth")
+        return tmp_path / "weights.pth"
 
 
 @pytest.mark.parametrize("backend", ["trace", "weights"])

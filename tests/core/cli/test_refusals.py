@@ -15,6 +15,7 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 import typer
 from click import unstyle
 from click.testing import Result
@@ -52,6 +53,7 @@ KNOWN = {
     "report": "report",
     "other": "",
     "scores": "scores others",
+    "source": "report",
 }
 PLAN = """\
 model = { name = "tiny" }
@@ -125,6 +127,9 @@ def save_others(path: Path) -> None:
         values, content = np.zeros(len(listed)), np.zeros((len(listed), 32), np.uint8)
         known = {"model": "big", "image_list_sha256": listed.digest}
         Ranking.of(listed, values, values, content, known).save(path / name)
+    state = TinyAdapter.make().network.state_dict()
+    torch.save(state, path / "tiny.pth")
+    torch.save({key: one + 1 for key, one in state.items()}, path / "other.pth")
     save_scores(load_scores(path / "scores").isel(neuron=slice(3)), path / "others")
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from iarmem_plugin.interfaces import Adapter, Condition, ForwardInputs, Sampling, Site, Variant
+from iarmem_plugin.interfaces import (
+    Adapter,
+    Checkpoint,
+    Condition,
+    ForwardInputs,
+    Sampling,
+    Site,
+    Variant,
+)
 from iarmem_plugin.testing import AdapterTests, TinyAdapter
 
 LAWS = {  # the law that names each of them
@@ -38,6 +47,7 @@ LAWS = {  # the law that names each of them
     "DecodesTheBatch": "law_5_tokens",
     "SaysFewerBlocks": "law_8",
     "MatchesUsualNames": "law_9",
+    "CopiesItsCheckpoint": "a_checkpoint",
 }
 
 
@@ -232,6 +242,16 @@ class MatchesUsualNames(TinyAdapter):
         return hasattr(model, "blocks")
 
 
+class CopiesItsCheckpoint(TinyAdapter):
+    """What is edited is not what is written."""
+
+    @classmethod
+    def checkpoint(cls, variant: str, weights: Path | None) -> Checkpoint:
+        found = super().checkpoint(variant, weights)
+        copied = {key: one.clone() for key, one in found.state.items()}
+        return replace(found, content=copied, state=copied)
+
+
 def _all_first(condition: Condition) -> Condition:
     return Condition.of(condition.label[:1].expand(len(condition)))
 
@@ -247,6 +267,11 @@ def _tests_of(kind: type[TinyAdapter], law: str) -> type[AdapterTests]:
         @pytest.fixture
         def adapter(self) -> Adapter:
             return kind.make()
+
+        @pytest.fixture
+        def weights(self, tmp_path: Path) -> Path:
+            torch.save(kind.make().network.state_dict(), tmp_path / "tiny.pth")
+            return tmp_path / "tiny.pth"
 
     for name in dir(AdapterTests):
         if name.startswith("test_") and not name.startswith(f"test_{law}"):

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from iarmem_plugin import plugins
+from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.dinov2 import DinoV2
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.similarity import SSCD
@@ -79,6 +81,29 @@ class TestSelectors(SelectorTests):
         return plugins.find("selector", request.param)()
 
 
+class TestListed(SelectorTests):
+    """It selects one fraction, that of its list, and refuses others."""
+
+    @pytest.fixture(params=["listed"])
+    def selector(self, request: pytest.FixtureRequest, tmp_path: Path) -> Selector:
+        rows = [f"{place // 10},{place % 10}" for place in range(1, 28, 3)]
+        (tmp_path / "list.csv").write_text("\n".join(["block,neuron", *rows]))
+        return create("selector", f"{request.param}:file={tmp_path / 'list.csv'}")
+
+    @pytest.mark.parametrize("fraction", [0.3])
+    def test_it_selects_the_fraction(
+        self, selector: Selector, scores: xr.Dataset, fraction: float
+    ) -> None:
+        super().test_it_selects_the_fraction(selector, scores, fraction)
+
+    @pytest.mark.parametrize("fraction", [0.3])
+    def test_it_never_selects_a_neuron_that_is_not_valid(
+        self, selector: Selector, scores: xr.Dataset, fraction: float
+    ) -> None:
+        with pytest.raises(InputError, match="not valid"):
+            super().test_it_never_selects_a_neuron_that_is_not_valid(selector, scores, fraction)
+
+
 class TestSimilarities(SimilarityTests):
     @pytest.fixture(params=["correlation", "sscd", "token-agreement"])
     def similarity(self, request: pytest.FixtureRequest, tmp_path: Path) -> Similarity:
@@ -137,7 +162,7 @@ class Features(nn.Module):
         ("metric", (TestMetrics,)),
         ("scorer", (TestScorers,)),
         ("intervention", (TestInterventions, TestActivationInterventions)),
-        ("selector", (TestSelectors,)),
+        ("selector", (TestSelectors, TestListed)),
         ("similarity", (TestSimilarities,)),
         ("quality", (TestQualities, TestLossQualities)),
         ("edit", (TestEdits,)),

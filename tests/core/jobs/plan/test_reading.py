@@ -82,6 +82,15 @@ def test_files_of_plugins_are_relative_to_the_plan_too(folder: Path) -> None:
     assert plan.attack.similarity == f"sscd:file={folder}/network,side=288"
 
 
+def test_a_list_of_neurons_is_relative_to_the_plan_and_must_be_there(folder: Path) -> None:
+    arm = "[[arm]]\nname = 'x'\nselector = 'listed:file=own.csv'\nintervention = 'zero'\n"
+    with pytest.raises(InputError, match=r"selector is .*there is nothing at"):
+        read(folder, WHOLE + arm + "fraction = 0.1\n")
+    (folder / "own.csv").write_text("block,neuron\n0,1\n")
+    plan = read(folder, WHOLE + arm + "fraction = 0.1\n")
+    assert plan.arms()[0].selector == f"listed:file={folder}/own.csv"
+
+
 def test_a_plan_comes_back_from_its_document(folder: Path) -> None:
     plan = read(folder, WHOLE + "[[arm]]\nname = 'one'\nedit = 'logit-noise:std=1'\n")
     document = plan.to_document()
