@@ -18,6 +18,12 @@ from iarmem_plugin.evaluation.counts import (
     outcomes,
 )
 from iarmem_plugin.report.document import FLOORS, OUTCOMES
+from iarmem_plugin.report.evidence.document import (
+    CELLS,
+    HYPOTHESES,
+    cell_rows,
+    hypothesis_rows,
+)
 from iarmem_plugin.report.grid.grouping import columns
 from iarmem_plugin.report.results import Results
 
@@ -48,6 +54,8 @@ COLUMNS = {
     "thresholds": ("arm", "outcome", "threshold", "low", "high", "images", "source"),
     "neurons_by_block": ("arm", "half", "block", "neurons", "edited"),
     "scores_by_block": ("block", "scale", "metric", "sum"),
+    "evidence": CELLS,
+    "hypotheses": HYPOTHESES,
     "dropped": ("name", "before", "why"),
     "failed": ("stage", "name", "error"),
 }
@@ -74,6 +82,8 @@ def csv_tables(results: Results, document: Document) -> dict[str, bytes]:
         "thresholds": _thresholds,
         "neurons_by_block": _neurons,
         "scores_by_block": _scores,
+        "evidence": lambda _, written: cell_rows(written),
+        "hypotheses": lambda _, written: hypothesis_rows(written),
     }
     found = {name: list(make(results, document)) for name, make in made.items()}
     for name in ("dropped", "failed"):
