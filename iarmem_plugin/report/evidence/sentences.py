@@ -31,8 +31,16 @@ def primary_sentence(evidence: Evidence) -> str | None:
     if one.verdict == "not comparable":
         return f"{said} Not decided: {one.why}. {_told(one)}"
     alpha = evidence.settings.alpha
-    tested = f"p = {one.adjusted:.2g}, α = {alpha:g}"
+    tested = f"p = {one.adjusted:.2g}, α = {alpha:g}{_larger(one)}"
     return f"{said} {one.verdict.capitalize()} ({tested}): {_told(one)}{_caution(one, alpha)}"
+
+
+def _larger(one: Hypothesis) -> str:
+    """Say by which way of reading curves p is what it is, where the two differ."""
+    found = one.found
+    if not isinstance(found, EqualQuality) or not one.against_sets or found.p == found.p_smooth:
+        return ""
+    return f"; the larger of {found.p:.2g} on straight lines and {found.p_smooth:.2g} on bent ones"
 
 
 def _told(one: Hypothesis) -> str:
