@@ -4,8 +4,9 @@
 
 Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all arms, and an arm's
 own), the changes of the losses with their intervals, FID, KID with its error, their means and
-deviations over seeds, and what real pictures come to are made again by numpy, scipy and h5py, and
-held against ``report.json``; every number of ``tables/*.csv`` is held against it and these files.
+deviations over seeds, what real pictures come to, and the evidence against random neurons (by
+``recompute_evidence.py`` beside this file) are made again by numpy, scipy and h5py, and held
+against ``report.json``; every number of ``tables/*.csv`` is held against it and these files.
 What differs by more than 1e-6 (of itself, where it is above 1) is listed, and ends the program with
 code 1.
 """
@@ -25,6 +26,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from recompute_evidence import Arms, evidence, numbers
 from scipy.stats import binom, binomtest, bootstrap, norm
 
 TOLERANCE = 1e-6
@@ -117,8 +119,16 @@ class Folder:
         yield from self._thresholds()
         yield from self._tokens()
         yield from self._distances()
+        yield from self._evidence()
         for file in sorted((self.path / "tables").glob("*.csv")):
             yield from self._table(file)
+
+    def _evidence(self) -> Iterator[Found]:
+        """Yield what is said of treatments against random neurons."""
+        if "evidence" in self.report:
+            given = self.settings["prefix_tokens"]
+            arms = Arms(self.found, given, self.canaries, self.outcomes())
+            yield from evidence(self.report["evidence"], arms)
 
     def _table(self, file: Path) -> Iterator[Found]:
         """Yield every number of a CSV table, and the same from the files beside it."""
@@ -203,6 +213,14 @@ class Folder:
             row: Row = {"extracted": count, "candidates": (~other).sum()}
             rows.append(row | {"fid": known[one["fid_label"]]})
         return rows
+
+    def _rows_of_evidence(self) -> list[Row]:
+        found = self.report.get("evidence", {})
+        treatments = {one["name"]: one for one in found.get("treatments", ())}
+        return [numbers({**treatments[one["treatment"]], **one}) for one in found.get("cells", ())]
+
+    def _rows_of_hypotheses(self) -> list[Row]:
+        return [numbers(one) for one in self.report.get("evidence", {}).get("hypotheses", ())]
 
     def _rows_of_scores_by_block(self) -> list[Row]:
         return [{"sum": one} for row in self.report["scores"]["by_block_and_scale"] for one in row]

@@ -24,6 +24,8 @@ from iarmem_plugin.evaluation.counts import (
 from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.evidence.document import evidence_document
+from iarmem_plugin.report.evidence.evidence import evidence_of
 from iarmem_plugin.report.published.beside import document_of
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 
@@ -31,7 +33,7 @@ SCHEMA = 1
 FILE = "report.json"
 OUTCOMES = {"extraction": EXTRACTED, "recognition": RECOGNISABLE}
 LIMITS = ("threshold", "threshold_low", "threshold_high")
-FLOORS = "floors"
+FLOORS, EVIDENCE = "floors", "evidence"
 KEYS = ("schema", "model", "provenance", "scores", "arms")
 
 
@@ -63,6 +65,7 @@ def to_document(results: Results) -> dict[str, Any]:
         ],
         **_floors(results.floors),
         **document_of(results),
+        **_evidence(results),
     }
 
 
@@ -159,6 +162,12 @@ def _anew(extraction: xr.Dataset) -> dict[str, dict[str, Any]]:
             found.setdefault(name, {})[key] = {**ends, "counts": counts}
     images = extraction.attrs.get(f"{ANEW}images")
     return {name: {"recalibrated": {"images": images, **one}} for name, one in found.items()}
+
+
+def _evidence(results: Results) -> dict[str, Any]:
+    """Return how arms stand against random neurons, where there is anything to say."""
+    evidence = evidence_of(results)
+    return {} if evidence is None else {EVIDENCE: plain(evidence_document(evidence))}
 
 
 def _floors(floors: Mapping[str, tuple[QualityValue, ...]]) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from iarmem_plugin.evaluation.counts import (
 from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report.costs import costs, first_cost
+from iarmem_plugin.report.evidence.evidence import evidence_of
+from iarmem_plugin.report.evidence.figure import outcomes_over_band
+from iarmem_plugin.report.evidence.section import banded, section
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.grid.figure import outcomes_against_loss
 from iarmem_plugin.report.grid.plan import left_out, plan_rows
@@ -74,7 +77,11 @@ def figures(results: Results) -> dict[str, bytes]:
         drawn["extraction_against_quality"] = arm_figures.extraction_against_quality(
             shares, measured, together
         )
-    if (cost := first_cost(results)) is not None:
+    evidence = evidence_of(results)
+    if evidence is not None and banded(evidence):
+        ends = {one.name: (one.low, one.high) for one in evidence.treatments}
+        drawn["outcomes_against_loss"] = outcomes_over_band(evidence.lines, ends)
+    elif (cost := first_cost(results)) is not None:
         drawn["outcomes_against_loss"] = outcomes_against_loss(
             _shares(results), cost.values, results.arms
         )
@@ -116,13 +123,15 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
         results: what to show.
         pictures: name -> PNG, as `figures` draws them.
     """
-    valid = results.scores["valid"]
+    valid, evidence = results.scores["valid"], evidence_of(results)
     return (
         environment()
         .get_template("report.html.j2")
         .render(
             **_tables(results),
             report=results,
+            evidence=section(results, evidence),
+            banded=banded(evidence),
             treated=any(arm.role == "treatment" for arm in results.arms[1:]),
             controls=control_word(results.arms),
             figures={name: _plot(picture) for name, picture in pictures.items()},

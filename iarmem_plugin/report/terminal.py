@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from iarmem_plugin.evaluation.counts import RECOGNISABLE, outcomes
 from iarmem_plugin.report.costs import marks_explained
+from iarmem_plugin.report.evidence.evidence import evidence_of
+from iarmem_plugin.report.evidence.sentences import primary_sentence
 from iarmem_plugin.report.published.beside import notes
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import (
@@ -41,6 +43,7 @@ def terminal_table(results: Results) -> TextTable:
         texts[1:],
         numbers=texts[0][1:],
         notes=[
+            *_primary(results),
             *_own_thresholds(results),
             *(f"[{place}] {row.name}" for place, row in enumerate(measured, start=1)),
             *marks_explained(results),
@@ -71,6 +74,14 @@ def _own_thresholds(results: Results) -> Iterator[str]:
         for row in recalibrated_rows(results, outcome)[:1]:
             found = ", ".join(f"{name} {cell.text}" for name, cell in row.cells.items())
             yield f"{OWN}, {outcome}: {found}"
+
+
+def _primary(results: Results) -> Iterator[str]:
+    """Say what became of the primary hypothesis, if one was declared."""
+    evidence = evidence_of(results)
+    said = None if evidence is None else primary_sentence(evidence)
+    if said is not None:
+        yield said
 
 
 def _texts(row: Row) -> list[str]:

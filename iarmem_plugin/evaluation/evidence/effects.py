@@ -20,14 +20,15 @@ def interval(
     Args:
         difference: of each candidate or picture, drawn with both of its values.
         seed: of the bootstrap.
-        resamples: bootstrap samples.
+        resamples: bootstrap samples; 0 for none.
 
     Returns:
-        percentiles; NaN for fewer than two differences, or where they are not known.
+        percentiles; NaN for fewer than two differences, without samples, or where they are not
+        known.
     """
     from scipy.stats import bootstrap
 
-    if len(difference) < 2 or np.isnan(difference).any():
+    if len(difference) < 2 or not resamples or np.isnan(difference).any():
         return math.nan, math.nan
     found = bootstrap(
         (difference,), np.mean, method="percentile", n_resamples=resamples, rng=seed
@@ -53,15 +54,15 @@ def paired_p(
         difference: of each candidate.
         direction: "fewer" where a negative difference is good, else "more".
         seed: of the signs.
-        resamples: signs drawn.
+        resamples: signs drawn; 0 for none.
 
     Returns:
-        one-sided, in (0, 1]; NaN where differences are not known. For differences of 0, 1 and -1
-        it is McNemar's exact test, one-sided.
+        one-sided, in (0, 1]; NaN where differences are not known, or no signs are drawn. For
+        differences of 0, 1 and -1 it is McNemar's exact test, one-sided.
     """
     from scipy.stats import permutation_test
 
-    if np.isnan(difference).any():
+    if not resamples or np.isnan(difference).any():
         return math.nan
     changed = difference[np.abs(difference) > TIE]  # a sign changes nothing of the others
     if not changed.size:

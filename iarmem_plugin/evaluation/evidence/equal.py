@@ -124,7 +124,7 @@ def equal_quality(
         curves: of R random sets under the arm's intervention, on the same candidates.
         direction: "fewer" where a lower outcome is better, else "more".
         seed: of bootstrap and permutation.
-        resamples: bootstrap samples, and at most as many permutations.
+        resamples: bootstrap samples, and at most as many permutations; 0 for neither.
 
     Raises:
         InputError: without curves, candidates or pictures, with values that are not finite, or
@@ -173,7 +173,7 @@ def equal_fraction(
         controls: the same of each of R random sets, or of one other arm.
         direction: "fewer" where a lower outcome is better, else "more".
         seed: of bootstrap and permutation.
-        resamples: bootstrap samples, and at most as many permutations.
+        resamples: bootstrap samples, and at most as many permutations; 0 for neither.
 
     Raises:
         InputError: without candidates or sets, or with values that are not finite.

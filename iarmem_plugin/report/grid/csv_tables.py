@@ -18,6 +18,12 @@ from iarmem_plugin.evaluation.counts import (
     outcomes,
 )
 from iarmem_plugin.report.document import FLOORS, OUTCOMES
+from iarmem_plugin.report.evidence.document import (
+    CELLS,
+    HYPOTHESES,
+    cell_rows,
+    hypothesis_rows,
+)
 from iarmem_plugin.report.grid.grouping import columns
 from iarmem_plugin.report.results import Results
 
@@ -52,6 +58,8 @@ COLUMNS = {
         *("arm", "extracted", "candidates", "fid", "published_extracted", "published_fid"),
         *("fid_label", "source"),
     ),
+    "evidence": CELLS,
+    "hypotheses": HYPOTHESES,
     "dropped": ("name", "before", "why"),
     "failed": ("stage", "name", "error"),
 }
@@ -79,6 +87,8 @@ def csv_tables(results: Results, document: Document) -> dict[str, bytes]:
         "neurons_by_block": _neurons,
         "scores_by_block": _scores,
         "published": _published,
+        "evidence": lambda _, written: cell_rows(written),
+        "hypotheses": lambda _, written: hypothesis_rows(written),
     }
     found = {name: list(make(results, document)) for name, make in made.items()}
     for name in ("dropped", "failed"):

@@ -126,22 +126,41 @@ def _number(axes: Axes, places: Mapping[str, tuple[float, float]], lines: Series
     known = {name: places[name] for name in drawn if np.isfinite(places[name]).all()}
     if not known:
         return
-    width = max(1e-9, np.ptp([place[0] for place in known.values()]))
-    # where they come to lie, in points of about 4 inches by 4
-    at = {name: np.array([x / width * 270, y * 250]) for name, (x, y) in known.items()}
+    at = _on_paper(known)
     chosen, taken = list(known), list(at.values())
     if len(known) > FEW:
         free = {name: np.sort(_apart(where, taken))[1] for name, where in at.items()}
         rows = ([arm.name for arm in same if arm.name in known] for same in lines.values())
         chosen = [max(row, key=lambda name: free[name]) for row in rows if row]
-    for name in chosen:
+    write_beside(axes, known, {name: drawn[name] for name in chosen})
+
+
+def write_beside(
+    axes: Axes, places: Mapping[str, tuple[float, float]], texts: Mapping[str, str]
+) -> None:
+    """Write texts beside points, where no other point and no other text is.
+
+    Args:
+        axes: upwards from 0 to 1.
+        places: across and up, of each point by its name.
+        texts: what is written beside those of these names.
+    """
+    at = _on_paper(places)
+    taken = list(at.values())
+    for name, written in texts.items():
         beside = [at[name] + np.add(one, (3, 3)) for one in OFFSETS]
         best = int(np.argmax([min(_apart(one, taken).min(), 9.0) for one in beside]))
         taken.append(beside[best])
         axes.annotate(
-            drawn[name], known[name], OFFSETS[best], textcoords="offset points", fontsize=7,
+            written, places[name], OFFSETS[best], textcoords="offset points", fontsize=7,
             color=INK, zorder=4, parse_math=False,
         )  # fmt: skip
+
+
+def _on_paper(places: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
+    """Return where points come to lie, in points of about 4 inches by 4."""
+    width = max(1e-9, np.ptp([place[0] for place in places.values()])) if places else 1.0
+    return {name: np.array([x / width * 270, y * 250]) for name, (x, y) in places.items()}
 
 
 def _apart(where: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:

@@ -14,6 +14,7 @@ from .conftest import HOSTILE, LABEL, make_scores
 
 FRACTIONS = (0.02, 0.05, 0.1)
 TOKENS, PREFIX = 40, 4
+EXPECTED = {"direction": "fewer", "against": "random", "at": "equal quality", "family": "primary"}
 
 
 def make_arms(selectors: int, sets: int) -> list[ArmResult]:
@@ -85,6 +86,7 @@ def make_grid(selectors: int = 5, sets: int = 5, candidates: int = 60) -> Report
                 "model": {"name": "var-organism"},
                 "attack": {"prefix": PREFIX, "similarity": HOSTILE},
                 "grid": [{"selectors": ["unitmem", "random"], "fractions": list(FRACTIONS)}],
+                "expect": [{"arm": "selector-4 × 0.5, 5%", "outcome": "agreement"} | EXPECTED],
             },
             "dropped": [{"name": "=1+1", "before": "images", "why": f"loss above 0.5 {HOSTILE}"}],
             "failed": [{"stage": "losses", "name": "mine", "error": f"RuntimeError: {HOSTILE}"}],

@@ -227,7 +227,8 @@ def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
     assert (found.model, found.neurons) == ("var-d16", None)
     lacking = {"neurons.nc", "figures/selected_by_block.png", "calibration.nc", "quality.nc"}
     lacking |= {"captured_images.csv", "figures/outcomes_against_loss.png"}
-    lacking |= {f"tables/{one}.csv" for one in ("losses", "dropped", "failed", "neurons_by_block")}
+    absent = ("losses", "dropped", "failed", "neurons_by_block", "evidence", "hypotheses")
+    lacking |= {f"tables/{one}.csv" for one in absent}
     assert set(files_of(tmp_path)) == {*FILES} - lacking
 
 

@@ -1,0 +1,1 @@
+"""Is it the neurons? What an edit leaves, against random neurons that cost as much."""

@@ -1,0 +1,57 @@
+"""What the page's section on evidence shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iarmem_plugin.evaluation.counts import canary_word
+from iarmem_plugin.report.evidence.controls import nested, uniform
+from iarmem_plugin.report.evidence.evidence import Evidence
+from iarmem_plugin.report.evidence.sentences import (
+    KINDS,
+    MARK,
+    cell_rows,
+    check_rows,
+    hypothesis_rows,
+    limits,
+    marked,
+    power_of,
+    primary_sentence,
+    seeds,
+)
+from iarmem_plugin.report.results import Results
+from iarmem_plugin.report.tables import Row
+
+LONG = 24  # rows that are shown at once
+
+
+def section(results: Results, evidence: Evidence | None) -> dict[str, Any] | None:
+    """Return what the template fills in; None where there is no evidence."""
+    if evidence is None:
+        return None
+    power = power_of(evidence)
+    return {
+        "primary": primary_sentence(evidence),
+        "hypotheses": hypothesis_rows(evidence),
+        "limits": list(limits(evidence)),
+        "power": None if power is None else str(power),
+        "quality": _tables(evidence, "equal quality"),
+        "fraction": _tables(evidence, "equal fraction"),
+        "checks": check_rows(evidence),
+        "seeds": seeds(evidence, results.model),
+        "mark": MARK if marked(evidence) else "",
+        "candidates": canary_word(results.extraction),
+        "long": LONG,
+    }
+
+
+def banded(evidence: Evidence | None) -> bool:
+    """Tell whether random curves can be drawn as a band."""
+    if evidence is None or not evidence.lines.measured:
+        return False
+    return nested(uniform(evidence.lines.controls))
+
+
+def _tables(evidence: Evidence, at: str) -> list[tuple[str, tuple[Row, ...]]]:
+    found = [(word, cell_rows(evidence, at, kind)) for kind, word in KINDS.items()]
+    return [(word, rows) for word, rows in found if rows]
