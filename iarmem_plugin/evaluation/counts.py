@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from iarmem_plugin.evaluation.statistics import mcnemar, wilson
 from iarmem_plugin.interfaces.organism import reading_order
@@ -61,9 +62,13 @@ def canaries(extraction: xr.Dataset) -> xr.DataArray:
     Returns:
         bool, dims (candidate).
     """
-    canary = having_role(extraction, "canary")
-    others = having_role(extraction, HELD_OUT) | having_role(extraction, GENERATED)
-    return canary if canary.any() else ~others
+    return xr.DataArray(tested(extraction["role"].values.astype(str)), dims="candidate")
+
+
+def tested(roles: np.ndarray) -> Bool[np.ndarray, " candidate"]:
+    """Tell of which candidates' roles `canaries` are."""
+    canary = roles == "canary"
+    return canary if canary.any() else ~np.isin(roles, (HELD_OUT, GENERATED))
 
 
 def canary_word(extraction: xr.Dataset) -> str:

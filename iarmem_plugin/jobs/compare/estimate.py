@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from iarmem_plugin.activations.settings import CaptureOptions
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import tested
+from iarmem_plugin.evaluation.evidence.power import smallest_difference
 from iarmem_plugin.evaluation.generation import conditions_like, generate
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import loss_protocol
@@ -308,6 +311,17 @@ def _total(steps: tuple[Step, ...]) -> Step:
     )
 
 
+def _power(plan: Plan, material: Material) -> Iterator[str]:
+    """Say what the primary hypothesis could show, where one is declared."""
+    sizes = Counter(one.family for one in plan.expect if one.family is not None)
+    tried = 0 if material.candidates is None else int(tested(material.candidates.role).sum())
+    if sizes and tried > 1:
+        first = next(one.family for one in plan.expect if one.family is not None)
+        settings = plan.evidence
+        power = smallest_difference(tried, settings.sets, tests=sizes[first], alpha=settings.alpha)
+        yield f"What the family {shown(repr(first), 60)} can show: {power}"
+
+
 def _notes(plan: Plan, material: Material) -> Iterator[str]:
     if material.candidates is None and plan.attack.ranking is None:
         yield "Candidates are ranked first, so their number is the most there can be."
@@ -316,6 +330,7 @@ def _notes(plan: Plan, material: Material) -> Iterator[str]:
             f"{added} of the arms are random sets for what is declared, at the two fractions that "
             "bracket its held-out loss; where more are needed, that many more for each."
         )
+    yield from _power(plan, material)
     if plan.drop:
         yield f"No arm is dropped here; rules: {'; '.join(map(str, plan.drop))}."
     edits = [one.name for one in plan.arms() if one.edit is not None]

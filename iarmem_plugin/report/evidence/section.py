@@ -12,6 +12,7 @@ from iarmem_plugin.report.evidence.sentences import (
     MARK,
     cell_rows,
     check_rows,
+    declared_sentence,
     hypothesis_rows,
     limits,
     marked,
@@ -32,6 +33,7 @@ def section(results: Results, evidence: Evidence | None) -> dict[str, Any] | Non
     power = power_of(evidence)
     return {
         "primary": primary_sentence(evidence),
+        "declared": declared_sentence(results.provenance),
         "hypotheses": hypothesis_rows(evidence),
         "limits": list(limits(evidence)),
         "power": None if power is None else str(power),

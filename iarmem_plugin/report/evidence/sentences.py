@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from iarmem_plugin.evaluation.evidence.equal import EqualFraction, EqualQuality
 from iarmem_plugin.evaluation.evidence.power import SmallestDifference, smallest_difference
@@ -33,6 +34,18 @@ def primary_sentence(evidence: Evidence) -> str | None:
     alpha = evidence.settings.alpha
     tested = f"p = {one.adjusted:.2g}, α = {alpha:g}{_larger(one)}"
     return f"{said} {one.verdict.capitalize()} ({tested}): {_told(one)}{_caution(one, alpha)}"
+
+
+def declared_sentence(provenance: Mapping[str, Any]) -> str:
+    """Say when expectations were declared, and what was known by then; nothing if not recorded."""
+    found = provenance.get("declared")
+    if not isinstance(found, Mapping):
+        return ""
+    known = found.get("completions")
+    said = f"Declared on {found.get('date')} (UTC), when {known} arms had been completed here"
+    if known == 0:
+        return f"{said}: before anything was extracted."
+    return f"{said}: what these showed may have been known."
 
 
 def _larger(one: Hypothesis) -> str:

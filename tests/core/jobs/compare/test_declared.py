@@ -168,6 +168,7 @@ def test_the_added_sets_are_counted_before(folder: Path) -> None:
     found = estimate(of_folder(folder))
     assert found.steps[-1].name == "completions"
     assert found.steps[-1].arms == 1 + 1 + 2 + 6 + 2
+    assert any("What the family 'primary' can show: At α = 0.4" in one for one in found.notes)
     assert any("2 of the arms are random sets for what is declared" in one for one in found.notes)
 
 

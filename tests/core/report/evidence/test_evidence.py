@@ -14,7 +14,7 @@ import pytest
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.report.evidence.evidence import Cell, Evidence, evidence_of
-from iarmem_plugin.report.evidence.sentences import primary_sentence
+from iarmem_plugin.report.evidence.sentences import declared_sentence, primary_sentence
 from iarmem_plugin.report.page import figures, render
 from iarmem_plugin.report.report import Report
 
@@ -226,6 +226,14 @@ def test_a_report_without_curves_or_expectations_has_no_evidence() -> None:
 def test_an_expectation_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="against of an expectation is ' '"):
         evidence_of(Study().report([expected("UnitMem", against=" ")]))
+
+
+def test_the_day_of_a_declaration_is_told_with_what_was_known_by_then() -> None:
+    early, late = ({"declared": {"date": "2026-11-27", "completions": n}} for n in (0, 7))
+    assert declared_sentence({}) == ""
+    assert "on 2026-11-27 (UTC), when 0 arms" in declared_sentence(early)
+    assert declared_sentence(early).endswith("before anything was extracted.")
+    assert declared_sentence(late).endswith("what these showed may have been known.")
 
 
 def test_names_are_escaped_and_the_figure_is_drawn() -> None:
