@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from iarmem_plugin.evaluation.counts import HELD_OUT
-from iarmem_plugin.evaluation.losses import LOSS, mean_intervals
+from iarmem_plugin.evaluation.losses import LOSS
 from iarmem_plugin.jobs.arms import Measured
 from iarmem_plugin.jobs.plan.parts.grids import GridPart
 from iarmem_plugin.jobs.plan.parts.values import RANDOM
@@ -18,6 +18,9 @@ from iarmem_plugin.jobs.plan.planned import PlannedArm
 if TYPE_CHECKING:
     from iarmem_plugin.jobs.plan.plan import Plan
 
+MOST_ABOVE = 0.1  # share of the sets that may cost more at the lowest fraction
+MOST_UNREACHED = 0.02  # share of the sets that may cost less at the highest
+
 
 class Bracket(NamedTuple):
     """Fractions of random neurons that cost less and more than an arm.
@@ -25,8 +28,8 @@ class Bracket(NamedTuple):
     Attributes:
         arm: name of the arm, without the number of a split.
         intervention: what is done to the neurons.
-        fractions: rising; the first costs less than the arm in every set that is known, the last
-            more, where there is such a fraction.
+        fractions: rising; nearly all sets cost less than the arm at the first, and more at the
+            last, where there are such fractions.
     """
 
     arm: str
@@ -43,8 +46,8 @@ def brackets(
 ) -> list[Bracket]:
     """Return, for each expectation of a family at equal quality, between which fractions it is.
 
-    An arm's cost is the change of its held-out loss, here with both ends of its 95% interval, so
-    that the curves reach these, too. Only losses are looked at, so no outcome decides.
+    An arm's cost is the change of its held-out loss. Only losses are looked at, so no outcome
+    decides.
 
     Args:
         plan: the plan.
@@ -72,11 +75,10 @@ def brackets(
         mine = [one for one in planned if one.whole_name == name]
         if not mine or mine[0].intervention is None:
             continue
-        low, high = mean_intervals(np.mean([change(one) for one in mine], axis=0)[None])
+        paid = float(np.mean([change(one).mean() for one in mine]))
         costs = _costs(planned, mine[0], change)
         if costs:
-            chosen = _between(costs, float(low[0]), float(high[0]))
-            found[name] = Bracket(name, mine[0].intervention, chosen)
+            found[name] = Bracket(name, mine[0].intervention, _between(costs, paid))
     return list(found.values())
 
 
@@ -125,14 +127,16 @@ def _costs(
     return dict(sorted(found.items()))
 
 
-def _between(costs: Mapping[float, Sequence[float]], low: float, high: float) -> tuple[float, ...]:
-    """Return the fractions from the last that always costs less to the first that always does more.
+def _between(costs: Mapping[float, Sequence[float]], change: float) -> tuple[float, ...]:
+    """Return the fractions between which nearly all random curves reach a cost.
 
-    Fraction 0, the unmodified model, costs nothing and is always known.
+    From the last at which at most a tenth of the sets already costs more, so that few curves are
+    read from the unmodified model on, to the first at which all but one in fifty do: those that do
+    not would count as as good as the arm.
     """
     fractions = list(costs)
-    below = [one for one in fractions if max(costs[one]) <= low]
-    above = [one for one in fractions if min(costs[one]) >= high]
-    first = max(below, default=fractions[0])
-    last = min((one for one in above if one >= first), default=fractions[-1])
-    return tuple(one for one in fractions if first <= one <= last)
+    above = {one: np.mean(np.array(costs[one]) > change) for one in fractions}
+    first = max((one for one in fractions if above[one] <= MOST_ABOVE), default=fractions[0])
+    reached = {one: np.mean(np.array(costs[one]) >= change) for one in fractions}
+    enough = [one for one in fractions if one >= first and reached[one] >= 1 - MOST_UNREACHED]
+    return tuple(one for one in fractions if first <= one <= min(enough, default=fractions[-1]))

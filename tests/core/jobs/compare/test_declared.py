@@ -88,7 +88,7 @@ ORIGINAL = Measured(xr.Dataset({"loss": ("candidate", np.zeros(5))}))
     [
         ([0.3] * 4, (0.2, 0.4)),
         ([0.2] * 4, (0.2,)),  # just what these cost
-        ([0.0, 0.1, 0.3, 0.6], (0.1, 0.2, 0.4)),  # its interval holds what is between
+        ([0.0, 0.2, 0.3, 0.6], (0.2, 0.4)),  # on average
         ([-0.3] * 4, (0.1,)),  # costs nothing: the first reaches that
         ([9.0] * 4, (0.4,)),  # none costs as much
     ],
@@ -100,6 +100,22 @@ def test_the_fractions_lie_on_both_sides_of_what_the_arm_costs(
     costs = {"10%": [0.1] * 4, "20%": [0.2] * 4, "40%": [0.4] * 4, "halved": halved}
     (found,) = brackets(plan, plan.arms(), costing(costs), ORIGINAL, HELD_OUT)
     assert found == ("halved", "scale-weights:factor=0.5", expected)
+
+
+def test_more_fractions_are_needed_where_sets_differ_in_what_they_cost() -> None:
+    plan = declared(grid=[GRID | {"random-sets": 10}])
+    costs: dict[str, Sequence[float]] = {"10%": [0.1] * 4, "20%": [0.2] * 4, "40%": [0.4] * 4}
+    one = {"random 7, scale-weights(factor=0.5), 20%": [0.5] * 4}
+    for odd, expected in ((1, (0.2, 0.4)), (2, (0.1, 0.2, 0.4))):
+        more = one if odd == 1 else one | {"random 8, scale-weights(factor=0.5), 20%": [0.5] * 4}
+        halved = costing(costs | more | {"halved": [0.3] * 4})
+        (found,) = brackets(plan, plan.arms(), halved, ORIGINAL, HELD_OUT)
+        assert found.fractions == expected
+    late = {"random 3, scale-weights(factor=0.5), 40%": [0.25] * 4}
+    full = declared(grid=[GRID | {"random-sets": 10, "fractions": [0.1, 0.2, 0.4, 1.0]}])
+    halved = costing(costs | late | {"100%": [0.9] * 4, "halved": [0.3] * 4})
+    (found,) = brackets(full, full.arms(), halved, ORIGINAL, HELD_OUT)
+    assert found.fractions == (0.2, 0.4, 1.0)  # one of ten does not reach it at 40%
 
 
 def test_nothing_is_bracketed_without_losses_or_without_a_family() -> None:
