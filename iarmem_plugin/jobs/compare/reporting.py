@@ -15,7 +15,7 @@ from iarmem_plugin.interfaces import Plugin
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome
 from iarmem_plugin.jobs.attack import Attack, taken_views
 from iarmem_plugin.jobs.contrast import alike, each
-from iarmem_plugin.jobs.gallery import gallery
+from iarmem_plugin.jobs.gallery import gallery, pictured
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.recalibration import judged_anew, kept_completions
 from iarmem_plugin.models.provenance import describe_images, model_provenance
@@ -53,7 +53,7 @@ def reported(
         scores=scores,
         arms=tuple(outcome.result for outcome in outcomes),
         extraction=joined,
-        gallery=gallery(model, joined, attack.targets),
+        gallery=gallery(model, joined, attack.targets, pictured([one.result for one in outcomes])),
         neurons=xr.concat([outcome.neurons for outcome in outcomes], names),
         features=_features(outcomes, quality),
         calibration=calibration,

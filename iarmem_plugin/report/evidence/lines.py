@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,7 @@ from iarmem_plugin.report.results import ArmResult, ArmRole, Results
 AGREEMENT = "agreement"
 OUTCOMES = (AGREEMENT, LOSS, EXTRACTED, RECOGNISABLE)  # the first is the one that is tested
 RANDOM, MATCHED = "random", "random-matched"
+LEFT_OUT = re.compile(r" without \d+ images \([0-9a-f]{8}\)$")
 SPLIT = ("seed", "cross_fit", "scored_on", "reference")  # settings that differ between splits
 
 
@@ -204,6 +206,8 @@ def stripped(selector: Mapping[str, Any]) -> dict[str, Any]:
         return dict(selector)
     differing = SPLIT[1:] if selector.get("name") in (RANDOM, MATCHED) else SPLIT
     kept = {key: one for key, one in selector.items() if key not in differing}
+    if "scores" in kept:  # such as UnitMem's, which name the images that a half leaves out
+        kept["scores"] = LEFT_OUT.sub("", str(kept["scores"]))
     return kept | {"cross_fit": {"halves": dict(selector["cross_fit"]).get("halves")}}
 
 

@@ -80,12 +80,19 @@ def _told(one: Hypothesis) -> str:
 
 def _caution(one: Hypothesis, alpha: float) -> str:
     """Say what a verdict does not show."""
+    found = one.found
+    if one.verdict == "broken" and found is not None and _opposite(found):
+        return " The difference is the other way: what it is held against does better."
     if one.verdict == "broken":
         return " That the difference was not shown does not show that there is none."
-    found = one.found
     if isinstance(found, EqualQuality) and max(found.p_low, found.p_high) > alpha:
         return " At one of them it is above α: the verdict rests on what the treatment costs."
     return ""
+
+
+def _opposite(found: EqualFraction) -> bool:
+    """Tell whether all of an effect's interval is on the side that was not expected."""
+    return found.effect_low > 0 if found.direction == "fewer" else found.effect_high < 0
 
 
 def power_of(evidence: Evidence) -> SmallestDifference | None:

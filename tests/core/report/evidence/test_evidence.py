@@ -14,6 +14,7 @@ import pytest
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.report.evidence.evidence import Cell, Evidence, evidence_of
+from iarmem_plugin.report.evidence.lines import stripped
 from iarmem_plugin.report.evidence.sentences import declared_sentence, primary_sentence
 from iarmem_plugin.report.page import figures, render
 from iarmem_plugin.report.report import Report
@@ -226,6 +227,16 @@ def test_a_report_without_curves_or_expectations_has_no_evidence() -> None:
 def test_an_expectation_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="against of an expectation is ' '"):
         evidence_of(Study().report([expected("UnitMem", against=" ")]))
+
+
+def test_unitmem_without_a_half_is_unitmem_whichever_half_it_was() -> None:
+    made = {"name": "highest", "seed": 0, "cross_fit": {"halves": 2, "seed": 3}}
+    every = [
+        stripped({**made, "scores": f"unitmem without 54 images ({one})"})
+        for one in ("0f561d15", "aa1c6f6d")
+    ]
+    assert every[0] == every[1]
+    assert every[0]["scores"] == "unitmem"
 
 
 def test_the_day_of_a_declaration_is_told_with_what_was_known_by_then() -> None:
