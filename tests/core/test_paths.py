@@ -26,7 +26,7 @@ FUNCTIONS = [
     *(open_images, TorchFidelity.__init__, fetch, Stages.__init__, save_slice),
     demo,
 ]
-BY_PLUGINS = {"Adapter"}  # we call these, with paths
+BY_PLUGINS = {"Adapter", "Checkpoint"}  # we call or read these, with paths
 
 
 def public_functions() -> Iterator[tuple[str, Callable[..., object]]]:

@@ -140,7 +140,9 @@ def test_a_negative_seed_is_refused() -> None:
 
 
 def test_an_unknown_selector_is_named_with_those_there_are() -> None:
-    with pytest.raises(LookupError, match=r"no selector named 'best'; installed: highest, lowest"):
+    with pytest.raises(
+        LookupError, match=r"no selector named 'best'; installed: highest, listed, lowest"
+    ):
         select(scored([[[1.0]]]), fraction=0.5, selector="best")
 
 

@@ -85,7 +85,7 @@ def test_any_name_is_text_in_the_table(report: Report, name: str) -> None:
 
 
 def test_a_hostile_name_is_drawn_in_every_figure(report: Report) -> None:
-    assert len(figures(named(report, HOSTILE))) == 6
+    assert len(figures(named(report, HOSTILE))) == 8
 
 
 @FEW
