@@ -94,6 +94,19 @@ def read(curve: Sequence[Point], change: float) -> np.ndarray | None:
     return None
 
 
+def spans(curves: Sequence[Sequence[Point]], change: float) -> dict[str, Number]:
+    """Count the curves read from the original, towards all neurons, and from a raised set."""
+    made: dict[str, Number] = {"from_original": 0, "to_all": 0, "raised": 0}
+    for curve in curves:
+        costs = [cost for _, cost, _ in curve]
+        after = next((n for n in range(len(curve)) if max(costs[: n + 1]) >= change), None)
+        if after is not None:
+            before = max(after - 1, 0)
+            now = (after <= 1, curve[after][0] == 1, costs[before] < max(costs[: before + 1]))
+            made = {name: (made[name] or 0) + one for name, one in zip(made, now, strict=True)}
+    return made
+
+
 def read_smooth(curves: Sequence[Sequence[Point]], change: float) -> list[float | None]:
     """Return the mean that each curve leaves there, along the bend that the curves share.
 
@@ -200,6 +213,7 @@ def evidence(written: Mapping[str, Any], arms: Arms) -> Iterator[Found]:
         change = np.mean([arms.change([name]) for name in one["arms"]], axis=0)
         low, high = interval(change)
         made = {"change": change.mean(), "low": low, "high": high, "passed": float(low > 0)}
+        made["costless"] = sum(arms.change([name]).mean() <= 0 for name in one["arms"])
         yield from _numbers(f"evidence: {one['what']}", one, made)
     if written["power"] is not None:
         yield from _power(written["power"])
@@ -244,6 +258,7 @@ def _compared(
         readings = [read(each, cost) for each in curves]
         made = {"change": cost, "change_low": ends[0], "change_high": ends[1]}
         made["unreached"] = sum(each is None for each in readings)
+        made |= spans(curves, cost)
     elif one["against"] in RANDOM:
         share = shares[one["treatment"]]
         readings = [each[2] for curve in curves for each in curve[1:] if each[0] == share]

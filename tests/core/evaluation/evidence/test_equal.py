@@ -10,7 +10,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.evidence.curves import Curve
 from iarmem_plugin.evaluation.evidence.effects import paired_p
 from iarmem_plugin.evaluation.evidence.equal import as_good, equal_fraction, equal_quality
-from iarmem_plugin.evaluation.losses import _interval
+from iarmem_plugin.evaluation.losses import mean_intervals
 
 ENDS = np.array([0.0, 1.0])
 
@@ -31,6 +31,7 @@ def test_an_arm_is_held_against_readings_at_its_own_cost():
     assert found.spread == pytest.approx(np.std([0.6, 0.8, 0.9], ddof=1))
     assert (found.control_low, found.control_high) == pytest.approx((0.6, 0.9))
     assert (found.as_good, found.p, found.p_smooth) == (0, 0.25, 0.25)
+    assert (found.from_original, found.to_all, found.raised) == (3, 3, 0)
     assert found.effect == pytest.approx(0.5 - 2.3 / 3)
 
 
@@ -76,7 +77,7 @@ def test_p_is_given_at_both_ends_of_what_the_arm_costs():
 def test_the_interval_of_the_cost_is_that_of_the_report():
     change = np.random.default_rng(0).normal(0.05, 0.1, size=60)
     found = held([straight(0.2)] * 2, change=change)
-    low, high = _interval(np.stack([np.zeros(60), change]))
+    low, high = mean_intervals(np.stack([np.zeros(60), change]))
     # 1e-12: float64 sums in another order
     assert (found.change_low, found.change_high) == pytest.approx((low[1], high[1]), abs=1e-12)
 
