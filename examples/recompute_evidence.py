@@ -111,7 +111,8 @@ def read_smooth(curves: Sequence[Sequence[Point]], change: float) -> list[float 
     """Return the mean that each curve leaves there, along the bend that the curves share.
 
     Of curves of the same fractions, a smooth monotone line (PCHIP) through their mean, straight
-    beyond its end, and on straight lines how far the curve is from it.
+    beyond its end, and on straight lines how far the curve is from it; a reading stays between the
+    two points that it is read from.
     """
     groups: dict[tuple[float, ...], list[Sequence[Point]]] = {}
     for curve in curves:
@@ -122,12 +123,14 @@ def read_smooth(curves: Sequence[Sequence[Point]], change: float) -> list[float 
         left = np.array([[outcome.mean() for _, _, outcome in one] for one in alike])
         highest = np.maximum.accumulate(costs, axis=1)
         shared = shared_line(highest.mean(axis=0), left.mean(axis=0))
-        apart = left - shared(highest)
+        apart, begin = left - shared(highest), len(found)
         for cost, off in zip(highest, apart, strict=True):
             points = [(0.0, float(at), np.array([one])) for at, one in zip(cost, off, strict=True)]
             away = read(points, change)
             at = float(shared(np.array([max(change, 0.0)]))[0])
-            found.append(None if away is None else at + float(away[0]))
+            after = int(np.argmax(cost >= change))
+            ends = sorted(left[len(found) - begin, [max(after - 1, 0), after]].tolist())
+            found.append(None if away is None else min(max(at + float(away[0]), ends[0]), ends[1]))
     return found
 
 

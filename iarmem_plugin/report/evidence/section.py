@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iarmem_plugin.evaluation.counts import canary_word
+from iarmem_plugin.evaluation.counts import canary_word, having_role
 from iarmem_plugin.report.evidence.checks import not_run
 from iarmem_plugin.report.evidence.controls import nested, uniform
 from iarmem_plugin.report.evidence.evidence import Evidence
@@ -44,7 +44,7 @@ def section(results: Results, evidence: Evidence | None) -> dict[str, Any] | Non
         "fraction": _tables(evidence, "equal fraction"),
         "all": any(one.fraction == 1 for one in evidence.treatments),
         "checks": check_rows(evidence),
-        "not_run": not_run(evidence.checks),
+        "not_run": (*not_run(evidence.checks), *_unmeasured(results)),
         "seeds": seeds(evidence, results.model),
         "mark": MARK if marked(evidence) else "",
         "candidates": canary_word(results.extraction),
@@ -57,6 +57,12 @@ def banded(evidence: Evidence | None) -> bool:
     if evidence is None or not evidence.lines.measured:
         return False
     return nested(uniform(evidence.lines.controls))
+
+
+def _unmeasured(results: Results) -> tuple[str, ...]:
+    """Say that the members' loss is not known, the other side of the axis."""
+    known = having_role(results.extraction, "member").any()
+    return () if known else ("the loss on members that are no canaries",)
 
 
 def splits(evidence: Evidence | None) -> dict[str, int] | None:

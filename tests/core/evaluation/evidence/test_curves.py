@@ -143,3 +143,12 @@ def test_curves_are_counted_by_what_they_are_read_from(costs, at, expected):
     found = spans([curve(costs, [0.9, 0.5, 0.1])], at)
     assert tuple(found.values()) == expected
     assert tuple(found) == ("from_original", "to_all", "raised")
+
+
+def test_a_smooth_reading_stays_between_the_points_that_it_is_read_from():
+    costs = [[0, -0.02, 0.0, 0.17], [0, 0.05, 0.1, 0.17], [0, 0.06, 0.12, 0.17]]
+    means = np.array([[0.4, 0.2, 0.12, 0.05]] * 3)
+    found = read_smooth(np.array(costs), means, 0.11)
+    assert found[0] == 0.05  # along the bend it would be below 0
+    assert 0.05 < found[1] < 0.12
+    assert 0.12 < found[2] < 0.2

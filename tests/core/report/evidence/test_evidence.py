@@ -222,7 +222,7 @@ def test_what_only_harms_must_read_as_worse() -> None:
     assert found == {"the lowest-scored 10%": True, "the most active 10%": False}
     page = render(study.report(), {})
     assert "1 of them alone cost 0 or less" in page
-    assert "Not run here: 40% at random, halved." in page
+    assert "Not run here: 40% at random, halved; the loss on members that are no canaries." in page
 
 
 def test_it_is_told_what_curves_are_read_from() -> None:
