@@ -94,11 +94,25 @@ def read(curve: Sequence[Point], change: float) -> np.ndarray | None:
     return None
 
 
+def spans(curves: Sequence[Sequence[Point]], change: float) -> dict[str, Number]:
+    """Count the curves read from the original, towards all neurons, and from a raised set."""
+    made: dict[str, Number] = {"from_original": 0, "to_all": 0, "raised": 0}
+    for curve in curves:
+        costs = [cost for _, cost, _ in curve]
+        after = next((n for n in range(len(curve)) if max(costs[: n + 1]) >= change), None)
+        if after is not None:
+            before = max(after - 1, 0)
+            now = (after <= 1, curve[after][0] == 1, costs[before] < max(costs[: before + 1]))
+            made = {name: (made[name] or 0) + one for name, one in zip(made, now, strict=True)}
+    return made
+
+
 def read_smooth(curves: Sequence[Sequence[Point]], change: float) -> list[float | None]:
     """Return the mean that each curve leaves there, along the bend that the curves share.
 
     Of curves of the same fractions, a smooth monotone line (PCHIP) through their mean, straight
-    beyond its end, and on straight lines how far the curve is from it.
+    beyond its end, and on straight lines how far the curve is from it; a reading stays between the
+    two points that it is read from.
     """
     groups: dict[tuple[float, ...], list[Sequence[Point]]] = {}
     for curve in curves:
@@ -109,12 +123,14 @@ def read_smooth(curves: Sequence[Sequence[Point]], change: float) -> list[float 
         left = np.array([[outcome.mean() for _, _, outcome in one] for one in alike])
         highest = np.maximum.accumulate(costs, axis=1)
         shared = shared_line(highest.mean(axis=0), left.mean(axis=0))
-        apart = left - shared(highest)
+        apart, begin = left - shared(highest), len(found)
         for cost, off in zip(highest, apart, strict=True):
             points = [(0.0, float(at), np.array([one])) for at, one in zip(cost, off, strict=True)]
             away = read(points, change)
             at = float(shared(np.array([max(change, 0.0)]))[0])
-            found.append(None if away is None else at + float(away[0]))
+            after = int(np.argmax(cost >= change))
+            ends = sorted(left[len(found) - begin, [max(after - 1, 0), after]].tolist())
+            found.append(None if away is None else min(max(at + float(away[0]), ends[0]), ends[1]))
     return found
 
 
@@ -200,6 +216,7 @@ def evidence(written: Mapping[str, Any], arms: Arms) -> Iterator[Found]:
         change = np.mean([arms.change([name]) for name in one["arms"]], axis=0)
         low, high = interval(change)
         made = {"change": change.mean(), "low": low, "high": high, "passed": float(low > 0)}
+        made["costless"] = sum(arms.change([name]).mean() <= 0 for name in one["arms"])
         yield from _numbers(f"evidence: {one['what']}", one, made)
     if written["power"] is not None:
         yield from _power(written["power"])
@@ -244,6 +261,7 @@ def _compared(
         readings = [read(each, cost) for each in curves]
         made = {"change": cost, "change_low": ends[0], "change_high": ends[1]}
         made["unreached"] = sum(each is None for each in readings)
+        made |= spans(curves, cost)
     elif one["against"] in RANDOM:
         share = shares[one["treatment"]]
         readings = [each[2] for curve in curves for each in curve[1:] if each[0] == share]

@@ -29,7 +29,7 @@ from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report.costs import costs, first_cost
 from iarmem_plugin.report.evidence.evidence import evidence_of
 from iarmem_plugin.report.evidence.figure import outcomes_over_band
-from iarmem_plugin.report.evidence.section import banded, section
+from iarmem_plugin.report.evidence.section import banded, section, splits
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.grid.figure import outcomes_against_loss
 from iarmem_plugin.report.grid.plan import left_out, plan_rows
@@ -135,7 +135,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             treated=any(arm.role == "treatment" for arm in results.arms[1:]),
             controls=control_word(results.arms),
             figures={name: _plot(picture) for name, picture in pictures.items()},
-            findings=list(findings(results)),
+            findings=list(findings(results, splits(evidence))),
             pairs={
                 outcome: pair_with_original(results.extraction, outcome=outcome)
                 for outcome in outcomes(results.extraction)

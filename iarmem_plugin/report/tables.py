@@ -208,8 +208,15 @@ def _told(arms: tuple[ArmResult, ...]) -> list[tuple[str, tuple[str, ...]]]:
     return [first, (f"{len(treated)} arms", treated), *rest]
 
 
-def findings(results: Results) -> Iterator[str]:
-    """Say what the data show, and what they cannot show, one sentence or two at a time."""
+def findings(results: Results, splits: Mapping[str, int] | None = None) -> Iterator[str]:
+    """Say what the data show, and what they cannot show, one sentence or two at a time.
+
+    Args:
+        results: what is told.
+        splits: where the page holds treatments against random neurons further on, their arms: the
+            first of each with the number of its splits, the others with 0, which are not told.
+            Then no such p is told here.
+    """
     chosen = canaries(results.extraction)
     counts = count_extracted(results.extraction, chosen)["extracted"]
     together = columns(results.arms)
@@ -219,21 +226,26 @@ def findings(results: Results) -> Iterator[str]:
     alone = {arms[0]: label for label, arms in together.items() if len(arms) == 1}
     twin = next((arm.name for arm in results.arms if arm.role == "twin"), None)
     recognised, paid = _recognised(results), first_cost(results)
+    held, told = splits is not None, splits or {}
     for pair in pair_with_original(results.extraction):
         if pair.arm == twin:
             yield _of_twin(results, pair)
-        elif pair.arm in alone:
+        elif pair.arm in alone and told.get(pair.arm, 1):
             arm = next(one for one in results.arms if one.name == pair.arm)
             alike, alone_as = _edited_alike(arm, sets), NO_NEURONS if arm.edit else NO_CONTROL
             kind = f"{control_word(alike)} sets at equal fraction"
+            names, number = [one.name for one in alike], told.get(pair.arm, 1)
+            label = alone[pair.arm] + (f" (split 1 of {number})" if number > 1 else "")
             yield (
-                _change(alone[pair.arm], subject, pair)
+                _change(label, subject, pair)
                 + recognised.get(pair.arm, "")
                 + ("" if paid is None else paid.sentence(pair.arm))
-                + _beside(pair, counts.sel(arm=[one.name for one in alike]).values, kind)
-                + ("" if paid is None else paid.beside(pair.arm, [one.name for one in alike]))
+                + ("" if held else _beside(pair, counts.sel(arm=names).values, kind))
+                + ("" if held or paid is None else paid.beside(pair.arm, names))
                 + (alone_as if sets and not alike else "")
             )
+    if held:
+        yield "Whether random neurons that cost as much do as well is told below."
     yield from _sets_recognised(results, sets)
     if sets and paid is not None:
         names = [one.name for one in sets]

@@ -91,6 +91,32 @@ def stacked(
     ]
 
 
+def spans(curves: Sequence[Curve], change: float) -> dict[str, int]:
+    """Count curves by what they are read from, at one ΔNLL.
+
+    Returns:
+        ``from_original``: read between the unmodified model and their smallest set, or at the
+        unmodified model; ``to_all``: read between a set and all neurons, which are one edit for
+        every curve; ``raised``: read from a set that costs less than a smaller one or than the
+        unmodified model, and is taken to cost as much as that.
+
+    Example:
+        >>> ends = np.array([0.0, 1.0])
+        >>> spans([Curve(ends, ends, np.array([[0.9], [0.1]]))], 0.25)
+        {'from_original': 1, 'to_all': 1, 'raised': 0}
+    """
+    found = {"from_original": 0, "to_all": 0, "raised": 0}
+    for one in curves:
+        highest = np.maximum.accumulate(one.change)
+        after = int((highest < change).sum())  # the first point that reaches
+        if after < len(highest):
+            before = max(after - 1, 0)
+            found["from_original"] += after <= 1
+            found["to_all"] += int(one.fractions[after] == 1)
+            found["raised"] += int(one.change[before] < highest[before])
+    return found
+
+
 def read(
     changes: Float64[np.ndarray, "curve point"],
     outcomes: Float64[np.ndarray, "curve point candidate"],

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.evidence.curves import Curve, read, stacked
+from iarmem_plugin.evaluation.evidence.curves import Curve, read, spans, stacked
 from iarmem_plugin.evaluation.evidence.effects import TIE, Direction, interval, paired_p
 from iarmem_plugin.evaluation.evidence.smooth import read_smooth
 
@@ -79,6 +79,10 @@ class EqualQuality(EqualFraction):
         change_high: upper end.
         unreached: how many curves end before `change`; they count as as good as the arm, and are
             left out of `controls`, `spread` and `effect`.
+        from_original: how many are read between the unmodified model and their smallest set.
+        to_all: how many are read between a set and all neurons, one edit for every curve.
+        raised: how many are read from a set that costs less than a smaller one or than the
+            unmodified model, and is taken to cost as much as that.
         p_smooth: p where the curves are read along a smooth monotone line (`read_smooth`): a
             straight line lies above a hollow curve, so that any edit between its points looks good.
         effect_smooth: `value` minus the mean of these readings.
@@ -90,6 +94,9 @@ class EqualQuality(EqualFraction):
     change_low: float
     change_high: float
     unreached: int
+    from_original: int
+    to_all: int
+    raised: int
     p_smooth: float
     effect_smooth: float
     p_low: float
@@ -144,7 +151,8 @@ def equal_quality(
         read_there = [read(changes, mean[..., None], end) for changes, mean in means]
         return rank_p(value, np.concatenate(read_there)[:, 0], direction)
 
-    shared, reached = _against(outcome, readings, direction, seed, resamples), ~np.isnan(smooth)
+    reached = ~np.isnan(smooth)
+    shared = _against(outcome, readings, direction, seed, resamples) | spans(curves, at)
     return EqualQuality(
         **shared,
         change=at,

@@ -19,7 +19,9 @@ def read_smooth(
 
     A smooth monotone line (PCHIP) is drawn through the mean of the curves; each curve's distance
     from it is then read on straight lines, as `Curve.read` reads outcomes. So readings bend as the
-    curves do on average, and are no noisier than straight ones.
+    curves do on average, and are no noisier than straight ones. A reading stays between the two
+    points of its curve that it is read from: where curves differ much in ΔNLL it would else fall
+    below what any set leaves, even below 0.
 
     Args:
         changes: ΔNLL at each point, 0 at the first; the running maximum is what is read.
@@ -35,7 +37,18 @@ def read_smooth(
     highest = np.maximum.accumulate(changes, axis=1)
     shared = _line(highest.mean(axis=0), means.mean(axis=0))
     apart = read(highest, (means - shared(highest))[..., None], change)
-    return np.asarray(shared(np.array(max(change, 0.0))) + apart[:, 0])
+    low, high = _ends(highest, means, change)
+    return np.asarray(np.clip(shared(np.array(max(change, 0.0))) + apart[:, 0], low, high))
+
+
+def _ends(
+    highest: np.ndarray, means: np.ndarray, change: float
+) -> tuple[Float64[np.ndarray, " curve"], Float64[np.ndarray, " curve"]]:
+    """Return the lower and the higher of the two points between which each curve is read."""
+    rows = np.arange(len(highest))
+    after = (highest >= change).argmax(axis=1)  # the first that reaches
+    ends = means[rows, np.maximum(after - 1, 0)], means[rows, after]
+    return np.minimum(*ends), np.maximum(*ends)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -29,6 +29,7 @@ class Check:
         change: of the held-out loss, nats a token.
         low: lower end of its 95% interval, over held-out pictures.
         high: upper end.
+        costless: how many of the arms alone have a change of 0 or less.
     """
 
     what: str
@@ -36,6 +37,7 @@ class Check:
     change: float
     low: float
     high: float
+    costless: int
 
     @property
     def passed(self) -> bool:
@@ -51,7 +53,14 @@ def checks_of(lines: Lines) -> Iterator[Check]:
             change = np.mean([one.change for one in found], axis=0)
             low, high = intervals(change[None])[0].tolist()
             names = tuple(name for one in found for name in one.arms)
-            yield Check(what, names, float(change.mean()), low, high)
+            costless = sum(one.cost <= 0 for one in found)
+            yield Check(what, names, float(change.mean()), low, high, costless)
+
+
+def not_run(found: Sequence[Check]) -> tuple[str, ...]:
+    """Return which kinds of harmful arms a report has none of."""
+    known = {one.what for one in found}
+    return tuple(what for what, _, _ in HARMFUL if what not in known)
 
 
 def _points(lines: Sequence[Line], chosen: str, fraction: float) -> Iterator[Point]:

@@ -17,7 +17,8 @@ from iarmem_plugin.report.evidence.sentences import power_of, primary_sentence
 TESTS = ("p_straight", "p_smooth", "p_low", "p_high", "paired_p")
 FOUND = (
     *("direction", "candidates", "value", "controls", "spread", "control_low", "control_high"),
-    *("sets", "as_good", "unreached", "effect", "effect_low", "effect_high", "effect_smooth"),
+    *("sets", "as_good", "unreached", "from_original", "to_all", "raised"),
+    *("effect", "effect_low", "effect_high", "effect_smooth"),
     *("change", "change_low", "change_high"),
 )
 CELLS = (

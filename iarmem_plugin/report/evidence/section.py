@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from iarmem_plugin.evaluation.counts import canary_word
+from iarmem_plugin.evaluation.counts import canary_word, having_role
+from iarmem_plugin.report.evidence.checks import not_run
 from iarmem_plugin.report.evidence.controls import nested, uniform
 from iarmem_plugin.report.evidence.evidence import Evidence
 from iarmem_plugin.report.evidence.sentences import (
@@ -18,6 +19,7 @@ from iarmem_plugin.report.evidence.sentences import (
     marked,
     power_of,
     primary_sentence,
+    reading_sentence,
     seeds,
 )
 from iarmem_plugin.report.results import Results
@@ -34,12 +36,15 @@ def section(results: Results, evidence: Evidence | None) -> dict[str, Any] | Non
     return {
         "primary": primary_sentence(evidence),
         "declared": declared_sentence(results.provenance),
+        "reading": reading_sentence(evidence),
         "hypotheses": hypothesis_rows(evidence),
         "limits": list(limits(evidence)),
         "power": None if power is None else str(power),
         "quality": _tables(evidence, "equal quality"),
         "fraction": _tables(evidence, "equal fraction"),
+        "all": any(one.fraction == 1 for one in evidence.treatments),
         "checks": check_rows(evidence),
+        "not_run": (*not_run(evidence.checks), *_unmeasured(results)),
         "seeds": seeds(evidence, results.model),
         "mark": MARK if marked(evidence) else "",
         "candidates": canary_word(results.extraction),
@@ -52,6 +57,20 @@ def banded(evidence: Evidence | None) -> bool:
     if evidence is None or not evidence.lines.measured:
         return False
     return nested(uniform(evidence.lines.controls))
+
+
+def _unmeasured(results: Results) -> tuple[str, ...]:
+    """Say that the members' loss is not known, the other side of the axis."""
+    known = having_role(results.extraction, "member").any()
+    return () if known else ("the loss on members that are no canaries",)
+
+
+def splits(evidence: Evidence | None) -> dict[str, int] | None:
+    """Return the first arm of each treatment with the number of its splits, the others with 0."""
+    if evidence is None:
+        return None
+    every = [one.arms for one in evidence.treatments]
+    return {arm: len(arms) * (arm == arms[0]) for arms in every for arm in arms}
 
 
 def _tables(evidence: Evidence, at: str) -> list[tuple[str, tuple[Row, ...]]]:

@@ -9,6 +9,7 @@ from typing import Any
 from iarmem_plugin.evaluation.evidence.equal import EqualFraction, EqualQuality
 from iarmem_plugin.evaluation.evidence.power import SmallestDifference, smallest_difference
 from iarmem_plugin.evaluation.losses import LOSS
+from iarmem_plugin.report.evidence.checks import Check
 from iarmem_plugin.report.evidence.evidence import Cell as Compared
 from iarmem_plugin.report.evidence.evidence import Evidence
 from iarmem_plugin.report.evidence.hypotheses import Hypothesis
@@ -44,7 +45,7 @@ def declared_sentence(provenance: Mapping[str, Any]) -> str:
     known = found.get("completions")
     said = f"Declared on {found.get('date')} (UTC), when {known} arms had been completed here"
     if known == 0:
-        return f"{said}: before anything was extracted."
+        return f"{said}: before anything was extracted. Runs elsewhere are not recorded here."
     return f"{said}: what these showed may have been known."
 
 
@@ -73,16 +74,49 @@ def _told(one: Hypothesis) -> str:
         if one.against_sets and math.isfinite(found.p_low):
             both = f"{found.p_low:.2g} and {found.p_high:.2g}"
             ends = f" Read at the ends of ΔNLL's interval, p is {both}."
-    good = f"; {found.as_good} of {found.sets} {'was' if found.as_good == 1 else 'were'} as good"
+    good = f"; {found.as_good} of {found.sets} {_as_good(found)}"
     apart = f"the difference is {effect_of(outcome, found)}"
+    if isinstance(found, EqualQuality) and one.against_sets:
+        apart += f", {_apart(outcome, found.effect_smooth)} along the bend"
     return f"{beside}{at}{good if one.against_sets else ''}; {apart}.{ends}"
+
+
+def _as_good(found: EqualFraction) -> str:
+    """Say what the curves or sets that count against a treatment are."""
+    were = "was" if found.as_good == 1 else "were"
+    low = "low or lower" if found.direction == "fewer" else "high or higher"
+    ended = found.unreached if isinstance(found, EqualQuality) else 0
+    return f"{were} as {low}{f' or ended before ({ended})' if ended else ''}"
+
+
+def reading_sentence(evidence: Evidence) -> str:
+    """Say which points the primary hypothesis's curves were read from."""
+    one = evidence.primary
+    found = None if one is None or not one.against_sets else one.found
+    if not isinstance(found, EqualQuality):
+        return ""
+    said = (
+        f"Of its {found.sets} curves, {found.from_original} are read between the unmodified model "
+        f"and their smallest set, and {found.to_all} between a set and all neurons"
+    )
+    if found.to_all:
+        said += ": one edit for every curve, so these readings are more alike than sets are"
+    if found.raised:
+        said += (
+            f". {found.raised} are read from a set that costs less than a smaller one or than the "
+            "unmodified model, and is taken to cost as much as that"
+        )
+    return f"{said}."
 
 
 def _caution(one: Hypothesis, alpha: float) -> str:
     """Say what a verdict does not show."""
     found = one.found
     if one.verdict == "broken" and found is not None and _opposite(found):
-        return " The difference is the other way: what it is held against does better."
+        return (
+            " The difference is the other way: what it is held against does better. That was not "
+            "the hypothesis, so it has no p."
+        )
     if one.verdict == "broken":
         return " That the difference was not shown does not show that there is none."
     if isinstance(found, EqualQuality) and max(found.p_low, found.p_high) > alpha:
@@ -181,6 +215,8 @@ def cell_rows(evidence: Evidence, at: str, against: str) -> tuple[Row, ...]:
     """
     rows = []
     for one in evidence.treatments:
+        if one.fraction == 1:  # all neurons are one edit, however they are chosen
+            continue
         mine = [
             cell
             for cell in evidence.cells
@@ -206,6 +242,8 @@ def _effect_cell(outcome: str, found: EqualFraction) -> Cell:
     if found.sets > 1:
         low, high = (written(outcome, end) for end in (found.control_low, found.control_high))
         beside += f" ({low} to {high}); {found.as_good} of {found.sets} as good"
+    if isinstance(found, EqualQuality) and found.sets > 1:
+        beside += f"; bent {_apart(outcome, found.effect_smooth)}"
     return Cell(effect_of(outcome, found), beside)
 
 
@@ -241,13 +279,17 @@ def check_rows(evidence: Evidence) -> Sequence[Row]:
         Row(
             one.what,
             {
-                "arms": Cell(str(len(one.arms))),
+                "arms": Cell(str(len(one.arms)), _costless(one)),
                 "ΔNLL": Cell(f"{one.change:+.3f}", _interval("{:+.3f}", one.low, one.high).strip()),
                 "reads as worse": Cell("passed" if one.passed else "failed"),
             },
         )
         for one in evidence.checks
     )
+
+
+def _costless(one: Check) -> str:
+    return f"{one.costless} of them alone cost 0 or less" if one.costless else ""
 
 
 def written(outcome: str, value: float) -> str:
@@ -258,9 +300,13 @@ def written(outcome: str, value: float) -> str:
 def effect_of(outcome: str, found: EqualFraction) -> str:
     """Return an effect with its interval: nats a token of a loss, else points of percent."""
     form, scale = ("{:+.3f}", 1.0) if outcome == LOSS else ("{:+.1f}", 100.0)
-    unit = "" if outcome == LOSS else " points"
     ends = _interval(form, scale * found.effect_low, scale * found.effect_high)
-    return f"{form.format(scale * found.effect)}{unit}{ends}"
+    return f"{_apart(outcome, found.effect)}{ends}"
+
+
+def _apart(outcome: str, value: float) -> str:
+    """Return a difference: nats a token of a loss, else points of percent."""
+    return f"{value:+.3f}" if outcome == LOSS else f"{100 * value:+.1f} points"
 
 
 def _interval(form: str, low: float, high: float) -> str:

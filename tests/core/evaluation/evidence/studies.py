@@ -1,19 +1,25 @@
 """Simulated studies: an arm and R nested random sets, measured with noise.
 
-Run as a program, it prints the table of docs/evidence.md.
+Run as a program, it prints the table of docs/evidence.md; given the folder of a report, how often
+its own random sets would have been kept.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from iarmem_plugin.evaluation.evidence.curves import Curve, read
-from iarmem_plugin.evaluation.evidence.equal import rank_p
+from iarmem_plugin.evaluation.evidence.equal import MOST_UNREACHED, rank_p
 from iarmem_plugin.evaluation.evidence.power import smallest_difference
 from iarmem_plugin.evaluation.evidence.smooth import read_smooth
+from iarmem_plugin.report.evidence.controls import curve_of, uniform
+from iarmem_plugin.report.evidence.lines import AGREEMENT, lines_of
+from iarmem_plugin.report.report import Report
 
 ALPHA = 0.05
 
@@ -146,5 +152,47 @@ def shown_by(none: np.ndarray, candidates: int = 144, sets: int = 99) -> float:
     return smallest_difference(candidates, sets, spread=spread).ranked * spread
 
 
+def left_out(folder: str) -> None:
+    """Print how often p ≤ 0.05 where each random set of a report in turn is the arm.
+
+    The other curves are read at its ΔNLL, with the points of its fraction and without.
+    """
+    lines = lines_of(Report.load(folder))
+    found = [curve_of(lines.original, one, AGREEMENT) for one in uniform(lines.controls)]
+    ((most, _),) = Counter(tuple(one.fractions[-3:]) for one in found).most_common(1)
+    points = (0.0, *most)  # those that most curves have
+    alike = [
+        (one.change[rows], one.outcome[rows].mean(axis=1))
+        for one in found
+        if (rows := np.isin(one.fractions, points)).sum() == len(points)
+    ]
+    changes, means = (np.stack(values) for values in zip(*alike, strict=True))
+    for at in range(1, len(points) - 1):
+        for kept in (np.arange(len(points)), np.delete(np.arange(len(points)), at)):
+            judged = np.array(list(_each(changes, means, at, kept)))
+            shares = ", ".join(f"{100 * one:.1f}%" for one in (judged <= ALPHA).mean(axis=0))
+            read_at = ", ".join(f"{100 * points[one]:g}" for one in kept[1:])
+            print(
+                f"arms of {100 * points[at]:g}%, read at {read_at}%: {len(judged)} of them; ",
+                end="",
+            )
+            print(f"straight, judged, judged for more: {shares}")
+
+
+def _each(
+    changes: np.ndarray, means: np.ndarray, at: int, kept: np.ndarray
+) -> Iterator[tuple[float, float, float]]:
+    """Yield p by straight lines, and by both for fewer and for more, where enough curves reach."""
+    for one in range(len(changes)):
+        change, value = float(changes[one, at]), float(means[one, at])
+        curves, outcomes = (np.delete(every, one, axis=0)[:, kept] for every in (changes, means))
+        straight = read(curves, outcomes[..., None], change)[:, 0]
+        if change <= 0 or np.isnan(straight).mean() > MOST_UNREACHED:
+            continue
+        both = (straight, read_smooth(curves, outcomes, change))
+        fewer, more = ([rank_p(value, each, way) for each in both] for way in ("fewer", "more"))
+        yield fewer[0], max(fewer), max(more)
+
+
 if __name__ == "__main__":
-    main()
+    left_out(sys.argv[1]) if sys.argv[1:] else main()

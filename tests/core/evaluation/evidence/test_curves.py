@@ -5,7 +5,7 @@ import pytest
 from scipy.interpolate import PchipInterpolator
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.evidence.curves import Curve, read, stacked
+from iarmem_plugin.evaluation.evidence.curves import Curve, read, spans, stacked
 from iarmem_plugin.evaluation.evidence.smooth import read_smooth
 
 
@@ -127,3 +127,28 @@ def test_curves_of_other_candidates_are_refused():
         stacked([TWO, curve([0, 0.1], [0.9, 0.5])])
     with pytest.raises(InputError, match="0 curves"):
         stacked([])
+
+
+@pytest.mark.parametrize(
+    ("costs", "at", "expected"),
+    [
+        ([0, 0.1, 0.2], 0.05, (1, 0, 0)),  # from the unmodified model
+        ([0, 0.1, 0.2], 0.0, (1, 0, 0)),  # at it
+        ([0, 0.1, 0.2], 0.15, (0, 1, 0)),  # between a set and all neurons
+        ([0, -0.1, 0.2], 0.15, (0, 1, 1)),  # a set that costs less than the unmodified model
+        ([0, 0.1, 0.2], 0.3, (0, 0, 0)),  # not reached
+    ],
+)
+def test_curves_are_counted_by_what_they_are_read_from(costs, at, expected):
+    found = spans([curve(costs, [0.9, 0.5, 0.1])], at)
+    assert tuple(found.values()) == expected
+    assert tuple(found) == ("from_original", "to_all", "raised")
+
+
+def test_a_smooth_reading_stays_between_the_points_that_it_is_read_from():
+    costs = [[0, -0.02, 0.0, 0.17], [0, 0.05, 0.1, 0.17], [0, 0.06, 0.12, 0.17]]
+    means = np.array([[0.4, 0.2, 0.12, 0.05]] * 3)
+    found = read_smooth(np.array(costs), means, 0.11)
+    assert found[0] == 0.05  # along the bend it would be below 0
+    assert 0.05 < found[1] < 0.12
+    assert 0.12 < found[2] < 0.2

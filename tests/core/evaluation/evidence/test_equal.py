@@ -31,6 +31,7 @@ def test_an_arm_is_held_against_readings_at_its_own_cost():
     assert found.spread == pytest.approx(np.std([0.6, 0.8, 0.9], ddof=1))
     assert (found.control_low, found.control_high) == pytest.approx((0.6, 0.9))
     assert (found.as_good, found.p, found.p_smooth) == (0, 0.25, 0.25)
+    assert (found.from_original, found.to_all, found.raised) == (3, 3, 0)
     assert found.effect == pytest.approx(0.5 - 2.3 / 3)
 
 

@@ -13,11 +13,19 @@ import jsonschema
 import pytest
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.evaluation.evidence.equal import EqualQuality
 from iarmem_plugin.report.evidence.evidence import Cell, Evidence, evidence_of
 from iarmem_plugin.report.evidence.lines import stripped
-from iarmem_plugin.report.evidence.sentences import declared_sentence, primary_sentence
+from iarmem_plugin.report.evidence.section import splits
+from iarmem_plugin.report.evidence.sentences import (
+    cell_rows,
+    declared_sentence,
+    primary_sentence,
+    reading_sentence,
+)
 from iarmem_plugin.report.page import figures, render
 from iarmem_plugin.report.report import Report
+from iarmem_plugin.report.tables import findings
 
 from .studies import Study, expected
 
@@ -76,7 +84,7 @@ def test_a_primary_hypothesis_that_is_kept_is_said_first(kept: Report) -> None:
     sentence = str(primary_sentence(evidence))
     assert sentence.startswith("Primary hypothesis: UnitMem leaves less of the completed tokens")
     assert "Kept (p = 0.05, α = 0.05): 50.0% over 10 candidates" in sentence
-    assert "0 of 19 were as good" in sentence
+    assert "0 of 19 were as low or lower" in sentence
     page = render(kept, {})
     assert page.index(sentence[:40]) < page.index('id="extraction"')
     assert sentence[:60] in " ".join(str(kept.table()).split())
@@ -212,6 +220,54 @@ def test_what_only_harms_must_read_as_worse() -> None:
     study.random(3)
     found = {one.what.partition(",")[0]: one.passed for one in made(study.report()).checks}
     assert found == {"the lowest-scored 10%": True, "the most active 10%": False}
+    page = render(study.report(), {})
+    assert "1 of them alone cost 0 or less" in page
+    assert "Not run here: 40% at random, halved; the loss on members that are no canaries." in page
+
+
+def test_it_is_told_what_curves_are_read_from() -> None:
+    study = Study()
+    study.add("UnitMem", HIGHEST, 0.1, 0.5, 0.15)
+    for seed, (few, many) in enumerate([(0.1, 0.1), (0.2, 0.2), (-0.1, 0.3)], start=1):
+        for fraction, right, cost in ((0.2, 0.8, few), (0.4, 0.7, many), (1.0, 0.1, 0.5)):
+            drawn = {"name": "random", "seed": seed}
+            study.add(f"random {seed}, {fraction}", drawn, fraction, right, cost, "control")
+    evidence = made(study.report([expected("UnitMem")]))
+    found = evidence.hypotheses[0].found
+    assert isinstance(found, EqualQuality)
+    assert (found.from_original, found.to_all, found.raised) == (1, 1, 1)
+    said = reading_sentence(evidence)
+    assert "1 are read between the unmodified model and their smallest set, and 1 between" in said
+    assert "1 are read from a set that costs less than a smaller one" in said
+
+
+def test_all_neurons_are_one_edit_and_no_treatment_of_the_page() -> None:
+    study = Study()
+    study.add("UnitMem", HIGHEST, 0.1, 0.5, 0.15)
+    study.add("everything", HIGHEST, 1.0, 0.1, 0.2)
+    study.random(3)
+    evidence = made(study.report())
+    assert [row.name for row in cell_rows(evidence, "equal quality", "random")] == ["UnitMem"]
+    assert "Treatments of 100% are left out" in render(study.report(), {})
+    assert cell(evidence, "everything").found.value == pytest.approx(0.1)
+
+
+def test_the_lead_tells_splits_once_and_no_p_against_random_sets() -> None:
+    study = Study()
+    for split in range(2):
+        selector = HIGHEST | {
+            "scores": "gradient-weight",
+            "scored_on": [{"images": split}],
+            "cross_fit": {"halves": 2, "seed": split},
+        }
+        study.add(f"contrast{', split 2' * split}", selector, 0.1, 0.5, 0.15)
+    study.random(3)
+    report = study.report()
+    told = list(findings(report, splits(made(report))))
+    assert told[0].startswith("contrast (split 1 of 2): over all 10 canaries")
+    assert told[1] == "Whether random neurons that cost as much do as well is told below."
+    assert "it cannot be below 0.25" not in " ".join(told)
+    assert "it cannot be below 0.25" in " ".join(findings(report))
 
 
 def test_a_report_without_curves_or_expectations_has_no_evidence() -> None:
@@ -243,7 +299,8 @@ def test_the_day_of_a_declaration_is_told_with_what_was_known_by_then() -> None:
     early, late = ({"declared": {"date": "2026-11-27", "completions": n}} for n in (0, 7))
     assert declared_sentence({}) == ""
     assert "on 2026-11-27 (UTC), when 0 arms" in declared_sentence(early)
-    assert declared_sentence(early).endswith("before anything was extracted.")
+    assert "before anything was extracted." in declared_sentence(early)
+    assert declared_sentence(early).endswith("Runs elsewhere are not recorded here.")
     assert declared_sentence(late).endswith("what these showed may have been known.")
 
 
@@ -280,7 +337,9 @@ def test_a_report_with_evidence_fits_the_schema_and_comes_back(folder: Path) -> 
     assert Report.load(folder).to_dict()["evidence"] == document["evidence"]
 
 
-@pytest.mark.parametrize("altered", [None, ("hypotheses", "p_smooth"), ("cells", "effect_low")])
+@pytest.mark.parametrize(
+    "altered", [None, ("hypotheses", "p_smooth"), ("cells", "effect_low"), ("cells", "to_all")]
+)
 def test_all_of_it_is_recomputed_from_the_folder(
     folder: Path, tmp_path: Path, altered: tuple[str, str] | None
 ) -> None:
