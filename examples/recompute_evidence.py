@@ -94,6 +94,17 @@ def read(curve: Sequence[Point], change: float) -> np.ndarray | None:
     return None
 
 
+def read_last(curve: Sequence[Point], change: float) -> float:
+    """Return the mean that a curve leaves where it last costs as little."""
+    cost = max(change, 0.0)
+    place = max(number for number, point in enumerate(curve) if point[1] <= cost)
+    left, value = curve[place][1], float(curve[place][2].mean())
+    if place + 1 == len(curve):
+        return value
+    share = (cost - left) / (curve[place + 1][1] - left)
+    return value + share * (float(curve[place + 1][2].mean()) - value)
+
+
 def spans(curves: Sequence[Sequence[Point]], change: float) -> dict[str, Number]:
     """Count the curves read from the original, towards all neurons, and from a raised set."""
     made: dict[str, Number] = {"from_original": 0, "to_all": 0, "raised": 0}
@@ -267,6 +278,9 @@ def _compared(
         readings = [each[2] for curve in curves for each in curve[1:] if each[0] == share]
     else:
         readings = [arms.outcome(one["outcome"], known.get(one["against"], [one["against"]]))]
+    if one["at"] == "equal quality":
+        last = [read_last(curve, made["change"]) for curve in curves]
+        made["as_good_last"] = rank(value, last, direction)
     made |= _against(outcome, value, readings, direction, tested="paired_p" in one)
     sets = len(readings)
     if "p_low" in one:
@@ -275,6 +289,7 @@ def _compared(
             made[end] = (1 + rank(value, again, direction)) / (sets + 1) if again else None
         smooth = read_smooth(curves, made["change"])
         made["p_smooth"] = (1 + rank(value, smooth, direction)) / (sets + 1)
+        made["p_last"] = (1 + made["as_good_last"]) / (sets + 1)
     if one["at"] == "equal quality":
         left = [each for each in read_smooth(curves, made["change"]) if each is not None]
         made["effect_smooth"] = value - float(np.mean(left)) if left else None
@@ -283,7 +298,7 @@ def _compared(
     if "comparable" in one:
         made["comparable"] = float(made.get("unreached", 0) <= UNREACHED * sets)
     if "p" in one:
-        ways = [made[way] for way in ("p_straight", "p_smooth") if way in made]
+        ways = [made[way] for way in ("p_straight", "p_smooth", "p_last") if way in made]
         made["p"] = max(ways) if one["against"] in RANDOM else made["paired_p"]
     return made
 

@@ -117,6 +117,34 @@ def spans(curves: Sequence[Curve], change: float) -> dict[str, int]:
     return found
 
 
+def read_last(
+    changes: Float64[np.ndarray, "curve point"],
+    outcomes: Float64[np.ndarray, "curve point"],
+    change: float,
+) -> Float64[np.ndarray, " curve"]:
+    """Read many curves where they last cost as little, at the largest such set.
+
+    Where cost does not rise with the fraction, a larger set may cost no more than an arm, although
+    a smaller one did: the running maximum does not see it. A ΔNLL below 0 is taken as 0, no cost.
+
+    Args:
+        changes: ΔNLL of each point, nats a token; 0 at the first.
+        outcomes: mean outcome of each point.
+        change: the arm's ΔNLL.
+
+    Returns:
+        on the straight line between the last point that costs as little and the point after it;
+        the last point where no larger set was measured.
+    """
+    at, rows, points = max(change, 0.0), np.arange(len(changes)), changes.shape[1]
+    last = points - 1 - (changes <= at)[:, ::-1].argmax(axis=1)  # the first point costs nothing
+    after = np.minimum(last + 1, points - 1)
+    left, right = changes[rows, last], changes[rows, after]
+    share = np.divide(at - left, right - left, out=np.zeros(len(rows)), where=after > last)
+    between = outcomes[rows, after] - outcomes[rows, last]
+    return np.asarray(outcomes[rows, last] + share * between)
+
+
 def read(
     changes: Float64[np.ndarray, "curve point"],
     outcomes: Float64[np.ndarray, "curve point candidate"],

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.evidence.curves import Curve, read, spans, stacked
+from iarmem_plugin.evaluation.evidence.curves import Curve, read, read_last, spans, stacked
 from iarmem_plugin.evaluation.evidence.effects import TIE, Direction, interval, paired_p
 from iarmem_plugin.evaluation.evidence.smooth import read_smooth
 
@@ -83,6 +83,9 @@ class EqualQuality(EqualFraction):
         to_all: how many are read between a set and all neurons, one edit for every curve.
         raised: how many are read from a set that costs less than a smaller one or than the
             unmodified model, and is taken to cost as much as that.
+        as_good_last: how many are as good where they last cost as little (`read_last`): a larger
+            set may cost no more than the arm, although a smaller one did.
+        p_last: p of these.
         p_smooth: p where the curves are read along a smooth monotone line (`read_smooth`): a
             straight line lies above a hollow curve, so that any edit between its points looks good.
         effect_smooth: `value` minus the mean of these readings.
@@ -97,6 +100,8 @@ class EqualQuality(EqualFraction):
     from_original: int
     to_all: int
     raised: int
+    as_good_last: int
+    p_last: float
     p_smooth: float
     effect_smooth: float
     p_low: float
@@ -109,8 +114,8 @@ class EqualQuality(EqualFraction):
 
     @property
     def judged_p(self) -> float:
-        """Return the larger of `p` and `p_smooth`, by which a hypothesis is judged."""
-        return max(self.p, self.p_smooth)
+        """Return the largest of `p`, `p_smooth` and `p_last`, by which a hypothesis is judged."""
+        return max(self.p, self.p_smooth, self.p_last)
 
 
 def equal_quality(
@@ -144,6 +149,7 @@ def equal_quality(
     low, high = interval(change, seed=seed, resamples=resamples)
     readings = np.concatenate([read(*group, at) for group in groups])
     smooth = np.concatenate([read_smooth(*group, at) for group in means])
+    last = np.concatenate([read_last(*group, at) for group in means])
 
     def p_at(end: float) -> float:
         if math.isnan(end):
@@ -159,6 +165,8 @@ def equal_quality(
         change_low=low,
         change_high=high,
         unreached=int(np.count_nonzero(~reached)),
+        as_good_last=as_good(value, last, direction),
+        p_last=rank_p(value, last, direction),
         p_smooth=rank_p(value, smooth, direction),
         effect_smooth=value - float(smooth[reached].mean()) if reached.any() else math.nan,
         p_low=p_at(low),

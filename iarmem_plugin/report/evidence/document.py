@@ -14,10 +14,10 @@ from iarmem_plugin.report.evidence.intervals import RESAMPLES, SEED
 from iarmem_plugin.report.evidence.lines import Line
 from iarmem_plugin.report.evidence.sentences import power_of, primary_sentence
 
-TESTS = ("p_straight", "p_smooth", "p_low", "p_high", "paired_p")
+TESTS = ("p_straight", "p_smooth", "p_last", "p_low", "p_high", "paired_p")
 FOUND = (
     *("direction", "candidates", "value", "controls", "spread", "control_low", "control_high"),
-    *("sets", "as_good", "unreached", "from_original", "to_all", "raised"),
+    *("sets", "as_good", "unreached", "from_original", "to_all", "raised", "as_good_last"),
     *("effect", "effect_low", "effect_high", "effect_smooth"),
     *("change", "change_low", "change_high"),
 )

@@ -50,11 +50,16 @@ def declared_sentence(provenance: Mapping[str, Any]) -> str:
 
 
 def _larger(one: Hypothesis) -> str:
-    """Say by which way of reading curves p is what it is, where the two differ."""
+    """Say by which way of reading curves p is what it is, where they differ."""
     found = one.found
-    if not isinstance(found, EqualQuality) or not one.against_sets or found.p == found.p_smooth:
+    if not isinstance(found, EqualQuality) or not one.against_sets:
         return ""
-    return f"; the larger of {found.p:.2g} on straight lines and {found.p_smooth:.2g} on bent ones"
+    if found.p == found.p_smooth == found.p_last:
+        return ""
+    return (
+        f"; the largest of {found.p:.2g} on straight lines, {found.p_smooth:.2g} on bent ones, and "
+        f"{found.p_last:.2g} where curves last cost as little"
+    )
 
 
 def _told(one: Hypothesis) -> str:
@@ -75,6 +80,9 @@ def _told(one: Hypothesis) -> str:
             both = f"{found.p_low:.2g} and {found.p_high:.2g}"
             ends = f" Read at the ends of ΔNLL's interval, p is {both}."
     good = f"; {found.as_good} of {found.sets} {_as_good(found)}"
+    if isinstance(found, EqualQuality) and one.against_sets:
+        good += f", and {found.as_good_last} where they last cost as little"
+        at += " (no cost: every curve is the unmodified model)" if found.change <= 0 else ""
     apart = f"the difference is {effect_of(outcome, found)}"
     if isinstance(found, EqualQuality) and one.against_sets:
         apart += f", {_apart(outcome, found.effect_smooth)} along the bend"
@@ -199,7 +207,7 @@ def _ways(one: Hypothesis) -> str:
     found = one.found
     if not isinstance(found, EqualQuality) or not one.against_sets:
         return ""
-    said = f"straight {found.p:.2g}, bent {found.p_smooth:.2g}"
+    said = f"straight {found.p:.2g}, bent {found.p_smooth:.2g}, last {found.p_last:.2g}"
     if math.isfinite(found.p_low):
         said += f"; {found.p_low:.2g} and {found.p_high:.2g} at ΔNLL's ends"
     return said

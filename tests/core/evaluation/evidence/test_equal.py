@@ -171,3 +171,29 @@ def test_what_cannot_be_paired_is_refused(outcome, change, message):
 def test_sets_are_needed():
     with pytest.raises(InputError, match="0 values of control"):
         equal_fraction(np.array([0.5]), np.empty((0, 1)), "fewer")
+
+
+def test_curves_whose_cost_falls_again_are_read_where_they_last_cost_as_little():
+    """A larger set that costs no more than the arm counts, although a smaller one cost more."""
+    fractions, change = np.array([0.0, 0.1, 0.2, 0.4]), np.array([0.0, 0.3, 0.1, 0.5])
+    left = np.array([0.9, 0.7, 0.3, 0.1])[:, None].repeat(4, 1)
+    curves = [Curve(fractions, change, left)] * 9
+    found = equal_quality(np.full(4, 0.5), np.full(5, 0.2), curves, "fewer")
+    assert (found.as_good, found.p) == (0, 0.1)  # before it first costs more: 0.77 is left
+    assert (found.as_good_last, found.p_last) == (9, 1.0)  # after 20%, between 0.3 and 0.1
+    assert found.judged_p == 1.0
+
+
+def test_an_arm_without_cost_is_held_against_sets_without_cost():
+    fractions = np.array([0.0, 0.1, 0.2])
+    left = np.array([0.9, 0.7, 0.3])[:, None].repeat(4, 1)
+    free, costly = (Curve(fractions, np.array([0.0, 0.1, end]), left) for end in (-0.1, 0.2))
+    found = equal_quality(np.full(4, 0.5), np.full(5, -0.01), [free] * 3 + [costly] * 6, "fewer")
+    assert (found.as_good, found.p) == (0, 0.1)  # every curve is the unmodified model there
+    assert (found.as_good_last, found.p_last) == (3, 0.4)
+
+
+def test_where_cost_rises_the_last_is_the_first():
+    curves = [straight(0.2), straight(0.4), straight(0.6)]
+    found = equal_quality(np.full(2, 0.5), np.full(5, 0.05), curves, "fewer")
+    assert (found.as_good_last, found.p_last) == (found.as_good, found.p)
