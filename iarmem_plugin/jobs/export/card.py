@@ -127,6 +127,15 @@ def shared_part(measured: Measured) -> Results:
     )
 
 
+def _loaded(wanted: Wanted) -> str:
+    """Say where the file loads: the name of a bundled organism stands for the bundled files."""
+    variant = wanted.adapter.variants().get(wanted.model)
+    if variant is None or variant.organism is None:
+        return "loads wherever that did"
+    family = wanted.adapter.name
+    return f"is loaded by the name `{family}`, with the tokenizer's file, as any file of {family}"
+
+
 def _edited(told: Told, sha256: str) -> Iterator[str]:
     facts, wanted = told.checkpoint.facts, told.wanted
     count, size = int(told.neurons.sum()), told.neurons.size
@@ -134,7 +143,7 @@ def _edited(told: Told, sha256: str) -> Iterator[str]:
     yield (
         f"`{told.file}` holds the transformer of {_plain(_model(wanted))} after an edit of "
         f"{count:,} of {size:,} neurons ({count / size:.4g} of all). It has the entries of the "
-        "original file, and loads wherever that did. All numbers but those of the edited neurons "
+        f"original file, and {_loaded(wanted)}. All numbers but those of the edited neurons "
         "are the original's, bit for bit."
     )
     yield "## What was edited"
