@@ -225,8 +225,8 @@ def _effect(measured: Measured | None) -> Iterator[str]:
         yield "### Quality"
         yield _cells(rows)
     declared = tested_at_equal_quality(measured)
-    said = (*findings(part), *marks_explained(part), *declared)
-    yield "\n".join(f"- {_plain(one)}" for one in said)
+    lines = (*findings(part), *marks_explained(part), *declared)
+    yield "\n".join(f"- {_plain(one)}" for one in lines)
 
 
 def tested_at_equal_quality(measured: Measured) -> tuple[str, ...]:
