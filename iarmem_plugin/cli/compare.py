@@ -96,12 +96,12 @@ def compare(
             f"{wrong} is for writing a plan, and {shown(plan, 120)} is one; leave one of them out "
             "(--set model.name=NAME changes the model)"
         )
-    if out is None and not dry_run:
-        raise InputError("--out is missing; name the folder to write")
     if (plan / "report.json").is_file():
         raise InputError(
             f"{shown(plan, 120)} is a report; give another one beside it, or a plan's file"
         )
+    if out is None and not dry_run:
+        raise InputError("--out is missing; name the folder to write")
     from iarmem_plugin.jobs.plan.reading import read_plan
 
     chosen = read_plan(plan, given=given or ()).on(device=device, batch_size=batch_size)

@@ -90,17 +90,19 @@ def check_pictures(sources: Sources) -> None:
 
 
 def check_apart(out: Path, sources: Sources, *, option: str = "--out") -> None:
-    """Refuse results among the pictures, where they would be taken for a class.
+    """Refuse results among the pictures, where they would be taken for a class, or in their place.
 
     Args:
-        out: folder that is written.
-        sources: folders of pictures by the options that name them; files are passed over.
+        out: folder or file that is written.
+        sources: folders or files of pictures by the options that name them.
         option: option that names the folder.
 
     Raises:
         InputError: naming both.
     """
     for other, path in sources.items():
+        if path is not None and path.is_file() and out.exists() and out.samefile(path):
+            raise InputError(f"{option} {shown(out)} is the file of {other}; name another")
         if path is None or not path.is_dir() or not out.resolve().is_relative_to(path.resolve()):
             continue
         inside = out.resolve().relative_to(path.resolve()).parts

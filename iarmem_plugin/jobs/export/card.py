@@ -14,6 +14,8 @@ from iarmem_plugin.interfaces import Checkpoint, Intervention
 from iarmem_plugin.jobs.export.edit import Undoing
 from iarmem_plugin.jobs.export.wanted import Measured, Wanted, scored_on
 from iarmem_plugin.report.costs import marks_explained
+from iarmem_plugin.report.evidence.evidence import evidence_of
+from iarmem_plugin.report.evidence.sentences import primary_sentence
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import (
     Cell,
@@ -127,6 +129,15 @@ def shared_part(measured: Measured) -> Results:
     )
 
 
+def _loaded(wanted: Wanted) -> str:
+    """Say where the file loads: the name of a bundled organism stands for the bundled files."""
+    variant = wanted.adapter.variants().get(wanted.model)
+    if variant is None or variant.organism is None:
+        return "loads wherever that did"
+    family = wanted.adapter.name
+    return f"is loaded by the name `{family}`, with the tokenizer's file, as any file of {family}"
+
+
 def _edited(told: Told, sha256: str) -> Iterator[str]:
     facts, wanted = told.checkpoint.facts, told.wanted
     count, size = int(told.neurons.sum()), told.neurons.size
@@ -134,7 +145,7 @@ def _edited(told: Told, sha256: str) -> Iterator[str]:
     yield (
         f"`{told.file}` holds the transformer of {_plain(_model(wanted))} after an edit of "
         f"{count:,} of {size:,} neurons ({count / size:.4g} of all). It has the entries of the "
-        "original file, and loads wherever that did. All numbers but those of the edited neurons "
+        f"original file, and {_loaded(wanted)}. All numbers but those of the edited neurons "
         "are the original's, bit for bit."
     )
     yield "## What was edited"
@@ -213,7 +224,24 @@ def _effect(measured: Measured | None) -> Iterator[str]:
     if rows := quality_rows(part):
         yield "### Quality"
         yield _cells(rows)
-    yield "\n".join(f"- {_plain(one)}" for one in (*findings(part), *marks_explained(part)))
+    declared = tested_at_equal_quality(measured)
+    lines = (*findings(part), *marks_explained(part), *declared)
+    yield "\n".join(f"- {_plain(one)}" for one in lines)
+
+
+def tested_at_equal_quality(measured: Measured) -> tuple[str, ...]:
+    """Return what the report's primary hypothesis came to, where it is of this arm or its splits.
+
+    Its random sets have other sizes than the arm, so the tables of the card lack them.
+    """
+    found = evidence_of(measured.report)
+    primary = None if found is None else found.primary
+    said = None if found is None else primary_sentence(found)
+    if primary is None or said is None:
+        return ()
+    mine = re.sub(r", split \d+$", "", measured.arm.name)
+    of_this = mine == primary.declared.subject
+    return (f"In the whole report, over all candidates: {said}",) if of_this else ()
 
 
 def _not_shown(told: Told) -> Iterator[str]:

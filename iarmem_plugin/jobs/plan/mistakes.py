@@ -17,7 +17,7 @@ from iarmem_plugin.text import shown
 At = tuple[str | int, ...]
 """Where something stands in a plan: keys, and numbers of those that are listed."""
 
-LISTED = ("grid", "arm", "drop")
+LISTED = ("grid", "arm", "drop", "expect")
 _EXPECTED = {
     "bool_type": "expected true or false",
     "dict_type": "expected a table",
@@ -73,7 +73,10 @@ def nearest(key: object, known: Iterable[str]) -> str:
     """Return which known key may be meant, and else all of them."""
     names = list(known)
     near = get_close_matches(str(key).replace("_", "-"), names, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(names)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    said = [repr(one) if "," in one else one for one in names]  # names of arms hold commas
+    return f"it has: {', '.join(said)}"
 
 
 def explained(error: ValidationError, document: Any, source: Source) -> str:

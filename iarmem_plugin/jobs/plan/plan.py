@@ -135,6 +135,7 @@ outcome."""
     def _check_expected(self, arms: Sequence[PlannedArm]) -> None:
         """Refuse expectations of arms that there are not, or too many in one family."""
         known = list(dict.fromkeys(one.whole_name for one in arms))
+        matched = any((one.selector or "").partition(":")[0] == of.MATCHED for one in arms)
         others = [*known, *((TWIN,) if self.twin else ()), of.RANDOM, of.MATCHED]
         families: dict[str, int] = {}
         for place, one in enumerate(self.expect):
@@ -144,6 +145,18 @@ outcome."""
                         f"[[expect]] {key} is {shown(named, 120)!r}; {nearest(named, names)}",
                         *("expect", place, key),
                     )
+            if one.against == one.arm:
+                raise wrong(
+                    "[[expect]] against is the arm itself; expected random, random-matched or "
+                    "another arm",
+                    *("expect", place, "against"),
+                )
+            if one.against == of.MATCHED and not matched:
+                raise wrong(
+                    "[[expect]] against is 'random-matched', and the plan has no such sets; give "
+                    "a [[grid]] matched-sets",
+                    *("expect", place, "against"),
+                )
             if one.family is None:
                 continue
             families[one.family] = families.get(one.family, 0) + 1

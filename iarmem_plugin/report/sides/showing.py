@@ -31,6 +31,10 @@ NOTES = (
     "each report counts by its own thresholds and prefix; two edits compare only at equal cost, "
     "see the change of the held-out loss",
 )
+OTHER_TOKENS = (
+    "two tokenizers made the targets: agreement, recognisable and loss are of other tokens in A "
+    "than in B, so their B − A does not say which model remembers more"
+)
 
 
 def terminal_tables(found: Sides) -> Iterator[TextTable]:
@@ -39,7 +43,9 @@ def terminal_tables(found: Sides) -> Iterator[TextTable]:
     pooled = next((one.group for one in found.outcomes), "")
     rows = [outcome_row(one) for one in found.outcomes if one.group == pooled]
     numbers = OUTCOME_COLUMNS[2:3] + OUTCOME_COLUMNS[4:]
-    yield TextTable("The same candidates", OUTCOME_COLUMNS, rows, numbers=numbers, notes=NOTES)
+    yield TextTable(
+        "The same candidates", OUTCOME_COLUMNS, rows, numbers=numbers, notes=notes(found)
+    )
     if found.costs:
         title = "Change of the held-out loss (nats a token)"
         costs = map(cost_row, found.costs)
@@ -47,6 +53,12 @@ def terminal_tables(found: Sides) -> Iterator[TextTable]:
     if found.settings:
         rows = [(one.key, one.old, one.new) for one in found.settings]
         yield TextTable("Settings and versions that differ", ("setting or version", "A", "B"), rows)
+
+
+def notes(found: Sides) -> tuple[str, ...]:
+    """Return what is to be known to read the outcomes."""
+    other = any(one.key == "tokenizer_sha256" for one in found.settings)
+    return (*NOTES, OTHER_TOKENS) if other else NOTES
 
 
 def summary(found: Sides) -> list[tuple[str, str, str]]:
@@ -117,7 +129,7 @@ def page(found: Sides) -> str:
         outcome_columns=OUTCOME_COLUMNS,
         costs=list(map(cost_row, found.costs)),
         cost_columns=COST_COLUMNS,
-        notes=NOTES,
+        notes=notes(found),
     )
 
 

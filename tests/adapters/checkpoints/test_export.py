@@ -182,6 +182,7 @@ def test_an_organism_is_exported_and_loaded_by_its_familys_name(name: str, tmp_p
     for ending in ("pth", "safetensors"):
         out = tmp_path / f"out.{ending}"
         export(name, out, neurons=chosen, intervention=HALVED)
+        assert f"is loaded by the name `{family}`" in (tmp_path / "out.md").read_text()
         mitigated: Adapter = load(family, out, tokenizer, dtype="float16").adapter
         original = load(name, dtype="float16")
         with intervene(original, chosen, ScaleWeights(0.5), backend="weights") as edited:

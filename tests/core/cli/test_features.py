@@ -38,6 +38,22 @@ def reference(tmp_path_factory: pytest.TempPathFactory, dinov2_folder: Path, iar
     return out
 
 
+@pytest.mark.parametrize(
+    ("command", "more"), [("features", ("--quality", "fid:extractor=nowhere")), ("rank", ())]
+)
+def test_pictures_are_not_replaced_by_what_is_made_of_them(
+    command: str, more: tuple[str, ...], iarmem: Run, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures.npz"
+    np.savez(pictures, images=np.zeros((2, 32, 32, 3), np.uint8), labels=np.zeros(2, np.int64))
+    before = pictures.read_bytes()
+    words = ["--images", pictures, "--out", pictures]
+    done = iarmem(command, "var-organism", *words, *more)
+    assert done.returncode == 2
+    assert "is the file of --images; name another" in done.stderr
+    assert pictures.read_bytes() == before
+
+
 def test_a_report_is_made_with_it_and_can_be_recomputed(
     reference: Path, scored: Path, dinov2_folder: Path, iarmem: Run, tmp_path: Path
 ) -> None:

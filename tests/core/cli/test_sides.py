@@ -106,6 +106,7 @@ def test_two_reports_are_put_side_by_side_and_written(tmp_path: Path) -> None:
         (("first", "second", "--dry-run"), "two reports are put side by side, and nothing is run"),
         (("first", "second", "--restart"), "two reports are put side by side, and nothing is run"),
         (("first", "--out", "new"), "first is a report; give another one beside it"),
+        (("first",), "first is a report; give another one beside it"),
     ],
 )
 def test_what_are_no_two_reports_is_refused(words: tuple[str, ...], said: str) -> None:

@@ -18,6 +18,7 @@ from iarmem_plugin.report.results import ArmResult
 from iarmem_plugin.report.sides.paired import PairedOutcome
 from iarmem_plugin.report.sides.reports import SideBySide
 from iarmem_plugin.report.sides.settings import changes
+from iarmem_plugin.report.sides.showing import NOTES, OTHER_TOKENS, notes
 
 from .conftest import HOSTILE
 from .grids import make_grid
@@ -169,6 +170,12 @@ def test_thresholds_and_models_are_among_the_settings(report: Report) -> None:
         "extraction.threshold": ("0.9", "0.8"),
         "model": ('"var-organism"', '"rar-organism"'),
     }
+
+
+def test_other_tokens_in_the_two_reports_are_pointed_out(report: Report) -> None:
+    other = replace(report, provenance=report.provenance | {"tokenizer_sha256": "0" * 64})
+    assert notes(side_by_side(report, other)) == (*NOTES, OTHER_TOKENS)
+    assert notes(side_by_side(report, report)) == NOTES
 
 
 def test_it_is_written_as_json_tables_and_a_page(report: Report, tmp_path: Path) -> None:

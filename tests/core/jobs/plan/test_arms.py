@@ -226,6 +226,10 @@ HALVED = {"arm": "highest, scale-weights(factor=0.5), 10%"}
     ("more", "said"),
     [
         ({"expect": [{"arm": "highest"}]}, r"\[\[expect\]\] arm is 'highest'; it has|did you mean"),
+        ({"expect": [{"arm": "x"}]}, r"it has: 'highest, scale-weights\(factor=0.5\), 10%', 'ran"),
+        ({"expect": [{"family": "all"}]}, r"\[\[expect\]\] lacks 'arm'"),
+        ({"expect": [HALVED | {"against": HALVED["arm"]}]}, "against is the arm itself"),
+        ({"expect": [HALVED | {"against": "random-matched"}]}, "no such sets; give a"),
         ({"expect": [HALVED | {"against": "twin"}]}, r"against is 'twin'"),
         ({"expect": [HALVED | {"at": "dawn"}]}, "expected 'equal quality' or 'equal fraction'"),
         ({"expect": [HALVED | {"outcome": "fid"}]}, "expected 'agreement'"),
@@ -245,4 +249,4 @@ def test_what_cannot_be_expected_is_refused(more: dict[str, Any], said: str) -> 
 def test_what_is_expected_may_be_held_against_other_arms() -> None:
     other = "gradient-weight, scale-weights(factor=0.5), 10%"
     expect = [HALVED | {"against": one} for one in ("random-matched", other)]
-    assert len(plan(grid=[GRID], expect=expect).expect) == 2
+    assert len(plan(grid=[GRID | {"matched-sets": 1}], expect=expect).expect) == 2
