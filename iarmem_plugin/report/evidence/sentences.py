@@ -250,6 +250,8 @@ def _effect_cell(outcome: str, found: EqualFraction) -> Cell:
     if found.sets > 1:
         low, high = (written(outcome, end) for end in (found.control_low, found.control_high))
         beside += f" ({low} to {high}); {found.as_good} of {found.sets} as good"
+        if isinstance(found, EqualQuality) and found.as_good_last != found.as_good:
+            beside += f", {found.as_good_last} where they last cost as little"
     if isinstance(found, EqualQuality) and found.sets > 1:
         beside += f"; bent {_apart(outcome, found.effect_smooth)}"
     return Cell(effect_of(outcome, found), beside)

@@ -14,7 +14,7 @@ import pytest
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.evidence.equal import EqualQuality
-from iarmem_plugin.jobs.export.card import tested_at_equal_quality
+from iarmem_plugin.jobs.export import card
 from iarmem_plugin.jobs.export.wanted import Measured
 from iarmem_plugin.report.evidence.evidence import Cell, Evidence, evidence_of
 from iarmem_plugin.report.evidence.lines import stripped
@@ -94,9 +94,9 @@ def test_a_primary_hypothesis_that_is_kept_is_said_first(kept: Report) -> None:
 
 def test_the_card_of_an_exported_arm_says_what_its_hypothesis_came_to(kept: Report) -> None:
     arms = {one.name: one for one in kept.arms}
-    (said,) = tested_at_equal_quality(Measured(kept, arms["UnitMem"]))
+    (said,) = card.tested_at_equal_quality(Measured(kept, arms["UnitMem"]))
     assert "over all candidates: Primary hypothesis: UnitMem" in said
-    assert tested_at_equal_quality(Measured(kept, kept.arms[0])) == ()
+    assert card.tested_at_equal_quality(Measured(kept, kept.arms[0])) == ()
 
 
 def test_an_expectation_that_does_not_come_true_is_broken() -> None:
