@@ -13,7 +13,6 @@ code 1.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -26,12 +25,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from recompute_evidence import Arms, evidence, numbers
+from recompute_evidence import Arms, evidence
+from recompute_tables import Tables
 from scipy.stats import binom, binomtest, bootstrap, norm
 
 TOLERANCE = 1e-6
-KEYS = {"extraction": "extracted", "recognition": "recognisable"}
-Row = dict[str, Any]  # a row of a table: its numbers by column
 Moments = tuple[np.ndarray, np.ndarray]
 Found = tuple[str, float | None, float | None]  # what it is, as written, and as made again
 
@@ -82,6 +80,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._drawn: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.report = json.loads((path / "report.json").read_text(encoding="utf-8"))
         self.found, self.settings = read(path / "extraction.nc")
         self.names = [str(name) for name in self.found["arm"]]
@@ -120,8 +119,7 @@ class Folder:
         yield from self._tokens()
         yield from self._distances()
         yield from self._evidence()
-        for file in sorted((self.path / "tables").glob("*.csv")):
-            yield from self._table(file)
+        yield from Tables(self.path, self.report, self.found, self.settings, judged).compared()
 
     def _evidence(self) -> Iterator[Found]:
         """Yield what is said of treatments against random neurons."""
@@ -129,113 +127,6 @@ class Folder:
             given = self.settings["prefix_tokens"]
             arms = Arms(self.found, given, self.canaries, self.outcomes())
             yield from evidence(self.report["evidence"], arms)
-
-    def _table(self, file: Path) -> Iterator[Found]:
-        """Yield every number of a CSV table, and the same from the files beside it."""
-        with file.open(newline="", encoding="utf-8") as opened:
-            rows = list(csv.DictReader(opened))
-        made = getattr(self, f"_rows_of_{file.stem}", lambda: None)()
-        if made is None:
-            return
-        yield f"{file.name}: rows", float(len(rows)), float(len(made))
-        for number, (row, again) in enumerate(zip(rows, made, strict=False), start=2):
-            for name, value in again.items():
-                written = float(row[name]) if row[name] else None
-                yield f"{file.name}: line {number}: {name}", written, value
-
-    def _rows_of_arms(self) -> list[Row]:
-        roles, judged = self.found["role"].astype(str), self.outcomes()
-        unseen = roles == "held-out"
-        shown = ~unseen & (roles != "generated")
-        kinds = (("canaries", roles == "canary"), ("candidates", shown), ("held_out", unseen))
-        rows = []
-        for place, arm in enumerate(self.report["arms"]):
-            row: Row = {"fraction": arm["fraction"], "temperature": arm.get("temperature")}
-            losses = self._held_out(arm)
-            row |= {f"held_out_{name}": losses.get(name) for name in ("change", "low", "high")}
-            for kind, mine in kinds:
-                row[kind] = mine.sum()
-                for outcome in ("extracted", "recognisable"):
-                    known = outcome in judged and mine.any()
-                    name = f"{'false' if kind == 'held_out' else kind}_{outcome}"
-                    row[name] = judged[outcome][place][mine].sum() if known else None
-            rows.append(row)
-        return rows
-
-    def _held_out(self, arm: dict[str, Any]) -> dict[str, Any]:
-        names = self.group[self.found["role"].astype(str) == "held-out"]
-        return dict(arm.get("losses", {}).get(names[0], {})) if names.size else {}
-
-    def _rows_of_outcomes(self) -> list[Row]:
-        rows = []
-        for arm in self.report["arms"]:
-            for key, outcome in KEYS.items():
-                own = arm.get("recalibrated", {}).get(key, {}).get("counts", {})
-                for group, counts in arm.get(key, {}).items():
-                    row: Row = {"agreement": counts.get("agreement")}
-                    for begin, one in (("", counts), ("own_", own.get(group, {}))):
-                        row[f"{begin}counted"] = one.get(outcome)
-                        row[f"{begin}share"] = one[outcome] / one["candidates"] if one else None
-                        row |= {f"{begin}{end}": one.get(end) for end in ("low", "high")}
-                    rows.append({**row, "candidates": counts["candidates"]})
-        return rows
-
-    def _rows_of_losses(self) -> list[Row]:
-        return [one for arm in self.report["arms"] for one in arm.get("losses", {}).values()]
-
-    def _rows_of_quality(self) -> list[Row]:
-        sets = [arm["quality"] for arm in self.report["arms"]]
-        values = [one for each in (*sets, *self.report.get("floors", {}).values()) for one in each]
-        return [
-            {name: one.get(name) for name in ("value", "error", "deviation", "n")} for one in values
-        ]
-
-    def _rows_of_paired(self) -> list[Row]:
-        return [one for arm in self.report["arms"] for one in arm.get("paired", {}).values()]
-
-    def _rows_of_thresholds(self) -> list[Row]:
-        shared = [self.settings.get(name) for name in ("threshold", "recognition_threshold")]
-        rows: list[Row] = [{"threshold": one} for one in shared if one is not None]
-        for arm in self.report["arms"]:
-            anew = arm.get("recalibrated", {})
-            for one in (anew[key] for key in KEYS if key in anew):
-                ends = {end: one[f"threshold_{end}"] for end in ("low", "high")}
-                rows.append({"threshold": one["threshold"], **ends, "images": anew["images"]})
-        return rows
-
-    def _rows_of_published(self) -> list[Row]:
-        other = np.isin(self.found["role"].astype(str), ("held-out", "generated"))
-        rows = []
-        for one in self.report["published"]:
-            place, known = self.names.index(one["arm"]), {"": None}
-            known |= {v["label"]: v["value"] for v in self.report["arms"][place]["quality"]}
-            count = self.outcomes()["extracted"][place][~other].sum()
-            row: Row = {"extracted": count, "candidates": (~other).sum()}
-            rows.append(row | {"fid": known[one["fid_label"]]})
-        return rows
-
-    def _rows_of_evidence(self) -> list[Row]:
-        found = self.report.get("evidence", {})
-        treatments = {one["name"]: one for one in found.get("treatments", ())}
-        return [numbers({**treatments[one["treatment"]], **one}) for one in found.get("cells", ())]
-
-    def _rows_of_hypotheses(self) -> list[Row]:
-        return [numbers(one) for one in self.report.get("evidence", {}).get("hypotheses", ())]
-
-    def _rows_of_scores_by_block(self) -> list[Row]:
-        return [{"sum": one} for row in self.report["scores"]["by_block_and_scale"] for one in row]
-
-    def _rows_of_neurons_by_block(self) -> list[Row]:
-        with h5py.File(self.path / "neurons.nc") as opened:
-            neurons = opened["neurons"]
-            names = [
-                Path(neurons.file[one[0]].name).name for one in neurons.attrs["DIMENSION_LIST"]
-            ]
-            found = neurons[()].astype(bool)
-        order = [one for one in ("arm", "half", "block", "neuron") if one in names]
-        found = found.transpose([names.index(one) for one in order])
-        size = found.shape[-1]
-        return [{"edited": one, "neurons": size} for one in found.sum(axis=-1).ravel().tolist()]
 
     def _counts(
         self, arm: dict[str, Any], key: str, outcome: str, counted: np.ndarray
@@ -310,18 +201,24 @@ class Folder:
                 "high": None,
             }
             if mine.sum() > 1:
-                # all arms are drawn with the same images, as the report does
-                drawn = bootstrap(
-                    (loss - loss[0],),
-                    np.mean,
-                    axis=-1,
-                    method="percentile",
-                    n_resamples=2000,
-                    rng=0,
-                ).confidence_interval
-                made["low"], made["high"] = drawn.low[place], drawn.high[place]
+                made["low"], made["high"] = (end[place] for end in self._ends(group))
             for name, value in made.items():
                 yield f"{arm['name']}: {group}: losses: {name}", written[name], value
+
+    def _ends(self, group: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ends of all arms' intervals, drawn with the same images, once a group."""
+        if group not in self._drawn:
+            loss = self.found["loss"][:, self.group == group]
+            drawn = bootstrap(
+                (loss - loss[0],),
+                np.mean,
+                axis=-1,
+                method="percentile",
+                n_resamples=2000,
+                rng=0,
+            ).confidence_interval
+            self._drawn[group] = (drawn.low, drawn.high)
+        return self._drawn[group]
 
     def _thresholds(self) -> Iterator[Found]:
         if self.fixed is None:

@@ -281,6 +281,7 @@ def _compared(
     if one["at"] == "equal quality":
         last = [read_last(curve, made["change"]) for curve in curves]
         made["as_good_last"] = rank(value, last, direction)
+        made["effect_last"] = value - float(np.mean(last))
     made |= _against(outcome, value, readings, direction, tested="paired_p" in one)
     sets = len(readings)
     if "p_low" in one:

@@ -80,7 +80,11 @@ def test_a_full_size_export_differs_in_its_rows_and_holds_no_second_copy(
             print(f"\n{name} {ending}: {took['seconds']:.0f} s, ", end="")
             print(f"{took['peak'] / 1e6:.0f} MB anonymous, weights of {size / 1e6:.0f} MB")
         assert took["peak"] < ITSELF + MOST * size
-        found = load_file(out) if ending == "safetensors" else torch.load(out, mmap=True)
+        found = (
+            load_file(out)
+            if ending == "safetensors"
+            else torch.load(out, mmap=True, weights_only=True)
+        )
         assert list(found) == list(original)
         for block, mine in enumerate(torch.from_numpy(chosen)):
             before, after = (one.pop(path.format(block)) for one in (dict(original), found))

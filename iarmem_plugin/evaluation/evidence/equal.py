@@ -65,6 +65,16 @@ class EqualFraction:
         """Return the rank's p that a hypothesis is judged by."""
         return self.p
 
+    @property
+    def agrees(self) -> bool:
+        """Tell whether the effect is in the direction that is good, however it is read."""
+        return all(one < 0 if self.direction == "fewer" else one > 0 for one in self.effects)
+
+    @property
+    def effects(self) -> tuple[float, ...]:
+        """Return the effect in every way that it is read; NaN where it is not known."""
+        return (self.effect,)
+
 
 @dataclass(frozen=True, slots=True)
 class EqualQuality(EqualFraction):
@@ -86,6 +96,7 @@ class EqualQuality(EqualFraction):
         as_good_last: how many are as good where they last cost as little (`read_last`): a larger
             set may cost no more than the arm, although a smaller one did.
         p_last: p of these.
+        effect_last: `value` minus the mean of these readings.
         p_smooth: p where the curves are read along a smooth monotone line (`read_smooth`): a
             straight line lies above a hollow curve, so that any edit between its points looks good.
         effect_smooth: `value` minus the mean of these readings.
@@ -102,6 +113,7 @@ class EqualQuality(EqualFraction):
     raised: int
     as_good_last: int
     p_last: float
+    effect_last: float
     p_smooth: float
     effect_smooth: float
     p_low: float
@@ -116,6 +128,11 @@ class EqualQuality(EqualFraction):
     def judged_p(self) -> float:
         """Return the largest of `p`, `p_smooth` and `p_last`, by which a hypothesis is judged."""
         return max(self.p, self.p_smooth, self.p_last)
+
+    @property
+    def effects(self) -> tuple[float, ...]:
+        """Return the effect in every way that it is read; NaN where it is not known."""
+        return (self.effect, self.effect_smooth, self.effect_last)
 
 
 def equal_quality(
@@ -167,6 +184,7 @@ def equal_quality(
         unreached=int(np.count_nonzero(~reached)),
         as_good_last=as_good(value, last, direction),
         p_last=rank_p(value, last, direction),
+        effect_last=value - float(last.mean()),
         p_smooth=rank_p(value, smooth, direction),
         effect_smooth=value - float(smooth[reached].mean()) if reached.any() else math.nan,
         p_low=p_at(low),

@@ -72,7 +72,7 @@ class Expectation:
     def p_of(self, found: EqualFraction) -> float:
         """Return the p that decides, before any correction.
 
-        Against random neurons it is the rank's, at equal quality the larger one of both ways to
+        Against random neurons it is the rank's, at equal quality the largest one of all ways to
         read a curve (`judged_p`). One other arm has no rank: there it is `paired_p`, which for
         yes-or-no outcomes is McNemar's, one-sided.
         """
@@ -81,7 +81,7 @@ class Expectation:
     def judged(
         self, found: EqualFraction, *, p: float | None = None, alpha: float = 0.05
     ) -> Judgement:
-        """Say whether it came true.
+        """Say whether it came true: p is small enough, and every way to read a curve agrees.
 
         Args:
             found: the arm against what was expected of it, from `equal_quality` or
@@ -102,7 +102,8 @@ class Expectation:
         decided = self.p_of(found) if p is None else p
         if not found.comparable or math.isnan(decided):
             return Judgement(None, decided, alpha, found.effect)
-        return Judgement(decided <= alpha + ROUNDING, decided, alpha, found.effect)
+        kept = decided <= alpha + ROUNDING and found.agrees
+        return Judgement(kept, decided, alpha, found.effect)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,5 +131,5 @@ class Judgement:
         """Return the word with what it rests on."""
         if self.kept is None:
             return self.word
-        sign = "≤" if self.kept else ">"
+        sign = "≤" if self.p <= self.alpha + ROUNDING else ">"
         return f"{self.word}: p = {self.p:.3g} {sign} {self.alpha:g}, effect {self.effect:+.3g}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
 
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.losses import LOSS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.jobs.plan.plan import Plan
 
 MOST_ABOVE = 0.1  # share of the sets that may cost more at the lowest fraction
-MOST_UNREACHED = 0.02  # share of the sets that may cost less at the highest
+MOST_SHORT = 0.02  # share of the sets that may cost less at the highest
 
 
 class Bracket(NamedTuple):
@@ -64,19 +64,19 @@ def brackets(
         return []
     before = original.losses[LOSS].values[unseen]
 
-    def change(arm: PlannedArm) -> Float64[np.ndarray, " picture"]:
-        losses = measured(arm.name).losses
+    @cache  # each is a file, and asked for by every expectation
+    def cost(arm: str) -> float:
+        losses = measured(arm).losses
         assert losses is not None
-        found: np.ndarray = losses[LOSS].values[unseen] - before
-        return found
+        return float((losses[LOSS].values[unseen] - before).mean())
 
     found: dict[str, Bracket] = {}
     for name in _declared(plan):
         mine = [one for one in planned if one.whole_name == name]
         if not mine or mine[0].intervention is None:
             continue
-        paid = float(np.mean([change(one).mean() for one in mine]))
-        costs = _costs(planned, mine[0], change)
+        paid = float(np.mean([cost(one.name) for one in mine]))
+        costs = _costs(planned, mine[0], cost)
         if costs:
             found[name] = Bracket(name, mine[0].intervention, _between(costs, paid))
     return list(found.values())
@@ -116,14 +116,14 @@ def _declared(plan: Plan) -> list[str]:
 def _costs(
     planned: Sequence[PlannedArm],
     like: PlannedArm,
-    change: Callable[[PlannedArm], np.ndarray],
+    cost: Callable[[str], float],
 ) -> dict[float, list[float]]:
     """Return what random sets cost at each fraction, edited as an arm's neurons are."""
     found: dict[float, list[float]] = {}
     for one in planned:
         alike = one.intervention == like.intervention and one.role == "control"
         if alike and one.selector == RANDOM and one.fraction is not None:
-            found.setdefault(one.fraction, []).append(float(change(one).mean()))
+            found.setdefault(one.fraction, []).append(cost(one.name))
     return dict(sorted(found.items()))
 
 
@@ -138,5 +138,5 @@ def _between(costs: Mapping[float, Sequence[float]], change: float) -> tuple[flo
     above = {one: np.mean(np.array(costs[one]) > change) for one in fractions}
     first = max((one for one in fractions if above[one] <= MOST_ABOVE), default=fractions[0])
     reached = {one: np.mean(np.array(costs[one]) >= change) for one in fractions}
-    enough = [one for one in fractions if one >= first and reached[one] >= 1 - MOST_UNREACHED]
+    enough = [one for one in fractions if one >= first and reached[one] >= 1 - MOST_SHORT]
     return tuple(one for one in fractions if first <= one <= min(enough, default=fractions[-1]))

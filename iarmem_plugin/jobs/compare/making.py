@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from iarmem_plugin.errors import InputError
@@ -20,8 +21,10 @@ from iarmem_plugin.jobs.plan.arms import OWN_SCORES, SPLIT_SCORES
 from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.scores import check_made_with, load_scores, mean_activation
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.neurons.listed import Listed
 from iarmem_plugin.neurons.selectors import select
 from iarmem_plugin.plugins.create import create
+from iarmem_plugin.plugins.options import Written
 from iarmem_plugin.text import shown
 
 if TYPE_CHECKING:
@@ -71,7 +74,7 @@ def made_arms(
 
 
 def check_scores(plan: Plan, model: ImageARModel) -> None:
-    """Refuse scores that cannot be used, before candidates are ranked.
+    """Refuse scores and lists of neurons that cannot be used, before candidates are ranked.
 
     Args:
         plan: the plan.
@@ -80,6 +83,7 @@ def check_scores(plan: Plan, model: ImageARModel) -> None:
     Raises:
         InputError: naming the scores: another model's, damaged, or without what a selector needs.
     """
+    _check_lists(plan, model)
     for name, path in plan.scores.items():
         try:
             scores = load_scores(path)
@@ -90,6 +94,16 @@ def check_scores(plan: Plan, model: ImageARModel) -> None:
                     select(scores, fraction=one.fraction or 1.0, selector=selector, seed=one.seed)
         except InputError as error:
             raise InputError(f"[scores] {shown(name, 60)}: {error}") from error
+
+
+def _check_lists(plan: Plan, model: ImageARModel) -> None:
+    """Refuse listed neurons that the model does not have, or another share of them."""
+    shape = (model.layout.num_blocks, 1, model.layout.neurons_per_block)
+    nothing = xr.DataArray(np.zeros(shape), dims=("block", "scale", "neuron"), name="score")
+    for one in plan.arms():
+        if one.selector is not None and Written.of(one.selector).name == Listed.name:
+            listed = create("selector", one.selector)
+            select(nothing.to_dataset(), fraction=one.fraction or 1.0, selector=listed)
 
 
 def _named_scores(plan: Plan, shared: Shared, material: Material) -> dict[str, xr.Dataset]:

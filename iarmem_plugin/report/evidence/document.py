@@ -18,7 +18,7 @@ TESTS = ("p_straight", "p_smooth", "p_last", "p_low", "p_high", "paired_p")
 FOUND = (
     *("direction", "candidates", "value", "controls", "spread", "control_low", "control_high"),
     *("sets", "as_good", "unreached", "from_original", "to_all", "raised", "as_good_last"),
-    *("effect", "effect_low", "effect_high", "effect_smooth"),
+    *("effect", "effect_low", "effect_high", "effect_smooth", "effect_last"),
     *("change", "change_low", "change_high"),
 )
 CELLS = (
@@ -130,5 +130,5 @@ def _hypothesis(one: Hypothesis, groups: Mapping[tuple[str, ...], Any]) -> dict[
 
 def _found(found: EqualFraction, names: Sequence[str]) -> dict[str, Any]:
     values = asdict(found)
-    values["p_straight"] = values["p"]  # a hypothesis has the larger of both as its p
+    values["p_straight"] = values["p"]  # a hypothesis has the largest of all ways as its p
     return {name: values[name] for name in names if name in values}

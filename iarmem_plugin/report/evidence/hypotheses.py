@@ -250,6 +250,9 @@ def _by_interval(one: Hypothesis) -> Hypothesis:
     if one.found is None or not one.found.comparable or math.isnan(one.found.effect_low):
         return replace(one, why=one.why or "the effect has no interval")
     fewer = one.declared.expectation.direction == "fewer"
-    kept = one.found.effect_high < 0 if fewer else one.found.effect_low > 0
-    why = "by the effect's interval alone, since it belongs to no family of tests"
+    apart = one.found.effect_high < 0 if fewer else one.found.effect_low > 0
+    kept = apart and one.found.agrees
+    why = "by the effect's interval, since it belongs to no family of tests"
+    if apart and not kept:
+        why += "; read where curves last cost as little, or along the bend, there is no such effect"
     return replace(one, verdict="kept" if kept else "broken", why=why)

@@ -78,7 +78,7 @@ def _told(one: Hypothesis) -> str:
         at = f" at ΔNLL {_change(found.change, found.change_low, found.change_high)}"
         if one.against_sets and math.isfinite(found.p_low):
             both = f"{found.p_low:.2g} and {found.p_high:.2g}"
-            ends = f" Read at the ends of ΔNLL's interval, p is {both}."
+            ends = f" At the ends of ΔNLL's interval, on straight lines, p is {both}."
     good = f"; {found.as_good} of {found.sets} {_as_good(found)}"
     if isinstance(found, EqualQuality) and one.against_sets:
         good += f", and {found.as_good_last} where they last cost as little"
@@ -86,6 +86,7 @@ def _told(one: Hypothesis) -> str:
     apart = f"the difference is {effect_of(outcome, found)}"
     if isinstance(found, EqualQuality) and one.against_sets:
         apart += f", {_apart(outcome, found.effect_smooth)} along the bend"
+        apart += f", {_apart(outcome, found.effect_last)} where they last cost as little"
     return f"{beside}{at}{good if one.against_sets else ''}; {apart}.{ends}"
 
 
@@ -254,6 +255,7 @@ def _effect_cell(outcome: str, found: EqualFraction) -> Cell:
             beside += f", {found.as_good_last} where they last cost as little"
     if isinstance(found, EqualQuality) and found.sets > 1:
         beside += f"; bent {_apart(outcome, found.effect_smooth)}"
+        beside += f", last {_apart(outcome, found.effect_last)}"
     return Cell(effect_of(outcome, found), beside)
 
 

@@ -210,7 +210,7 @@ def test_a_list_and_an_intervention_export_without_a_report(
         intervention="scale-outgoing:factor=0.25",
         weights=weights,
     )
-    found, original = torch.load(out), torch.load(weights)
+    found, original = torch.load(out, weights_only=True), torch.load(weights, weights_only=True)
     original["blocks.1.ffn.fc2.weight"][:, 5] *= 0.25
     assert all(torch.equal(found[key], original[key]) for key in original)
     card = (tmp_path / "out.md").read_text()
@@ -248,9 +248,12 @@ def test_an_edit_is_made_in_the_files_own_dtype(
             weights=tmp_path / "half.pth",
             overwrite=True,
         )
-    expected = torch.load(tmp_path / "half.pth")
+    expected = torch.load(tmp_path / "half.pth", weights_only=True)
     expected["blocks.2.ffn.fc1.weight"][127] *= 0.3
-    for found in (torch.load(tmp_path / "out.pth"), load_file(tmp_path / "out.safetensors")):
+    for found in (
+        torch.load(tmp_path / "out.pth", weights_only=True),
+        load_file(tmp_path / "out.safetensors"),
+    ):
         assert {one.dtype for one in found.values()} == {kind}
         assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert "numbers back to the last bit (these were rounded" in (tmp_path / "out.md").read_text()
@@ -262,7 +265,7 @@ def test_the_card_says_what_why_with_which_effect_and_how_to_undo_it(
     out = export(report, tmp_path / "out.pth", arm="highest | <b>", weights=weights)
     card = (tmp_path / "out.md").read_text()
     before = report.provenance["weights_sha256"]
-    model.adapter.network.load_state_dict(torch.load(out))
+    model.adapter.network.load_state_dict(torch.load(out, weights_only=True))
     count = report.extraction["extracted"].sel(arm="highest | <b>")[:4].sum().item()
     for part in (
         f"sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()}",
@@ -313,7 +316,7 @@ def test_half_of_a_cross_fitted_arm_is_shown_on_the_candidates_it_was_tested_on(
     listed = read_neurons(tmp_path / "out.neurons.csv", (3, 128))
     np.testing.assert_array_equal(listed, own)
     expected = edited_in_place(model, own, ScaleWeights(0.3))
-    found = torch.load(out)
+    found = torch.load(out, weights_only=True)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     card = (tmp_path / "out.md").read_text()
     tried = report.extraction["half"].sel(arm="crossed") == half
@@ -388,7 +391,7 @@ def test_weights_that_a_report_was_not_made_with_are_refused(
     torch.save(state, tmp_path / "other.pth")
     said = refusal(report, tmp_path / "out.pth", arm="zeroed", weights=tmp_path / "other.pth")
     assert "other weights than the report was made with" in said
-    torch.save(dict(torch.load(weights)), tmp_path / "anew.pth")
+    torch.save(dict(torch.load(weights, weights_only=True)), tmp_path / "anew.pth")
     export(report, tmp_path / "out.pth", arm="zeroed", weights=tmp_path / "anew.pth")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from iarmem_plugin.evaluation.evidence.curves import Curve, read
+from iarmem_plugin.evaluation.evidence.curves import Curve, read, read_last
 from iarmem_plugin.evaluation.evidence.equal import MOST_UNREACHED, rank_p
 from iarmem_plugin.evaluation.evidence.power import smallest_difference
 from iarmem_plugin.evaluation.evidence.smooth import read_smooth
@@ -88,20 +88,21 @@ class Study:
         return np.asarray(0.019 * np.sign(fraction) * (np.abs(fraction) / 0.1) ** 1.4)
 
     def tested(self, number: int = 1000, seed: int = 0) -> np.ndarray:
-        """Return of each study p by straight and smooth lines, and the readings' spread."""
+        """Return of each study p in each way to read curves, and the readings' spread."""
         return np.array([self._one(*one) for one in self.drawn(number, seed)])
 
-    def _one(self, change: np.ndarray, mean: np.ndarray) -> tuple[float, float, float]:
+    def _one(self, change: np.ndarray, mean: np.ndarray) -> tuple[float, float, float, float]:
         at, value = float(change[0, -1]), float(mean[0, -1] - self.better)
         curves, outcomes = change[1:, :-1], mean[1:, :-1]
         straight = read(curves, outcomes[..., None], at)[:, 0]
         smooth = read_smooth(curves, outcomes, at)
-        p = [rank_p(value, readings, "fewer") for readings in (straight, smooth)]
+        last = read_last(curves, outcomes, at)
+        p = [rank_p(value, readings, "fewer") for readings in (straight, smooth, last)]
         known = straight[np.isfinite(straight)]
-        return *p, float(known.std(ddof=1)) if len(known) > 1 else np.nan
+        return p[0], p[1], p[2], float(known.std(ddof=1)) if len(known) > 1 else np.nan
 
-    def whole(self, seed: int) -> tuple[np.ndarray, np.ndarray, list[Curve], tuple[float, float]]:
-        """Return one study picture by picture and candidate by candidate, and its two p."""
+    def whole(self, seed: int) -> tuple[np.ndarray, np.ndarray, list[Curve], tuple[float, ...]]:
+        """Return one study picture by picture and candidate by candidate, and its three p."""
         ((change, mean),) = self.drawn(1, seed)
         rng = np.random.default_rng(seed + 1)
         spread = rng.normal(size=(self.sets + 1, len(self.points), self.candidates)) * self.noise
@@ -113,12 +114,12 @@ class Study:
             for one, values in zip(change[1:, :-1], outcomes[1:], strict=True)
         ]
         arm = mean[0, -1] - self.better + spread[0, -1]
-        return arm, change[0, -1] + pictures - pictures.mean(), curves, self._one(change, mean)[:2]
+        return arm, change[0, -1] + pictures - pictures.mean(), curves, self._one(change, mean)[:3]
 
 
 def rejected(found: np.ndarray) -> tuple[float, float, float]:
-    """Return the share of studies with p ≤ 0.05 by straight lines, by smooth ones, and by both."""
-    kept = found[:, :2] <= ALPHA
+    """Return the share of studies with p ≤ 0.05 by straight lines, by smooth ones, and judged."""
+    kept = found[:, :3] <= ALPHA
     return float(kept[:, 0].mean()), float(kept[:, 1].mean()), float(kept.all(axis=1).mean())
 
 
@@ -148,7 +149,7 @@ def main(number: int = 4000) -> None:
 
 def shown_by(none: np.ndarray, candidates: int = 144, sets: int = 99) -> float:
     """Return the smallest difference that is printed for the mean spread of some studies."""
-    spread = float(np.nanmean(none[:, 2]))
+    spread = float(np.nanmean(none[:, 3]))
     return smallest_difference(candidates, sets, spread=spread).ranked * spread
 
 
@@ -182,15 +183,18 @@ def left_out(folder: str) -> None:
 def _each(
     changes: np.ndarray, means: np.ndarray, at: int, kept: np.ndarray
 ) -> Iterator[tuple[float, float, float]]:
-    """Yield p by straight lines, and by both for fewer and for more, where enough curves reach."""
+    """Yield p by straight lines, and judged for fewer and for more, where enough curves reach."""
     for one in range(len(changes)):
         change, value = float(changes[one, at]), float(means[one, at])
         curves, outcomes = (np.delete(every, one, axis=0)[:, kept] for every in (changes, means))
         straight = read(curves, outcomes[..., None], change)[:, 0]
-        if change <= 0 or np.isnan(straight).mean() > MOST_UNREACHED:
+        if np.isnan(straight).mean() > MOST_UNREACHED:
             continue
-        both = (straight, read_smooth(curves, outcomes, change))
-        fewer, more = ([rank_p(value, each, way) for each in both] for way in ("fewer", "more"))
+        every = (
+            *(straight, read_smooth(curves, outcomes, change)),
+            read_last(curves, outcomes, change),
+        )
+        fewer, more = ([rank_p(value, each, way) for each in every] for way in ("fewer", "more"))
         yield fewer[0], max(fewer), max(more)
 
 

@@ -10,6 +10,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.evidence.curves import Curve
 from iarmem_plugin.evaluation.evidence.effects import paired_p
 from iarmem_plugin.evaluation.evidence.equal import as_good, equal_fraction, equal_quality
+from iarmem_plugin.evaluation.evidence.expectations import Expectation
 from iarmem_plugin.evaluation.losses import mean_intervals
 
 ENDS = np.array([0.0, 1.0])
@@ -191,6 +192,20 @@ def test_an_arm_without_cost_is_held_against_sets_without_cost():
     found = equal_quality(np.full(4, 0.5), np.full(5, -0.01), [free] * 3 + [costly] * 6, "fewer")
     assert (found.as_good, found.p) == (0, 0.1)  # every curve is the unmodified model there
     assert (found.as_good_last, found.p_last) == (3, 0.4)
+    assert found.effect == pytest.approx(-0.4)
+    assert found.effect_last == pytest.approx(0.5 - (3 * 0.3 + 6 * 0.9) / 9)
+    assert found.agrees
+
+
+def test_an_effect_against_the_original_alone_is_no_effect():
+    """Of sets that cost nothing, all hide more than an arm that costs nothing."""
+    left = np.array([0.9, 0.7, 0.3])[:, None].repeat(4, 1)
+    free = Curve(np.array([0.0, 0.1, 0.2]), np.array([0.0, 0.1, -0.1]), left)
+    found = equal_quality(np.full(4, 0.5), np.full(5, -0.01), [free], "fewer")
+    assert found.effect < 0 < found.effect_last
+    assert not found.agrees
+    other = Expectation("agreement", "another arm", "fewer")
+    assert other.judged(found, p=0.001).kept is False
 
 
 def test_where_cost_rises_the_last_is_the_first():

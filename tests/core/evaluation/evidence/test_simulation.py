@@ -57,6 +57,6 @@ def test_curves_that_end_early_make_the_test_conservative():
 def test_a_whole_study_has_the_p_values_of_the_simulated_one(seed):
     outcome, change, curves, expected = Study(candidates=20, pictures=30).whole(seed)
     found = equal_quality(outcome, change, curves, "fewer", resamples=50)
-    assert (found.p, found.p_smooth) == expected
+    assert (found.p, found.p_smooth, found.p_last) == expected
     assert Expectation("agreement", "random", "fewer").p_of(found) == max(expected)
     assert np.isfinite([found.effect_low, found.effect_high, found.p_low, found.p_high]).all()

@@ -298,6 +298,18 @@ def test_an_estimate_counts_images_and_passes(planned: Planned) -> None:
     assert all(one.seconds > 0 for one in found.values())
 
 
+def test_a_list_of_neurons_that_cannot_be_is_refused_before_anything_is_run(
+    planned: Planned, tmp_path: Path, run_stages: list[str]
+) -> None:
+    (tmp_path / "list.csv").write_text("block,neuron\n0,1\n0,2\n")
+    listed = f"listed:file={tmp_path / 'list.csv'}"
+    arm = {"name": "mine", "selector": listed, "intervention": "zero", "fraction": 0.5}
+    for run in (estimate, lambda plan: compare(plan, tmp_path / "out")):
+        with pytest.raises(InputError, match=r"^the neuron list .*holds 2 of 2048 neurons"):
+            run(planned(grid=[], arm=[arm]))
+    assert run_stages == []
+
+
 def test_a_folder_that_is_not_ours_is_refused(planned: Planned, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match="holds no report"):

@@ -1,0 +1,155 @@
+"""The tables of a report recomputed: every number of ``tables/*.csv`` from the files beside it.
+
+`recompute.py` runs it, and makes the numbers of ``report.json`` again that tables repeat.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from recompute_evidence import Found, numbers
+
+KEYS = {"extraction": "extracted", "recognition": "recognisable"}
+Row = dict[str, Any]  # a row of a table: its numbers by column
+
+
+class Tables:
+    """The tables of one report.
+
+    Args:
+        folder: the report's.
+        report: what ``report.json`` holds.
+        found: the arrays of ``extraction.nc``.
+        settings: its attributes.
+        judged: what counts, by outcome, [arm, candidate].
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        report: dict[str, Any],
+        found: dict[str, np.ndarray],
+        settings: dict[str, Any],
+        judged: dict[str, np.ndarray],
+    ) -> None:
+        self.folder, self.report, self.found = folder, report, found
+        self.settings, self.judged = settings, judged
+        self.names = [str(name) for name in found["arm"]]
+        self.group = found["group"].astype(str)
+
+    def compared(self) -> Iterator[Found]:
+        """Yield every number of every table."""
+        for file in sorted((self.folder / "tables").glob("*.csv")):
+            yield from self._table(file)
+
+    def _table(self, file: Path) -> Iterator[Found]:
+        """Yield every number of a CSV table, and the same from the files beside it."""
+        with file.open(newline="", encoding="utf-8") as opened:
+            rows = list(csv.DictReader(opened))
+        made = getattr(self, f"_rows_of_{file.stem}", lambda: None)()
+        if made is None:
+            return
+        yield f"{file.name}: rows", float(len(rows)), float(len(made))
+        for number, (row, again) in enumerate(zip(rows, made, strict=False), start=2):
+            for name, value in again.items():
+                written = float(row[name]) if row[name] else None
+                yield f"{file.name}: line {number}: {name}", written, value
+
+    def _rows_of_arms(self) -> list[Row]:
+        roles, judged = self.found["role"].astype(str), self.judged
+        unseen = roles == "held-out"
+        shown = ~unseen & (roles != "generated")
+        kinds = (("canaries", roles == "canary"), ("candidates", shown), ("held_out", unseen))
+        rows = []
+        for place, arm in enumerate(self.report["arms"]):
+            row: Row = {"fraction": arm["fraction"], "temperature": arm.get("temperature")}
+            losses = self._held_out(arm)
+            row |= {f"held_out_{name}": losses.get(name) for name in ("change", "low", "high")}
+            for kind, mine in kinds:
+                row[kind] = mine.sum()
+                for outcome in ("extracted", "recognisable"):
+                    known = outcome in judged and mine.any()
+                    name = f"{'false' if kind == 'held_out' else kind}_{outcome}"
+                    row[name] = judged[outcome][place][mine].sum() if known else None
+            rows.append(row)
+        return rows
+
+    def _held_out(self, arm: dict[str, Any]) -> dict[str, Any]:
+        names = self.group[self.found["role"].astype(str) == "held-out"]
+        return dict(arm.get("losses", {}).get(names[0], {})) if names.size else {}
+
+    def _rows_of_outcomes(self) -> list[Row]:
+        rows = []
+        for arm in self.report["arms"]:
+            for key, outcome in KEYS.items():
+                own = arm.get("recalibrated", {}).get(key, {}).get("counts", {})
+                for group, counts in arm.get(key, {}).items():
+                    row: Row = {"agreement": counts.get("agreement")}
+                    for begin, one in (("", counts), ("own_", own.get(group, {}))):
+                        row[f"{begin}counted"] = one.get(outcome)
+                        row[f"{begin}share"] = one[outcome] / one["candidates"] if one else None
+                        row |= {f"{begin}{end}": one.get(end) for end in ("low", "high")}
+                    rows.append({**row, "candidates": counts["candidates"]})
+        return rows
+
+    def _rows_of_losses(self) -> list[Row]:
+        return [one for arm in self.report["arms"] for one in arm.get("losses", {}).values()]
+
+    def _rows_of_quality(self) -> list[Row]:
+        sets = [arm["quality"] for arm in self.report["arms"]]
+        values = [one for each in (*sets, *self.report.get("floors", {}).values()) for one in each]
+        return [
+            {name: one.get(name) for name in ("value", "error", "deviation", "n")} for one in values
+        ]
+
+    def _rows_of_paired(self) -> list[Row]:
+        return [one for arm in self.report["arms"] for one in arm.get("paired", {}).values()]
+
+    def _rows_of_thresholds(self) -> list[Row]:
+        shared = [self.settings.get(name) for name in ("threshold", "recognition_threshold")]
+        rows: list[Row] = [{"threshold": one} for one in shared if one is not None]
+        for arm in self.report["arms"]:
+            anew = arm.get("recalibrated", {})
+            for one in (anew[key] for key in KEYS if key in anew):
+                ends = {end: one[f"threshold_{end}"] for end in ("low", "high")}
+                rows.append({"threshold": one["threshold"], **ends, "images": anew["images"]})
+        return rows
+
+    def _rows_of_published(self) -> list[Row]:
+        other = np.isin(self.found["role"].astype(str), ("held-out", "generated"))
+        rows = []
+        for one in self.report["published"]:
+            place, known = self.names.index(one["arm"]), {"": None}
+            known |= {v["label"]: v["value"] for v in self.report["arms"][place]["quality"]}
+            count = self.judged["extracted"][place][~other].sum()
+            row: Row = {"extracted": count, "candidates": (~other).sum()}
+            rows.append(row | {"fid": known[one["fid_label"]]})
+        return rows
+
+    def _rows_of_evidence(self) -> list[Row]:
+        found = self.report.get("evidence", {})
+        treatments = {one["name"]: one for one in found.get("treatments", ())}
+        return [numbers({**treatments[one["treatment"]], **one}) for one in found.get("cells", ())]
+
+    def _rows_of_hypotheses(self) -> list[Row]:
+        return [numbers(one) for one in self.report.get("evidence", {}).get("hypotheses", ())]
+
+    def _rows_of_scores_by_block(self) -> list[Row]:
+        return [{"sum": one} for row in self.report["scores"]["by_block_and_scale"] for one in row]
+
+    def _rows_of_neurons_by_block(self) -> list[Row]:
+        with h5py.File(self.folder / "neurons.nc") as opened:
+            neurons = opened["neurons"]
+            names = [
+                Path(neurons.file[one[0]].name).name for one in neurons.attrs["DIMENSION_LIST"]
+            ]
+            found = neurons[()].astype(bool)
+        order = [one for one in ("arm", "half", "block", "neuron") if one in names]
+        found = found.transpose([names.index(one) for one in order])
+        size = found.shape[-1]
+        return [{"edited": one, "neurons": size} for one in found.sum(axis=-1).ravel().tolist()]
