@@ -135,14 +135,16 @@ def test_a_worker_that_waits_says_for_whom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("iarmem_plugin.stages.cells.EVERY", 0.0)
-    cells, done = Cells(tmp_path), threading.Event()
+    cells, held, done = Cells(tmp_path), threading.Event(), threading.Event()
 
     def hold() -> None:
         with cells.claims.taken(cell(1).key):
+            held.set()
             done.wait(30)
 
     worker = threading.Thread(target=hold)
     worker.start()
+    assert held.wait(30)  # or the other worker may come first, and wait for nobody
     threading.Timer(0.5, done.set).start()
     Cells(tmp_path).fill([cell(1)], tree)
     worker.join()
