@@ -66,6 +66,17 @@ class Driver(ABC):
         """Make ``forward`` fit for teacher forcing for a while; see `Adapter`."""
         return nullcontext()
 
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[nn.Embedding, int]:
+        """Return the module that embeds classes, and the index of the first class in it."""
+
+    def adding(self, added: Float[Tensor, "image width"]) -> AbstractContextManager[None]:
+        """Add a vector to the class embedding of each image for a while; see `Adapter`."""
+        from iarmem_adapters.layers.adding import adding
+
+        return adding(*self.classes, added)
+
     @abstractmethod
     def encode(self, images: Float[Tensor, "image 3 height width"]) -> Int[Tensor, "image token"]:
         """Turn RGB images in [0, 1], of the right size, into tokens."""
@@ -209,6 +220,17 @@ class ClassConditionalAdapter(Adapter):
         if not ours.matches(model) and official.matches(model):
             return cls(official(model, tokenizer))
         return cls(ours(model, tokenizer))
+
+    @property
+    def condition_width(self) -> int:
+        """Return the width of a class embedding."""
+        return int(self.driver.classes[0].embedding_dim)
+
+    def condition_embedding(
+        self, added: Float[Tensor, "image width"]
+    ) -> AbstractContextManager[None]:
+        """Add a vector to the class embedding of each image for a while; see `Adapter`."""
+        return self.driver.adding(added)
 
     def compile_tokenizer(self) -> None:
         """Compile the tokenizer's encoder and decoder in place.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Sampling, Variant
+from iarmem_plugin.interfaces.adapter import Adapter, ForwardInputs, Variant
 from iarmem_plugin.interfaces.checkpoint import Checkpoint
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.edits import EditData, ModelEdit
@@ -29,6 +29,8 @@ from iarmem_plugin.interfaces.neurons import (
     Selector,
 )
 from iarmem_plugin.interfaces.plugin import Plugin
+from iarmem_plugin.interfaces.sampling import Sampling
+from iarmem_plugin.interfaces.triggers import AnyTrigger, Attempt, ModelTrigger, Trigger
 
 __all__ = [
     "MLP",
@@ -36,6 +38,8 @@ __all__ = [
     "Adapter",
     "AnyIntervention",
     "AnyQuality",
+    "AnyTrigger",
+    "Attempt",
     "Checkpoint",
     "Completion",
     "Condition",
@@ -47,6 +51,7 @@ __all__ = [
     "Metric",
     "ModelEdit",
     "ModelLayout",
+    "ModelTrigger",
     "NeuronFacts",
     "NeuronWeights",
     "Plugin",
@@ -59,6 +64,7 @@ __all__ = [
     "Selector",
     "Similarity",
     "Site",
+    "Trigger",
     "TunedSampling",
     "Variant",
     "Writes",

@@ -1,4 +1,4 @@
-"""The model family that a plugin provides, its variants, and how a model is asked for tokens."""
+"""The model family that a plugin provides, and its variants."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Bool, Float, Shaped
 
-from iarmem_plugin.checks import check_integer, check_kind, check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces.checkpoint import Checkpoint
 from iarmem_plugin.interfaces.condition import Condition
 from iarmem_plugin.interfaces.layout import ModelLayout
 from iarmem_plugin.interfaces.plugin import Plugin
+from iarmem_plugin.interfaces.sampling import Sampling
 from iarmem_plugin.text import as_call
 from iarmem_plugin.typing import Tensor
 
@@ -27,51 +27,6 @@ if TYPE_CHECKING:
 
     from iarmem_plugin.data.augmentation import Augmentation
     from iarmem_plugin.interfaces.organism import Organism
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are chosen after the prefix.
-
-    Attributes:
-        guidance: strength of classifier-free guidance; 0 turns it off and costs no second pass.
-        guidance_power: exponent of the guidance schedule, for families that have one.
-        temperature: positive number that divides the logits.
-        top_k: number of likeliest tokens that are kept; 0 keeps all.
-        top_p: probability that the kept, likeliest tokens reach together; 0 keeps all.
-        greedy: whether the likeliest token is taken; then none is drawn at random.
-        seed: seed for a generator of the call's own, or, as a tuple, for one of each image, whose
-            tokens then do not depend on the other images; None draws from the global generator.
-        logit_noise: standard deviation of normal noise that is added to the logits first, also
-            where the likeliest token is taken; drawn by the seed.
-
-    Raises:
-        InputError: one of them is of another kind.
-    """
-
-    guidance: float = 0.0
-    guidance_power: float = 0.0
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 0.0
-    greedy: bool = True
-    seed: int | tuple[int, ...] | None = 0
-    logit_noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse values of another kind; `check_sampling` refuses those out of range."""
-        for name in ("guidance", "guidance_power", "temperature", "top_p", "logit_noise"):
-            check_number(name, getattr(self, name))
-        check_integer("top_k", self.top_k)
-        check_kind("greedy", self.greedy, bool, "True or False")
-        for seed in self.seed if isinstance(self.seed, tuple) else (self.seed,):
-            if seed is not None:
-                check_integer("the seed", seed, least=0)
-
-    @property
-    def draws(self) -> bool:
-        """Whether anything is drawn at random."""
-        return not self.greedy or self.logit_noise != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +251,27 @@ class Adapter(Plugin):
                 compiled.
         """
         raise InputError(f"{self.name} has no tokenizer that can be compiled: load it without")
+
+    @property
+    def condition_width(self) -> int:
+        """Return the width of what `condition_embedding` adds; by default 0: there is no place."""
+        return 0
+
+    def condition_embedding(
+        self, added: Float[Tensor, "image width"]
+    ) -> AbstractContextManager[None]:
+        """Add a vector, for a while, to the embedding of what the model is told of each image.
+
+        It acts on passes and completions of as many images, in their order, and lets gradients
+        through; where a pass has rows for guidance behind these, they stay as they are.
+
+        Args:
+            added: float32, on the model's device.
+
+        Raises:
+            InputError: by default; `condition_width` is then 0.
+        """
+        raise InputError(f"models of {self.name!r} have no embedding of a class to add to")
 
     def prepared(self) -> AbstractContextManager[None]:
         """Make the network's own ``forward`` fit for teacher forcing for a while.

@@ -11,6 +11,7 @@ from iarmem_plugin.errors import IarmemError, InputError, PluginError
 from iarmem_plugin.interfaces import (
     AnyIntervention,
     AnyQuality,
+    AnyTrigger,
     ImageScorer,
     Metric,
     ModelEdit,
@@ -39,6 +40,8 @@ def create(kind: Literal["similarity"], text: str, offered: Offered = ...) -> Si
 def create(kind: Literal["quality"], text: str, offered: Offered = ...) -> AnyQuality: ...
 @overload
 def create(kind: Literal["edit"], text: str, offered: Offered = ...) -> ModelEdit: ...
+@overload
+def create(kind: Literal["trigger"], text: str, offered: Offered = ...) -> AnyTrigger: ...
 def create(kind: Kind, text: str, offered: Offered = NOTHING) -> Any:
     """Return a new instance of what a plugin provides.
 

@@ -10,6 +10,7 @@ from iarmem_plugin.interfaces import (
     Adapter,
     AnyIntervention,
     AnyQuality,
+    AnyTrigger,
     ImageScorer,
     Metric,
     ModelEdit,
@@ -60,3 +61,8 @@ def provide_qualities() -> Iterable[type[AnyQuality]]:  # type: ignore[empty-bod
 @hookspec
 def provide_edits() -> Iterable[type[ModelEdit]]:  # type: ignore[empty-body]  # a specification
     """Return edit classes, which change a whole model and choose no neurons."""
+
+
+@hookspec
+def provide_triggers() -> Iterable[type[AnyTrigger]]:  # type: ignore[empty-body]  # a specification
+    """Return trigger classes, which try to bring back what a model was made to forget."""

@@ -34,6 +34,9 @@ DEFAULT_PLUGINS = (
     "iarmem_plugin.evaluation.dinov2",
     "iarmem_plugin.jobs.edits.noise",
     "iarmem_plugin.jobs.edits.training",
+    "iarmem_plugin.jobs.triggers.completing",
+    "iarmem_plugin.jobs.triggers.embedding",
+    "iarmem_plugin.jobs.triggers.relearning",
 )
 STRICT = "IARMEM_STRICT_PLUGINS"
 DISABLED = "IARMEM_DISABLE_PLUGINS"

@@ -13,14 +13,17 @@ from iarmem_plugin.interfaces import (
     Adapter,
     AnyIntervention,
     AnyQuality,
+    AnyTrigger,
     ImageScorer,
     Intervention,
     LossQuality,
     Metric,
     ModelEdit,
+    ModelTrigger,
     Quality,
     Selector,
     Similarity,
+    Trigger,
     Variant,
 )
 from iarmem_plugin.plugins.blame import author
@@ -30,7 +33,15 @@ from iarmem_plugin.text import shown
 LONGEST_NAME = 60
 
 Kind = Literal[
-    "adapter", "metric", "scorer", "intervention", "selector", "similarity", "quality", "edit"
+    "adapter",
+    "metric",
+    "scorer",
+    "intervention",
+    "selector",
+    "similarity",
+    "quality",
+    "edit",
+    "trigger",
 ]
 
 _HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
@@ -42,6 +53,7 @@ _HOOKS: dict[Kind, tuple[str, tuple[type[Any], ...]]] = {
     "similarity": ("provide_similarities", (Similarity,)),
     "quality": ("provide_qualities", (Quality, LossQuality)),
     "edit": ("provide_edits", (ModelEdit,)),
+    "trigger": ("provide_triggers", (Trigger, ModelTrigger)),
 }
 KINDS: tuple[Kind, ...] = tuple(_HOOKS)
 
@@ -190,6 +202,8 @@ def find(kind: Literal["similarity"], name: str) -> type[Similarity]: ...
 def find(kind: Literal["quality"], name: str) -> type[AnyQuality]: ...
 @overload
 def find(kind: Literal["edit"], name: str) -> type[ModelEdit]: ...
+@overload
+def find(kind: Literal["trigger"], name: str) -> type[AnyTrigger]: ...
 def find(kind: Kind, name: str) -> type[Any]:
     """Return the class of that name.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from iarmem_adapters.class_conditional import Driver, require_classes
+from iarmem_adapters.official import attributes_set
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import ForwardInputs, Sampling
 
@@ -44,6 +47,17 @@ class RARDriver(Driver):
                 f"the transformer's {self.num_tokens} tokens fill no square: give a square number"
             )
         self.side = rows * self.tokenizer.config.patch
+
+    @property
+    def classes(self) -> tuple[nn.Embedding, int]:
+        """Return the embeddings, where classes stand behind the codes and the mask."""
+        return self.network.embeddings, self.config.vocab_size + 1
+
+    @contextmanager
+    def adding(self, added: Float[Tensor, "image width"]) -> Iterator[None]:
+        """Add a vector to the class embedding of each image, which then has modulations alone."""
+        with attributes_set([(self.network, "apart", True)]), super().adding(added):
+            yield
 
     @classmethod
     def matches(cls, model: nn.Module) -> bool:

@@ -20,7 +20,7 @@ from iarmem_plugin.models.sampling import (
 )
 
 from .attention import KeyValueCache
-from .transformer import RARTransformer, distinct, expand_rows
+from .transformer import RARTransformer, expand_rows
 
 ROWS_AHEAD = 128
 """Rows (conditions times elements) for which modulations are computed in one product.
@@ -104,7 +104,7 @@ class _Run:
         ).to(device)
         if self.guided:
             labels = torch.cat((labels, torch.full_like(labels, config.num_classes)))
-        self.every, (self.labels, self.rows) = labels, distinct(labels)
+        self.every, (self.labels, self.rows) = labels, transformer.distinct(labels)
         self.positions = transformer.positions()
         self.caches = [KeyValueCache(config.num_tokens + 1) for _ in transformer.blocks]
 

@@ -47,6 +47,11 @@ class OfficialRARDriver(Driver):
         self.num_tokens = self.config.num_tokens
         self.side = math.isqrt(self.num_tokens) * 2 ** (len(self.tokenizer.encoder.down) - 1)
 
+    @property
+    def classes(self) -> tuple[nn.Embedding, int]:
+        """Return the embeddings, where classes stand behind the codes and the mask."""
+        return self.network.embeddings, self.config.vocab_size + 1
+
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         """Tell whether a model has the parts of the official RAR transformer."""

@@ -52,6 +52,10 @@ class RARTransformer(nn.Module):
     Args:
         config: sizes of the transformer, whose weights are drawn afresh.
 
+    Attributes:
+        apart: whether images of one class are modulated each by itself, as where a vector is added
+            to the class embedding of each.
+
     Raises:
         ValueError: the width is not a multiple of the heads, or there are no tokens.
 
@@ -62,6 +66,7 @@ class RARTransformer(nn.Module):
         super().__init__()
         _check(config)
         self.config = config
+        self.apart = False
         width, tokens = config.width, config.num_tokens
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens + SPARE_POSITIONS, width))
@@ -98,7 +103,7 @@ class RARTransformer(nn.Module):
         Reference: arXiv 2411.00776, section 3.
         """
         x = self.embed(labels, tokens)
-        classes, rows = distinct(labels)
+        classes, rows = self.distinct(labels)
         condition = self.condition(classes, 0, x.shape[1])
         x = self.run_blocks(x, (expand_rows(one, rows) for one in self.modulations(condition)))
         return self.logits(x[:, 1:], expand_rows(self.head_modulation(condition[:, 1:]), rows))
@@ -176,18 +181,21 @@ class RARTransformer(nn.Module):
         out: Tensor = self.lm_head(self.adaln_before_head(x, modulation))
         return out.float()
 
+    def distinct(
+        self, labels: Int[Tensor, " image"]
+    ) -> tuple[Int[Tensor, " label"], Tensor | None]:
+        """Return each class once, and which one each image has; None where each has its own."""
+        if self.apart:
+            return labels, None
+        classes, rows = labels.unique(return_inverse=True)
+        if len(classes) == len(labels):  # in an order of their own
+            return labels, None
+        return classes, rows
+
     def _embed_labels(self, labels: Tensor) -> Tensor:
         """Return [image, 1, width]; classes stand behind the codes and the mask."""
         embedded: Tensor = self.embeddings(labels + self.config.vocab_size + 1)
         return embedded.unsqueeze(1)
-
-
-def distinct(labels: Int[Tensor, " image"]) -> tuple[Int[Tensor, " label"], Tensor | None]:
-    """Return each class once, and which one each image has; None where no two have the same."""
-    classes, rows = labels.unique(return_inverse=True)
-    if len(classes) == len(labels):  # in an order of their own
-        return labels, None
-    return classes, rows
 
 
 def expand_rows(of_classes: Tensor, rows: Tensor | None) -> Tensor:

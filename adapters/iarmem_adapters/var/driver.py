@@ -37,6 +37,11 @@ class VARDriver(Driver):
         self.side = self.tokenizer.config.image_side
         self.num_tokens = self.config.tokens
 
+    @property
+    def classes(self) -> tuple[nn.Embedding, int]:
+        """Return the class embeddings."""
+        return self.network.class_emb, 0
+
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         """Tell whether a model is a VAR transformer of this package."""

@@ -56,6 +56,11 @@ class OfficialVARDriver(Driver):
         self.side = self.config.patch_nums[-1] * 2 ** (len(self.tokenizer.encoder.down) - 1)
         self.num_tokens = self.config.tokens
 
+    @property
+    def classes(self) -> tuple[nn.Embedding, int]:
+        """Return the class embeddings."""
+        return self.network.class_emb, 0
+
     @classmethod
     def matches(cls, model: nn.Module) -> bool:
         """Tell whether a model has the parts of the official VAR transformer."""

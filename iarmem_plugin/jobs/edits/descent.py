@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -73,11 +73,18 @@ class Descent:
         Raises:
             NonFiniteLogitsError: the model broke down.
         """
+        for _ in self.steps(steps, lr):
+            pass
+
+    def steps(self, steps: int, lr: float) -> Generator[int, None, None]:
+        """Yield the number of steps that were taken, from 0; see `run`."""
         optimizer = torch.optim.AdamW(self._parameters, lr=lr)
-        for _ in range(steps):
+        for step in range(steps):
+            yield step
             for parameter, gradient in zip(self._parameters, self._gradient(), strict=True):
                 parameter.grad = gradient
             optimizer.step()
+        yield steps
 
     def _gradient(self) -> list[Tensor]:
         total = [torch.zeros_like(one) for one in self._parameters]

@@ -1,0 +1,1 @@
+"""What triggers bring back: attempts on pictures, and how many are recovered by each budget."""

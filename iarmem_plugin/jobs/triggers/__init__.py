@@ -1,0 +1,1 @@
+"""Triggers: how much work brings back a picture that a model was made to forget."""
