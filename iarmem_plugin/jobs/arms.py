@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,7 +35,7 @@ from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
 
-Stage = Literal["losses", "completions", "images"]
+Stage = Literal["losses", "completions", "recovery", "images"]
 """What is measured of an arm at a time, the cheapest first."""
 
 
@@ -133,6 +133,7 @@ class ArmOutcome:
             `kept_features`; None where there are none.
         calibration: completions of the pictures that fix thresholds anew, see
             `Attack.recalibrated`; None where they are not fixed.
+        recovery: what triggers made of pictures, see `TriggerProtocol`; None where none are tried.
     """
 
     result: ArmResult
@@ -140,6 +141,7 @@ class ArmOutcome:
     neurons: xr.DataArray
     features: xr.Dataset | None = None
     calibration: xr.Dataset | None = None
+    recovery: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -202,6 +204,7 @@ class Measured:
         calibration: completions of the pictures that fix thresholds anew.
         features: what the quality measure saw of generated images, see `kept_features`.
         quality: the values.
+        recovery: what triggers made of pictures.
     """
 
     losses: xr.Dataset | None = None
@@ -209,6 +212,7 @@ class Measured:
     calibration: xr.Dataset | None = None
     features: xr.Dataset | None = None
     quality: tuple[QualityValue, ...] = ()
+    recovery: xr.Dataset | None = None
 
 
 def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tuple[Stage, ...]:
@@ -216,6 +220,7 @@ def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tupl
     given = {
         "losses": attack.losses is not None,
         "completions": True,
+        "recovery": attack.recovery is not None and attack.recovery.covers(arm.name),
         "images": quality is not None and quality.covers(arm.name),
     }
     return tuple(stage for stage in get_args(Stage) if given[stage])
@@ -251,6 +256,7 @@ def run_stages(
         interleaved([run["calibration"] for run in runs]),
         kept_features(features) if features else None,
         () if quality is None else measured(features, quality),
+        _recovered(runs, arm, attack),
     )
 
 
@@ -271,7 +277,19 @@ def joined(arm: Arm, neurons: xr.DataArray, parts: Measured, attack: Attack) -> 
     result, extraction = result_of(arm, parts.quality, attack.backend), parts.extraction
     if parts.losses is not None:
         extraction = extraction.assign(parts.losses.data_vars)
-    return ArmOutcome(result, extraction, neurons, parts.features, parts.calibration)
+    return ArmOutcome(
+        result, extraction, neurons, parts.features, parts.calibration, parts.recovery
+    )
+
+
+def _recovered(runs: Sequence[Mapping[str, Any]], arm: Arm, attack: Attack) -> xr.Dataset | None:
+    found = [run["recovery"] for run in runs if run.get("recovery") is not None]
+    if not found or attack.recovery is None:
+        return None
+    if isinstance(arm.scores, CrossFit):
+        return attack.recovery.whole(found, arm.scores.half)
+    whole_one: xr.Dataset = found[0]
+    return whole_one
 
 
 def _runs(
@@ -301,6 +319,8 @@ def _runs(
             if "completions" in stages:
                 found["extraction"] = replace(own, losses=None).run(edited)
                 found["calibration"] = own.recalibrated(edited, arm.name)
+            if "recovery" in stages and own.recovery is not None:
+                found["recovery"] = own.recovery.attempted(edited)
             if "images" in stages:
                 seen = generated_features(edited, arm.name, quality, own.generating, rows)
                 found["features"] = seen

@@ -24,6 +24,7 @@ from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import GREEDY, Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol
 from iarmem_plugin.interfaces import EditData, Sampling, Similarity
 from iarmem_plugin.jobs.contrast import every_other
 from iarmem_plugin.jobs.edits.making import check_retained, edit_data
@@ -114,6 +115,7 @@ class Attack:
             None where there are none.
         sampling: how tokens are chosen after the prefix.
         view: which view of the training is completed, from 0; None completes the centre view.
+        recovery: how pictures are brought back; None leaves it out.
     """
 
     candidates: Candidates
@@ -131,6 +133,7 @@ class Attack:
     retained: Images | None = None
     sampling: Sampling = GREEDY
     view: int | None = None
+    recovery: TriggerProtocol | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -219,7 +222,9 @@ class Attack:
         """
         positions = np.flatnonzero(half == number)
         some = self.candidates.subset(positions)
-        own = replace(self, candidates=some, targets=self.targets.subset(positions, some))
+        recovery = None if self.recovery is None else self.recovery.on(half, number)
+        targets = self.targets.subset(positions, some)
+        own = replace(self, candidates=some, targets=targets, recovery=recovery)
         if self.recalibration is None or self.unseen is None:
             return own
         others = self.recalibration.candidates

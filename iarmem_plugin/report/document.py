@@ -27,6 +27,7 @@ from iarmem_plugin.interfaces import QualityValue
 from iarmem_plugin.report.evidence.document import evidence_document
 from iarmem_plugin.report.evidence.evidence import evidence_of
 from iarmem_plugin.report.published.beside import document_of
+from iarmem_plugin.report.recovery.rows import recovery_document
 from iarmem_plugin.report.results import ArmResult, ArmRole, Results, block_sums
 
 SCHEMA = 1
@@ -66,6 +67,7 @@ def to_document(results: Results) -> dict[str, Any]:
         **_floors(results.floors),
         **document_of(results),
         **_evidence(results),
+        **({} if results.recovery is None else {"recovery": recovery_document(results.recovery)}),
     }
 
 

@@ -34,6 +34,8 @@ from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.grid.figure import outcomes_against_loss
 from iarmem_plugin.report.grid.plan import left_out, plan_rows
 from iarmem_plugin.report.published.beside import published
+from iarmem_plugin.report.recovery.figure import recovery_figure
+from iarmem_plugin.report.recovery.section import recovery_section
 from iarmem_plugin.report.results import ArmResult, GalleryRow, Results
 from iarmem_plugin.report.tables import (
     SIDE_BY_SIDE,
@@ -85,6 +87,8 @@ def figures(results: Results) -> dict[str, bytes]:
         drawn["outcomes_against_loss"] = outcomes_against_loss(
             _shares(results), cost.values, results.arms
         )
+    if results.recovery is not None:
+        drawn["recovery"] = recovery_figure(results.recovery)
     if results.neurons is not None:
         drawn["selected_by_block"] = arm_figures.selected_by_block(
             _one_each(results.neurons, together)
@@ -131,6 +135,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             **_tables(results),
             report=results,
             evidence=section(results, evidence),
+            recovery=recovery_section(results),
             banded=banded(evidence),
             treated=any(arm.role == "treatment" for arm in results.arms[1:]),
             controls=control_word(results.arms),

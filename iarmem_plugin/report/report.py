@@ -34,7 +34,7 @@ from iarmem_plugin.table import TextTable
 
 DATASETS = (
     *("extraction.nc", "calibration.nc", "quality.nc"),
-    *("scores.nc", "neurons.nc", "gallery.nc"),
+    *("scores.nc", "neurons.nc", "gallery.nc", "recovery.nc"),
 )
 FIGURES = (
     "extraction_by_group",
@@ -46,6 +46,7 @@ FIGURES = (
     "neurons_sorted",
     "histogram",
     "selected_by_block",
+    "recovery",
 )
 FILES = (
     *(FILE, "report.html", CAPTURED, *DATASETS, *tables.FILES),
@@ -145,6 +146,8 @@ class Report(Results):
             found["calibration.nc"] = self.calibration
         if self.features is not None:
             found["quality.nc"] = self.features
+        if self.recovery is not None:
+            found["recovery.nc"] = self.recovery
         if self.gallery:
             found["gallery.nc"] = gallery_dataset(self.gallery)
         return found
@@ -180,6 +183,7 @@ def _may_stay(entry: Path) -> bool:
 def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     extraction = read_netcdf(folder / "extraction.nc")
     captured, names = folder / CAPTURED, ("neurons", "gallery", "calibration", "quality")
+    recovery = folder / "recovery.nc"
     neurons, gallery, fixed, seen = (folder / f"{name}.nc" for name in names)
     return {
         "model": document["model"],
@@ -193,4 +197,5 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": read_netcdf(fixed) if fixed.exists() else None,
         "captured": from_csv(captured.read_text(encoding="utf-8")) if captured.exists() else (),
         "floors": floors_of(document),
+        "recovery": read_netcdf(recovery) if recovery.exists() else None,
     }

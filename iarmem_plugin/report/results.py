@@ -135,6 +135,8 @@ class Results:
         floors: what the quality measure says of real pictures held against real pictures, by what
             they are; values of arms are marked where they are below these.
         captured: the images that the scores were made from; empty where they are not known.
+        recovery: what triggers brought back, dims (arm, attempt, candidate), see `with_recovered`;
+            None where none were tried.
         losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
@@ -152,6 +154,7 @@ class Results:
     calibration: xr.Dataset | None = None
     floors: Mapping[str, tuple[QualityValue, ...]] = field(default_factory=dict)
     captured: tuple[CapturedImage, ...] = ()
+    recovery: xr.Dataset | None = None
     losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:

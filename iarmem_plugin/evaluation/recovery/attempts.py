@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int8, Int64, Shaped
 from torch import Tensor
 
 from iarmem_plugin.errors import PluginError
@@ -51,6 +51,9 @@ class TriggerProtocol:
         data: images that triggers may use.
         seed: seed for what triggers draw.
         batching: pictures at a time.
+        places: place of each of the candidates among those of the attack; -1 of those that
+            calibrate.
+        arms: names of the arms in which triggers are tried; None: in all.
     """
 
     triggers: tuple[AnyTrigger, ...]
@@ -62,6 +65,12 @@ class TriggerProtocol:
     data: EditData
     seed: int
     batching: Batching
+    places: Int64[np.ndarray, " candidate"]
+    arms: frozenset[str] | None = None
+
+    def covers(self, arm: str) -> bool:
+        """Tell whether triggers are tried in an arm."""
+        return self.arms is None or arm in self.arms
 
     def attempted(self, model: Completes, progress: Progress | None = None) -> xr.Dataset:
         """Try to bring the pictures back by a model, edited or not.
@@ -93,7 +102,31 @@ class TriggerProtocol:
             candidates=some,
             calibrates=self.calibrates[positions],
             targets=self.targets.subset(positions, some),
+            places=self.places[positions],
         )
+
+    def on(self, half: Int8[np.ndarray, " candidate"], number: int) -> TriggerProtocol:
+        """Return the same for one half of the candidates, and every other one that calibrates.
+
+        Args:
+            half: half of each candidate of the attack.
+            number: the half that is meant.
+        """
+        return self.subset(np.concatenate([self._tried(half, number), self._fixing(number)]))
+
+    def whole(
+        self, parts: Sequence[xr.Dataset], half: Int8[np.ndarray, " candidate"]
+    ) -> xr.Dataset:
+        """Join what came out of the two halves, in the order of the candidates."""
+        every = [[self._tried(half, one), self._fixing(one)] for one in (0, 1)]
+        order = np.concatenate([place for one in every for place in one])
+        return xr.concat(parts, "candidate").isel(candidate=np.argsort(order))
+
+    def _tried(self, half: np.ndarray, number: int) -> np.ndarray:
+        return np.flatnonzero(~self.calibrates & (half[self.places] == number))
+
+    def _fixing(self, number: int) -> np.ndarray:
+        return np.flatnonzero(self.calibrates)[number::2]
 
     @property
     def provenance(self) -> dict[str, Any]:

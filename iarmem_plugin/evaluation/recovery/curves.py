@@ -96,8 +96,8 @@ def with_recovered(attempts: xr.Dataset, *, rate: float = 0.01) -> xr.Dataset:
         ``recognisable_threshold``, dims (attempt), of each arm.
     """
     if "arm" in attempts.dims:
-        arms = [with_recovered(one, rate=rate) for _, one in attempts.groupby("arm", squeeze=False)]
-        return xr.concat([one.squeeze("arm") for one in arms], attempts["arm"])
+        every = (attempts.isel(arm=place, drop=True) for place in range(attempts.sizes["arm"]))
+        return xr.concat([with_recovered(one, rate=rate) for one in every], attempts["arm"])
     calibrates = attempts["calibrates"].to_numpy().astype(bool)
     judged: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for outcome, read in OUTCOMES.items():

@@ -238,7 +238,22 @@ def shared_settings(
     return {
         "losses": made_by | tried | _of_losses(attack.losses),
         "completions": made_by | tried | completed,
+        "recovery": made_by | tried | _of_triggers(attack),
         "images": made_by | {"quality": None if quality is None else _of_quality(quality)},
+    }
+
+
+def _of_triggers(attack: Attack) -> dict[str, Any]:
+    protocol = attack.recovery
+    if protocol is None:
+        return {}
+    used = [getattr(protocol.data, part) for one in protocol.triggers for part in sorted(one.needs)]
+    return {
+        "recovery": plain(protocol.provenance),
+        "similarity": plain(attack.similarity.provenance) | described(attack.similarity),
+        "tried_sha256": _digest(protocol.targets.tokens.numpy(), protocol.calibrates),
+        "made by": {one.key: distribution(type(one)) for one in protocol.triggers},
+        "data": [None if one is None else stamps_sha256(one) for one in used],
     }
 
 
@@ -345,6 +360,7 @@ def _tree(parts: Measured, attack: Attack) -> xr.DataTree:
         "extraction": parts.extraction,
         "unseen": parts.calibration,
         "seen": parts.features,
+        "recovered": parts.recovery,
     }
     there = {name: one for name, one in named.items() if one is not None}
     kept = {name: one if name == "seen" else storable(one) for name, one in there.items()}
@@ -355,7 +371,12 @@ def _parts(tree: xr.DataTree, attack: Attack) -> dict[str, Any]:
     sizes = json.loads(tree.attrs["batches"])
     attack.completing.size = min(attack.completing.size, sizes["completing"])
     attack.generating.size = min(attack.generating.size, sizes["generating"])
-    fields = {"predicted": "losses", "extraction": "extraction", "unseen": "calibration"}
+    fields = {
+        "predicted": "losses",
+        "extraction": "extraction",
+        "unseen": "calibration",
+        "recovered": "recovery",
+    }
     found: dict[str, Any] = {
         field: restored(tree.children[name].to_dataset())
         for name, field in fields.items()

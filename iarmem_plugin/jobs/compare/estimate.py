@@ -30,6 +30,7 @@ from iarmem_plugin.jobs.compare.material import Material, open_material
 from iarmem_plugin.jobs.compare.settings import attack_options
 from iarmem_plugin.jobs.measuring import TEMPERATURES
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.plugins.create import create
 from iarmem_plugin.table import TextTable
 from iarmem_plugin.text import shown
 
@@ -141,6 +142,8 @@ class _Counts:
         scorers: number of contrasts.
         contrasted: images that each of them sees.
         captured: images on which neurons are scored first.
+        recovering: passes that all triggers take a picture.
+        recovered: arms in which triggers are tried; None: all.
     """
 
     arms: int
@@ -150,6 +153,8 @@ class _Counts:
     scorers: int
     contrasted: int
     captured: int
+    recovering: float = 0.0
+    recovered: int | None = None
 
     @classmethod
     def of(cls, plan: Plan, model: ImageARModel, material: Material) -> _Counts:
@@ -164,7 +169,11 @@ class _Counts:
         drawn = plan.quality.generated * plan.quality.seeds if plan.quality.images else 0
         tokens = 4 * len(model.layout.predicting) + 40
         predicted, completed = tried + fitted if fitted else 0, tried + again
+        part = plan.recovery
+        recovering = sum(create("trigger", one).passes for one in part.triggers)
+        brought = part.pictures + min(part.pictures, tried) + min(part.calibration, unseen)
         bytes_of: dict[Stage, int] = {
+            "recovery": 80 * brought * len(part.triggers),
             "losses": 16 * tried,
             "completions": tokens * completed,
             "images": 4 * WIDTH * drawn,
@@ -172,7 +181,14 @@ class _Counts:
         return cls(
             arms=len(planned) + 1 + (plan.twin is not None) + added,
             unseen=unseen,
-            images={"losses": predicted, "completions": completed, "images": drawn},
+            images={
+                "losses": predicted,
+                "completions": completed,
+                "recovery": brought if part.triggers else 0,
+                "images": drawn,
+            },
+            recovering=recovering,
+            recovered=len(part.arms) or None,
             bytes=bytes_of,
             scorers=len(scorers),
             contrasted=tried + sum(len(one) for one in material.contrasted.values()),
@@ -289,6 +305,8 @@ def _before(plan: Plan, counts: _Counts, rates: _Rates) -> Iterator[Step]:
 
 
 def _stage(stage: Stage, counts: _Counts, rates: _Rates) -> Step:
+    if stage == "recovery":
+        return _recovery(counts, rates)
     images = counts.arms * counts.images[stage]
     return Step(
         stage,
@@ -298,6 +316,15 @@ def _stage(stage: Stage, counts: _Counts, rates: _Rates) -> Step:
         images * rates.seconds[stage],
         counts.arms * counts.bytes[stage],
     )
+
+
+def _recovery(counts: _Counts, rates: _Rates) -> Step:
+    """Return what triggers take, where a pass of any kind takes what a completion's do together."""
+    arms = counts.arms if counts.recovered is None else counts.recovered
+    images = arms * counts.images["recovery"]
+    passes = images * counts.recovering
+    seconds = passes * max(rates.seconds["losses"], rates.seconds["completions"])
+    return Step("recovery", arms, images, round(passes), seconds, arms * counts.bytes["recovery"])
 
 
 def _total(steps: tuple[Step, ...]) -> Step:

@@ -247,7 +247,8 @@ class _Comparison:
 
     def _without(self, one: ReadyArm) -> tuple[Stage, ...]:
         """Return the stages that an arm of the report was dropped before, or failed at."""
-        return () if one in self._left("images") else ("images",)
+        later: tuple[Stage, ...] = ("recovery", "images")
+        return tuple(stage for stage in later if one not in self._left(stage))
 
     def _reload(self, one: ReadyArm) -> None:
         """Load the weights of an arm's model again; beside it they are in the CPU's memory."""

@@ -11,11 +11,13 @@ import xarray as xr
 
 from iarmem_plugin.evaluation.determinism import check_batching as batching_differences
 from iarmem_plugin.evaluation.extraction import stored_tokens
+from iarmem_plugin.evaluation.recovery.curves import with_recovered
 from iarmem_plugin.interfaces import Plugin
 from iarmem_plugin.jobs.arms import Arm, ArmOutcome
 from iarmem_plugin.jobs.attack import Attack, taken_views
 from iarmem_plugin.jobs.contrast import alike, each
 from iarmem_plugin.jobs.gallery import gallery, pictured
+from iarmem_plugin.jobs.protocol import RATE
 from iarmem_plugin.jobs.quality import QualityProtocol
 from iarmem_plugin.jobs.recalibration import judged_anew, kept_completions
 from iarmem_plugin.models.provenance import describe_images, model_provenance
@@ -58,7 +60,17 @@ def reported(
         features=_features(outcomes, quality),
         calibration=calibration,
         floors={one.name: one.quality for one in (quality.floors if quality else ())},
+        recovery=_recovery(outcomes),
     )
+
+
+def _recovery(outcomes: Sequence[ArmOutcome]) -> xr.Dataset | None:
+    """Return what is recovered in each arm in which triggers were tried, dims (arm, ...)."""
+    tried = {one.result.name: one.recovery for one in outcomes if one.recovery is not None}
+    if not tried:
+        return None
+    names = xr.DataArray(list(tried), dims="arm", name="arm")
+    return with_recovered(xr.concat(list(tried.values()), names), rate=RATE)
 
 
 def _recalibrated(
@@ -110,6 +122,8 @@ def _settings(model: ImageARModel, attack: Attack, checked: int) -> dict[str, An
         "batch_size": attack.completing.size,
         "attack": attack.provenance,
     }
+    if attack.recovery is not None:
+        settings["recovery"] = attack.recovery.provenance
     if model.adapter.decoding:
         settings["decoding"] = model.adapter.decoding
     if checked:

@@ -14,14 +14,17 @@ from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
 from iarmem_plugin.evaluation.quality import TorchFidelity
 from iarmem_plugin.evaluation.ranking.ranking import Ranking
 from iarmem_plugin.evaluation.recognition import Recognition
+from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol
 from iarmem_plugin.evaluation.similarity import GIVEN, check_threshold
 from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack, ExtractionOptions, make_attack, taken_views
 from iarmem_plugin.jobs.compare.material import Material, organism_of, others
 from iarmem_plugin.jobs.compare.shared import Shared, without_threshold
+from iarmem_plugin.jobs.edits.making import edit_data
 from iarmem_plugin.jobs.protocol import RATE
 from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
 from iarmem_plugin.jobs.recalibration import Recalibration
+from iarmem_plugin.jobs.triggers.protocol import trigger_protocol
 from iarmem_plugin.plugins.create import create
 
 if TYPE_CHECKING:
@@ -66,6 +69,7 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
         given = plan.attack.threshold is not None
         shared.fix_thresholds(fixing, similarity, recognition, given=given)
     attack = replace(attack, recognition=recognition, losses=_losses(plan, shared, whole))
+    attack = replace(attack, recovery=_recovery(plan, attack, whole))
     if not plan.attack.recalibrate:
         attack = replace(attack, recalibration=None, unseen=None)
     return Protocol(attack, _quality(plan, shared, whole), whole)
@@ -160,6 +164,21 @@ def _attack(
         tokens=tokens,
         retained=material.retained if any(one.edit for one in plan.arms()) else None,
         progress=shared.progress,
+    )
+
+
+def _recovery(plan: Plan, attack: Attack, material: Material) -> TriggerProtocol | None:
+    part = plan.recovery
+    if not part.triggers:
+        return None
+    return trigger_protocol(
+        *(attack, material.unseen, attack.unseen),
+        [create("trigger", one) for one in part.triggers],
+        pictures=part.pictures,
+        calibration=part.calibration,
+        arms=part.arms,
+        data=edit_data(attack.candidates, material.retained, material.fitted),
+        seed=plan.seed,
     )
 
 

@@ -9,14 +9,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.evaluation.counts import TWIN
+from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
 from iarmem_plugin.jobs.plan.arms import OWN_SCORES, SPLIT_SCORES, expand
 from iarmem_plugin.jobs.plan.mistakes import Source, explained, nearest, wrong
 from iarmem_plugin.jobs.plan.parts import values as of
 from iarmem_plugin.jobs.plan.parts.evidence import EvidencePart, ExpectPart
 from iarmem_plugin.jobs.plan.parts.grids import ArmPart, DropPart, GridPart
 from iarmem_plugin.jobs.plan.parts.inputs import ModelPart, PicturesPart
-from iarmem_plugin.jobs.plan.parts.measures import AttackPart, QualityPart
+from iarmem_plugin.jobs.plan.parts.measures import AttackPart, QualityPart, RecoveryPart
 from iarmem_plugin.jobs.plan.parts.table import Part
 from iarmem_plugin.jobs.plan.planned import ClashError, PlannedArm
 from iarmem_plugin.jobs.plan.writing import as_toml
@@ -55,6 +55,8 @@ arms take that name none."""
     drop: tuple[DropPart, ...] = ()
     """Rules by which arms are dropped; they are printed, and no control is dropped for its own \
 outcome."""
+    recovery: RecoveryPart = Field(default_factory=RecoveryPart)
+    """How much work brings pictures back."""
     evidence: EvidencePart = Field(default_factory=EvidencePart)
     """What the statistics rest on."""
     expect: tuple[ExpectPart, ...] = ()
@@ -130,7 +132,24 @@ outcome."""
         except ClashError as error:
             raise wrong(str(error), *error.at) from error
         self._check_expected(arms)
+        self._check_recovery(arms)
         return self
+
+    def _check_recovery(self, arms: Sequence[PlannedArm]) -> None:
+        """Refuse triggers without pictures never seen, and arms that there are not."""
+        known = [ORIGINAL, *(one.name for one in arms), *((TWIN,) if self.twin else ())]
+        for place, name in enumerate(self.recovery.arms):
+            if name not in known:
+                raise wrong(
+                    f"[recovery] arms has {shown(name, 120)!r}; {nearest(name, known)}",
+                    *("recovery", "arms", place),
+                )
+        if self.recovery.triggers and not self.pictures.organism and not self.pictures.held_out:
+            raise wrong(
+                "[recovery] has triggers, whose thresholds are fixed on pictures never seen; give "
+                "held-out in [pictures]",
+                *("recovery", "triggers"),
+            )
 
     def _check_expected(self, arms: Sequence[PlannedArm]) -> None:
         """Refuse expectations of arms that there are not, or too many in one family."""

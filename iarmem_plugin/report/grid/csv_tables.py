@@ -25,6 +25,8 @@ from iarmem_plugin.report.evidence.document import (
     hypothesis_rows,
 )
 from iarmem_plugin.report.grid.grouping import columns
+from iarmem_plugin.report.recovery.rows import COLUMNS as RECOVERY
+from iarmem_plugin.report.recovery.rows import csv_rows as recovery_rows
 from iarmem_plugin.report.results import Results
 
 Document = Mapping[str, Any]  # of report.json
@@ -60,6 +62,7 @@ COLUMNS = {
     ),
     "evidence": CELLS,
     "hypotheses": HYPOTHESES,
+    "recovery": RECOVERY,
     "dropped": ("name", "before", "why"),
     "failed": ("stage", "name", "error"),
 }
@@ -89,6 +92,7 @@ def csv_tables(results: Results, document: Document) -> dict[str, bytes]:
         "published": _published,
         "evidence": lambda _, written: cell_rows(written),
         "hypotheses": lambda _, written: hypothesis_rows(written),
+        "recovery": lambda found, _: recovery_rows(found.recovery),
     }
     found = {name: list(make(results, document)) for name, make in made.items()}
     for name in ("dropped", "failed"):

@@ -87,3 +87,17 @@ its own classifier. By default none are generated."""
     """How often to generate them, each time with the next sampling seed."""
     temperature: of.Temperature | None = None
     """Sampling temperature, a number, or "tuned"; by default as published."""
+
+
+class RecoveryPart(Part):
+    """How much work brings pictures back: triggers that are tried in each arm."""
+
+    triggers: tuple[of.Trigger, ...] = ()
+    """Triggers, be it with options; by default none is tried."""
+    pictures: of.Positive = 108
+    """Candidates that are tried, evenly spaced among the canaries, or among all that are given, \
+and at most as many pictures never seen beside them."""
+    calibration: of.Positive = 150
+    """Further pictures never seen, on which each arm's thresholds are fixed."""
+    arms: tuple[of.Words, ...] = ()
+    """Names of the arms in which they are tried; by default all of them."""

@@ -22,7 +22,13 @@ from iarmem_plugin.text import shown
 
 LONGEST_TEXT = 400
 LARGEST_SEED = 2**53  # which every reader of JSON gives back
-_SMALL = ("selector", "scorer", "intervention", "edit")  # making one refuses wrong values
+_SMALL = (
+    "selector",
+    "scorer",
+    "intervention",
+    "edit",
+    "trigger",
+)  # making one refuses wrong values
 OWN_CLASSIFIER = "fid"
 RANDOM, MATCHED = "random", "random-matched"
 Selecting = Literal["selector", "scorer"]
@@ -246,3 +252,4 @@ Intervention = Annotated[str, _plugin("intervention")]
 Similarity = Annotated[str, _plugin("similarity")]
 ImageQuality = Annotated[str, _plugin("quality"), BeforeValidator(_of_images)]
 Edit = Annotated[str, _plugin("edit")]
+Trigger = Annotated[str, _plugin("trigger")]

@@ -1,0 +1,1 @@
+"""How much work brings pictures back: rows, a section of the page, and a figure."""
