@@ -106,12 +106,22 @@ def compare(
 
     chosen = read_plan(plan, given=given or ()).on(device=device, batch_size=batch_size)
     if out is None or dry_run:
-        taken = _estimated(chosen)
+        taken = estimated(chosen)
         console.show(taken.to_dict(), taken.table(), as_json=as_json)
         return
-    found = _run(chosen, out, restart=restart)
+    run_and_show(chosen, out, restart=restart, as_json=as_json)
+
+
+def run_and_show(plan: Plan, out: Path, *, restart: bool, as_json: bool) -> None:
+    """Run a plan, and print what came out: by the first of the processes alone."""
+    found = _run(plan, out, restart=restart)
     if _is_first():
-        console.show(found.to_dict(), found.table(), as_json=as_json)
+        from rich.console import Group
+
+        from iarmem_plugin.report.recovery.section import recovery_table
+
+        tables = [one for one in (found.table(), recovery_table(found)) if one is not None]
+        console.show(found.to_dict(), Group(*tables), as_json=as_json)
         console.say(f"Report: {out / 'report.html'}")
         _tell(found)
 
@@ -163,7 +173,7 @@ def _is_first() -> bool:
     return started_processes()[0] == 0
 
 
-def _estimated(plan: Plan) -> Estimate:
+def estimated(plan: Plan) -> Estimate:
     """Say what a plan would take."""
     from iarmem_plugin.jobs.compare.estimate import estimate
 

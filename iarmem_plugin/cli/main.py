@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
+from iarmem_plugin.cli.attack import attack
 from iarmem_plugin.cli.compare import compare, rerun
 from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindered, warn
 from iarmem_plugin.cli.ending import ends_orderly
@@ -149,6 +150,7 @@ app.command()(features)
 app.command()(mitigate)
 app.command()(compare)
 app.command()(rerun)
+app.command()(attack)
 app.command("compare-scores")(compare_scores)
 app.command()(export)
 app.command()(models.models)

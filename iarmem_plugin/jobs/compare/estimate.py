@@ -319,11 +319,11 @@ def _stage(stage: Stage, counts: _Counts, rates: _Rates) -> Step:
 
 
 def _recovery(counts: _Counts, rates: _Rates) -> Step:
-    """Return what triggers take, where a pass of any kind takes what a completion's do together."""
+    """Return what triggers take, where a pass takes what one or a completion does."""
     arms = counts.arms if counts.recovered is None else counts.recovered
     images = arms * counts.images["recovery"]
     passes = images * counts.recovering
-    seconds = passes * max(rates.seconds["losses"], rates.seconds["completions"])
+    seconds = passes * min(rates.seconds["losses"], rates.seconds["completions"])
     return Step("recovery", arms, images, round(passes), seconds, arms * counts.bytes["recovery"])
 
 

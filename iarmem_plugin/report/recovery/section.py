@@ -9,6 +9,7 @@ from iarmem_plugin.evaluation.recovery.curves import OUTCOMES
 from iarmem_plugin.report.recovery.rows import TRIED, UNSEEN, Recovered, recovered_rows
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import Cell, Row
+from iarmem_plugin.table import TextTable
 
 
 def recovery_section(results: Results) -> dict[str, Any] | None:
@@ -29,15 +30,20 @@ def recovery_section(results: Results) -> dict[str, Any] | None:
     }
 
 
-def recovery_sentences(results: Results) -> Iterator[str]:
-    """Yield a sentence a trigger of some budgets: what came back of what each edit hid."""
-    rows = () if results.recovery is None else recovered_rows(results.recovery)
-    for one in rows:
-        if one.group == TRIED and one.outcome == "extracted" and len(one.budgets) > 1:
-            yield (
-                f"{one.arm}, {one.trigger}: {one.counts[0]} of {one.pictures} extracted at "
-                f"{one.budgets[0]} {one.unit}, {one.counts[-1]} by {one.budgets[-1]}"
-            )
+def recovery_table(results: Results) -> TextTable | None:
+    """Return what is extracted by each budget as a table to print; None without triggers."""
+    if results.recovery is None:
+        return None
+    rows = recovered_rows(results.recovery)
+    texts = []
+    for trigger in dict.fromkeys(one.trigger for one in rows):
+        for row in _table(rows, trigger, "extracted"):
+            *by, median, beside = [cell.text for cell in row.cells.values()]
+            budgets = [name.removeprefix("by ").split()[0] for name in row.cells]
+            steps = ", ".join(f"{one} {text}" for one, text in zip(budgets, by, strict=False))
+            texts.append((trigger, row.name, steps, median, beside))
+    heads = ("trigger", "arm", "extracted by each budget", "median", "never seen, by the last")
+    return TextTable("How much work brings pictures back", heads, texts, numbers=heads[3:])
 
 
 def _table(rows: tuple[Recovered, ...], trigger: str, outcome: str) -> Iterator[Row]:
