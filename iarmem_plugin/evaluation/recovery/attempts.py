@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Bool, Int8, Int64, Shaped
 from torch import Tensor
 
-from iarmem_plugin.errors import PluginError
+from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates, Completes, images_named
 from iarmem_plugin.evaluation.extraction import Targets, compared
 from iarmem_plugin.interfaces import (
@@ -258,13 +258,14 @@ def check_triggers(triggers: Sequence[object]) -> Mapping[str, AnyTrigger]:
     """Return triggers by their keys.
 
     Raises:
-        PluginError: one is no trigger, or two are the same.
+        PluginError: one is no trigger.
+        InputError: two are the same.
     """
     found: dict[str, AnyTrigger] = {}
     for one in triggers:
         if not isinstance(one, Trigger | ModelTrigger):
             raise PluginError(f"{type(one).__name__} is no trigger; give instances of triggers")
         if one.key in found:
-            raise PluginError(f"the trigger {one.key!r} was given twice; give each once")
+            raise InputError(f"the trigger {one.key!r} was given twice; give each once")
         found[one.key] = one
     return found

@@ -125,7 +125,7 @@ outcome."""
         self._check_scores()
         self._check_drops()
         self._check_edits()
-        if not (self.grid or self.arm or self.twin):
+        if not (self.grid or self.arm or self.twin or self.recovery.triggers):
             raise wrong("the plan has nothing to compare; add a [[grid]] or an [[arm]]")
         try:
             arms = self.arms()

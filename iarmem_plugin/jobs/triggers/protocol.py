@@ -46,8 +46,9 @@ def trigger_protocol(
         seed: seed for what they draw.
 
     Raises:
-        InputError: no candidates, too few pictures never seen, or a trigger lacks what it needs.
-        PluginError: one is no trigger, or two are the same.
+        InputError: no candidates, too few pictures never seen, a trigger that lacks what it needs,
+            or two that are the same.
+        PluginError: one is no trigger.
     """
     known, roles = check_triggers(triggers), attack.candidates.role
     fixing = 0 if unseen is None else min(calibration, len(unseen))
