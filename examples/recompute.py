@@ -5,7 +5,8 @@
 Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all arms, and an arm's
 own), the changes of the losses with their intervals, FID, KID with its error, their means and
 deviations over seeds, what real pictures come to, and the evidence against random neurons (by
-``recompute_evidence.py`` beside this file) are made again by numpy, scipy and h5py, and held
+``recompute_evidence.py`` beside this file), and what triggers recovered (``recompute_recovery.py``)
+are made again by numpy, scipy and h5py, and held
 against ``report.json``; every number of ``tables/*.csv`` is held against it and these files.
 What differs by more than 1e-6 (of itself, where it is above 1) is listed, and ends the program with
 code 1.
@@ -26,8 +27,9 @@ from typing import Any
 import h5py
 import numpy as np
 from recompute_evidence import Arms, evidence
-from recompute_tables import Tables
-from scipy.stats import binom, binomtest, bootstrap, norm
+from recompute_recovery import recovery
+from recompute_tables import Tables, wilson
+from scipy.stats import binom, binomtest, bootstrap
 
 TOLERANCE = 1e-6
 Moments = tuple[np.ndarray, np.ndarray]
@@ -48,15 +50,6 @@ def read(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             if np.size(value) == 1
         }
     return arrays, attributes
-
-
-def wilson(count: int, of: int) -> tuple[float, float]:
-    """Return Wilson's 95% interval, from his formula."""
-    z, share = float(norm.ppf(0.975)), count / of
-    middle = share + z * z / (2 * of)
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
-    return (0.0 if count == 0 else low), (1.0 if count == of else high)
 
 
 def limits(values: np.ndarray, rate: float) -> dict[str, float | None]:
@@ -119,6 +112,7 @@ class Folder:
         yield from self._tokens()
         yield from self._distances()
         yield from self._evidence()
+        yield from self._recovery()
         yield from Tables(self.path, self.report, self.found, self.settings, judged).compared()
 
     def _evidence(self) -> Iterator[Found]:
@@ -127,6 +121,12 @@ class Folder:
             given = self.settings["prefix_tokens"]
             arms = Arms(self.found, given, self.canaries, self.outcomes())
             yield from evidence(self.report["evidence"], arms)
+
+    def _recovery(self) -> Iterator[Found]:
+        """Yield what triggers brought back."""
+        if "recovery" in self.report:
+            found, settings = read(self.path / "recovery.nc")
+            yield from recovery(self.report["recovery"], found, settings["rate"])
 
     def _counts(
         self, arm: dict[str, Any], key: str, outcome: str, counted: np.ndarray

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,19 @@ from typing import Any
 import h5py
 import numpy as np
 from recompute_evidence import Found, numbers
+from scipy.stats import norm
 
 KEYS = {"extraction": "extracted", "recognition": "recognisable"}
 Row = dict[str, Any]  # a row of a table: its numbers by column
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """Return Wilson's 95% interval, from his formula."""
+    z, share = float(norm.ppf(0.975)), count / of
+    middle = share + z * z / (2 * of)
+    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    low, high = (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
+    return (0.0 if count == 0 else low), (1.0 if count == of else high)
 
 
 class Tables:
@@ -138,6 +149,23 @@ class Tables:
 
     def _rows_of_hypotheses(self) -> list[Row]:
         return [numbers(one) for one in self.report.get("evidence", {}).get("hypotheses", ())]
+
+    def _rows_of_recovery(self) -> list[Row]:
+        names = ("pictures", "median_budget")
+        return [
+            {
+                **{name: one[name] for name in names},
+                "budget": budget,
+                "recovered": count,
+                "threshold": limit,
+                "share": count / one["pictures"],
+                **dict(zip(("low", "high"), wilson(count, one["pictures"]), strict=True)),
+            }
+            for one in self.report.get("recovery", ())
+            for budget, count, limit in zip(
+                one["budgets"], one["recovered"], one["thresholds"], strict=True
+            )
+        ]
 
     def _rows_of_scores_by_block(self) -> list[Row]:
         return [{"sum": one} for row in self.report["scores"]["by_block_and_scale"] for one in row]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from iarmem_plugin.cli import compare, console
+from iarmem_plugin.cli import compare, console, preflight
 from iarmem_plugin.cli import options as opt
 from iarmem_plugin.errors import InputError
 
@@ -69,13 +70,13 @@ def attack(
     if out is None and not dry_run:
         raise InputError("--out is missing; name the folder to write")
     from iarmem_plugin.jobs.triggers.job import TRIGGERS, attack_plan
+    from iarmem_plugin.models.hub import check_files
 
+    preflight.check_numbers({"--seed": seed})
     files = opt.read_files(weights, tokenizer, file or ())
-    named = {role: str(path) for role, path in files.items() if path is not None}
-    others = {role: path for role, path in named.items() if role not in ("weights", "tokenizer")}
-    part = {"name": model, **{role: path for role, path in named.items() if role not in others}}
+    check_files(model, files)
     plan = attack_plan(
-        {**part, **({"files": others} if others else {})},
+        _part(model, files),
         triggers=trigger or TRIGGERS,
         mitigated=mitigated,
         arms=arm or (),
@@ -89,3 +90,10 @@ def attack(
         console.show(taken.to_dict(), taken.table(), as_json=as_json)
         return
     compare.run_and_show(plan, out, restart=restart, as_json=as_json)
+
+
+def _part(model: str, files: Mapping[str, Path | None]) -> dict[str, Any]:
+    """Return a plan's ``[model]``."""
+    named = {role: str(path) for role, path in files.items() if path is not None}
+    own = {role: named.pop(role) for role in ("weights", "tokenizer") if role in named}
+    return {"name": model, **own, **({"files": named} if named else {})}

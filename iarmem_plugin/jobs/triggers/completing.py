@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
-from torch import Tensor
 
 from iarmem_plugin.checks import check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.recovery.budgets import checked_budgets
 from iarmem_plugin.interfaces import AnyTrigger, Attempt, Condition, Sampling, Trigger
 from iarmem_plugin.plugins.hookspecs import hookimpl
+from iarmem_plugin.typing import Tensor
 
 
 class PrefixLadder(Trigger):
@@ -27,8 +27,8 @@ class PrefixLadder(Trigger):
         InputError: budgets that do not rise.
 
     Reference:
-        Kowalczuk et al. 2025, arXiv 2502.02514 (prefixes); specs as rungs: Carlini et al. 2023,
-        arXiv 2202.07646.
+        Kowalczuk et al. 2025, arXiv 2502.02514 (completion of a prefix); longer prefixes: Carlini
+        et al. 2023, arXiv 2202.07646.
     """
 
     name = "prefix"

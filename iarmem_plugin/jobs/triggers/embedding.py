@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Int
 
-from iarmem_plugin.borrowing import uninterrupted
 from iarmem_plugin.checks import check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.recovery.budgets import checked_budgets
 from iarmem_plugin.interfaces import Adapter, AnyTrigger, Attempt, Condition, Sampling, Trigger
 from iarmem_plugin.plugins.hookspecs import hookimpl
+from iarmem_plugin.typing import Tensor
 
 
 class LearnedEmbedding(Trigger):
@@ -64,17 +61,15 @@ class LearnedEmbedding(Trigger):
         Raises:
             InputError: the model's adapter says of no place where a vector could be added.
         """
+        from iarmem_plugin.jobs.triggers.learning import learned
+
         adapter = _adapter(model)
-        added = torch.zeros(len(tokens), adapter.condition_width, device=tokens.device)
-        optimizer = torch.optim.Adam([added], lr=self.lr)
-        for step in range(self.budgets[-1] + 1):
+        steps = learned(model, adapter, tokens, condition, given=given, lr=self.lr)
+        for step, added in zip(range(self.budgets[-1] + 1), steps, strict=False):
             if step in self.budgets:
-                with adapter.condition_embedding(added.clone()):
+                with adapter.condition_embedding(added):
                     completed = model.complete(tokens[:, :given], condition, Sampling())
                 yield Attempt(step, completed, given)
-            if step < self.budgets[-1]:
-                added.grad = _gradient(model, adapter, added, tokens, condition, given)
-                optimizer.step()
 
 
 def _adapter(model: Any) -> Adapter:
@@ -86,38 +81,6 @@ def _adapter(model: Any) -> Adapter:
             "have none that is known (Adapter.condition_embedding); choose other triggers"
         )
     return adapter
-
-
-def _gradient(
-    model: Any,
-    adapter: Adapter,
-    added: Float[Tensor, "image width"],
-    tokens: Int[Tensor, "image token"],
-    condition: Condition,
-    given: int,
-) -> Float[Tensor, "image width"]:
-    """Return the gradient of each image's own NLL, of the tokens after the prefix."""
-    vector = added.clone().requires_grad_(True)
-    with frozen(adapter.network), torch.enable_grad(), adapter.condition_embedding(vector):
-        logits = model.logits(tokens, condition)[:, given:]
-        true = tokens[:, given:].flatten().long()
-        every = nn.functional.cross_entropy(logits.flatten(0, 1).float(), true, reduction="sum")
-        (gradient,) = torch.autograd.grad(every / (tokens.shape[1] - given), vector)
-    return gradient
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Ask for no gradients of a network's weights for a while; all flags come back."""
-    flags = [(one, one.requires_grad) for one in network.parameters()]
-    try:
-        for one, _ in flags:
-            one.requires_grad_(False)
-        yield
-    finally:
-        with uninterrupted():
-            for one, flag in flags:
-                one.requires_grad_(flag)
 
 
 @hookimpl

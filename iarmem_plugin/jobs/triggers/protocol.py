@@ -53,10 +53,7 @@ def trigger_protocol(
     known, roles = check_triggers(triggers), attack.candidates.role
     fixing = 0 if unseen is None else min(calibration, len(unseen))
     if unseen is None or targets is None or fixing < FEWEST:
-        raise InputError(
-            f"triggers need {FEWEST} pictures never seen that fix thresholds, and there are "
-            f"{fixing}; give {2 * FEWEST} or more held-out ones: every other is reported"
-        )
+        raise _too_few(fixing)
     for one in known.values():
         for part in sorted(one.needs):
             data.having(part)
@@ -68,11 +65,12 @@ def trigger_protocol(
     rows = _spread(np.arange(len(unseen)), fixing)
     some, others = attack.candidates.subset(places), unseen.subset(rows)
     both = some.joined(others.images, others.group)
+    joined = _joined(attack.targets.subset(places, some), targets.subset(rows, others), both)
     return TriggerProtocol(
         tuple(known.values()),
         both,
         np.arange(len(both)) >= len(places),
-        _joined(attack.targets.subset(places, some), targets.subset(rows, others), both),
+        joined,
         attack.similarity,
         attack.prefix_tokens,
         data,
@@ -80,6 +78,13 @@ def trigger_protocol(
         Batching(attack.completing.size),
         np.concatenate([places, np.full(len(rows), -1)]),
         frozenset(arms) or None,
+    )
+
+
+def _too_few(fixing: int) -> InputError:
+    return InputError(
+        f"triggers need {FEWEST} pictures never seen that fix thresholds, and there are {fixing}; "
+        f"give {2 * FEWEST} or more held-out ones: every other is reported"
     )
 
 

@@ -6,9 +6,6 @@ from collections.abc import Generator, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from iarmem_plugin.checks import check_integer, check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.recovery.budgets import checked_budgets
@@ -92,22 +89,11 @@ class Rounded(ModelTrigger):
     ) -> Generator[tuple[int, ImageARModel], None, None]:
         """Yield the rounded model, and put its weights back."""
         from iarmem_plugin.jobs.edits.descent import lent
+        from iarmem_plugin.jobs.triggers.rounding import round_weights
 
         with lent(model):
-            for one in model.adapter.network.parameters():
-                if one.ndim > 1 and one.is_floating_point():
-                    one.data.copy_(_rounded(one, self.bits))
-            torch.clear_autocast_cache()
+            round_weights(model.adapter.network, self.bits)
             yield self.bits, model
-
-
-def _rounded(weight: Tensor, bits: int) -> Tensor:
-    """Return a weight on the grid of so many bits of each of its rows."""
-    rows = weight.detach().float().flatten(1)
-    steps = 2 ** (bits - 1) - 1
-    scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / steps
-    rounded: Tensor = (rows / scale).round() * scale
-    return rounded.view(weight.shape).to(weight.dtype)
 
 
 @hookimpl

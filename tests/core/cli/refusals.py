@@ -17,6 +17,7 @@ COMMANDS = {
     "rank": "rank {model} --images images --out new.nc",
     "mitigate": "mitigate {model} --scores scores --images images --out new",
     "compare": "compare {plan}{other} --out new",
+    "attack": "attack {model} --candidates images --held-out many.npz --out new",
     "compare-scores": "compare-scores {scores} --out new",
     "rerun": "rerun {report} --out new",
     "export": "export {source} --out new.pth --weights tiny.pth",
@@ -335,6 +336,31 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
             (LONG, MODEL, "holds no report.json"),
         ],
         "--set": _SET,
+    },
+    "attack": _COMPARED
+    | {
+        "model": _MODEL,
+        "--out": [*_OUT[:2], ("images/x", MODEL, "lies inside [pictures] can"), *_OUT[4:]],
+        "--trigger": [
+            ("nothing", MODEL, "no trigger named 'nothing'; installed: "),
+            ("prefix:budgets=x", MODEL, "trigger 'prefix' was given budgets=x"),
+            ("samples:budgets='4,1'", MODEL, "expected numbers that rise"),
+            ("learned-embedding:lr=0", MODEL, "expected a number above 0"),
+            ("rounded:bits=99", MODEL, "expected 2 to 16"),
+        ],
+        "--mitigated": [
+            ("plan.toml", MODEL, "the comparison has pictures of its own"),
+            ("nowhere", MODEL, "the comparison has pictures of its own"),
+        ],
+        "--arm": [("nothing", MODEL, "[recovery] arms has 'nothing'; ")],
+        "--candidates": [("nowhere", MODEL, "nowhere does not exist; give a folder")],
+        "--held-out": [("nowhere", MODEL, "nowhere does not exist; give a folder")],
+        "--pictures": [("0", PARSE, "greater than or equal to 1")],
+        "--seed": _SEED,
+        "--weights": _FILE,
+        "--tokenizer": _FILE,
+        "--file": _COMMON["--file"],
+        "--dry-run": _FLAG,
     },
     "compare-scores": {
         "scores": [
