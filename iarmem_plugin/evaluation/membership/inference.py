@@ -103,7 +103,7 @@ def _weights(
 
     every = np.concatenate((members, others))
     spread = every.std(axis=0)
-    spread[spread == 0] = 1.0  # a signal that tells nothing
+    spread[np.ptp(every, axis=0) == 0] = 1.0  # a signal that tells nothing
     sides = np.repeat([1.0, 0.0], [len(members), len(others)])
     found, _ = nnls((every - every.mean(axis=0)) / spread, sides - sides.mean())
     return np.asarray(found / spread)

@@ -92,7 +92,7 @@ def test_units_of_signals_do_not_matter_and_neither_do_constant_ones() -> None:
     members, others = drawn(random, 40, 1.0), drawn(random, 40)
     plain = dataset_inference(members, others, seed=3)
     again = dataset_inference(members * [2, 5, 100] + 7, others * [2, 5, 100] + 7, seed=3)
-    wider = [np.column_stack((side, np.ones(40))) for side in (members, others)]
+    wider = [np.column_stack((side, np.full(40, 0.1))) for side in (members, others)]
     assert plain is not None
     for found in (again, dataset_inference(*wider, seed=3)):
         assert found is not None
