@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from iarmem_plugin.evaluation.generation import with_generations
     from iarmem_plugin.evaluation.likelihood import HeldOutLoss
     from iarmem_plugin.evaluation.losses import LossProtocol, loss_protocol
+    from iarmem_plugin.evaluation.membership.comparing import Membership, compare_membership
+    from iarmem_plugin.evaluation.membership.inference import DatasetInference, dataset_inference
+    from iarmem_plugin.evaluation.membership.signals import membership_signals
     from iarmem_plugin.evaluation.quality import TorchFidelity
     from iarmem_plugin.evaluation.ranking.ranking import Ranking
     from iarmem_plugin.evaluation.ranking.run import rank
@@ -99,6 +102,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.listed import Listed
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
+    from iarmem_plugin.report.membership.showing import membership_files, membership_table
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.report.sides.reports import SideBySide, side_by_side
     from iarmem_plugin.report.sides.scores import ScoreComparison, compare_scores
@@ -122,6 +126,7 @@ __all__ = [
     "CrossFit",
     "Curve",
     "CustomViews",
+    "DatasetInference",
     "DinoV2",
     "EditData",
     "Estimate",
@@ -145,6 +150,7 @@ __all__ = [
     "LossQuality",
     "Lowest",
     "MeanAblate",
+    "Membership",
     "Metric",
     "ModelEdit",
     "ModelLayout",
@@ -192,9 +198,11 @@ __all__ = [
     "calibrate",
     "capture",
     "compare",
+    "compare_membership",
     "compare_scores",
     "contrast",
     "cross_fit",
+    "dataset_inference",
     "equal_fraction",
     "equal_quality",
     "estimate",
@@ -209,6 +217,9 @@ __all__ = [
     "localize",
     "loss_protocol",
     "make_targets",
+    "membership_files",
+    "membership_signals",
+    "membership_table",
     "mitigate",
     "quality_protocol",
     "rank",
@@ -238,6 +249,9 @@ _SOURCES = {
     "iarmem_plugin.evaluation.generation": ("with_generations",),
     "iarmem_plugin.evaluation.likelihood": ("HeldOutLoss",),
     "iarmem_plugin.evaluation.losses": ("LossProtocol", "loss_protocol"),
+    "iarmem_plugin.evaluation.membership.comparing": ("Membership", "compare_membership"),
+    "iarmem_plugin.evaluation.membership.inference": ("DatasetInference", "dataset_inference"),
+    "iarmem_plugin.evaluation.membership.signals": ("membership_signals",),
     "iarmem_plugin.evaluation.quality": ("TorchFidelity",),
     "iarmem_plugin.evaluation.ranking.ranking": ("Ranking",),
     "iarmem_plugin.evaluation.ranking.run": ("rank",),
@@ -305,6 +319,7 @@ _SOURCES = {
     "iarmem_plugin.jobs.recalibration": ("Recalibration",),
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
+    "iarmem_plugin.report.membership.showing": ("membership_files", "membership_table"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.report.sides.reports": ("SideBySide", "side_by_side"),
     "iarmem_plugin.report.sides.scores": ("ScoreComparison", "compare_scores"),

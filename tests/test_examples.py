@@ -44,6 +44,15 @@ def test_baselines_are_compared_on_an_organism(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_membership_is_compared_on_an_organism_and_its_twin(tmp_path: Path) -> None:
+    sizes = "each=40, generated=10, captured=24"
+    shown = run(f"import membership; membership.main({sizes})", tmp_path)
+    assert "Membership, told from 40 held-out pictures" in shown
+    assert "Membership, told from 10 generated pictures" in shown
+    assert (tmp_path / "iarmem-membership" / "tables" / "membership_sets.csv").is_file()
+
+
+@pytest.mark.slow
 def test_scores_of_parts_of_the_members_are_compared(tmp_path: Path) -> None:
     call = "main('rar-organism', views=1, draws=1)"
     shown = run(f"from subsets_of_members import main; {call}", tmp_path)

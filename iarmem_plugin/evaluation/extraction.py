@@ -276,7 +276,6 @@ def compared(
 def _result(
     candidates: Candidates, targets: Targets, similarity: np.ndarray, tokens: np.ndarray
 ) -> xr.Dataset:
-    images = candidates.images
     equal = tokens == targets.tokens.numpy()
     equal = equal.all(axis=tuple(range(2, equal.ndim)))  # a token of bits is equal in all of them
     return xr.Dataset(
@@ -285,20 +284,21 @@ def _result(
             "equal_tokens": ("candidate", equal.sum(axis=1, dtype=np.int32)),
             "tokens": stored_tokens(tokens),
         },
-        coords={
-            "image": ("candidate", np.asarray(images.ids)),
-            "path": ("candidate", np.asarray(images.paths, dtype=np.str_)),
-            "label": ("candidate", np.asarray(images.labels)),
-            "group": ("candidate", candidates.group),
-            "role": ("candidate", candidates.role),
-            **_clusters(candidates),
-        },
+        coords=candidate_coords(candidates),
     )
 
 
-def _clusters(candidates: Candidates) -> dict[str, Any]:
-    known = candidates.clusters
-    return {} if known is None else {"cluster": ("candidate", known.number)}
+def candidate_coords(candidates: Candidates) -> dict[str, Any]:
+    """Return what is known of each candidate, as coordinates with the dim (candidate)."""
+    images, known = candidates.images, candidates.clusters
+    found = {
+        "image": ("candidate", np.asarray(images.ids)),
+        "path": ("candidate", np.asarray(images.paths, dtype=np.str_)),
+        "label": ("candidate", np.asarray(images.labels)),
+        "group": ("candidate", candidates.group),
+        "role": ("candidate", candidates.role),
+    }
+    return found if known is None else {**found, "cluster": ("candidate", known.number)}
 
 
 def stored_tokens(tokens: Shaped[np.ndarray, "candidate token *rest"]) -> xr.Variable:

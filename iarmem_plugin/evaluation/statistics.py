@@ -125,17 +125,44 @@ def wilson(extracted: int, candidates: int, confidence: float = 0.95) -> tuple[f
     >>> [round(end, 3) for end in wilson(672, 5000)]
     [0.125, 0.144]
     """
+    return _interval(extracted, candidates, confidence, "wilson")
+
+
+def clopper_pearson(counted: int, candidates: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a share, which covers it at least as often as it says.
+
+    Args:
+        counted: how many were counted, 0 to `candidates`.
+        candidates: how many were tried, at least 1.
+        confidence: coverage of the interval, in (0, 1).
+
+    Returns:
+        lower and upper end, both in [0, 1].
+
+    Raises:
+        InputError: without candidates, or with an impossible count or confidence.
+
+    Reference:
+        Clopper and Pearson (1934).
+
+    >>> [round(end, 3) for end in clopper_pearson(3, 300)]
+    [0.002, 0.029]
+    """
+    return _interval(counted, candidates, confidence, "exact")
+
+
+def _interval(counted: int, candidates: int, confidence: float, method: str) -> tuple[float, float]:
     from scipy.stats import binomtest
 
-    if not 0 <= extracted <= candidates or candidates == 0:
+    if not 0 <= counted <= candidates or candidates == 0:
         raise InputError(
-            f"cannot give an interval for {extracted} of {candidates} candidates; "
+            f"cannot give an interval for {counted} of {candidates} candidates; "
             "at least one candidate is needed, and no more extracted than there are"
         )
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is outside (0, 1); 0.95 is usual")
-    interval = binomtest(extracted, candidates).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    found = binomtest(counted, candidates).proportion_ci(confidence, method=method)
+    return float(found.low), float(found.high)
 
 
 def mcnemar(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> McNemar:

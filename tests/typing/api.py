@@ -31,6 +31,7 @@ from iarmem_plugin import (
     CrossFit,
     Curve,
     CustomViews,
+    DatasetInference,
     DinoV2,
     EditData,
     Estimate,
@@ -54,6 +55,7 @@ from iarmem_plugin import (
     LossQuality,
     Lowest,
     MeanAblate,
+    Membership,
     Metric,
     ModelEdit,
     ModelLayout,
@@ -100,9 +102,11 @@ from iarmem_plugin import (
     calibrate,
     capture,
     compare,
+    compare_membership,
     compare_scores,
     contrast,
     cross_fit,
+    dataset_inference,
     equal_fraction,
     equal_quality,
     estimate,
@@ -117,6 +121,9 @@ from iarmem_plugin import (
     localize,
     loss_protocol,
     make_targets,
+    membership_files,
+    membership_signals,
+    membership_table,
     mitigate,
     quality_protocol,
     rank,
@@ -476,3 +483,14 @@ def primary(agreement: np.ndarray, change: np.ndarray, curves: list[Curve]) -> s
     power = smallest_difference(found.candidates, found.sets, spread=found.spread, tests=2)
     judgement = expected.judged(found, p=float(adjusted[0]), alpha=0.05)
     return f"{expected}: {judgement.word}, {judgement} ({found.comparable}). {power}"
+
+
+def members(model: ImageARModel, tried: Candidates, out: Path) -> DatasetInference | None:
+    tokens = make_targets(model, tried, model.adapter.variant.views).tokens
+    signals: xr.Dataset = membership_signals(model, tried, tokens, without_class=None, batch_size=8)
+    found: tuple[Membership, ...] = compare_membership(signals, seed=1)
+    for name, content in membership_files(found).items():
+        (out / name).write_bytes(content)
+    print(membership_table(found), membership_table(found, against="generated"))
+    values: np.ndarray = signals["membership"].values
+    return dataset_inference(values[:40], values[40:], seed=0, draws=100)

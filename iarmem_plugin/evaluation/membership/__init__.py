@@ -1,0 +1,1 @@
+"""How far a model takes pictures for some that it was trained on."""

@@ -1,0 +1,1 @@
+"""How membership is shown: a table, and files."""
