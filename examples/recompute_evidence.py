@@ -380,14 +380,17 @@ def _verdict(one: Mapping[str, Any], family: str, kept: bool, possible: bool) ->
     if "value" not in one or ended > UNREACHED * one["sets"] or one["effect_low"] is None:
         return "not comparable"
     if not family:
-        kept = one["effect_high"] < 0 if fewer else one["effect_low"] > 0
+        sign = -1 if fewer else 1
+        every = (one.get(name) for name in ("effect", "effect_smooth", "effect_last"))
+        kept = all(sign * effect > 0 for effect in every if effect is not None)  # all readings
+        kept = kept and (one["effect_high"] < 0 if fewer else one["effect_low"] > 0)
     elif one["against"] in RANDOM and not possible:
         return "not comparable"
     return "kept" if kept else "broken"
 
 
 def _power(one: Mapping[str, Any]) -> Iterator[Found]:
-    """Yield the power at the smallest differences, which is what was asked for."""
+    """Yield the power at the smallest differences."""
     level, sets = one["alpha"] / one["tests"], one["sets"]
     z = np.linspace(-9, 9, 1801)
     if one["ranked"] is not None:
