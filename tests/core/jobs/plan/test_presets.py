@@ -13,7 +13,7 @@ from iarmem_plugin.jobs.plan.presets import preset_text, presets, write_preset
 from iarmem_plugin.neurons.strategies import STRATEGIES
 
 NAMES = (
-    *("baselines", "organism", "organism-look", "organism-quick"),
+    *("adversary", "baselines", "organism", "organism-look", "organism-quick"),
     *("paper", "selectors", "strategies"),
 )
 
@@ -103,7 +103,7 @@ def test_nothing_is_replaced(folder: Path) -> None:
 
 
 def test_what_cannot_be_filled_in_is_refused(folder: Path) -> None:
-    with pytest.raises(UnknownNameError, match="no preset named 'best'; there are: baselines, org"):
+    with pytest.raises(UnknownNameError, match="no preset named 'best'; there are: adversary, bas"):
         preset_text("best")
     with pytest.raises(UnknownNameError, match="no model named 'nothing'"):
         preset_text("paper", "nothing")
