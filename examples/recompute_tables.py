@@ -29,6 +29,25 @@ def wilson(count: int, of: int) -> tuple[float, float]:
     return (0.0 if count == 0 else low), (1.0 if count == of else high)
 
 
+Placed = tuple[np.ndarray, np.ndarray]
+
+
+def placements(members: np.ndarray, others: np.ndarray) -> Placed:
+    """Return of each member, and of each other, the share of the other side it is right against."""
+    above = (members[:, None] > others) + 0.5 * (members[:, None] == others)
+    return above.mean(axis=1), above.mean(axis=0)
+
+
+def area(placed: Placed, least: float) -> dict[str, float | None]:
+    """Return an area under the ROC curve, or a change of one, with DeLong's interval."""
+    value, sizes = float(placed[0].mean()), [len(one) for one in placed]
+    variance = sum(one.var(ddof=1) / len(one) if len(one) > 1 else 0.0 for one in placed)
+    if min(sizes) < 2 or variance <= 0:
+        return {"auc": value, "low": None, "high": None}
+    half = float(norm.ppf(0.975)) * math.sqrt(variance)
+    return {"auc": value, "low": max(least, value - half), "high": min(1.0, value + half)}
+
+
 class Tables:
     """The tables of one report.
 
@@ -149,6 +168,35 @@ class Tables:
 
     def _rows_of_hypotheses(self) -> list[Row]:
         return [numbers(one) for one in self.report.get("evidence", {}).get("hypotheses", ())]
+
+    def _rows_of_membership(self) -> list[Row]:
+        with h5py.File(self.folder / "membership.nc") as opened:
+            values, arms, signals, groups, roles = (
+                opened[name][()] if name == "membership" else opened[name].asstr()[()].tolist()
+                for name in ("membership", "arm", "signal", "group", "role")
+            )
+        groups, roles = np.array(groups), np.array(roles)
+        sides = {name: groups == name for name in groups.tolist()}
+        sides["all together"] = ~np.isin(roles, ("held-out", "generated"))
+        rows = []
+        for one in self._read("membership"):
+            column = values[:, :, signals.index(one["signal"])]
+            mine, others = sides[one["group"]], roles == one["against"]
+            after = column[arms.index(one["arm"])]
+            apart = placements(after[mine], after[others])
+            row: Row = {"members": mine.sum(), "others": others.sum(), **area(apart, 0.0)}
+            if one["arm"] != "original":
+                known = column[arms.index("original")]
+                first = placements(known[mine], known[others])
+                change = area((apart[0] - first[0], apart[1] - first[1]), -1.0)
+                names = ("change", "change_low", "change_high")
+                row |= dict(zip(names, change.values(), strict=True))
+            rows.append(row)
+        return rows
+
+    def _read(self, name: str) -> list[dict[str, str]]:
+        with (self.folder / "tables" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
 
     def _rows_of_recovery(self) -> list[Row]:
         names = ("pictures", "median_budget")

@@ -95,5 +95,7 @@ def attack(
 def _part(model: str, files: Mapping[str, Path | None]) -> dict[str, Any]:
     """Return a plan's ``[model]``."""
     named = {role: str(path) for role, path in files.items() if path is not None}
-    own = {role: named.pop(role) for role in ("weights", "tokenizer") if role in named}
+    own: dict[str, Any] = {
+        role: named.pop(role) for role in ("weights", "tokenizer") if role in named
+    }
     return {"name": model, **own, **({"files": named} if named else {})}

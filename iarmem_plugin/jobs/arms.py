@@ -35,7 +35,7 @@ from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
 
-Stage = Literal["losses", "completions", "recovery", "images"]
+Stage = Literal["losses", "completions", "membership", "recovery", "images"]
 """What is measured of an arm at a time, the cheapest first."""
 
 
@@ -134,6 +134,7 @@ class ArmOutcome:
         calibration: completions of the pictures that fix thresholds anew, see
             `Attack.recalibrated`; None where they are not fixed.
         recovery: what triggers made of pictures, see `TriggerProtocol`; None where none are tried.
+        membership: from `membership_signals`; None where it is left out.
     """
 
     result: ArmResult
@@ -142,6 +143,7 @@ class ArmOutcome:
     features: xr.Dataset | None = None
     calibration: xr.Dataset | None = None
     recovery: xr.Dataset | None = None
+    membership: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -205,6 +207,7 @@ class Measured:
         features: what the quality measure saw of generated images, see `kept_features`.
         quality: the values.
         recovery: what triggers made of pictures.
+        membership: by how much the model takes candidates for members.
     """
 
     losses: xr.Dataset | None = None
@@ -213,6 +216,7 @@ class Measured:
     features: xr.Dataset | None = None
     quality: tuple[QualityValue, ...] = ()
     recovery: xr.Dataset | None = None
+    membership: xr.Dataset | None = None
 
 
 def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tuple[Stage, ...]:
@@ -220,6 +224,7 @@ def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tupl
     given = {
         "losses": attack.losses is not None,
         "completions": True,
+        "membership": attack.membership,
         "recovery": attack.recovery is not None and attack.recovery.covers(arm.name),
         "images": quality is not None and quality.covers(arm.name),
     }
@@ -246,7 +251,7 @@ def run_stages(
     """
     runs = list(_runs(model, arm, neurons, attack, quality, stages))
     parts: dict[str, xr.Dataset] = {}
-    for name in ("losses", "extraction"):
+    for name in ("losses", "extraction", "membership"):
         if all(run.get(name) is not None for run in runs):
             parts[name] = whole([run[name] for run in runs], arm.scores)
     features = [np.concatenate(one) for one in zip(*(run["features"] for run in runs), strict=True)]
@@ -257,6 +262,7 @@ def run_stages(
         kept_features(features) if features else None,
         () if quality is None else measured(features, quality),
         _recovered(runs, arm, attack),
+        parts.get("membership"),
     )
 
 
@@ -278,7 +284,8 @@ def joined(arm: Arm, neurons: xr.DataArray, parts: Measured, attack: Attack) -> 
     if parts.losses is not None:
         extraction = extraction.assign(parts.losses.data_vars)
     return ArmOutcome(
-        result, extraction, neurons, parts.features, parts.calibration, parts.recovery
+        *(result, extraction, neurons, parts.features, parts.calibration),
+        *(parts.recovery, parts.membership),
     )
 
 
@@ -319,6 +326,8 @@ def _runs(
             if "completions" in stages:
                 found["extraction"] = replace(own, losses=None).run(edited)
                 found["calibration"] = own.recalibrated(edited, arm.name)
+            if "membership" in stages:
+                found["membership"] = own.taken_for_members(edited)
             if "recovery" in stages and own.recovery is not None:
                 found["recovery"] = own.recovery.attempted(edited)
             if "images" in stages:

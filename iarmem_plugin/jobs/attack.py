@@ -23,6 +23,7 @@ from iarmem_plugin.evaluation.candidates import Candidates, Completes
 from iarmem_plugin.evaluation.counts import ORIGINAL
 from iarmem_plugin.evaluation.extraction import GREEDY, Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
+from iarmem_plugin.evaluation.membership.signals import membership_signals
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol
 from iarmem_plugin.interfaces import EditData, Sampling, Similarity
@@ -116,6 +117,7 @@ class Attack:
         sampling: how tokens are chosen after the prefix.
         view: which view of the training is completed, from 0; None completes the centre view.
         recovery: how pictures are brought back; None leaves it out.
+        membership: whether it is measured by how much the model takes candidates for members.
     """
 
     candidates: Candidates
@@ -134,6 +136,7 @@ class Attack:
     sampling: Sampling = GREEDY
     view: int | None = None
     recovery: TriggerProtocol | None = None
+    membership: bool = False
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -175,6 +178,12 @@ class Attack:
         if self.losses is None:
             return None
         return self.losses.measured(model, xr.Dataset(), self.candidates, self.targets.tokens)
+
+    def taken_for_members(self, model: Completes) -> xr.Dataset:
+        """Return the membership signals of the candidates by a model; see `membership_signals`."""
+        return membership_signals(
+            model, self.candidates, self.targets.tokens, batch_size=self.completing
+        )
 
     def recalibrated(self, model: Completes, arm: str) -> xr.Dataset | None:
         """Complete, by the model of an arm, the pictures that fix thresholds anew.

@@ -33,6 +33,7 @@ from iarmem_plugin.report.evidence.section import banded, section, splits
 from iarmem_plugin.report.figures import COLUMNS_AT_MOST, DPI
 from iarmem_plugin.report.grid.figure import outcomes_against_loss
 from iarmem_plugin.report.grid.plan import left_out, plan_rows
+from iarmem_plugin.report.membership.section import membership_section
 from iarmem_plugin.report.published.beside import published
 from iarmem_plugin.report.recovery.figure import recovery_figure
 from iarmem_plugin.report.recovery.section import recovery_section
@@ -136,6 +137,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             report=results,
             evidence=section(results, evidence),
             recovery=recovery_section(results),
+            membership=membership_section(results.membership),
             banded=banded(evidence),
             treated=any(arm.role == "treatment" for arm in results.arms[1:]),
             controls=control_word(results.arms),

@@ -22,6 +22,8 @@ from iarmem_plugin.report.document import (
     to_document,
 )
 from iarmem_plugin.report.grid import csv_tables as tables
+from iarmem_plugin.report.membership.section import files as membership_files
+from iarmem_plugin.report.membership.showing import SETS, SIGNALS
 from iarmem_plugin.report.netcdf import (
     gallery_dataset,
     gallery_rows,
@@ -34,7 +36,8 @@ from iarmem_plugin.table import TextTable
 
 DATASETS = (
     *("extraction.nc", "calibration.nc", "quality.nc"),
-    *("scores.nc", "neurons.nc", "gallery.nc", "recovery.nc"),
+    *("scores.nc", "neurons.nc", "gallery.nc"),
+    *("recovery.nc", "membership.nc"),
 )
 FIGURES = (
     "extraction_by_group",
@@ -51,6 +54,7 @@ FIGURES = (
 FILES = (
     *(FILE, "report.html", CAPTURED, *DATASETS, *tables.FILES),
     *(f"figures/{name}.png" for name in FIGURES),
+    *(SIGNALS, SETS),
 )
 PROGRESS = "progress"
 """Folder of the arms that an unfinished `iarmem mitigate` has finished."""
@@ -118,6 +122,7 @@ class Report(Results):
             **{name: netcdf(dataset) for name, dataset in self._datasets().items()},
             **({CAPTURED: as_csv(self.captured)} if self.captured else {}),
             **tables.csv_tables(self, document),
+            **membership_files(self.membership),
             "report.html": render(self, pictures).encode(),
             FILE: (json.dumps(document, indent=1, allow_nan=False) + "\n").encode(),
         }
@@ -146,6 +151,8 @@ class Report(Results):
             found["calibration.nc"] = self.calibration
         if self.features is not None:
             found["quality.nc"] = self.features
+        if self.membership is not None:
+            found["membership.nc"] = self.membership
         if self.recovery is not None:
             found["recovery.nc"] = self.recovery
         if self.gallery:
@@ -183,7 +190,7 @@ def _may_stay(entry: Path) -> bool:
 def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     extraction = read_netcdf(folder / "extraction.nc")
     captured, names = folder / CAPTURED, ("neurons", "gallery", "calibration", "quality")
-    recovery = folder / "recovery.nc"
+    recovery, membership = folder / "recovery.nc", folder / "membership.nc"
     neurons, gallery, fixed, seen = (folder / f"{name}.nc" for name in names)
     return {
         "model": document["model"],
@@ -198,4 +205,5 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "captured": from_csv(captured.read_text(encoding="utf-8")) if captured.exists() else (),
         "floors": floors_of(document),
         "recovery": read_netcdf(recovery) if recovery.exists() else None,
+        "membership": read_netcdf(membership) if membership.exists() else None,
     }

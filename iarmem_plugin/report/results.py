@@ -137,6 +137,8 @@ class Results:
         captured: the images that the scores were made from; empty where they are not known.
         recovery: what triggers brought back, dims (arm, attempt, candidate), see `with_recovered`;
             None where none were tried.
+        membership: ``membership``, dims (arm, candidate, signal), see `membership_signals`; None
+            where it is left out.
         losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
@@ -155,6 +157,7 @@ class Results:
     floors: Mapping[str, tuple[QualityValue, ...]] = field(default_factory=dict)
     captured: tuple[CapturedImage, ...] = ()
     recovery: xr.Dataset | None = None
+    membership: xr.Dataset | None = None
     losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:

@@ -235,9 +235,11 @@ def shared_settings(
         **_of_recognition(attack.recognition),
         **_of_recalibration(attack),
     }
+    completed_by_group = {"groups_sha256": completed["groups_sha256"]}
     return {
         "losses": made_by | tried | _of_losses(attack.losses),
         "completions": made_by | tried | completed,
+        "membership": made_by | tried | completed_by_group,
         "recovery": made_by | tried | _of_triggers(attack),
         "images": made_by | {"quality": None if quality is None else _of_quality(quality)},
     }
@@ -361,6 +363,7 @@ def _tree(parts: Measured, attack: Attack) -> xr.DataTree:
         "unseen": parts.calibration,
         "seen": parts.features,
         "recovered": parts.recovery,
+        "taken": parts.membership,
     }
     there = {name: one for name, one in named.items() if one is not None}
     kept = {name: one if name == "seen" else storable(one) for name, one in there.items()}
@@ -376,6 +379,7 @@ def _parts(tree: xr.DataTree, attack: Attack) -> dict[str, Any]:
         "extraction": "extraction",
         "unseen": "calibration",
         "recovered": "recovery",
+        "taken": "membership",
     }
     found: dict[str, Any] = {
         field: restored(tree.children[name].to_dataset())

@@ -173,6 +173,7 @@ class _Counts:
         recovering = sum(create("trigger", one).passes for one in part.triggers)
         brought = part.pictures + min(part.pictures, tried) + min(part.calibration, unseen)
         bytes_of: dict[Stage, int] = {
+            "membership": 24 * tried,
             "recovery": 80 * brought * len(part.triggers),
             "losses": 16 * tried,
             "completions": tokens * completed,
@@ -184,6 +185,7 @@ class _Counts:
             images={
                 "losses": predicted,
                 "completions": completed,
+                "membership": 2 * tried if part.membership else 0,
                 "recovery": brought if part.triggers else 0,
                 "images": drawn,
             },
@@ -307,13 +309,15 @@ def _before(plan: Plan, counts: _Counts, rates: _Rates) -> Iterator[Step]:
 def _stage(stage: Stage, counts: _Counts, rates: _Rates) -> Step:
     if stage == "recovery":
         return _recovery(counts, rates)
-    images = counts.arms * counts.images[stage]
+    images, like = counts.arms * counts.images[stage], stage
+    if stage == "membership":  # teacher-forced passes, as those of the losses
+        like = "losses"
     return Step(
         stage,
         counts.arms,
         images,
-        round(images * rates.passes[stage]),
-        images * rates.seconds[stage],
+        round(images * rates.passes[like]),
+        images * rates.seconds[like],
         counts.arms * counts.bytes[stage],
     )
 

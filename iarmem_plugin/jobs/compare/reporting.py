@@ -61,7 +61,18 @@ def reported(
         calibration=calibration,
         floors={one.name: one.quality for one in (quality.floors if quality else ())},
         recovery=_recovery(outcomes),
+        membership=_membership(outcomes),
     )
+
+
+def _membership(outcomes: Sequence[ArmOutcome]) -> xr.Dataset | None:
+    """Return the membership signals that every arm has, dims (arm, candidate, signal)."""
+    known = {one.result.name: one.membership for one in outcomes if one.membership is not None}
+    if not known:
+        return None
+    names = xr.DataArray(list(known), dims="arm", name="arm")
+    every = [one.drop_vars("half", errors="ignore") for one in known.values()]
+    return xr.concat(every, names, join="inner", combine_attrs="drop_conflicts")
 
 
 def _recovery(outcomes: Sequence[ArmOutcome]) -> xr.Dataset | None:

@@ -70,6 +70,7 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
         shared.fix_thresholds(fixing, similarity, recognition, given=given)
     attack = replace(attack, recognition=recognition, losses=_losses(plan, shared, whole))
     attack = replace(attack, recovery=_recovery(plan, attack, whole))
+    attack = replace(attack, membership=plan.recovery.membership)
     if not plan.attack.recalibrate:
         attack = replace(attack, recalibration=None, unseen=None)
     return Protocol(attack, _quality(plan, shared, whole), whole)

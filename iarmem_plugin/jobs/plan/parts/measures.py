@@ -99,5 +99,7 @@ class RecoveryPart(Part):
 and at most as many pictures never seen beside them."""
     calibration: of.Positive = 150
     """Further pictures never seen, on which each arm's thresholds are fixed."""
+    membership: of.Flag = False
+    """Measure by how much each arm takes candidates for members, too."""
     arms: tuple[of.Words, ...] = ()
     """Names of the arms in which they are tried; by default all of them."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +82,7 @@ def document(folder: Path, **recovery: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a comparison with triggers, tried in the original and in the split arm."""
-    plan = Plan.from_document(document(folder, arms=["original", SPLIT]))
+    plan = Plan.from_document(document(folder, arms=["original", SPLIT], membership=True))
     place = tmp_path_factory.mktemp("compared") / "out"
     compare(plan, place)
     return place
@@ -134,12 +137,31 @@ def test_finished_attempts_are_not_repeated(
     ran: list[str] = []
     monkeypatch.setattr(arm_cells, "run_stages", lambda *given: ran.append(str(given[-1])))
     before = Report.load(out)
-    compare(Plan.from_document(document(folder, arms=["original", SPLIT])), out)
+    compare(Plan.from_document(document(folder, arms=["original", SPLIT], membership=True)), out)
     after = Report.load(out)
     assert ran == []
     assert before.recovery is not None
     assert after.recovery is not None
     assert before.recovery.identical(after.recovery)
+
+
+def test_every_arm_says_by_how_much_it_takes_candidates_for_members(out: Path) -> None:
+    report = Report.load(out)
+    assert report.membership is not None
+    assert report.membership["arm"].values.tolist() == ["original", SPLIT, "largest"]
+    assert report.membership["image"].values.tolist() == report.extraction["image"].values.tolist()
+    with (out / "tables" / "membership.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert {(one["group"], one["against"]) for one in table} == {("candidate", "held-out")}
+    assert "Does the model still take them for members?" in (out / "report.html").read_text()
+
+
+def test_all_of_it_is_recomputed_from_the_folder(out: Path) -> None:
+    command = [sys.executable, str(Path(__file__).parents[4] / "examples" / "recompute.py")]
+    ended = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert len(report["recovery"]) == 2 * 2 * 2 * 3  # arms, triggers, outcomes, groups
 
 
 def test_what_it_takes_is_said_before(folder: Path) -> None:
