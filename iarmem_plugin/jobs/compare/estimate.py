@@ -170,7 +170,7 @@ class _Counts:
         tokens = 4 * len(model.layout.predicting) + 40
         predicted, completed = tried + fitted if fitted else 0, tried + again
         part = plan.recovery
-        recovering = sum(create("trigger", one).passes for one in part.triggers)
+        recovering = float(sum(create("trigger", one).passes for one in part.triggers))
         brought = part.pictures + min(part.pictures, tried) + min(part.calibration, unseen)
         bytes_of: dict[Stage, int] = {
             "membership": 24 * tried,

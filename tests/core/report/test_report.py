@@ -153,7 +153,8 @@ def test_a_report_without_quality_pictures_and_neurons_can_be_saved(
 def drawn_once(report: Report, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take a report's figures and page from its folder, since only its files matter."""
     drawn = {file.stem: file.read_bytes() for file in (folder / "figures").iterdir()}
-    assert {*drawn, "outcomes_against_loss"} == set(FIGURES)  # it has no losses
+    missing = {"outcomes_against_loss", "recovery"}  # it has no losses, and no triggers were tried
+    assert {*drawn, *missing} == set(FIGURES)
     less = {name: one for name, one in drawn.items() if name != "selected_by_block"}
     monkeypatch.setattr(page, "figures", lambda one: less if one.neurons is None else drawn)
     monkeypatch.setattr(page, "render", lambda one, _: f"a page of {one.model}")
@@ -226,8 +227,18 @@ def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
     found = Report.load(tmp_path)
     assert (found.model, found.neurons) == ("var-d16", None)
     lacking = {"neurons.nc", "figures/selected_by_block.png", "calibration.nc", "quality.nc"}
-    lacking |= {"captured_images.csv", "figures/outcomes_against_loss.png"}
-    absent = ("losses", "dropped", "failed", "neurons_by_block", "evidence", "hypotheses")
+    lacking |= {"captured_images.csv", "figures/outcomes_against_loss.png", "membership.nc"}
+    lacking |= {"recovery.nc", "figures/recovery.png"}
+    lacking |= {"tables/membership.csv", "tables/membership_sets.csv"}
+    absent = (
+        "losses",
+        "dropped",
+        "failed",
+        "neurons_by_block",
+        "evidence",
+        "hypotheses",
+        "recovery",
+    )
     lacking |= {f"tables/{one}.csv" for one in absent}
     assert set(files_of(tmp_path)) == {*FILES} - lacking
 
