@@ -134,7 +134,7 @@ class AdapterTests(AdapterLaws):
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Neither predictions nor completions; and no hook stays."""
-        zeros, before = beside_the_class(adapter, self.images, 0), snapshot(adapter)
+        zeros, before = beside_the_class(adapter, self.images, 0.0), snapshot(adapter)
         plain, added = (answers(adapter, tokens, condition, one) for one in (None, zeros))
         torch.testing.assert_close(added[0], plain[0], rtol=1e-3, atol=1e-4)
         assert torch.equal(added[1], plain[1])
@@ -145,7 +145,7 @@ class AdapterTests(AdapterLaws):
     ) -> None:
         """Also where images are of one class, and no less in completions than in passes."""
         one_class = replace(condition, label=torch.zeros_like(condition.label))
-        vectors = beside_the_class(adapter, self.images, 3)
+        vectors = beside_the_class(adapter, self.images, 3.0)
         for row in range(self.images):
             own = torch.zeros_like(vectors)
             own[row] = vectors[row]
@@ -163,7 +163,7 @@ class AdapterTests(AdapterLaws):
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
         """Those of an image's own predictions, and of no other's."""
-        vectors = beside_the_class(adapter, self.images, 1).requires_grad_()
+        vectors = beside_the_class(adapter, self.images, 1.0).requires_grad_()
         with wrapped(adapter) as model, model.borrowed(), torch.enable_grad():
             with adapter.condition_embedding(vectors):
                 of_last = model.logits(tokens, condition)[-1].log_softmax(-1)
