@@ -11,9 +11,9 @@ import torch
 import xarray as xr
 from torch.nn import functional as F
 
-from iarmem_plugin import intervene
+from iarmem_plugin import LogitNoise, intervene
 from iarmem_plugin.errors import InputError
-from iarmem_plugin.interfaces import AnyTrigger, Condition, Sampling
+from iarmem_plugin.interfaces import AnyTrigger, Condition, ModelTrigger, Sampling
 from iarmem_plugin.jobs.triggers.completing import BestOfSamples, PrefixLadder
 from iarmem_plugin.jobs.triggers.embedding import LearnedEmbedding
 from iarmem_plugin.jobs.triggers.learning import learned
@@ -30,7 +30,7 @@ def model() -> ImageARModel:
     return ImageARModel(TinyAdapter.make())
 
 
-def made(trigger: Any, model: ImageARModel, *, seed: int = 0) -> list[torch.Tensor]:
+def made(trigger: Any, model: Any, *, seed: int = 0) -> list[torch.Tensor]:
     with model.borrowed():
         return [one.tokens for one in trigger.attempts(model, *shown(), given=PREFIX, seed=seed)]
 
@@ -88,8 +88,32 @@ def test_a_model_without_class_embedding_is_refused_in_words(
     model: ImageARModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TinyAdapter, "condition_width", 0)
-    with pytest.raises(InputError, match=r"models of 'tiny' have none .*; choose other triggers"):
+    with pytest.raises(InputError, match=r"a model of 'tiny' has none .*; choose other triggers"):
         made(LearnedEmbedding(), model)
+
+
+class Bare:
+    """What completes like a model, and says no more."""
+
+
+@pytest.mark.parametrize("trigger", [Relearn(), Rounded()])
+def test_what_has_no_known_weights_is_refused_in_words(trigger: ModelTrigger) -> None:
+    with pytest.raises(InputError, match=r"changes weights, and .* Bare, has none that are known"):
+        next(trigger.models(Bare(), noise(trigger.needs), seed=0))
+
+
+def test_every_trigger_is_tried_on_a_model_with_noise_on_its_logits(model: ImageARModel) -> None:
+    """As in a comparison with such an arm: it has the weights and the class embedding below."""
+    with LogitNoise(std=0.1).edited(model, noise(()), seed=0) as noisy:
+        for trigger in (LearnedEmbedding((0, 2)), PrefixLadder((1, 5)), BestOfSamples((1, 2))):
+            assert len(made(trigger, noisy)) == 2
+        for one in (Relearn((0, 2), lr=0.1), Rounded(bits=2)):
+            tokens, told = shown()
+            with noisy.borrowed(), closing(one.models(noisy, noise(one.needs), seed=0)) as each:
+                plain = noisy.logits(tokens, told)
+                changed = [other.logits(tokens, told) for _, other in each][-1]
+                assert not torch.allclose(changed, plain, atol=0.1)
+                assert torch.equal(noisy.logits(tokens, told), plain)
 
 
 def test_a_prefix_of_all_tokens_is_refused(model: ImageARModel) -> None:
