@@ -17,6 +17,7 @@ _OF = (
     "scorer",
     "selector",
     "similarity",
+    "trigger",
 )
 pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in _OF))  # so that failures say why
 
@@ -24,13 +25,13 @@ pytest.register_assert_rewrite(*(f"{__name__}.{one}" for one in _OF))  # so that
 from .adapter import AdapterTests
 from .edit import ModelEditTests
 from .intervention import ActivationInterventionTests, InterventionTests
-from .losses import LossQualityTests
 from .metric import MetricTests
-from .quality import QualityTests
+from .quality import LossQualityTests, QualityTests
 from .scorer import ImageScorerTests
 from .selector import SelectorTests
 from .similarity import SimilarityTests
 from .tiny import TinyAdapter
+from .trigger import ModelTriggerTests, TriggerTests
 
 __all__ = [
     "ActivationInterventionTests",
@@ -40,8 +41,10 @@ __all__ = [
     "LossQualityTests",
     "MetricTests",
     "ModelEditTests",
+    "ModelTriggerTests",
     "QualityTests",
     "SelectorTests",
     "SimilarityTests",
     "TinyAdapter",
+    "TriggerTests",
 ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from iarmem_plugin.errors import NonFiniteLogitsError
 from iarmem_plugin.interfaces import Adapter, Condition, Sampling, Site
 from iarmem_plugin.models.tracing import ImageARModel, wrapped
 from iarmem_plugin.neurons.slices import check_maps
-from iarmem_plugin.testing.laws import AdapterLaws
+from iarmem_plugin.testing.laws import NEAR_TIES, AdapterLaws
+from iarmem_plugin.testing.passes import misses, unlike
 
 
 class AdapterTests(AdapterLaws):
@@ -128,6 +130,49 @@ class AdapterTests(AdapterLaws):
         with hooked(adapter, 0, lambda values: values * 3):
             assert not torch.equal(predicted(adapter, tokens, condition), before)
 
+    def test_zeros_beside_the_class_change_nothing(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Neither predictions nor completions; and no hook stays."""
+        zeros, before = beside_the_class(adapter, self.images, 0.0), snapshot(adapter)
+        plain, added = (answers(adapter, tokens, condition, one) for one in (None, zeros))
+        torch.testing.assert_close(added[0], plain[0], rtol=1e-3, atol=1e-4)
+        assert torch.equal(added[1], plain[1])
+        assert all(same(value, before[name]) for name, value in snapshot(adapter).items())
+
+    def test_a_vector_beside_the_class_acts_on_its_own_image_alone(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Also where images are of one class, and no less in completions than in passes."""
+        one_class = replace(condition, label=torch.zeros_like(condition.label))
+        vectors = beside_the_class(adapter, self.images, 3.0)
+        for row in range(self.images):
+            own = torch.zeros_like(vectors)
+            own[row] = vectors[row]
+            plain, added = (answers(adapter, tokens, one_class, one) for one in (None, own))
+            others = [one for one in range(self.images) if one != row]
+            torch.testing.assert_close(added[0][others], plain[0][others], rtol=1e-3, atol=1e-4)
+            assert torch.equal(added[1][others], plain[1][others])
+            moved = (added[0][row] - plain[0][row]).nan_to_num().abs().max()  # of -inf, masked
+            assert moved > 1e-3, f"image {row} is predicted as without its vector"
+        with wrapped(adapter) as model, model.borrowed(), adapter.condition_embedding(vectors):
+            share = misses(model, tokens[:, :0], one_class)
+        assert share <= NEAR_TIES, f"completed otherwise than predicted: {unlike(share, 0)}"
+
+    def test_gradients_arrive_at_a_vector_beside_the_class(
+        self, adapter: Adapter, tokens: Tensor, condition: Condition
+    ) -> None:
+        """Those of an image's own predictions, and of no other's."""
+        vectors = beside_the_class(adapter, self.images, 1.0).requires_grad_()
+        with wrapped(adapter) as model, model.borrowed(), torch.enable_grad():
+            with adapter.condition_embedding(vectors):
+                of_last = model.logits(tokens, condition)[-1].log_softmax(-1)
+            true = tokens[-1].long().unsqueeze(-1)
+            (found,) = torch.autograd.grad(of_last.gather(-1, true).sum(), vectors)
+        assert bool(found.isfinite().all())
+        assert bool(found[-1].any()), "no gradient reaches the vector"
+        assert not bool(found[:-1].any()), "other images' vectors have a part in it"
+
     def test_a_full_prefix_comes_back(
         self, adapter: Adapter, tokens: Tensor, condition: Condition
     ) -> None:
@@ -193,6 +238,26 @@ class AdapterTests(AdapterLaws):
         after = snapshot(adapter)
         assert after.keys() == before.keys()
         assert [name for name, value in before.items() if not same(value, after[name])] == []
+
+
+def beside_the_class(adapter: Adapter, images: int, size: float) -> Tensor:
+    """Return random vectors to add to class embeddings, if there are any; else skip the test."""
+    if not adapter.condition_width:
+        pytest.skip("the adapter says of no embedding of a class")
+    generator = torch.Generator().manual_seed(0)
+    return size * torch.randn(images, adapter.condition_width, generator=generator)
+
+
+def answers(
+    adapter: Adapter, tokens: Tensor, condition: Condition, added: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of tokens, and a greedy completion of none; with vectors, or without."""
+    beside = nullcontext() if added is None else adapter.condition_embedding(added)
+    with wrapped(adapter) as model, model.borrowed(), beside:
+        return (
+            model.logits(tokens, condition),
+            model.complete(tokens[:, :0], condition, Sampling()),
+        )
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -35,18 +36,12 @@ class ModelEditTests:
     @pytest.fixture
     def data(self, edit: ModelEdit) -> EditData:
         """Return pictures of noise, in those parts alone that the edit needs."""
-        random, size = np.random.default_rng(0), (PICTURES, PIXELS, PIXELS, 3)
-        labels = np.arange(PICTURES) % CLASSES
-        made = {
-            part: Images.from_arrays(random.integers(0, 256, size, np.uint8), labels)
-            for part in EDIT_PARTS
-        }
-        return EditData(**{part: images for part, images in made.items() if part in edit.needs})
+        return noise(edit.needs)
 
     def test_its_parameters_fit_into_the_report(self, edit: ModelEdit) -> None:
         """JSON values by name, a name by which users choose it, and needs that there are."""
-        shown = dict(edit.parameters)
-        assert json.loads(json.dumps(shown)) == shown
+        values = dict(edit.parameters)
+        assert json.loads(json.dumps(values)) == values
         assert edit.name
         assert edit.needs <= EDIT_PARTS.keys()
 
@@ -102,10 +97,26 @@ class ModelEditTests:
         assert not any(one.requires_grad or one.grad is not None for one in network.parameters())
 
 
-def answers(model: Any, rows: slice = slice(0, PICTURES)) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a model completes of some images, and the logits that it predicts them with."""
+def noise(needs: Collection[str]) -> EditData:
+    """Return pictures of noise, in the parts that are named."""
+    random, size = np.random.default_rng(0), (PICTURES, PIXELS, PIXELS, 3)
+    labels = np.arange(PICTURES) % CLASSES
+    made = {
+        part: Images.from_arrays(random.integers(0, 256, size, np.uint8), labels)
+        for part in EDIT_PARTS
+    }
+    return EditData(**{part: images for part, images in made.items() if part in needs})
+
+
+def shown(rows: slice = slice(0, PICTURES)) -> tuple[torch.Tensor, Condition]:
+    """Return the tokens of some images, and what the model is told of them."""
     tokens = torch.arange(PICTURES * 21).remainder(16).view(PICTURES, 21)[rows]
     labels = torch.arange(PICTURES).remainder(CLASSES)
-    told = Condition.of(labels[rows], image=torch.arange(PICTURES)[rows])
+    return tokens, Condition.of(labels[rows], image=torch.arange(PICTURES)[rows])
+
+
+def answers(model: Any, rows: slice = slice(0, PICTURES)) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a model completes of some images, and the logits that it predicts them with."""
+    tokens, told = shown(rows)
     with model.borrowed():
         return model.complete(tokens[:, :PREFIX], told, Sampling()), model.logits(tokens, told)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, cast
@@ -172,6 +173,25 @@ class TinyAdapter(Adapter):
         seen = [self._tokenizer.seen(tokens, scale) for scale in range(len(SIDES))]
         return ForwardInputs((labels, torch.cat(seen, 1)))
 
+    @property
+    def condition_width(self) -> int:
+        """Return the width of a class embedding."""
+        return self._classes.embedding_dim
+
+    @contextmanager
+    def condition_embedding(self, added: Float[Tensor, "image width"]) -> Iterator[None]:
+        """Add a vector to the class embedding of each image; guidance's rows are behind them."""
+
+        def add(_module: nn.Module, _labels: tuple[Tensor], embedded: Tensor) -> Tensor:
+            own, rest = embedded[: len(added)], embedded[len(added) :]
+            return torch.cat((own + added.to(own.dtype), rest))
+
+        handle = self._classes.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def complete(
         self,
         prefix: Int[Tensor, "image prefix"],
@@ -199,6 +219,10 @@ class TinyAdapter(Adapter):
                 tokens = torch.cat((tokens, _chosen(logits, sampling, generators)), 1)
         watch.check()
         return tokens
+
+    @property
+    def _classes(self) -> nn.Embedding:
+        return cast(TinyNetwork, self.network).class_embedding
 
     @property
     def _tokenizer(self) -> TinyTokenizer:

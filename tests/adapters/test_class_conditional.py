@@ -16,6 +16,7 @@ from iarmem_adapters.rar.transformer import RARConfig, RARTransformer
 from iarmem_adapters.var.adapter import VARAdapter
 from iarmem_adapters.var.tokenizer import MultiScaleVQVAE, VQVAEConfig
 from iarmem_adapters.var.transformer import VARConfig, VARTransformer
+from iarmem_plugin import LearnedEmbedding, wrap
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.interfaces import Condition, Sampling
 from iarmem_plugin.models.tracing import wrapped
@@ -120,3 +121,45 @@ def test_no_class_may_be_told_of_some_images_in_teacher_forcing_alone(
             model.complete(tokens[:, :0], some, Sampling())
         with pytest.raises(InputError, match="the label -2 is told"):
             model.logits(tokens, Condition.of([-2, -1, 0]))
+
+
+def classes_beside(adapter: ClassConditionalAdapter, told: Tensor, meant: Tensor) -> Tensor:
+    """Return what turns the embeddings of some classes into those of others."""
+    embedding, first = adapter.driver.classes
+    return (embedding(meant + first) - embedding(told + first)).detach()
+
+
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_the_difference_of_two_embeddings_makes_one_class_the_other(
+    adapter: ClassConditionalAdapter, guidance: float
+) -> None:
+    """In every place where the class is read, in images of one class, and in guided ones."""
+    told, meant = torch.tensor([1, 1, 1, 0]), torch.tensor([1, 2, 0, 2])
+    tokens = torch.randint(16, (4, adapter.driver.num_tokens))
+    sampling, begun = Sampling(guidance=guidance), tokens[:, :5]
+    with wrapped(adapter) as model, model.borrowed():
+        expected = model.logits(tokens, Condition.of(meant))
+        completed = model.complete(begun, Condition.of(meant), sampling)
+        with adapter.condition_embedding(classes_beside(adapter, told, meant)):
+            found = model.logits(tokens, Condition.of(told))
+            assert torch.equal(model.complete(begun, Condition.of(told), sampling), completed)
+        plain = model.logits(tokens, Condition.of(told))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(plain[1], expected[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_learned_embedding_brings_a_picture_of_a_users_model_nearer(
+    adapter: ClassConditionalAdapter,
+) -> None:
+    """Also of an official object, through `wrap`, which holds its own tokenizer or is given one."""
+    own = getattr(adapter.network, "vae_proxy", None) is not None
+    model = wrap(adapter.network, None if own else adapter.tokenizer)
+    tokens = torch.randint(16, (3, adapter.driver.num_tokens))
+    told = Condition.of(torch.zeros(3, dtype=torch.int64))
+    trigger = LearnedEmbedding(budgets=(0, 60), lr=0.2)
+    with torch.inference_mode(False), model.borrowed():
+        found = list(trigger.attempts(model, tokens, told, given=5, seed=0))
+    hits = [(one.tokens == tokens)[:, 5:].double().mean() for one in found]
+    assert hits[1] > hits[0]
+    assert len({tuple(one.tolist()) for one in found[1].tokens[:, 5:]}) == 3
+    assert not adapter.driver.classes[0]._forward_hooks

@@ -176,7 +176,7 @@ class TriggerProtocol:
             return self._by_models(trigger, model, progress)
 
         def tried(rows: slice) -> Best:
-            tokens = self.targets.tokens[rows].to(model.device)
+            tokens = self.targets.tokens[rows].to(model.device, copy=True)  # a trigger may write
             with blamed(trigger):
                 attempts = trigger.attempts(
                     model, tokens, self._told(rows, model), given=self.given, seed=self.seed
@@ -191,7 +191,8 @@ class TriggerProtocol:
     def _by_models(
         self, trigger: ModelTrigger, model: Completes, progress: Progress | None
     ) -> Best:
-        found: list[Best] = []
+        size = (len(trigger.budgets), len(self.candidates))
+        found: list[Best] = [(np.full(size, -np.inf, np.float32), np.full(size, -np.inf))]
         with blamed(trigger), closing(trigger.models(model, self.data, seed=self.seed)) as made:
             for spent, changed in made:
                 bar = f"trigger {trigger.key}, {spent} {trigger.unit}"
@@ -211,7 +212,7 @@ class TriggerProtocol:
         return values, shares
 
     def _told(self, rows: slice, model: Completes) -> Condition:
-        return Condition.of_images(self.candidates.images, rows).to(model.device)
+        return Condition.of_images(self.candidates.images, rows).copy(model.device)
 
     def _kept(
         self, trigger: AnyTrigger, attempts: Iterator[Attempt], rows: slice, model: Completes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +17,10 @@ from iarmem_plugin.borrowing import uninterrupted
 from iarmem_plugin.data.images import Images
 from iarmem_plugin.evaluation.losses import mean_losses
 from iarmem_plugin.models.batching import Batching
-from iarmem_plugin.models.tracing import ImageARModel
 
 
 @contextmanager
-def lent(model: ImageARModel) -> Iterator[None]:
+def lent(model: Any) -> Iterator[None]:
     """Let a network be trained for a while: weights and gradients come back as they were."""
     network = model.adapter.network
     with torch.no_grad():
@@ -41,7 +41,8 @@ class Descent:
     """AdamW on a weighted sum of the mean teacher-forced losses of images.
 
     Args:
-        model: the model; all floating-point parameters of its network are changed.
+        model: an `ImageARModel`, or what predicts like one and has its adapter; all floating-point
+            parameters of its network are changed.
         terms: weight and images of each loss.
         batch_size: images of each in a step; of fewer, all. What does not fit in memory is summed
             from smaller parts.
@@ -50,7 +51,7 @@ class Descent:
 
     def __init__(
         self,
-        model: ImageARModel,
+        model: Any,
         terms: Sequence[tuple[float, Images]],
         batch_size: int,
         seed: int,

@@ -18,7 +18,7 @@ from iarmem_plugin.errors import InputError, PluginError
 from iarmem_plugin.evaluation.candidates import Candidates, Completes
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
 from iarmem_plugin.evaluation.losses import LOSS, LossProtocol, loss_protocol
-from iarmem_plugin.interfaces import Condition, EditData, ModelLayout, Sampling
+from iarmem_plugin.interfaces import Adapter, Condition, EditData, ModelLayout, Sampling
 from iarmem_plugin.interfaces.prediction import hits_and_likelihoods
 from iarmem_plugin.models.sampling import Draws, with_noise
 from iarmem_plugin.models.tracing import ImageARModel
@@ -41,6 +41,11 @@ class NoisyModel:
 
     def __init__(self, model: ImageARModel, std: float, seed: int) -> None:
         self._model, self._seed, self.std = model, seed, float(std)
+
+    @property
+    def adapter(self) -> Adapter:
+        """The model's adapter, of which only what is called here bears noise."""
+        return self._model.adapter
 
     @property
     def layout(self) -> ModelLayout:

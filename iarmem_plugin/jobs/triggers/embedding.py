@@ -75,10 +75,10 @@ class LearnedEmbedding(Trigger):
 def _adapter(model: Any) -> Adapter:
     adapter: Adapter | None = getattr(model, "adapter", None)
     if adapter is None or not adapter.condition_width:
-        what = type(model).__name__ if adapter is None else f"models of {adapter.name!r}"
+        what = type(model).__name__ if adapter is None else f"a model of {adapter.name!r}"
         raise InputError(
             f"the trigger {LearnedEmbedding.name!r} adds a vector to a class embedding, and {what} "
-            "have none that is known (Adapter.condition_embedding); choose other triggers"
+            "has none that is known (Adapter.condition_embedding); choose other triggers"
         )
     return adapter
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import Any
 
 from iarmem_plugin.checks import check_integer, check_number
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.recovery.budgets import checked_budgets
 from iarmem_plugin.interfaces import AnyTrigger, EditData, ModelTrigger
 from iarmem_plugin.plugins.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from iarmem_plugin.models.tracing import ImageARModel
 
 
 class Relearn(ModelTrigger):
@@ -48,11 +45,16 @@ class Relearn(ModelTrigger):
         self.lr, self.batch_size = lr, batch_size
 
     def models(
-        self, model: ImageARModel, data: EditData, *, seed: int
-    ) -> Generator[tuple[int, ImageARModel], None, None]:
-        """Yield the model after each number of steps, and put its weights back."""
+        self, model: Any, data: EditData, *, seed: int
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Yield the model after each number of steps, and put its weights back.
+
+        Raises:
+            InputError: an edit gave a model without weights that are known.
+        """
         from iarmem_plugin.jobs.edits.descent import Descent, lent
 
+        _check_weights(self, model)
         with lent(model):
             terms = [(1.0, data.having("retained"))]
             steps = Descent(model, terms, self.batch_size, seed).steps(self.budgets[-1], self.lr)
@@ -85,15 +87,29 @@ class Rounded(ModelTrigger):
         self.bits, self.budgets = bits, (bits,)
 
     def models(
-        self, model: ImageARModel, data: EditData, *, seed: int
-    ) -> Generator[tuple[int, ImageARModel], None, None]:
-        """Yield the rounded model, and put its weights back."""
+        self, model: Any, data: EditData, *, seed: int
+    ) -> Generator[tuple[int, Any], None, None]:
+        """Yield the rounded model, and put its weights back.
+
+        Raises:
+            InputError: an edit gave a model without weights that are known.
+        """
         from iarmem_plugin.jobs.edits.descent import lent
         from iarmem_plugin.jobs.triggers.rounding import round_weights
 
+        _check_weights(self, model)
         with lent(model):
             round_weights(model.adapter.network, self.bits)
             yield self.bits, model
+
+
+def _check_weights(trigger: ModelTrigger, model: Any) -> None:
+    if getattr(model, "adapter", None) is None:
+        raise InputError(
+            f"the trigger {trigger.name!r} changes weights, and what an edit gave in place of the "
+            f"model, {type(model).__name__}, has none that are known (no attribute adapter); "
+            "choose other triggers, or other arms for them"
+        )
 
 
 @hookimpl

@@ -23,6 +23,7 @@ def _rounded(weight: Tensor, bits: int) -> Tensor:
     """Return a weight on the grid of so many bits of each of its rows."""
     rows = weight.detach().float().flatten(1)
     steps = 2 ** (bits - 1) - 1
-    scale = rows.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / steps
+    scale = rows.abs().amax(dim=1, keepdim=True) / steps
+    scale = scale.clamp_min(torch.finfo(torch.float32).tiny)  # rows of zeros stay zeros
     rounded: Tensor = (rows / scale).round() * scale
     return rounded.view(weight.shape).to(weight.dtype)

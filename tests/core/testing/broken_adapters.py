@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +49,10 @@ LAWS = {  # the law that names each of them
     "SaysFewerBlocks": "law_8",
     "MatchesUsualNames": "law_9",
     "CopiesItsCheckpoint": "a_checkpoint",
+    "AddsToAll": "a_vector_beside_the_class",
+    "AddsInPassesAlone": "a_vector_beside_the_class",
+    "AddsWithoutGradients": "gradients_arrive",
+    "AddsNoise": "zeros_beside_the_class",
 }
 
 
@@ -250,6 +255,30 @@ class CopiesItsCheckpoint(TinyAdapter):
         found = super().checkpoint(variant, weights)
         copied = {key: one.clone() for key, one in found.state.items()}
         return replace(found, content=copied, state=copied)
+
+
+class AddsToAll(TinyAdapter):
+    def condition_embedding(self, added: Tensor) -> AbstractContextManager[None]:
+        return super().condition_embedding(added.mean(0).expand_as(added))
+
+
+class AddsInPassesAlone(TinyAdapter):
+    def complete(self, prefix: Tensor, condition: Condition, sampling: Sampling) -> Tensor:
+        hooks, kept = self._classes._forward_hooks, dict(self._classes._forward_hooks)
+        hooks.clear()
+        completed = super().complete(prefix, condition, sampling)
+        hooks.update(kept)
+        return completed
+
+
+class AddsWithoutGradients(TinyAdapter):
+    def condition_embedding(self, added: Tensor) -> AbstractContextManager[None]:
+        return super().condition_embedding(added.detach())
+
+
+class AddsNoise(TinyAdapter):
+    def condition_embedding(self, added: Tensor) -> AbstractContextManager[None]:
+        return super().condition_embedding(added + 0.1)
 
 
 def _all_first(condition: Condition) -> Condition:

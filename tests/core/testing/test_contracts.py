@@ -26,9 +26,11 @@ from iarmem_plugin.interfaces import (
     LossQuality,
     Metric,
     ModelEdit,
+    ModelTrigger,
     Quality,
     Selector,
     Similarity,
+    Trigger,
 )
 from iarmem_plugin.plugins.create import create
 from iarmem_plugin.testing import (
@@ -38,9 +40,11 @@ from iarmem_plugin.testing import (
     LossQualityTests,
     MetricTests,
     ModelEditTests,
+    ModelTriggerTests,
     QualityTests,
     SelectorTests,
     SimilarityTests,
+    TriggerTests,
 )
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "iarmem-example"
@@ -141,6 +145,24 @@ class TestEdits(ModelEditTests):
         return create("edit", f"{request.param}:{options[request.param]}")
 
 
+class TestTriggers(TriggerTests):
+    @pytest.fixture(params=["learned-embedding", "prefix", "samples"])
+    def trigger(self, request: pytest.FixtureRequest) -> Trigger:
+        budgets = {"learned-embedding": "0,2,3", "prefix": "0,1,5", "samples": "1,3"}
+        found = create("trigger", f"{request.param}:budgets='{budgets[request.param]}'")
+        assert isinstance(found, Trigger)
+        return found
+
+
+class TestModelTriggers(ModelTriggerTests):
+    @pytest.fixture(params=["relearn", "rounded"])
+    def trigger(self, request: pytest.FixtureRequest) -> ModelTrigger:
+        options = {"relearn": "budgets='0,1,3',batch_size=3", "rounded": "bits=4"}
+        found = create("trigger", f"{request.param}:{options[request.param]}")
+        assert isinstance(found, ModelTrigger)
+        return found
+
+
 class Descriptor(nn.Module):
     """In SSCD's place, whose weights cannot be had: a picture's rough shape."""
 
@@ -166,6 +188,7 @@ class Features(nn.Module):
         ("similarity", (TestSimilarities,)),
         ("quality", (TestQualities, TestLossQualities)),
         ("edit", (TestEdits,)),
+        ("trigger", (TestTriggers, TestModelTriggers)),
     ],
 )
 def test_no_default_plugin_is_left_out(kind: plugins.Kind, tests: tuple[type, ...]) -> None:

@@ -14,17 +14,20 @@ import pytest
 from .broken_adapters import LAWS
 from .broken_edits import TESTS as EDITS
 from .broken_measures import TESTS
+from .broken_triggers import TESTS as TRIGGERS
 
 FOLDER = Path(__file__).parent
-RIGHT = ("TinyAdapter", "Means", "Shifted")
-WRONG = {name: f"test_{law}" for name, law in (*LAWS.items(), *TESTS.items(), *EDITS.items())}
+RIGHT = ("TinyAdapter", "Means", "Shifted", "Twice", "Brighter")
+WRONG = {name: f"test_{law}" for name, law in (LAWS | TESTS | EDITS | TRIGGERS).items()}
 
 
 @pytest.fixture(scope="module")
 def failed() -> dict[str, set[str]]:
     """Run the kit on all of them, once; the names of the tests that each failed."""
     options = ["-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
-    files = [str(FOLDER / f"broken_{name}.py") for name in ("adapters", "measures", "edits")]
+    files = [
+        str(FOLDER / f"broken_{name}.py") for name in ("adapters", "measures", "edits", "triggers")
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
         capture_output=True,
