@@ -137,7 +137,7 @@ def default_triggers(model: ImageARModel) -> tuple[AnyTrigger, ...]:
 
 
 def check_audit(
-    images: Images, held_out: Images, triggers: Sequence[AnyTrigger], rate: float
+    images: Images, held_out: Images, triggers: Sequence[AnyTrigger] | None, rate: float
 ) -> None:
     """Refuse what no audit can be made of; ask before the model is loaded.
 
@@ -156,8 +156,10 @@ def check_audit(
             f"{len(held_out)} held-out pictures were given, every other one of which fixes the "
             f"thresholds; give {2 * FEWEST} or more, of the same kind as those to audit"
         )
+    if triggers is None:
+        return
     if not triggers:
-        raise InputError("there are no triggers; give one or more")
+        raise InputError("there are no triggers; give one or more, or None for the usual ones")
     for one in check_triggers(triggers).values():
         if missing := sorted(one.needs - {"candidates", "calibration"}):
             raise InputError(

@@ -113,7 +113,7 @@ def peaks(
         return [()] * mine
     options = CaptureOptions(views=VIEWS, batch_size=batch_size, seed=seed)
     found = localize(
-        model, images, metric=["unitmem", RunnerUp()], options=options, progress=progress
+        model, images, metric=("unitmem", RunnerUp()), options=options, progress=progress
     )
     first, second = (one["score"].transpose(*NEURONS) for one in found.values())
     names = found["unitmem"].coords.get("scale_name", found["unitmem"]["scale"])

@@ -23,6 +23,7 @@ from iarmem_plugin.report.sides.folder import check_folder, write_folder
 from iarmem_plugin.table import TextTable
 
 FILES = ("audit.json", "audit.html", "audit.csv")
+ENOUGH = 100  # pictures that fix a threshold of 1%
 COLUMNS = (
     *("picture", "class", "verdict", "found_by", "budget", "unit", "similarity", "agreement"),
     *("false_alarms", "false_alarms_low", "false_alarms_high"),
@@ -34,7 +35,7 @@ MEANINGS = {
     "in pictures never seen",
     MEMBER_LIKE: "the model gives the picture a higher likelihood than pictures never seen: a "
     "statistical hint that it was trained on it, no more",
-    NOTHING: "none of this was found",
+    NOTHING: "no trigger and no signal told the picture from those that were never seen",
 }
 NOT_SAID = (
     "Nothing found is no proof of absence: other triggers, larger budgets or longer prefixes may "
@@ -184,6 +185,15 @@ def together(found: Audit) -> Iterator[str]:
         f"of which may pass; of further ones of their kind, about {100 * found.expected:.1f}% are "
         f"to be expected to pass each. False alarms are counted on {found.held_out} others."
     )
+    for count in found.counts[:-1]:
+        if count.low > found.expected:
+            yield (
+                f"More never-seen pictures than that are {count.verdict}: of the audited ones, too, "
+                "some may be so by chance. Give more held-out pictures, and see that they are of "
+                "the same kind."
+            )
+    if found.calibrating < ENOUGH:
+        yield f"With {2 * ENOUGH} held-out pictures or more, thresholds hold the stated share better."
 
 
 def peak_text(peak: Peak) -> str:

@@ -27,7 +27,7 @@ def check_folder(folder: Path, files: Sequence[str], *, holding: str = "comparis
     if others := [one.name for one in folder.iterdir() if not is_ours(one.name)]:
         raise InputError(
             f"{folder} holds other files, such as {min(others)!r}, and no {files[0]}; name a new "
-            "or empty folder, or one that holds an earlier {holding}"
+            f"or empty folder, or one that holds an earlier {holding}"
         )
 
 
