@@ -20,6 +20,8 @@ from iarmem_plugin import (
     ActivationStore,
     Adapter,
     Arm,
+    Audit,
+    AuditedPicture,
     Augmentation,
     Candidates,
     CaptureOptions,
@@ -61,6 +63,7 @@ from iarmem_plugin import (
     ModelLayout,
     NeuronFacts,
     NeuronWeights,
+    Peak,
     PixelCorrelation,
     Plan,
     PlannedArm,
@@ -95,10 +98,12 @@ from iarmem_plugin import (
     TorchFidelity,
     TunedSampling,
     Variant,
+    VerdictCount,
     Views,
     Writes,
     Zero,
     ZeroWeights,
+    audit,
     calibrate,
     capture,
     compare,
@@ -494,3 +499,12 @@ def members(model: ImageARModel, tried: Candidates, out: Path) -> DatasetInferen
     print(membership_table(found), membership_table(found, against="generated"))
     values: np.ndarray = signals["membership"].values
     return dataset_inference(values[:40], values[40:], seed=0, draws=100)
+
+
+def memorized(model: ImageARModel, mine: Images, other: Images, out: Path) -> list[str]:
+    found: Audit = audit(model, mine, other, rate=0.01, neurons=True, seed=0, batch_size=8)
+    pictures: tuple[AuditedPicture, ...] = found.pictures
+    peaks: list[Peak] = [peak for one in pictures for peak in one.neurons]
+    counts: tuple[VerdictCount, ...] = found.counts
+    print(found.table(), found.save(out), [one.runner_up for one in peaks], counts[0].high)
+    return [one.path for one in found.having("extracted")]

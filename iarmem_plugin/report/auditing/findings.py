@@ -144,8 +144,22 @@ class Audit:
         Of n calibrating pictures floor(rate * n) lie above it; a further one of their kind does
         with probability (that + 1) / (n + 1).
         """
-        above = math.floor(self.rate * self.calibrating + 1e-9)
-        return (above + 1) / (self.calibrating + 1)
+        return (self._above + 1) / (self.calibrating + 1)
+
+    def chance(self, false_alarms: int) -> float:
+        """Return how likely so many false alarms or more are, of pictures of one kind.
+
+        Beta-binomial: the thresholds are as much a draw as the pictures that are reported.
+        """
+        from scipy.stats import betabinom
+
+        least = self._above + 1
+        drawn = betabinom(self.held_out, least, self.calibrating + 1 - least)
+        return float(drawn.sf(false_alarms - 1))
+
+    @property
+    def _above(self) -> int:
+        return math.floor(self.rate * self.calibrating + 1e-9)
 
     def having(self, verdict: Verdict) -> tuple[AuditedPicture, ...]:
         """Return the pictures of one verdict."""

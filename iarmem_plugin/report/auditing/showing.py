@@ -24,6 +24,7 @@ from iarmem_plugin.table import TextTable
 
 FILES = ("audit.json", "audit.html", "audit.csv")
 ENOUGH = 100  # pictures that fix a threshold of 1%
+UNLIKELY = 0.025  # of so many false alarms by chance
 COLUMNS = (
     *("picture", "class", "verdict", "found_by", "budget", "unit", "similarity", "agreement"),
     *("false_alarms", "false_alarms_low", "false_alarms_high"),
@@ -186,14 +187,14 @@ def together(found: Audit) -> Iterator[str]:
         f"to be expected to pass each. False alarms are counted on {found.held_out} others."
     )
     for count in found.counts[:-1]:
-        if count.low > found.expected:
+        if found.chance(count.false_alarms) < UNLIKELY:
             yield (
-                f"More never-seen pictures than that are {count.verdict}: of the audited ones, too, "
-                "some may be so by chance. Give more held-out pictures, and see that they are of "
-                "the same kind."
+                f"More never-seen pictures than that are {count.verdict}: of the audited ones, "
+                "too, some may be so by chance. Give more held-out pictures, and see that they are "
+                "of the same kind."
             )
     if found.calibrating < ENOUGH:
-        yield f"With {2 * ENOUGH} held-out pictures or more, thresholds hold the stated share better."
+        yield f"Give {2 * ENOUGH} held-out pictures or more to come nearer to the stated share."
 
 
 def peak_text(peak: Peak) -> str:
