@@ -20,8 +20,6 @@ from iarmem_plugin import (
     ActivationStore,
     Adapter,
     Arm,
-    Audit,
-    AuditedPicture,
     Augmentation,
     Candidates,
     CaptureOptions,
@@ -63,7 +61,6 @@ from iarmem_plugin import (
     ModelLayout,
     NeuronFacts,
     NeuronWeights,
-    Peak,
     PixelCorrelation,
     Plan,
     PlannedArm,
@@ -98,12 +95,10 @@ from iarmem_plugin import (
     TorchFidelity,
     TunedSampling,
     Variant,
-    VerdictCount,
     Views,
     Writes,
     Zero,
     ZeroWeights,
-    audit,
     calibrate,
     capture,
     compare,
@@ -497,14 +492,9 @@ def members(model: ImageARModel, tried: Candidates, out: Path) -> DatasetInferen
     for name, content in membership_files(found).items():
         (out / name).write_bytes(content)
     print(membership_table(found), membership_table(found, against="generated"))
+    audit: iarmem.Audit = iarmem.audit(model, tried.images, tried.images, rate=0.01, neurons=True)
+    one: iarmem.AuditedPicture = audit.having("extracted")[0]
+    peak: iarmem.Peak = one.neurons[0]
+    count: iarmem.VerdictCount = audit.counts[0]
     values: np.ndarray = signals["membership"].values
     return dataset_inference(values[:40], values[40:], seed=0, draws=100)
-
-
-def memorized(model: ImageARModel, mine: Images, other: Images, out: Path) -> list[str]:
-    found: Audit = audit(model, mine, other, rate=0.01, neurons=True, seed=0, batch_size=8)
-    pictures: tuple[AuditedPicture, ...] = found.pictures
-    peaks: list[Peak] = [peak for one in pictures for peak in one.neurons]
-    counts: tuple[VerdictCount, ...] = found.counts
-    print(found.table(), found.save(out), [one.runner_up for one in peaks], counts[0].high)
-    return [one.path for one in found.having("extracted")]

@@ -66,65 +66,55 @@ def audit(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Audit:
-    """Say which of some pictures a model memorized, as far as is found.
+    """Say which of some pictures a model memorized, as far as is found; it comes back as it was.
 
-    Every other held-out picture fixes the thresholds, of all attempts together and of all
-    membership signals together; on the rest it is counted how often a picture that was never seen
-    gets a verdict. The model comes back as it was.
+    Every other held-out picture fixes thresholds, of all attempts and of all membership signals
+    together; on the rest it is counted how often a picture that was never seen gets a verdict.
 
     Args:
         model: wrapped model, such as one that was fine-tuned on the pictures.
         images: pictures to judge.
         held_out: pictures of the same kind that the model never saw, 40 or more.
-        triggers: ways to bring a picture back, the cheapest first; by default `default_triggers`.
-        similarity: how alike two pictures are; by default the correlation of their pixels. Its own
-            threshold is not used.
-        rate: share of the calibrating pictures that may be extracted, and recognisable, and
-            member-like, each.
+        triggers: ways to bring a picture back, the cheapest first; None: `default_triggers`.
+        similarity: how alike two pictures are; None: by their pixels. It needs no threshold.
+        rate: share of the calibrating pictures that each verdict may let through.
         neurons: whether the neurons that peak on each picture are sought.
         seed: seed for what triggers, views and subsets draw.
         batch_size: pictures in one pass; halved where memory does not suffice.
         progress: where progress bars may be shown.
 
     Raises:
-        InputError: there are no pictures, too few held-out ones, or they lack what the model is
-            told; continuous tokens; or a trigger that cannot be used here.
+        InputError: no or unfit pictures, continuous tokens, or a trigger of no use here.
     """
     check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
-    chosen = default_triggers(model) if triggers is None else tuple(triggers)
-    check_audit(images, held_out, chosen, rate)
-    adapter = model.adapter
+    check_audit(images, held_out, triggers, rate)
+    adapter, chosen = model.adapter, default_triggers(model) if triggers is None else triggers
     for one in (images, held_out):
         check_conditions(one, adapter.conditions, adapter.variant.num_classes)
     check_unseen(held_out, [images])
     how: Any = {"batch_size": batch_size, "progress": progress}
     protocol = _protocol(model, images, held_out, chosen, similarity, seed=seed, **how)
-    attempts = protocol.attempted(model, progress)
     signals = membership_signals(model, protocol.candidates, protocol.targets.tokens, **how)
-    judged = _judged(attempts, signals, protocol.calibrates, images.labelled, rate)
-    mine = [
-        replace(one, pixels=_small(images, place))
-        for place, one in enumerate(judged[: len(images)])
-    ]
-    reported = [judged[at] for at in np.flatnonzero(~protocol.calibrates) if at >= len(images)]
+    judged = _judged(protocol.attempted(model, progress), signals, protocol.calibrates, rate)
+    mine = [replace(one, pixels=_small(images, at)) for at, one in enumerate(judged[: len(images)])]
+    reported = np.flatnonzero(~protocol.calibrates)
     if neurons:
-        shown = protocol.candidates.images.subset(np.flatnonzero(~protocol.calibrates))
+        shown = protocol.candidates.images.subset(reported)
         found = peaks(model, shown, len(images), seed=seed, **how)
         mine = [replace(one, neurons=top) for one, top in zip(mine, found, strict=True)]
+    unseen = [judged[at] for at in reported[len(images) :]]
     values = signals[VALUES].transpose("candidate", "signal").to_numpy()
-    sides = values[: len(images)], values[len(images) :]
-    provenance = model_provenance(model) | {"recovery": protocol.provenance, "seed": seed}
     return Audit(
         model=adapter.variant.name,
         pictures=tuple(sorted(mine, key=_place)),
-        counts=_counts(mine, reported),
-        held_out=len(reported),
+        counts=_counts(mine, unseen),
+        held_out=len(unseen),
         calibrating=int(protocol.calibrates.sum()),
         rate=float(rate),
         triggers=tuple(one.key for one in protocol.triggers),
-        inference=dataset_inference(*sides, seed=seed),
+        inference=dataset_inference(values[: len(images)], values[len(images) :], seed=seed),
         left_out=_left_out(model, triggers, signals, neurons=neurons),
-        provenance=provenance,
+        provenance=model_provenance(model) | {"recovery": protocol.provenance, "seed": seed},
     )
 
 
@@ -202,7 +192,6 @@ def _judged(
     attempts: xr.Dataset,
     signals: xr.Dataset,
     calibrates: Bool[np.ndarray, " candidate"],
-    labelled: bool,
     rate: float,
 ) -> list[AuditedPicture]:
     """Return the verdict on every candidate, calibrating ones among them."""
@@ -229,7 +218,7 @@ def _judged(
         found.append(
             AuditedPicture(
                 path,
-                int(attempts["label"].values[place]) if labelled else None,
+                label if (label := int(attempts["label"].values[place])) >= 0 else None,
                 verdict,
                 *by,
                 float(alike[:, place].max()),

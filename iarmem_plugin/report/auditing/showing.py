@@ -135,7 +135,8 @@ def table_file(found: Audit) -> bytes:
 
 def page(found: Audit) -> str:
     """Return the page: counts, what a verdict does not say, and every picture with its verdict."""
-    rows = zip(found.counts, _false_alarms(found), strict=True)
+    rows = list(zip(found.counts, _false_alarms(found), strict=True))
+    beside = {one.verdict: alarms for one, (alarms, _) in rows}
     return (
         environment()
         .get_template("audit.html.j2")
@@ -150,7 +151,10 @@ def page(found: Audit) -> str:
             together=together(found),
             not_said=NOT_SAID,
             neurons_said=NEURONS_SAID,
-            groups=[(one, len(found.having(one)), _tiles(found, one)) for one in VERDICTS],
+            groups=[
+                (one, len(found.having(one)), beside.get(one, ""), _tiles(found, one))
+                for one in VERDICTS
+            ],
             peaked=[(one, [peak_text(peak) for peak in one.neurons]) for one in found.pictures],
             neurons=any(one.neurons for one in found.pictures),
         )
@@ -201,7 +205,7 @@ def peak_text(peak: Peak) -> str:
     """Return a neuron in words."""
     whose = f"{peak.runner_up} (never seen)" if peak.held_out else peak.runner_up
     return (
-        f"block {peak.block}, neuron {peak.neuron}, {peak.scale}: "
+        f"block {peak.block}, neuron {peak.neuron}, scale {peak.scale}: "
         f"UnitMem {peak.unitmem:.2f}, next {whose}"
     )
 

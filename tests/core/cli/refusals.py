@@ -130,11 +130,9 @@ _SUBSET = {
     "--verify-images": _FLAG,
 }
 
+_OF_MANY = ("--images", "--out", "--image-root", "--on-bad-image", "--workers")
 _AUDITED = {
-    "--held-out": [
-        *_PICTURES,
-        ("images", MODEL, "10 held-out pictures were given, every other one of which fixes"),
-    ],
+    "--held-out": [*_PICTURES, ("images", MODEL, "10 held-out pictures were given, every other")],
     "--trigger": [
         ("nothing", MODEL, "no trigger named 'nothing'; installed: "),
         ("prefix:budgets=x", MODEL, "trigger 'prefix' was given budgets=x"),
@@ -393,7 +391,6 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
     | {
         "--image": [
             ("nowhere.png", MODEL, "nowhere.png is no file; name one picture"),
-            ("images", MODEL, "images is no file"),
             ("list.txt", MODEL, "list.txt"),
             ("s3://bucket/x.png", MODEL, "looks like a URL"),
             ("/dev/zero", MODEL, "is a device or pipe"),
