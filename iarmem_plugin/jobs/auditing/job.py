@@ -17,7 +17,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
 from iarmem_plugin.evaluation.counts import HELD_OUT
 from iarmem_plugin.evaluation.extraction import make_targets
-from iarmem_plugin.evaluation.membership.inference import dataset_inference
+from iarmem_plugin.evaluation.membership.inference import DatasetInference, dataset_inference
 from iarmem_plugin.evaluation.membership.signals import LEFT_OUT, VALUES, membership_signals
 from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol, check_triggers
 from iarmem_plugin.evaluation.recovery.curves import thresholds
@@ -89,9 +89,7 @@ def audit(
     check_kind("the model", model, ImageARModel, "a wrapped model, from iarmem.load or iarmem.wrap")
     check_audit(images, held_out, triggers, rate)
     adapter, chosen = model.adapter, default_triggers(model) if triggers is None else triggers
-    for one in (images, held_out):
-        check_conditions(one, adapter.conditions, adapter.variant.num_classes)
-    check_unseen(held_out, [images])
+    _check_fit(model, images, held_out)
     how: Any = {"batch_size": batch_size, "progress": progress}
     protocol = _protocol(model, images, held_out, chosen, similarity, seed=seed, **how)
     signals = membership_signals(model, protocol.candidates, protocol.targets.tokens, **how)
@@ -103,7 +101,6 @@ def audit(
         found = peaks(model, shown, len(images), seed=seed, **how)
         mine = [replace(one, neurons=top) for one, top in zip(mine, found, strict=True)]
     unseen = [judged[at] for at in reported[len(images) :]]
-    values = signals[VALUES].transpose("candidate", "signal").to_numpy()
     return Audit(
         model=adapter.variant.name,
         pictures=tuple(sorted(mine, key=_place)),
@@ -112,7 +109,7 @@ def audit(
         calibrating=int(protocol.calibrates.sum()),
         rate=float(rate),
         triggers=tuple(one.key for one in protocol.triggers),
-        inference=dataset_inference(values[: len(images)], values[len(images) :], seed=seed),
+        inference=_inference(signals, len(images), seed),
         left_out=_left_out(model, triggers, signals, neurons=neurons),
         provenance=model_provenance(model) | {"recovery": protocol.provenance, "seed": seed},
     )
@@ -156,6 +153,17 @@ def check_audit(
                 f"the trigger {one.key!r} needs {EDIT_PARTS[missing[0]].partition(';')[0]}, which "
                 "an audit does not have; choose another, or use `iarmem compare`"
             )
+
+
+def _check_fit(model: ImageARModel, images: Images, held_out: Images) -> None:
+    for one in (images, held_out):
+        check_conditions(one, model.adapter.conditions, model.adapter.variant.num_classes)
+    check_unseen(held_out, [images])
+
+
+def _inference(signals: xr.Dataset, mine: int, seed: int) -> DatasetInference | None:
+    values = signals[VALUES].transpose("candidate", "signal").to_numpy()
+    return dataset_inference(values[:mine], values[mine:], seed=seed)
 
 
 def _protocol(
