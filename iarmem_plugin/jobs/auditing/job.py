@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -240,10 +241,22 @@ def _judged(
 def _first_above(
     values: np.ndarray, calibrates: Bool[np.ndarray, " candidate"], rate: float
 ) -> Int[np.ndarray, " candidate"]:
-    """Return the first row above its threshold, thresholds fixed together; -1: none is."""
-    above = values > thresholds(values[:, calibrates], rate)[:, None]
-    first: np.ndarray = np.where(above.any(axis=0), above.argmax(axis=0), -1)
-    return first
+    """Return the first row above its threshold, thresholds fixed together; -1: none is.
+
+    Of pictures that calibrate, -1. The picture to judge is among those that a row's mean and
+    standard deviation are taken of: it is then above with probability (k + 1) / (n + 1) at most if
+    it is like the n that calibrate, k of which may be; without it somewhat more often.
+
+    Reference: Vovk, Gammerman and Shafer 2005 (conformal prediction).
+    """
+    fixing, found = values[:, calibrates], np.full(len(calibrates), -1)
+    count = fixing.shape[1]
+    share = (math.floor(rate * count + 1e-9) + 1) / (count + 1)
+    for place in np.flatnonzero(~calibrates):
+        own = values[:, place]
+        above = own > thresholds(np.column_stack((fixing, own)), share)
+        found[place] = above.argmax() if above.any() else -1
+    return found
 
 
 def _counts(

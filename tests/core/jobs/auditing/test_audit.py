@@ -18,7 +18,7 @@ from iarmem_plugin.data.images import Images
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.statistics import clopper_pearson
 from iarmem_plugin.interfaces import Attempt, Condition, ForwardInputs, Metric, Sampling, Trigger
-from iarmem_plugin.jobs.auditing.job import audit
+from iarmem_plugin.jobs.auditing.job import _first_above, audit
 from iarmem_plugin.jobs.auditing.peaks import VIEWS, RunnerUp
 from iarmem_plugin.jobs.triggers.relearning import Relearn
 from iarmem_plugin.models.tracing import ImageARModel
@@ -106,6 +106,18 @@ def test_pictures_never_seen_get_verdicts_about_as_often_as_expected() -> None:
         assert one.pictures / size < 0.06 + allowed
     assert unseen.inference is not None
     assert unseen.inference.p > 0.01
+
+
+def test_no_more_false_alarms_than_stated_are_let_through_by_several_rows() -> None:
+    """Heavy tails, few pictures: where standardising could let more through."""
+    random, size, alarms = np.random.default_rng(0), 20, list[float]()
+    calibrates = np.arange(2 * size) < size
+    for _ in range(200):
+        values = random.standard_t(2, (4, 2 * size))
+        first = _first_above(values, calibrates, 0.05)
+        assert (first[calibrates] == -1).all()
+        alarms.append((first[~calibrates] >= 0).mean())
+    assert np.mean(alarms) == pytest.approx(2 / 21, abs=0.02)  # 1 of 20 may pass
 
 
 def test_a_model_without_classes_is_audited_without_what_needs_them() -> None:
