@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     )
     from iarmem_plugin.jobs.arms import Arm
     from iarmem_plugin.jobs.attack import ExtractionOptions
+    from iarmem_plugin.jobs.auditing.job import audit
     from iarmem_plugin.jobs.compare.estimate import Estimate, estimate
     from iarmem_plugin.jobs.compare.job import compare
     from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.listed import Listed
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
+    from iarmem_plugin.report.auditing.findings import Audit, AuditedPicture, Peak, VerdictCount
     from iarmem_plugin.report.membership.showing import membership_files, membership_table
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.report.sides.reports import SideBySide, side_by_side
@@ -122,6 +124,8 @@ __all__ = [
     "Adapter",
     "Arm",
     "Attempt",
+    "Audit",
+    "AuditedPicture",
     "Augmentation",
     "BestOfSamples",
     "Candidates",
@@ -166,6 +170,7 @@ __all__ = [
     "ModelTrigger",
     "NeuronFacts",
     "NeuronWeights",
+    "Peak",
     "PixelCorrelation",
     "Plan",
     "PlannedArm",
@@ -204,11 +209,13 @@ __all__ = [
     "Trigger",
     "TunedSampling",
     "Variant",
+    "VerdictCount",
     "Views",
     "Writes",
     "Zero",
     "ZeroWeights",
     "__version__",
+    "audit",
     "calibrate",
     "capture",
     "compare",
@@ -339,6 +346,13 @@ _SOURCES = {
     "iarmem_plugin.jobs.recalibration": ("Recalibration",),
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
+    "iarmem_plugin.jobs.auditing.job": ("audit",),
+    "iarmem_plugin.report.auditing.findings": (
+        "Audit",
+        "AuditedPicture",
+        "Peak",
+        "VerdictCount",
+    ),
     "iarmem_plugin.report.membership.showing": ("membership_files", "membership_table"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.report.sides.reports": ("SideBySide", "side_by_side"),

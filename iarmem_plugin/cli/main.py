@@ -23,6 +23,7 @@ from typer.core import TyperGroup
 
 from iarmem_plugin.cli import models, store
 from iarmem_plugin.cli.attack import attack
+from iarmem_plugin.cli.auditing import audit, inspect
 from iarmem_plugin.cli.compare import compare, rerun
 from iarmem_plugin.cli.console import LOGGER, LogLevel, say, terminal, unhindered, warn
 from iarmem_plugin.cli.ending import ends_orderly
@@ -151,6 +152,8 @@ app.command()(mitigate)
 app.command()(compare)
 app.command()(rerun)
 app.command()(attack)
+app.command()(audit)
+app.command()(inspect)
 app.command("compare-scores")(compare_scores)
 app.command()(export)
 app.command()(models.models)

@@ -229,16 +229,17 @@ def _gallery_row(row: GalleryRow) -> dict[str, Any]:
     return {
         "path": row.path,
         "group": row.group,
-        "target": _picture(row.target),
-        "original": None if row.original is None else _picture(row.original),
+        "target": picture_uri(row.target),
+        "original": None if row.original is None else picture_uri(row.original),
         "completions": {
-            arm: {"src": _picture(picture), "similarity": similarity, "extracted": extracted}
+            arm: {"src": picture_uri(picture), "similarity": similarity, "extracted": extracted}
             for arm, (picture, similarity, extracted) in row.completions.items()
         },
     }
 
 
-def _picture(pixels: np.ndarray) -> Markup:
+def picture_uri(pixels: np.ndarray) -> Markup:
+    """Return a picture, uint8, dims (height, width, 3), as a PNG inside a URI."""
     with io.BytesIO() as buffer:
         Image.fromarray(pixels).save(buffer, format="PNG")
         return _data_uri(buffer.getvalue())

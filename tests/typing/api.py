@@ -492,5 +492,9 @@ def members(model: ImageARModel, tried: Candidates, out: Path) -> DatasetInferen
     for name, content in membership_files(found).items():
         (out / name).write_bytes(content)
     print(membership_table(found), membership_table(found, against="generated"))
+    audit: iarmem.Audit = iarmem.audit(model, tried.images, tried.images, rate=0.01, neurons=True)
+    one: iarmem.AuditedPicture = audit.having("extracted")[0]
+    told: tuple[iarmem.Peak | iarmem.VerdictCount, ...] = (*one.neurons, *audit.counts)
+    print(told, audit.table(), audit.save(out))
     values: np.ndarray = signals["membership"].values
     return dataset_inference(values[:40], values[40:], seed=0, draws=100)

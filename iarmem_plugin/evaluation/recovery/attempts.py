@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +222,8 @@ class TriggerProtocol:
         values, shares = np.full(size, -np.inf, np.float32), np.full(size, -np.inf)
         names = self.candidates.images.paths[rows]
         target = self.targets.at(rows, model.device)
-        with blamed(trigger), images_named(names):
+        with ExitStack() as held, blamed(trigger), images_named(names):
+            held.callback(getattr(attempts, "close", tuple))  # also where one cannot be compared
             for one in attempts:
                 place = _place(trigger, one, target.tokens)
                 completion = Completion(model.decode(one.tokens), one.tokens)

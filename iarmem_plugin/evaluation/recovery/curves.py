@@ -94,6 +94,9 @@ def with_recovered(attempts: xr.Dataset, *, rate: float = 0.01) -> xr.Dataset:
     Returns:
         the same with ``extracted`` and ``recognisable``, bool, and ``extracted_threshold`` and
         ``recognisable_threshold``, dims (attempt), of each arm.
+
+    Raises:
+        InputError: values that are not finite.
     """
     if "arm" in attempts.dims:
         every = (attempts.isel(arm=place, drop=True) for place in range(attempts.sizes["arm"]))
@@ -102,6 +105,11 @@ def with_recovered(attempts: xr.Dataset, *, rate: float = 0.01) -> xr.Dataset:
     judged: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for outcome, read in OUTCOMES.items():
         values = attempts[read].transpose("attempt", "candidate").to_numpy().astype(float)
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"the {read} of some attempts is not finite, as where a trigger was not tried in "
+                "every arm; judge arms with other triggers apart"
+            )
         limits, flags = np.empty(len(values)), np.empty(values.shape, bool)
         for trigger in dict.fromkeys(attempts["trigger"].to_numpy().tolist()):
             rows = attempts["trigger"].to_numpy() == trigger

@@ -10,12 +10,13 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.files import check_results, is_ours, write_results
 
 
-def check_folder(folder: Path, files: Sequence[str]) -> None:
+def check_folder(folder: Path, files: Sequence[str], *, holding: str = "comparison") -> None:
     """Refuse a folder that holds other files; ask before the work.
 
     Args:
         folder: folder to write.
         files: all files that may be written; the first is in every folder that was.
+        holding: what is written, in a word.
 
     Raises:
         InputError: it is a file, cannot be made, or holds files and not the first of these.
@@ -26,7 +27,7 @@ def check_folder(folder: Path, files: Sequence[str]) -> None:
     if others := [one.name for one in folder.iterdir() if not is_ours(one.name)]:
         raise InputError(
             f"{folder} holds other files, such as {min(others)!r}, and no {files[0]}; name a new "
-            "or empty folder, or one that holds an earlier comparison"
+            f"or empty folder, or one that holds an earlier {holding}"
         )
 
 

@@ -18,6 +18,8 @@ COMMANDS = {
     "mitigate": "mitigate {model} --scores scores --images images --out new",
     "compare": "compare {plan}{other} --out new",
     "attack": "attack {model} --candidates images --held-out many.npz --out new",
+    "audit": "audit {model} --images images --held-out many.npz --out new",
+    "inspect": "inspect {model} --image images/0/0.png --held-out many.npz",
     "compare-scores": "compare-scores {scores} --out new",
     "rerun": "rerun {report} --out new",
     "export": "export {source} --out new.pth --weights tiny.pth",
@@ -126,6 +128,18 @@ _SUBSET = {
         ("1", MODEL, "give --images-per-class"),
     ],
     "--verify-images": _FLAG,
+}
+
+_OF_MANY = ("--images", "--out", "--image-root", "--on-bad-image", "--workers")
+_AUDITED = {
+    "--held-out": [*_PICTURES, ("images", MODEL, "10 held-out pictures were given, every other")],
+    "--trigger": [
+        ("nothing", MODEL, "no trigger named 'nothing'; installed: "),
+        ("relearn", MODEL, "needs images of its training"),
+        ("prefix --trigger prefix", MODEL, "was given twice"),
+    ],
+    "--rate": [("x", PARSE, "valid number"), ("1", MODEL, "below 1"), ("nan", MODEL, "nan")],
+    "--neurons": _FLAG,
 }
 
 REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
@@ -361,6 +375,21 @@ REFUSED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         "--tokenizer": _FILE,
         "--file": _COMMON["--file"],
         "--dry-run": _FLAG,
+    },
+    "audit": _COMMON | _AUDITED | {"--out": [*_OUT, ("images", MODEL, "images holds other files")]},
+    "inspect": {
+        option: rows
+        for option, rows in _COMMON.items()
+        if option not in ("--images", "--out", "--image-root", "--on-bad-image", "--workers")
+    }
+    | _AUDITED
+    | {
+        "--image": [
+            ("nowhere.png", MODEL, "nowhere.png is no file; name one picture"),
+            ("list.txt", MODEL, "list.txt"),
+            ("s3://bucket/x.png", MODEL, "looks like a URL"),
+        ],
+        "--label": [("-1", PARSE, "greater than or equal to 0"), ("99", MODEL, "99")],
     },
     "compare-scores": {
         "scores": [

@@ -121,3 +121,18 @@ def test_triggers_and_arms_have_thresholds_of_their_own() -> None:
 def test_budgets_rise_from_the_least(budgets: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="budget"):
         checked_budgets(budgets, least=1)
+
+
+def test_attempts_that_are_not_finite_are_refused() -> None:
+    attempts = xr.Dataset(
+        {
+            "similarity": (("attempt", "candidate"), np.array([[0.1, np.nan]])),
+            "agreement": (("attempt", "candidate"), np.array([[0.1, 0.2]])),
+        },
+        coords={
+            "trigger": ("attempt", np.array(["one"])),
+            "calibrates": ("candidate", np.array([True, False])),
+        },
+    )
+    with pytest.raises(InputError, match="the similarity of some attempts is not finite"):
+        with_recovered(attempts)

@@ -1,0 +1,1 @@
+"""Finds which of some pictures a model memorized: an audit."""

@@ -1,0 +1,1 @@
+"""An audit as a table, as files, and as a page."""
