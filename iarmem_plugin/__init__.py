@@ -109,7 +109,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.listed import Listed
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
-    from iarmem_plugin.report.auditing.findings import Audit, AuditedPicture, Peak, VerdictCount
+    from iarmem_plugin.report.auditing.audit import Audit
+    from iarmem_plugin.report.auditing.findings import AuditedPicture, Peak, VerdictCount
     from iarmem_plugin.report.membership.showing import membership_files, membership_table
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.report.sides.reports import SideBySide, side_by_side
@@ -347,8 +348,8 @@ _SOURCES = {
     "iarmem_plugin.activations.distributed": ("Ranks", "join_processes"),
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.jobs.auditing.job": ("audit",),
+    "iarmem_plugin.report.auditing.audit": ("Audit",),
     "iarmem_plugin.report.auditing.findings": (
-        "Audit",
         "AuditedPicture",
         "Peak",
         "VerdictCount",

@@ -17,7 +17,7 @@ from iarmem_plugin.text import shown
 if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.interfaces import AnyTrigger
-    from iarmem_plugin.report.auditing.findings import Audit
+    from iarmem_plugin.report.auditing.audit import Audit
 
 Unseen = Annotated[
     Path,

@@ -34,13 +34,13 @@ from iarmem_plugin.jobs.triggers.protocol import FEWEST
 from iarmem_plugin.models.batching import Batching
 from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
+from iarmem_plugin.report.auditing.audit import Audit
 from iarmem_plugin.report.auditing.findings import (
     EXTRACTED,
     MEMBER_LIKE,
     NOTHING,
     RECOGNISABLE,
     VERDICTS,
-    Audit,
     AuditedPicture,
     Verdict,
     VerdictCount,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import UInt8
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from iarmem_plugin.evaluation.membership.inference import DatasetInference
-    from iarmem_plugin.table import TextTable
 
 Verdict = Literal["extracted", "recognisable", "member-like", "nothing found"]
 EXTRACTED: Verdict = "extracted"
@@ -105,7 +103,7 @@ class VerdictCount:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Audit:
+class Findings:
     """Which of some pictures a model memorized, as far as was found.
 
     Attributes:
@@ -135,7 +133,7 @@ class Audit:
     def __repr__(self) -> str:
         """Return the number of pictures of each verdict."""
         named = ", ".join(f"{one.pictures} {one.verdict}" for one in self.counts[:-1])
-        return f"Audit({len(self.pictures)} pictures: {named})"
+        return f"{type(self).__name__}({len(self.pictures)} pictures: {named})"
 
     @property
     def expected(self) -> float:
@@ -167,7 +165,8 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the pixels as plain values: what ``audit.json`` holds."""
-        told = (one for one in self.__slots__ if one not in ("pictures", "counts", "inference"))
+        names = (one.name for one in fields(self))
+        told = (one for one in names if one not in ("pictures", "counts", "inference"))
         return {
             "schema": 1,
             **{one: plain(getattr(self, one)) for one in told},
@@ -175,26 +174,6 @@ class Audit:
             "counts": [asdict(one) for one in self.counts],
             "pictures": [_written(one) for one in self.pictures],
         }
-
-    def table(self) -> TextTable:
-        """Return the counts beside false alarms, to print on a terminal."""
-        from iarmem_plugin.report.auditing.showing import counts_table
-
-        return counts_table(self)
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``audit.html``, ``audit.csv`` and ``audit.json``: all of them, or none.
-
-        Returns:
-            the folder.
-
-        Raises:
-            InputError: the folder holds something else than an audit.
-            DiskFullError: there is no room; an earlier audit stays.
-        """
-        from iarmem_plugin.report.auditing.showing import files
-
-        return files(self, Path(folder))
 
 
 def plain(value: Any) -> Any:

@@ -13,8 +13,8 @@ from iarmem_plugin.report.auditing.findings import (
     NOTHING,
     RECOGNISABLE,
     VERDICTS,
-    Audit,
     AuditedPicture,
+    Findings,
     Peak,
 )
 from iarmem_plugin.report.grid.csv_tables import csv_file
@@ -62,7 +62,7 @@ def check_audit_folder(folder: str | Path) -> None:
     check_folder(Path(folder), FILES, holding="audit")
 
 
-def files(found: Audit, folder: Path) -> Path:
+def files(found: Findings, folder: Path) -> Path:
     """Write an audit in place of an earlier one: all of it, or nothing."""
     check_audit_folder(folder)
     contents = {
@@ -73,7 +73,7 @@ def files(found: Audit, folder: Path) -> Path:
     return write_folder(folder, contents, FILES)
 
 
-def counts_table(found: Audit) -> TextTable:
+def counts_table(found: Findings) -> TextTable:
     """Return the counts of verdicts beside those of pictures never seen."""
     columns = ("verdict", "pictures", "never-seen ones", "95% interval")
     rows = [
@@ -91,7 +91,7 @@ def counts_table(found: Audit) -> TextTable:
     )
 
 
-def card(found: Audit) -> TextTable:
+def card(found: Findings) -> TextTable:
     """Return what was found of the first picture."""
     one = found.pictures[0]
     share = dict(zip((one.verdict for one in found.counts), _false_alarms(found), strict=True))
@@ -108,7 +108,7 @@ def card(found: Audit) -> TextTable:
     return TextTable(f"{one.path}, by {found.model}", ("", ""), rows, notes=notes)
 
 
-def table_file(found: Audit) -> bytes:
+def table_file(found: Findings) -> bytes:
     """Return the CSV file: a row a picture, with its signals and its neurons."""
     signals = list(found.pictures[0].signals)
     most = max(len(one.neurons) for one in found.pictures)
@@ -133,7 +133,7 @@ def table_file(found: Audit) -> bytes:
     return csv_file((*COLUMNS, *(f"signal {one}" for one in signals), *heads), rows)
 
 
-def page(found: Audit) -> str:
+def page(found: Findings) -> str:
     """Return the page: counts, what a verdict does not say, and every picture with its verdict."""
     rows = list(zip(found.counts, _false_alarms(found), strict=True))
     beside = {one.verdict: alarms for one, (alarms, _) in rows}
@@ -161,7 +161,7 @@ def page(found: Audit) -> str:
     )
 
 
-def headline(found: Audit) -> str:
+def headline(found: Findings) -> str:
     """Return the finding in one sentence."""
     count = {one.verdict: one.pictures for one in found.counts}
     return (
@@ -171,7 +171,7 @@ def headline(found: Audit) -> str:
     )
 
 
-def together(found: Audit) -> Iterator[str]:
+def together(found: Findings) -> Iterator[str]:
     """Yield what the pictures show together, and how thresholds were fixed."""
     one = found.inference
     if one is None:
@@ -210,14 +210,14 @@ def peak_text(peak: Peak) -> str:
     )
 
 
-def _tiles(found: Audit, verdict: Any) -> list[tuple[AuditedPicture, object]]:
+def _tiles(found: Findings, verdict: Any) -> list[tuple[AuditedPicture, object]]:
     return [
         (one, None if one.pixels is None else picture_uri(one.pixels))
         for one in found.having(verdict)
     ]
 
 
-def _false_alarms(found: Audit) -> list[tuple[str, str]]:
+def _false_alarms(found: Findings) -> list[tuple[str, str]]:
     return [
         (
             f"{one.false_alarms} of {found.held_out}",

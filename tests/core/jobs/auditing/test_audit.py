@@ -22,7 +22,7 @@ from iarmem_plugin.jobs.auditing.job import _first_above, audit
 from iarmem_plugin.jobs.auditing.peaks import VIEWS, RunnerUp
 from iarmem_plugin.jobs.triggers.relearning import Relearn
 from iarmem_plugin.models.tracing import ImageARModel
-from iarmem_plugin.report.auditing.findings import Audit
+from iarmem_plugin.report.auditing.audit import Audit
 from iarmem_plugin.report.auditing.showing import FILES, card, page
 from iarmem_plugin.testing.metric import MetricTests
 from iarmem_plugin.testing.tiny import CLASSES, PIXELS, TinyAdapter
@@ -53,6 +53,7 @@ class Untold(TinyAdapter):
     name = "untold"
     conditions = frozenset()
     without_class = False
+    condition_width = 0
 
     def teacher_forced(self, tokens: Tensor, condition: Condition) -> ForwardInputs:
         return super().teacher_forced(tokens, Condition.of([0] * len(condition)))
