@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from jaxtyping import UInt8
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from iarmem_plugin.evaluation.membership.inference import DatasetInference
     from iarmem_plugin.table import TextTable
 
