@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from jaxtyping import UInt8
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from iarmem_plugin.evaluation.membership.inference import DatasetInference
 
 Verdict = Literal["extracted", "recognisable", "member-like", "nothing found"]
