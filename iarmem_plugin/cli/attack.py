@@ -70,11 +70,9 @@ def attack(
     if out is None and not dry_run:
         raise InputError("--out is missing; name the folder to write")
     from iarmem_plugin.jobs.triggers.job import TRIGGERS, attack_plan
-    from iarmem_plugin.models.hub import check_files
 
-    preflight.check_numbers({"--seed": seed})
     files = opt.read_files(weights, tokenizer, file or ())
-    check_files(model, files)
+    _check(model, files, seed, {"--candidates": candidates, "--held-out": held_out})
     plan = attack_plan(
         _part(model, files),
         triggers=trigger or TRIGGERS,
@@ -90,6 +88,21 @@ def attack(
         console.show(taken.to_dict(), taken.table(), as_json=as_json)
         return
     compare.run_and_show(plan, out, restart=restart, as_json=as_json)
+
+
+def _check(
+    model: str, files: Mapping[str, Path | None], seed: int, pictures: Mapping[str, Path | None]
+) -> None:
+    """Refuse what can be told to be wrong before any picture is read."""
+    from iarmem_plugin.cli.inputs import open_pictures
+    from iarmem_plugin.models.hub import check_files
+
+    preflight.check_numbers({"--seed": seed})
+    check_files(model, files)
+    preflight.check_pictures(pictures)
+    for path in pictures.values():
+        if path is not None:
+            open_pictures(path, model, opt.ReadingOptions(None, None, opt.OnBadImage.error, 0))
 
 
 def _part(model: str, files: Mapping[str, Path | None]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def run_and_show(plan: Plan, out: Path, *, restart: bool, as_json: bool) -> None
 
         from iarmem_plugin.report.recovery.section import recovery_table
 
-        tables = [one for one in (found.table(), recovery_table(found)) if one is not None]
+        tables = [one for one in (found.table(), recovery_table(found.recovery)) if one is not None]
         console.show(found.to_dict(), Group(*tables), as_json=as_json)
         console.say(f"Report: {out / 'report.html'}")
         _tell(found)

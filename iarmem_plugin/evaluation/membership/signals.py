@@ -56,7 +56,7 @@ def membership_signals(
         candidates: images with their labels and groups.
         tokens: their tokens, as `make_targets` made them from the unmodified model.
         without_class: whether the model predicts without a class, too; None takes what its adapter
-            says, and no for one that shows none, such as a noisy model.
+            says, and no for a model that shows none.
         batch_size: images at a time; halved where memory does not suffice.
         progress: shows a bar.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import xarray as xr
+
 from iarmem_plugin.evaluation.recovery.curves import OUTCOMES
 from iarmem_plugin.report.recovery.rows import TRIED, UNSEEN, Recovered, recovered_rows
 from iarmem_plugin.report.results import Results
@@ -30,11 +32,11 @@ def recovery_section(results: Results) -> dict[str, Any] | None:
     }
 
 
-def recovery_table(results: Results) -> TextTable | None:
+def recovery_table(recovery: xr.Dataset | None) -> TextTable | None:
     """Return what is extracted by each budget as a table to print; None without triggers."""
-    if results.recovery is None:
+    if recovery is None:
         return None
-    rows = recovered_rows(results.recovery)
+    rows = recovered_rows(recovery)
     texts = []
     for trigger in dict.fromkeys(one.trigger for one in rows):
         for row in _table(rows, trigger, "extracted"):

@@ -109,7 +109,7 @@ def test_a_model_that_predicts_nothing_without_a_class_lacks_one_signal(
     )
 
 
-@pytest.mark.parametrize(("asked", "signals"), [(None, 2), (True, 3)])
+@pytest.mark.parametrize(("asked", "signals"), [(None, 3), (False, 2)])
 def test_a_noisy_model_is_measured_as_it_is_told(
     model: ImageARModel,
     candidates: Candidates,

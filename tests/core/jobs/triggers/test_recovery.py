@@ -210,7 +210,7 @@ def test_the_command_attacks_a_model_as_it_is(
     (plan,) = ran
     compare(plan, tmp_path / "out")
     report = Report.load(tmp_path / "out")
-    said = str(recovery_table(report))
+    said = str(recovery_table(report.recovery))
     assert report.recovery is not None
     assert "How much work brings pictures back" in said
     assert "original" in said
