@@ -11,6 +11,7 @@ from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
 from iarmem_plugin.jobs.compare.rerun import plan_of
 from iarmem_plugin.jobs.plan.plan import Plan
+from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.plan.reading import read_plan, with_given
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.text import shown
@@ -80,7 +81,10 @@ def _of_organism(name: str) -> dict[str, Any]:
 
 
 def _of_comparison(model: str, path: Path, recovery: Mapping[str, Any]) -> Plan:
-    """Return the plan of a comparison with triggers; of its arms those that are named alone."""
+    """Return the plan of a comparison with triggers: the arms that are named, and no images.
+
+    Where a split is named that is not the first, the splits before it are run, too.
+    """
     whole = plan_of(Report.load(path), name=str(path)) if path.is_dir() else read_plan(path)
     if whole.model.name != model:
         raise InputError(
@@ -88,9 +92,33 @@ def _of_comparison(model: str, path: Path, recovery: Mapping[str, Any]) -> Plan:
             f"{shown(model, 60)}; name that model"
         )
     document = {**whole.to_document(), "recovery": dict(recovery), "drop": [], "expect": []}
-    wanted = list(recovery["arms"])
-    known = [ORIGINAL, *(one.name for one in whole.arms()), *((TWIN,) if whole.twin else ())]
+    document["quality"] = {"losses": whole.quality.losses}
+    wanted, arms = list(recovery["arms"]), {one.name: one for one in whole.arms()}
+    known = [ORIGINAL, *arms, *((TWIN,) if whole.twin else ())]
     if missing := [one for one in wanted if one not in known]:
         listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
         raise InputError(f"{shown(path)} has no arm {shown(missing[0], 80)!r}; it has: {listed}")
+    if wanted:
+        chosen = [arms[one] for one in wanted if one in arms]
+        splits = max((one.split for one in chosen), default=0) + 1
+        tables = {one.whole_name: _table(one) for one in chosen}
+        document |= {"grid": [], "arm": list(tables.values())}
+        document["evidence"] = {**document["evidence"], "splits": splits}
+        if TWIN not in wanted:
+            document.pop("twin", None)
     return with_given(document, (), name=str(path))
+
+
+def _table(arm: PlannedArm) -> dict[str, Any]:
+    """Return an arm as a table of its own, as a plan's ``[[arm]]`` has it."""
+    told = {
+        "name": arm.whole_name,
+        "selector": arm.scorer or arm.selector,
+        "scores": arm.scores,
+        "intervention": arm.intervention,
+        "fraction": arm.fraction,
+        "edit": arm.edit,
+        "seed": arm.seed,
+        "role": arm.role,
+    }
+    return {key: value for key, value in told.items() if value is not None}

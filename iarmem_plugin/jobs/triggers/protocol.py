@@ -14,6 +14,7 @@ from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol, check_tr
 from iarmem_plugin.interfaces import AnyTrigger, EditData
 from iarmem_plugin.jobs.attack import Attack
 from iarmem_plugin.jobs.contrast import TRIED
+from iarmem_plugin.jobs.demo.pictures import spread
 from iarmem_plugin.models.batching import Batching
 
 FEWEST = 20  # pictures never seen, on which thresholds are fixed
@@ -57,12 +58,12 @@ def trigger_protocol(
     for one in known.values():
         for part in sorted(one.needs):
             data.having(part)
-    tried = _spread(np.flatnonzero(np.isin(roles, TRIED)), pictures)
-    beside = _spread(np.flatnonzero(roles == "held-out"), pictures)
+    tried = spread(np.flatnonzero(np.isin(roles, TRIED)), pictures)
+    beside = spread(np.flatnonzero(roles == "held-out"), pictures)
     if not len(tried):
         raise InputError("there is nothing to bring back: all candidates are held-out pictures")
     places = np.sort(np.concatenate([tried, beside]))
-    rows = _spread(np.arange(len(unseen)), fixing)
+    rows = spread(np.arange(len(unseen)), fixing)
     some, others = attack.candidates.subset(places), unseen.subset(rows)
     both = some.joined(others.images, others.group)
     joined = _joined(attack.targets.subset(places, some), targets.subset(rows, others), both)
@@ -91,11 +92,3 @@ def _too_few(fixing: int) -> InputError:
 def _joined(one: Targets, other: Targets, both: Candidates) -> Targets:
     tokens = torch.cat((one.tokens, other.tokens))
     return Targets(tokens, torch.cat((one.images, other.images)), one.reference, both.identity)
-
-
-def _spread(positions: np.ndarray, count: int) -> np.ndarray:
-    """Return some positions, evenly spaced; all of them if there are fewer."""
-    if count >= len(positions):
-        return positions
-    chosen: np.ndarray = positions[np.linspace(0, len(positions) - 1, count).round().astype(int)]
-    return chosen

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,34 @@ def test_the_edits_of_a_comparison_are_attacked(out: Path) -> None:
     plan = attack_plan({"name": MODEL}, mitigated=out, arms=[SPLIT], triggers=["rounded"])
     assert plan.recovery.arms == (SPLIT,)
     assert plan.recovery.triggers == ("rounded",)
-    assert [one.name for one in plan.arms()] == [SPLIT, "largest"]
+    assert [one.name for one in plan.arms()] == [SPLIT]
+    assert Plan.from_document(plan.to_document()) == plan
+
+
+def test_arms_that_are_not_named_are_not_run_again(folder: Path, tmp_path: Path) -> None:
+    """Of splits and grids, the named ones alone, as they were; no twin, and no images."""
+    given = document(folder, triggers=[]) | {
+        "evidence": {"splits": 3},
+        "scores": {},
+        "twin": {"name": "var-organism-twin"},
+        "pictures": {"organism": True, "members": 0},
+        "quality": {"images": "fid", "generated": 2},
+        "grid": [{"fractions": [0.1, 0.2], "random-sets": 2}],
+    }
+    file, whole = tmp_path / "plan.toml", Plan.from_document(given)
+    file.write_text(whole.to_toml(), encoding="utf-8")
+    drawn = [one.name for one in whole.arms() if one.name.startswith("random 2")]
+    wanted = [SPLIT, drawn[-1]]
+    plan = attack_plan({"name": MODEL}, mitigated=file, arms=["original", *wanted])
+    before = {one.name: one for one in whole.arms()}
+    assert {one.name: replace(one, stands_for=()) for one in plan.arms()} == {
+        name: replace(before[name], stands_for=()) for name in wanted
+    }
+    assert plan.twin is None
+    assert plan.quality.images is None
+    third = attack_plan({"name": MODEL}, mitigated=file, arms=[f"{SPLIT}, split 2", "twin"])
+    assert [one.name for one in third.arms()] == [SPLIT, f"{SPLIT}, split 2"]
+    assert third.twin == whole.twin
 
 
 @pytest.mark.parametrize(
