@@ -9,20 +9,26 @@ where it was ended. ``--trained`` trains nothing, and measures the pairs that ar
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from meta import cells, scalars, selectors
-from meta.pairs import SIDES, Pair, Pictures, Sizes
+from meta import cells, scalars, selectors, tables
+from meta.pairs import SIDES, Pair, Pictures, Side, Sizes
 from organism_training.families import Family
 from rich import print
+from train_organism import main as train
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.files import write_results
+from iarmem_plugin.table import TextTable
+
+DEFAULTS = Sizes()
 
 
 def main(
@@ -42,30 +48,63 @@ def main(
 
 
 def evaluate(
-    family: Family, out: Path, seeds: range, *, trained: bool = False, sizes: Sizes | None = None
+    family: Family, out: Path, seeds: range, *, trained: bool = False, sizes: Sizes = DEFAULTS
 ) -> None:
-    """Measure pair after pair."""
-    from train_organism import main as train
+    """Measure pair after pair; the tables are written anew after each.
 
+    Args:
+        family: which family.
+        out: folder for all.
+        seeds: of the pairs.
+        trained: leave out the pairs that are not trained.
+        sizes: how much is measured.
+    """
+    found = {}
     for seed in seeds:
         pair = Pair(family, out / family / f"small-{seed}")
         if not trained:
             for twin in (False, True):
                 train(family, out, seed=seed, small=True, twin=twin)
         if pair.trained:
-            measure(pair, sizes or Sizes())
-            print(f"seed {seed} is measured", file=sys.stderr)
+            found[seed] = measure(pair, sizes)
+            shown = written(out / family, f"{family}, {len(found)} of {len(seeds)} pairs", found)
+    if not found:
+        raise InputError(f"no pair of {out / family} is trained; leave --trained out")
+    for table in shown:
+        print(table)
+    print("written to", out / family)
+
+
+def written(folder: Path, pairs: str, found: Mapping[int, Sequence[Any]]) -> list[TextTable]:
+    """Write what the measurements of some pairs say, and return it as tables to print.
+
+    Args:
+        folder: folder for the CSV files.
+        pairs: says in titles which pairs they are.
+        found: seed -> what `measure` returned.
+    """
+    organisms, twins, both = zip(*found.values(), strict=True)
+    numbers = tables.scalar_rows(organisms, twins)
+    chosen = tables.selector_rows([one["selectors"] for one in both])
+    values = tables.value_rows(list(found), {"organism": organisms, "twin": twins})
+    rows = {"numbers": numbers, "selectors": chosen, "values": values}
+    write_results(folder, {f"meta_{name}.csv": tables.as_csv(one) for name, one in rows.items()})
+    return [tables.scalar_table(numbers, pairs), tables.selector_table(chosen, pairs)]
 
 
 def measure(pair: Pair, sizes: Sizes) -> list[Any]:
     """Measure both models of a pair, and its selectors, where that is not done."""
     pictures = Pictures.of(pair.split, sizes)
     settings = {"sizes": asdict(sizes), "fixed": scalars.MADE_BY, "iarmem": version("iarmem")}
+
+    def numbers(side: Side) -> dict[str, Any]:
+        return scalars.measured(pair.model(side), pictures, sizes)
+
     found = [
         cells.kept(
             pair.folder / f"measured-{side}.json",
             settings | pair.made_from(side),
-            lambda side=side: scalars.measured(pair.model(side), pictures, sizes),
+            partial(numbers, side),
         )
         for side in SIDES
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +51,7 @@ class Gap:
         self._both = pictures.canaries.joined(pictures.held_out.images, pictures.held_out.group)
         self._tokens = iarmem.make_targets(organism, self._both, views).tokens
         self.before, self.target = self.losses(organism), self.losses(twin)
+        self._all: Losses | None = None
 
     def losses(self, model: iarmem.ImageARModel) -> Losses:
         """Return a model's losses."""
@@ -64,6 +64,12 @@ class Gap:
         with iarmem.intervene(self.organism, neurons, HALVE, backend="weights") as edited:
             return self.losses(edited)
 
+    def _all_halved(self, scores: xr.Dataset) -> Losses:
+        """Return the losses with all neurons halved: the end of every random curve."""
+        if self._all is None:
+            self._all = self.halved(iarmem.select(scores, fraction=1.0))
+        return self._all
+
     def closed(self, canaries: np.ndarray) -> float:
         """Return the share of the gap that some losses of the canaries close: 1 is the twin's."""
         gap = float((self.target.canaries - self.before.canaries).mean())
@@ -74,8 +80,9 @@ class Gap:
         every = (*fractions, 1.0)
         found = [
             self.halved(iarmem.select(scores, fraction=one, selector="random", seed=seed))
-            for one in every
+            for one in fractions
         ]
+        found.append(self._all_halved(scores))
         change = [0.0, *(one.held_out - self.before.held_out for one in found)]
         rows = [self.before.canaries, *(one.canaries for one in found)]
         return iarmem.Curve(np.array([0.0, *every]), np.array(change), np.stack(rows))
@@ -136,8 +143,8 @@ def _beside(
     gap: Gap, canaries: np.ndarray, held_out: float, curves: list[iarmem.Curve]
 ) -> dict[str, Any]:
     change = held_out - gap.before.held_out
-    read: Callable[[iarmem.Curve], np.ndarray | None] = lambda one: one.read(change)  # noqa: E731
-    reached = [gap.closed(one) for one in map(read, curves) if one is not None]
+    readings = [one.read(change) for one in curves]
+    reached = [gap.closed(one) for one in readings if one is not None]
     return {
         "closed": gap.closed(canaries),
         "change": change,
