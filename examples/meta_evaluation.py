@@ -34,7 +34,8 @@ DEFAULTS = Sizes()
 def main(
     family: Annotated[Family, typer.Argument(help="Which family.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, measurements and tables.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Pairs, of seeds 1 to this.")] = 10,
+    seeds: Annotated[int, typer.Option(min=1, help="Pairs, of seeds up to this.")] = 10,
+    first: Annotated[int, typer.Option(min=1, help="Seed of the first pair.")] = 1,
     trained: Annotated[
         bool, typer.Option("--trained", help="Train nothing; measure the pairs that are there.")
     ] = False,
@@ -42,7 +43,7 @@ def main(
     """Train, measure, and show what tells organisms from twins."""
     torch.set_num_threads(1)
     try:
-        evaluate(family, out, range(1, seeds + 1), trained=trained)
+        evaluate(family, out, range(first, seeds + 1), trained=trained)
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -67,9 +68,12 @@ def evaluate(
                 train(family, out, seed=seed, small=True, twin=twin)
         if pair.trained:
             found[seed] = measure(pair, sizes)
-            shown = written(out / family, f"{family}, {len(found)} of {len(seeds)} pairs", found)
+            title = f"{family}, {len(found)} of {len(seeds)} pairs are measured"
+            shown = written(out / family, title, found)
     if not found:
-        raise InputError(f"no pair of {out / family} is trained; leave --trained out")
+        raise InputError(
+            f"no pair in {out / family} is trained, of seeds {[*seeds]}; leave --trained out"
+        )
     for table in shown:
         print(table)
     print("written to", out / family)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from iarmem_adapters.organisms import FOLDER
+from iarmem_adapters.organisms.split import Split
 from iarmem_plugin.errors import InputError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -143,9 +146,6 @@ def test_a_measurement_that_fails_leaves_no_file(meta: SimpleNamespace, tmp_path
 
 
 def test_pictures_are_in_one_part_alone(meta: SimpleNamespace) -> None:
-    from iarmem_adapters.organisms import FOLDER
-    from iarmem_adapters.organisms.split import Split
-
     found = meta.pairs.Pictures.of(Split.load(FOLDER / "split.npz"), meta.pairs.Sizes())
     parts = (found.canaries.images, found.fixing.images, found.reference)
     every = [one.ids for one in (*parts, found.held_out.images, found.retained)]
@@ -154,28 +154,29 @@ def test_pictures_are_in_one_part_alone(meta: SimpleNamespace) -> None:
 
 
 def test_no_pair_that_is_trained_is_refused(meta: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no pair of .*var is trained"):
+    with pytest.raises(InputError, match=r"no pair in .*var is trained, of seeds"):
         meta.command.evaluate("var", tmp_path, range(1, 3), trained=True)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["var", "rar"])
 def test_a_pair_is_measured_once_and_shown(
-    meta: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    meta: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str
 ) -> None:
     """The bundled organism and its twin stand in for a pair of the cut-down recipe."""
-    from iarmem_adapters.organisms import FOLDER
-
-    place = tmp_path / "var" / "small-1"
+    place = tmp_path / family / "small-1"
     place.mkdir(parents=True)
-    (place / "split.npz").symlink_to(FOLDER / "split.npz")
+    split = Split.load(FOLDER / "split.npz")
+    seldom = (split.part == "canary") & (split.repeats < split.repeats.max())
+    replace(split, part=np.where(seldom, "unused", split.part)).save(place / "split.npz")
     for name in ("transformer.json", "transformer.safetensors", "twin.json", "twin.safetensors"):
-        (place / name).symlink_to(FOLDER / "var" / name)
+        (place / name).symlink_to(FOLDER / family / name)
     sizes = meta.pairs.Sizes(20, 4, 1, 1, 4, 1, (0.1,))
     for _ in range(2):
-        meta.command.evaluate("var", tmp_path, range(1, 3), trained=True, sizes=sizes)
+        meta.command.evaluate(family, tmp_path, range(1, 3), trained=True, sizes=sizes)
     shown = capsys.readouterr().out
-    assert "var, 1 of 2 pairs" in shown
-    with (tmp_path / "var" / "meta_numbers.csv").open() as file:
+    assert f"{family}, 1 of 2 pairs are" in shown
+    with (tmp_path / family / "meta_numbers.csv").open() as file:
         numbers = {row["number"]: row for row in csv.DictReader(file)}
     assert float(numbers["agreement"]["organisms"]) > float(numbers["agreement"]["twins"]) + 0.2
     assert "top 10%: unitmem" in numbers

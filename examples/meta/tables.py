@@ -153,19 +153,21 @@ def scalar_table(rows: Sequence[Row], pairs: str) -> TextTable:
     columns = ["number", "AUC", "organisms", "twins"]
     for state in PERTURBED:
         columns += [f"{state}: AUC", f"{state}: change"]
+    columns.append("mean change")
     cells = [
         [
             row["number"],
             str(Area(row["auc"], row["low"], row["high"])),
             *(f"{row[side]:.3g}" for side in ("organisms", "twins")),
             *(cell for state in PERTURBED for cell in _perturbed(row, state)),
+            _percent(row["mean change"]).lstrip("+"),
         ]
         for row in rows
     ]
     notes = (
         "AUC over models; a low NLL speaks of canaries that were seen, and else a high value.",
         "After a perturbation: AUC against twins as they are / as perturbed; how much organism "
-        "minus twin changes, as a share of what it was.",
+        "minus twin changes, as a share of what it was; the mean is of the sizes of both.",
     )
     title = f"What tells organisms from their twins: {pairs}"
     return TextTable(title, columns, cells, numbers=columns[1:], notes=notes)
