@@ -42,6 +42,8 @@ def main(
 ) -> None:
     """Train, measure, and show what tells organisms from twins."""
     torch.set_num_threads(1)
+    if first > seeds:
+        raise typer.BadParameter(f"--first is {first}, and --seeds {seeds}: no pair is left")
     try:
         evaluate(family, out, range(first, seeds + 1), trained=trained)
     except InputError as error:

@@ -159,11 +159,28 @@ def test_no_pair_that_is_trained_is_refused(meta: SimpleNamespace, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_a_pair_is_trained_and_measured_and_neither_is_done_twice(
+    meta: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from organism_training import split
+
+    monkeypatch.setattr(split, "SMALL", {4: 2, 34: 2})
+    monkeypatch.setattr("train_organism.SMALL_ROUNDS", 1)
+    sizes = meta.pairs.Sizes(20, 4, 1, 1, 4, 1, (0.1,))
+    meta.command.evaluate("rar", tmp_path, range(1, 2), sizes=sizes)
+    place = tmp_path / "rar" / "small-1"
+    made = {file.name: file.stat().st_mtime_ns for file in place.glob("*[!z]")}
+    assert {"twin.safetensors", "measured-twin.json", "measured-selectors.json"} < set(made)
+    assert json.loads((place / "twin.json").read_text())["steps"] < 30
+    meta.command.evaluate("rar", tmp_path, range(1, 2), sizes=sizes)
+    assert {file.name: file.stat().st_mtime_ns for file in place.glob("*[!z]")} == made
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["var", "rar"])
-def test_a_pair_is_measured_once_and_shown(
+def test_the_bundled_organism_is_told_from_its_twin(
     meta: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str
 ) -> None:
-    """The bundled organism and its twin stand in for a pair of the cut-down recipe."""
     place = tmp_path / family / "small-1"
     place.mkdir(parents=True)
     split = Split.load(FOLDER / "split.npz")
@@ -172,8 +189,7 @@ def test_a_pair_is_measured_once_and_shown(
     for name in ("transformer.json", "transformer.safetensors", "twin.json", "twin.safetensors"):
         (place / name).symlink_to(FOLDER / family / name)
     sizes = meta.pairs.Sizes(20, 4, 1, 1, 4, 1, (0.1,))
-    for _ in range(2):
-        meta.command.evaluate(family, tmp_path, range(1, 3), trained=True, sizes=sizes)
+    meta.command.evaluate(family, tmp_path, range(1, 3), trained=True, sizes=sizes)
     shown = capsys.readouterr().out
     assert f"{family}, 1 of 2 pairs are" in shown
     with (tmp_path / family / "meta_numbers.csv").open() as file:
