@@ -240,6 +240,7 @@ def shared_settings(
         "losses": made_by | tried | _of_losses(attack.losses),
         "completions": made_by | tried | completed,
         "membership": made_by | tried | completed_by_group,
+        "depth": made_by | tried | ({} if attack.depth is None else attack.depth.provenance),
         "recovery": made_by | tried | _of_triggers(attack),
         "images": made_by | {"quality": None if quality is None else _of_quality(quality)},
     }
@@ -364,6 +365,7 @@ def _tree(parts: Measured, attack: Attack) -> xr.DataTree:
         "seen": parts.features,
         "recovered": parts.recovery,
         "taken": parts.membership,
+        "patched": parts.depth,
     }
     there = {name: one for name, one in named.items() if one is not None}
     kept = {name: one if name == "seen" else storable(one) for name, one in there.items()}
@@ -380,6 +382,7 @@ def _parts(tree: xr.DataTree, attack: Attack) -> dict[str, Any]:
         "unseen": "calibration",
         "recovered": "recovery",
         "taken": "membership",
+        "patched": "depth",
     }
     found: dict[str, Any] = {
         field: restored(tree.children[name].to_dataset())

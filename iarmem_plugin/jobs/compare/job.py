@@ -247,7 +247,7 @@ class _Comparison:
 
     def _without(self, one: ReadyArm) -> tuple[Stage, ...]:
         """Return the stages that an arm of the report was dropped before, or failed at."""
-        later: tuple[Stage, ...] = ("membership", "recovery", "images")
+        later: tuple[Stage, ...] = ("membership", "depth", "recovery", "images")
         return tuple(stage for stage in later if one not in self._left(stage))
 
     def _reload(self, one: ReadyArm) -> None:
