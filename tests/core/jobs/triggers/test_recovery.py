@@ -282,7 +282,7 @@ def test_arms_that_are_not_named_are_not_run_again(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"arms": ["nothing"]}, "has no arm 'nothing'; it has: original, gradient-weight"),
+        ({"arms": ["nothing"]}, "has no arm 'nothing'; it has: original, 'gradient-weight"),
         ({"candidates": "x"}, "has pictures of its own"),
     ],
 )
