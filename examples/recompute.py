@@ -5,8 +5,8 @@
 Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all arms, and an arm's
 own), the changes of the losses with their intervals, FID, KID with its error, their means and
 deviations over seeds, what real pictures come to, and the evidence against random neurons (by
-``recompute_evidence.py`` beside this file), and what triggers recovered (``recompute_recovery.py``)
-are made again by numpy, scipy and h5py, and held
+``recompute_evidence.py`` beside this file), what triggers recovered (``recompute_recovery.py``),
+and how deep edits go (``recompute_depth.py``) are made again by numpy, scipy and h5py, and held
 against ``report.json``; every number of ``tables/*.csv`` is held against it and these files.
 What differs by more than 1e-6 (of itself, where it is above 1) is listed, and ends the program with
 code 1.
@@ -26,6 +26,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from recompute_depth import depth
 from recompute_evidence import Arms, evidence
 from recompute_recovery import recovery
 from recompute_tables import Tables, wilson
@@ -113,6 +114,7 @@ class Folder:
         yield from self._distances()
         yield from self._evidence()
         yield from self._recovery()
+        yield from self._depth()
         yield from Tables(self.path, self.report, self.found, self.settings, judged).compared()
 
     def _evidence(self) -> Iterator[Found]:
@@ -127,6 +129,11 @@ class Folder:
         if "recovery" in self.report:
             found, settings = read(self.path / "recovery.nc")
             yield from recovery(self.report["recovery"], found, settings["rate"])
+
+    def _depth(self) -> Iterator[Found]:
+        """Yield how deep each arm's edit goes."""
+        if "depth" in self.report:
+            yield from depth(self.report["depth"], read(self.path / "depth.nc")[0])
 
     def _counts(
         self, arm: dict[str, Any], key: str, outcome: str, counted: np.ndarray

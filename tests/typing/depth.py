@@ -31,6 +31,6 @@ def depths(
     found: tuple[Depth, ...] = measure_depth(
         xr.concat(losses, xr.Variable("arm", list(arms))), twin="twin"
     )
-    shares: list[float] = [block.depth for one in found for block in one.blocks if block.counted]
+    shares: list[float] = [block.share for one in found for block in one.blocks if block.counted]
     print(shares)
     return [(one.depth, one.low, one.high) for one in found]

@@ -31,7 +31,7 @@ class BlockDepth:
         loss: mean loss of the pictures, nats a token.
         change: the same minus the original's own loss.
         twin_change: `change` of the twin.
-        depth: `change` / `twin_change`; NaN where that is 0.
+        share: `change` / `twin_change`; NaN where that is 0.
         counted: whether `twin_change` is above 0.05.
         unseen_change: `change` on pictures that neither model saw; NaN without any.
     """
@@ -39,7 +39,7 @@ class BlockDepth:
     loss: float
     change: float
     twin_change: float
-    depth: float
+    share: float
     counted: bool
     unseen_change: float
 
@@ -53,7 +53,7 @@ class Depth:
         pictures: number of pictures.
         unseen: number of pictures beside them that neither the original nor the twin saw.
         loss: mean loss of the pictures by the original as it is, nats a token.
-        depth: mean of the counted blocks' `BlockDepth.depth`: 0 where what they hand on holds the
+        depth: mean of the counted blocks' `BlockDepth.share`: 0 where what they hand on holds the
             pictures as the original's does, 1 where it holds no more than the twin's; an edit that
             damages more than that is above 1. NaN where no block counts.
         low: lower end of its 95% interval (percentiles of 2 000 bootstrap samples of the pictures,
@@ -106,7 +106,7 @@ def _of_arm(
     change, base = changes[:, counted], of_twin[:, counted]
     means, bases = change.mean(axis=1), base.mean(axis=1)
     beside = changes[:, unseen].mean(axis=1) if unseen.any() else np.full(len(changes), np.nan)
-    depths = np.divide(means, bases, out=np.full(len(means), np.nan), where=bases != 0)
+    shares = np.divide(means, bases, out=np.full(len(means), np.nan), where=bases != 0)
     counts = bases > LEAST
     low, high = _interval(change[counts], base[counts])
     loss = float(own[counted].mean())
@@ -115,13 +115,13 @@ def _of_arm(
         int(counted.sum()),
         int(unseen.sum()),
         loss,
-        float(depths[counts].mean()) if counts.any() else math.nan,
+        float(shares[counts].mean()) if counts.any() else math.nan,
         low,
         high,
         tuple(
             BlockDepth(loss + one, *rest)
             for one, *rest in zip(
-                *(values.tolist() for values in (means, means, bases, depths, counts, beside)),
+                *(values.tolist() for values in (means, means, bases, shares, counts, beside)),
                 strict=True,
             )
         ),

@@ -197,8 +197,6 @@ def _depth(plan: Plan, shared: Shared, attack: Attack) -> DepthProtocol | None:
         return None
     roles, most = attack.candidates.role, plan.recovery.pictures
     tried = spread(np.flatnonzero(np.isin(roles, TRIED)), most)
-    if not len(tried):
-        raise InputError("depth is of pictures to forget, and all candidates are held-out ones")
     places = np.sort(np.append(tried, spread(np.flatnonzero(roles == HELD_OUT), most)))
     found = DepthProtocol(
         shared.model,

@@ -11,8 +11,8 @@ import xarray as xr
 from iarmem_plugin.evaluation.depth.measure import measure_depth
 
 COLUMNS = (
-    *("arm", "block", "pictures", "loss", "change", "twin_change", "depth", "counted"),
-    *("unseen", "unseen_change", "arm_depth", "low", "high"),
+    *("arm", "block", "pictures", "loss", "change", "twin_change", "share", "counted"),
+    *("unseen", "unseen_change", "depth", "depth_low", "depth_high"),
 )
 
 
@@ -24,7 +24,7 @@ def csv_rows(losses: xr.Dataset | None) -> Iterator[list[Any]]:
                 None if value != value else value
                 for value in (
                     *(one.arm, number, one.pictures, block.loss, block.change, block.twin_change),
-                    *(block.depth, block.counted, one.unseen, block.unseen_change),
+                    *(block.share, block.counted, one.unseen, block.unseen_change),
                     *(one.depth, one.low, one.high),
                 )
             ]

@@ -39,7 +39,7 @@ def _cells(one: Depth, cost: Cost | None) -> dict[str, Cell]:
     cells["depth"] = Cell(_written(one.depth), ends) if one.depth == one.depth else UNKNOWN
     for number, block in enumerate(one.blocks):
         left_out = "" if block.counted else "not counted"
-        text = _written(block.depth) if block.depth == block.depth else UNKNOWN.text
+        text = _written(block.share) if block.share == block.share else UNKNOWN.text
         cells[f"block {number}"] = Cell(text, left_out)
     if one.unseen:
         most = max(one.blocks, key=lambda block: block.unseen_change)

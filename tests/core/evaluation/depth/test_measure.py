@@ -37,7 +37,7 @@ def test_depth_is_the_mean_share_of_what_the_twins_blocks_cost() -> None:
     given = losses({"original": NOTHING, "edited": EDITED, "twin": OF_TWIN})
     original, edited, twin = measure_depth(given)
     assert [one.counted for one in edited.blocks] == [False, True, True]
-    assert [one.depth for one in edited.blocks] == pytest.approx([0.5, 0.25, 0.5])
+    assert [one.share for one in edited.blocks] == pytest.approx([0.5, 0.25, 0.5])
     assert edited.depth == pytest.approx((0.25 + 0.5) / 2)
     assert edited.blocks[1].loss == pytest.approx(2.5)
     assert edited.blocks[1].change == pytest.approx(0.5)
@@ -77,7 +77,7 @@ def test_pictures_never_seen_stand_beside_and_are_not_counted() -> None:
 
 def test_without_a_block_that_counts_nothing_is_said() -> None:
     edited = measure_depth(losses({"edited": [[1.0, 2.0]], "twin": [[0.0, 0.0]]}))[0]
-    assert np.isnan([edited.depth, edited.low, edited.high, edited.blocks[0].depth]).all()
+    assert np.isnan([edited.depth, edited.low, edited.high, edited.blocks[0].share]).all()
     assert not edited.blocks[0].counted
 
 
