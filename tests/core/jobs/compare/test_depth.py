@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,7 @@ from iarmem_plugin.report.report import Report
 
 pytestmark = pytest.mark.filterwarnings("ignore:the threshold .* was fixed on 3 held-out images")
 
+ROOT = Path(__file__).parents[4]
 SPLIT, VALUES, NOISE = "gradient-weight, split", "values", "noise"
 
 
@@ -103,6 +105,8 @@ def test_tables_and_page_hold_it(out: Path) -> None:
         block["share"] for one in written for block in one["blocks"]
     ]
     assert [float(row["depth"]) for row in table[::4]] == [one["depth"] for one in written]
+    schema = json.loads((ROOT / "docs" / "report.schema.json").read_text())
+    jsonschema.validate(json.loads((out / "report.json").read_text()), schema)
     page = (out / "report.html").read_text()
     assert "How deep does the edit go?" in page
     assert "on 4 pictures that were to be forgotten" in page
@@ -110,7 +114,7 @@ def test_tables_and_page_hold_it(out: Path) -> None:
 
 
 def test_all_of_it_is_recomputed_from_the_folder(out: Path) -> None:
-    command = [sys.executable, str(Path(__file__).parents[4] / "examples" / "recompute.py")]
+    command = [sys.executable, str(ROOT / "examples" / "recompute.py")]
     ended = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
     written = json.loads((out / "report.json").read_text())
