@@ -61,8 +61,9 @@ def interval(change: np.ndarray, base: np.ndarray) -> tuple[float | None, float 
         return None, None
 
     def mean(drawn: np.ndarray, axis: int) -> np.ndarray:
-        ratios: np.ndarray = change[:, drawn].mean(axis) / base[:, drawn].mean(axis)
-        return ratios.mean(axis=0)
+        ratios = change[:, drawn].mean(axis) / base[:, drawn].mean(axis)
+        means: np.ndarray = ratios.mean(axis=0)
+        return means
 
     ends = bootstrap(
         (np.arange(change.shape[1]),),

@@ -9,6 +9,7 @@ from iarmem_plugin.evaluation.depth.patching import GIVEN
 from iarmem_plugin.report.costs import Cost, first_cost
 from iarmem_plugin.report.results import Results
 from iarmem_plugin.report.tables import Cell, Row
+from iarmem_plugin.table import TextTable
 
 UNKNOWN = Cell("–")
 
@@ -27,6 +28,23 @@ def depth_section(results: Results) -> dict[str, Any] | None:
         "counted": sum(one.counted for one in found[0].blocks),
         "blocks": len(found[0].blocks),
     }
+
+
+def depth_table(results: Results) -> TextTable | None:
+    """Return the same as a table to print; None where nothing was measured."""
+    section = depth_section(results)
+    if section is None:
+        return None
+    heads = ["arm", *section["rows"][0].cells]
+    texts = [
+        (row.name, *(f"{cell.text} {cell.remark}".rstrip() for cell in row.cells.values()))
+        for row in section["rows"]
+    ]
+    note = (
+        f"0: blocks hand on {section['pictures']} pictures as the original's do; 1: no more than "
+        "the twin's."
+    )
+    return TextTable("How deep the edit goes", heads, texts, numbers=heads[1:], notes=[note])
 
 
 def _cells(one: Depth, cost: Cost | None) -> dict[str, Cell]:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from iarmem_plugin.jobs.compare import cells as arm_cells
 from iarmem_plugin.jobs.compare.estimate import estimate
 from iarmem_plugin.jobs.compare.job import compare
 from iarmem_plugin.jobs.plan.plan import Plan
+from iarmem_plugin.report.depth.section import depth_table
+from iarmem_plugin.report.page import render
 from iarmem_plugin.report.report import Report
 
 pytestmark = pytest.mark.filterwarnings("ignore:the threshold .* was fixed on 3 held-out images")
@@ -113,6 +116,13 @@ def test_tables_and_page_hold_it(out: Path) -> None:
     assert "the loss of 3 pictures never seen rises" in page
 
 
+def test_a_terminal_shows_it(out: Path) -> None:
+    said = str(depth_table(Report.load(out)))
+    assert "How deep the edit goes" in said
+    assert "1.00 [1.00, 1.00]" in said
+    assert depth_table(replace(Report.load(out), depth=None)) is None
+
+
 def test_all_of_it_is_recomputed_from_the_folder(out: Path) -> None:
     command = [sys.executable, str(ROOT / "examples" / "recompute.py")]
     ended = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
@@ -155,12 +165,9 @@ def test_depth_needs_a_twin(document: dict[str, Any]) -> None:
         Plan.from_document(alone)
 
 
-def test_without_pictures_never_seen_none_stand_beside(
-    document: dict[str, Any], tmp_path: Path
-) -> None:
-    alone = {"candidates": document["pictures"]["candidates"]}
-    plan = Plan.from_document({**document, "arm": [], "pictures": alone})
-    report = compare(plan, tmp_path / "out")
-    assert report.depth is not None
-    assert report.depth["role"].values.tolist() == ["candidate"] * 4
-    assert "pictures never seen rises" not in (tmp_path / "out" / "report.html").read_text()
+def test_without_pictures_never_seen_none_stand_beside(out: Path, depth: xr.Dataset) -> None:
+    report = Report.load(out)
+    alone = replace(report, depth=depth.isel(candidate=depth["role"].values != "held-out"))
+    assert "never seen" in str(depth_table(report))
+    assert "never seen" not in str(depth_table(alone))
+    assert "pictures never seen rises" not in render(alone, {})
