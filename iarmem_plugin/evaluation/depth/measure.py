@@ -20,7 +20,6 @@ from iarmem_plugin.text import shown
 
 LEAST = 0.05  # nats a token: a block counts where the twin's outputs cost more than that
 RESAMPLES = 2000
-LARGEST_DRAW = 10_000_000  # changes that are drawn at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +138,12 @@ def _interval(
         return math.nan, math.nan
 
     def mean(drawn: np.ndarray, axis: int) -> np.ndarray:
-        found: np.ndarray = (change[:, drawn].mean(axis) / base[:, drawn].mean(axis)).mean(axis=0)
+        samples = drawn.reshape(-1, pictures)
+        places = samples + pictures * np.arange(len(samples))[:, None]
+        often = np.bincount(places.ravel(), minlength=places.size).astype(np.float64)
+        often = often.reshape(samples.shape)
+        ratios = (often @ change.T) / (often @ base.T)
+        found: np.ndarray = ratios.mean(axis=1).reshape(drawn.shape[:axis])
         return found
 
     found = bootstrap(
@@ -149,7 +153,6 @@ def _interval(
         vectorized=True,
         method="percentile",
         n_resamples=RESAMPLES,
-        batch=max(1, LARGEST_DRAW // change.size),
         rng=0,
     ).confidence_interval
     return float(found.low), float(found.high)
