@@ -72,3 +72,21 @@ def test_a_row_holds_what_an_edit_costs_and_what_comes_back(study: Any, tmp_path
             "never seen, extracted by prefix 0": "1",
         }
     ]
+
+
+def test_the_page_of_several_seeds_has_their_values_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_page
+
+    learned = "extracted by learned-embedding 40"
+    heads = f"arm,held_out_change,depth,extracted by learned-embedding 0,{learned}"
+    write(tmp_path / "0.csv", heads, "original,0.0,0.0,9,10", '"random, halved",0.125,0.5,3,8')
+    write(tmp_path / "1.csv", heads, "original,0.0,0.0,8,9")
+    study_page.main([tmp_path / "0.csv", tmp_path / "1.csv"], tmp_path / "page.png")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "| arm | ΔNLL | depth | extracted; after 40 steps of learning |"
+    assert said[2] == "| original | +0.000 / +0.000 | +0.000 / +0.000 | 9, 10 / 8, 9 |"
+    assert said[3] == "| random, halved | +0.125 | +0.500 | 3, 8 |"
+    assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
