@@ -4,10 +4,11 @@
 
 Counts, Wilson intervals, McNemar tests, agreements, thresholds (shared by all arms, and an arm's
 own), the changes of the losses with their intervals, FID, KID with its error, their means and
-deviations over seeds, what real pictures come to, and the evidence against random neurons (by
-``recompute_evidence.py`` beside this file), and what triggers recovered (``recompute_recovery.py``)
-are made again by numpy, scipy and h5py, and held
-against ``report.json``; every number of ``tables/*.csv`` is held against it and these files.
+deviations over seeds and what real pictures come to (``recompute_distances.py`` beside this file),
+the evidence against random neurons (``recompute_evidence.py``), what triggers recovered
+(``recompute_recovery.py``), and how deep edits go (``recompute_depth.py``) are made again by numpy,
+scipy and h5py, and held against ``report.json``; every number of ``tables/*.csv`` is held against
+it and these files.
 What differs by more than 1e-6 (of itself, where it is above 1) is listed, and ends the program with
 code 1.
 """
@@ -16,23 +17,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from recompute_depth import depth
+from recompute_distances import distances
 from recompute_evidence import Arms, evidence
 from recompute_recovery import recovery
 from recompute_tables import Tables, wilson
 from scipy.stats import binom, binomtest, bootstrap
 
 TOLERANCE = 1e-6
-Moments = tuple[np.ndarray, np.ndarray]
 Found = tuple[str, float | None, float | None]  # what it is, as written, and as made again
 
 
@@ -110,9 +110,10 @@ class Folder:
             yield from self._anew(arm, place)
         yield from self._thresholds()
         yield from self._tokens()
-        yield from self._distances()
+        yield from distances(self.report, self.path / "quality.nc")
         yield from self._evidence()
         yield from self._recovery()
+        yield from self._depth()
         yield from Tables(self.path, self.report, self.found, self.settings, judged).compared()
 
     def _evidence(self) -> Iterator[Found]:
@@ -127,6 +128,11 @@ class Folder:
         if "recovery" in self.report:
             found, settings = read(self.path / "recovery.nc")
             yield from recovery(self.report["recovery"], found, settings["rate"])
+
+    def _depth(self) -> Iterator[Found]:
+        """Yield how deep each arm's edit goes."""
+        if "depth" in self.report:
+            yield from depth(self.report["depth"], read(self.path / "depth.nc")[0])
 
     def _counts(
         self, arm: dict[str, Any], key: str, outcome: str, counted: np.ndarray
@@ -242,147 +248,6 @@ class Folder:
         written = self.found["equal_tokens"]
         yield "equal tokens of all completions", float(written.sum()), float(equal.sum())
         yield "completions with other equal tokens", 0.0, float((written != equal).sum())
-
-    def _distances(self) -> Iterator[Found]:
-        if not (self.path / "quality.nc").exists():
-            return
-        sets, seed = read_features(self.path / "quality.nc")
-        floors: dict[str, float | None] = {}
-        for name, values in self.report.get("floors", {}).items():
-            for value in values:
-                label = Label(value["label"])
-                if label.measure not in MEASURES:  # a plugin's own
-                    continue
-                one, other = (sets[kind, label.reference] for kind in FLOOR)
-                made = distance(label, one, other, seed)
-                floors[value["label"]] = made.get("value")
-                yield from _of_value(name, value, made)
-        for arm in self.report["arms"]:
-            for value in arm["quality"]:
-                label = Label(value["label"])
-                if label.measure not in MEASURES:
-                    continue
-                real = sets.get(("reference", label.reference))
-                if real is None or real.images != label.real:  # as many as a floor's
-                    real = sets[FLOOR[1], label.reference]
-                made = distance(label, sets["generated", arm["name"]], real, seed)
-                yield from _of_value(arm["name"], value, made)
-                mine, real_ones = made.get("value"), floors.get(label.of_real)
-                if mine is not None and real_ones is not None:
-                    what = f"{arm['name']}: {value['label']}: below real pictures"
-                    yield what, float(bool(value["mark"])), float(mine < real_ones)
-
-
-FLOOR = ("floor", "floor's reference")
-BLOCKS = 10
-MEASURES = ("FID", "FD", "KID", "KD")  # the last two in DINOv2's features
-
-
-class Label:
-    """What a value's label says: ``FID (…, reference NAME n=300, generated n=300), one seed``.
-
-    Args:
-        text: the label.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.measure, _, rest = text.partition(" (")
-        found = re.search(r", reference (.*) n=(\d+|not recorded), generated n=(\d+)", rest)
-        self.reference, real, generated = found.groups() if found else ("", "0", "0")
-        self.real = -1 if real == "not recorded" else int(real)
-        self.generated = int(generated)
-        self.of_real = text[: text.rindex(")") + 1]
-
-
-@dataclass
-class Seen:
-    """What was kept of some images: of each seed their features, or mean and covariance."""
-
-    images: int
-    features: np.ndarray | None
-    moments: list[Moments]
-
-
-def read_features(file: Path) -> tuple[dict[tuple[str, str], Seen], int]:
-    """Return each set of features in a file by kind and name, and the first sampling seed."""
-    sets = {}
-    with h5py.File(file) as opened:
-        for key, one in opened.items():
-            what, _, number = key.partition("_")
-            if what not in ("features", "mean"):
-                continue
-            values, features = one[()].astype(np.float64), None
-            if what == "features":
-                features = values
-                moments = [
-                    (each.mean(axis=0), np.atleast_2d(np.cov(each, rowvar=False)))
-                    for each in values
-                ]
-            else:
-                moments = list(zip(values, opened[f"covariance_{number}"][()], strict=True))
-            name = (str(one.attrs["kind"]), str(one.attrs["name"]))
-            sets[name] = Seen(np.asarray(one.attrs["images"]).item(), features, moments)
-        return sets, np.asarray(opened.attrs["seed"]).item()
-
-
-def distance(label: Label, one: Seen, other: Seen, seed: int) -> dict[str, float | None]:
-    """Return a value, the mean over seeds, with its error and deviation, as far as is known."""
-    made, errors = [], []
-    for place, moments in enumerate(one.moments):
-        images = None if one.features is None else one.features[place]
-        if images is not None and label.generated < one.images:
-            rows = np.random.default_rng(seed + place).choice(
-                len(images), label.generated, replace=False
-            )
-            images = images[np.sort(rows)]
-            moments = images.mean(axis=0), np.atleast_2d(np.cov(images, rowvar=False))
-        if label.measure in MEASURES[:2]:
-            made.append(frechet(moments, other.moments[0]))
-        elif images is not None and other.features is not None:
-            value, error = kernel_distance(images, other.features[0])
-            made.append(value)
-            errors.append(error)
-    if not made:
-        return {}
-    return {
-        "value": float(np.mean(made)),
-        "error": float(np.mean(errors)) if errors else None,
-        "deviation": float(np.std(made, ddof=1)) if len(made) > 1 else None,
-    }
-
-
-def _of_value(name: str, written: dict[str, Any], made: dict[str, float | None]) -> Iterator[Found]:
-    for what, value in made.items():
-        yield f"{name}: {written['label']}: {what}", written.get(what), value
-
-
-def kernel_distance(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Return KID over all pairs and, each tenth of both sides left out once, its error."""
-
-    def estimate(x: np.ndarray, y: np.ndarray) -> float:
-        kernels = [(a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
-        within = sum(
-            (kernel.sum() - np.trace(kernel)) / (len(kernel) * (len(kernel) - 1))
-            for kernel in kernels[:2]
-        )
-        return float(within - 2 * kernels[2].mean())
-
-    without = np.array(
-        [
-            estimate(*(np.delete(side, np.s_[block::BLOCKS], axis=0) for side in (one, other)))
-            for block in range(BLOCKS)
-        ]
-    )
-    spread = np.square(without - np.mean(without)).sum() * (BLOCKS - 1) / BLOCKS
-    return estimate(one, other), float(np.sqrt(spread))
-
-
-def frechet(one: Moments, other: Moments) -> float:
-    """Return |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))."""
-    (mean1, spread1), (mean2, spread2) = one, other
-    root = np.sqrt(np.linalg.eigvals(spread1 @ spread2).astype(complex)).real.sum()
-    apart = np.square(mean1 - mean2).sum()
-    return float(apart + np.trace(spread1) + np.trace(spread2) - 2 * root)
 
 
 def differs(written: float | None, made: float | None) -> bool:

@@ -215,6 +215,19 @@ class Tables:
             )
         ]
 
+    def _rows_of_depth(self) -> list[Row]:
+        names = ("pictures", "unseen")
+        return [
+            {
+                **{name: one[name] for name in names},
+                **{name: value for name, value in block.items() if name != "counted"},
+                "depth": one["depth"],
+                **{f"depth_{end}": one[end] for end in ("low", "high")},
+            }
+            for one in self.report["depth"]
+            for block in one["blocks"]
+        ]
+
     def _rows_of_scores_by_block(self) -> list[Row]:
         return [{"sum": one} for row in self.report["scores"]["by_block_and_scale"] for one in row]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from iarmem_plugin.data.images import Images
     from iarmem_plugin.errors import IarmemError, InputError, PluginError
     from iarmem_plugin.evaluation.candidates import Candidates
+    from iarmem_plugin.evaluation.depth.measure import Depth, measure_depth
+    from iarmem_plugin.evaluation.depth.patching import BlockOutputs, block_outputs, patched_losses
     from iarmem_plugin.evaluation.dinov2 import DinoV2
     from iarmem_plugin.evaluation.evidence.curves import Curve
     from iarmem_plugin.evaluation.evidence.equal import equal_fraction, equal_quality
@@ -129,6 +131,7 @@ __all__ = [
     "AuditedPicture",
     "Augmentation",
     "BestOfSamples",
+    "BlockOutputs",
     "Candidates",
     "CaptureOptions",
     "CaptureSettings",
@@ -140,6 +143,7 @@ __all__ = [
     "Curve",
     "CustomViews",
     "DatasetInference",
+    "Depth",
     "DinoV2",
     "EditData",
     "Estimate",
@@ -217,6 +221,7 @@ __all__ = [
     "ZeroWeights",
     "__version__",
     "audit",
+    "block_outputs",
     "calibrate",
     "capture",
     "compare",
@@ -239,10 +244,12 @@ __all__ = [
     "localize",
     "loss_protocol",
     "make_targets",
+    "measure_depth",
     "membership_files",
     "membership_signals",
     "membership_table",
     "mitigate",
+    "patched_losses",
     "quality_protocol",
     "rank",
     "read_plan",
@@ -261,6 +268,8 @@ _SOURCES = {
     "iarmem_plugin.activations.capture": ("capture",),
     "iarmem_plugin.errors": ("IarmemError", "InputError", "PluginError"),
     "iarmem_plugin.evaluation.candidates": ("Candidates",),
+    "iarmem_plugin.evaluation.depth.measure": ("Depth", "measure_depth"),
+    "iarmem_plugin.evaluation.depth.patching": ("BlockOutputs", "block_outputs", "patched_losses"),
     "iarmem_plugin.evaluation.dinov2": ("DinoV2",),
     "iarmem_plugin.evaluation.evidence.curves": ("Curve",),
     "iarmem_plugin.evaluation.evidence.equal": ("equal_fraction", "equal_quality"),
@@ -349,24 +358,14 @@ _SOURCES = {
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.jobs.auditing.job": ("audit",),
     "iarmem_plugin.report.auditing.audit": ("Audit",),
-    "iarmem_plugin.report.auditing.findings": (
-        "AuditedPicture",
-        "Peak",
-        "VerdictCount",
-    ),
+    "iarmem_plugin.report.auditing.findings": ("AuditedPicture", "Peak", "VerdictCount"),
     "iarmem_plugin.report.membership.showing": ("membership_files", "membership_table"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.report.sides.reports": ("SideBySide", "side_by_side"),
     "iarmem_plugin.report.sides.scores": ("ScoreComparison", "compare_scores"),
     "iarmem_plugin.jobs.scores": ("load_scores", "save_scores"),
     "iarmem_plugin.neurons.listed": ("Listed",),
-    "iarmem_plugin.neurons.selectors": (
-        "Highest",
-        "Lowest",
-        "Random",
-        "RandomMatched",
-        "select",
-    ),
+    "iarmem_plugin.neurons.selectors": ("Highest", "Lowest", "Random", "RandomMatched", "select"),
     "iarmem_plugin.store": ("ActivationStore", "StoreOptions", "score_on_cluster"),
     "iarmem_plugin.models.tracing": ("ImageARModel",),
     "iarmem_plugin.models.intervening": ("intervene",),

@@ -118,9 +118,12 @@ def run_and_show(plan: Plan, out: Path, *, restart: bool, as_json: bool) -> None
     if _is_first():
         from rich.console import Group
 
+        from iarmem_plugin.report.depth.section import depth_table
         from iarmem_plugin.report.recovery.section import recovery_table
 
-        tables = [one for one in (found.table(), recovery_table(found.recovery)) if one is not None]
+        deep = None if found.depth is None else depth_table(found)
+        every = (found.table(), recovery_table(found.recovery), deep)
+        tables = [one for one in every if one is not None]
         console.show(found.to_dict(), Group(*tables), as_json=as_json)
         console.say(f"Report: {out / 'report.html'}")
         _tell(found)

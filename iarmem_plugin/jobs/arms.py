@@ -15,6 +15,8 @@ from iarmem_plugin.checks import check_integer, check_kind
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Completes
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
+from iarmem_plugin.evaluation.depth.protocol import DepthProtocol
+from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol
 from iarmem_plugin.interfaces import (
     ActivationIntervention,
     AnyIntervention,
@@ -35,7 +37,7 @@ from iarmem_plugin.report.features import kept_features
 from iarmem_plugin.report.results import ArmResult, ArmRole
 from iarmem_plugin.text import shown
 
-Stage = Literal["losses", "completions", "membership", "recovery", "images"]
+Stage = Literal["losses", "completions", "membership", "depth", "recovery", "images"]
 """What is measured of an arm at a time, the cheapest first."""
 
 
@@ -135,6 +137,7 @@ class ArmOutcome:
             `Attack.recalibrated`; None where they are not fixed.
         recovery: what triggers made of pictures, see `TriggerProtocol`; None where none are tried.
         membership: from `membership_signals`; None where it is left out.
+        depth: from `patched_losses`; None where it is left out.
     """
 
     result: ArmResult
@@ -144,6 +147,7 @@ class ArmOutcome:
     calibration: xr.Dataset | None = None
     recovery: xr.Dataset | None = None
     membership: xr.Dataset | None = None
+    depth: xr.Dataset | None = None
 
     def __repr__(self) -> str:
         """Return the arm with what was counted."""
@@ -208,6 +212,7 @@ class Measured:
         quality: the values.
         recovery: what triggers made of pictures.
         membership: by how much the model takes candidates for members.
+        depth: what the original predicts with the blocks of this model.
     """
 
     losses: xr.Dataset | None = None
@@ -217,6 +222,7 @@ class Measured:
     quality: tuple[QualityValue, ...] = ()
     recovery: xr.Dataset | None = None
     membership: xr.Dataset | None = None
+    depth: xr.Dataset | None = None
 
 
 def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tuple[Stage, ...]:
@@ -225,6 +231,7 @@ def stages_of(arm: Arm, attack: Attack, quality: QualityProtocol | None) -> tupl
         "losses": attack.losses is not None,
         "completions": True,
         "membership": attack.membership,
+        "depth": attack.depth is not None,
         "recovery": attack.recovery is not None and attack.recovery.covers(arm.name),
         "images": quality is not None and quality.covers(arm.name),
     }
@@ -261,8 +268,9 @@ def run_stages(
         interleaved([run["calibration"] for run in runs]),
         kept_features(features) if features else None,
         () if quality is None else measured(features, quality),
-        _recovered(runs, arm, attack),
+        _joined(runs, "recovery", arm, attack.recovery),
         parts.get("membership"),
+        _joined(runs, "depth", arm, attack.depth),
     )
 
 
@@ -285,16 +293,22 @@ def joined(arm: Arm, neurons: xr.DataArray, parts: Measured, attack: Attack) -> 
         extraction = extraction.assign(parts.losses.data_vars)
     return ArmOutcome(
         *(result, extraction, neurons, parts.features, parts.calibration),
-        *(parts.recovery, parts.membership),
+        *(parts.recovery, parts.membership, parts.depth),
     )
 
 
-def _recovered(runs: Sequence[Mapping[str, Any]], arm: Arm, attack: Attack) -> xr.Dataset | None:
-    found = [run["recovery"] for run in runs if run.get("recovery") is not None]
-    if not found or attack.recovery is None:
+def _joined(
+    runs: Sequence[Mapping[str, Any]],
+    name: str,
+    arm: Arm,
+    protocol: TriggerProtocol | DepthProtocol | None,
+) -> xr.Dataset | None:
+    """Return what each edit of an arm gave, in the order of the protocol's own candidates."""
+    found = [run[name] for run in runs if run.get(name) is not None]
+    if not found or protocol is None:
         return None
     if isinstance(arm.scores, CrossFit):
-        return attack.recovery.whole(found, arm.scores.half)
+        return protocol.whole(found, arm.scores.half)
     whole_one: xr.Dataset = found[0]
     return whole_one
 
@@ -328,11 +342,16 @@ def _runs(
                 found["calibration"] = own.recalibrated(edited, arm.name)
             if "membership" in stages:
                 found["membership"] = own.taken_for_members(edited)
+            outputs = None
+            if "depth" in stages and own.depth is not None:
+                outputs = own.depth.read(edited)
             if "recovery" in stages and own.recovery is not None:
                 found["recovery"] = own.recovery.attempted(edited)
             if "images" in stages:
                 seen = generated_features(edited, arm.name, quality, own.generating, rows)
                 found["features"] = seen
+        if own.depth is not None and outputs is not None:  # the edit is over
+            found["depth"] = own.depth.put(outputs)
         yield found
 
 

@@ -21,6 +21,7 @@ from iarmem_plugin.data.opening import check_conditions
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates, Completes
 from iarmem_plugin.evaluation.counts import ORIGINAL
+from iarmem_plugin.evaluation.depth.protocol import DepthProtocol
 from iarmem_plugin.evaluation.extraction import GREEDY, Targets, extract, make_targets
 from iarmem_plugin.evaluation.losses import LossProtocol
 from iarmem_plugin.evaluation.membership.signals import membership_signals
@@ -118,6 +119,7 @@ class Attack:
         view: which view of the training is completed, from 0; None completes the centre view.
         recovery: how pictures are brought back; None leaves it out.
         membership: whether it is measured by how much the model takes candidates for members.
+        depth: how it is measured how deep edits go; None leaves it out.
     """
 
     candidates: Candidates
@@ -137,6 +139,7 @@ class Attack:
     view: int | None = None
     recovery: TriggerProtocol | None = None
     membership: bool = False
+    depth: DepthProtocol | None = None
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -233,7 +236,8 @@ class Attack:
         some = self.candidates.subset(positions)
         recovery = None if self.recovery is None else self.recovery.on(half, number)
         targets = self.targets.subset(positions, some)
-        own = replace(self, candidates=some, targets=targets, recovery=recovery)
+        depth = None if self.depth is None else self.depth.on(half, number)
+        own = replace(self, candidates=some, targets=targets, recovery=recovery, depth=depth)
         if self.recalibration is None or self.unseen is None:
             return own
         others = self.recalibration.candidates

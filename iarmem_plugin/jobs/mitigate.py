@@ -173,8 +173,8 @@ def _outcomes(
         return [_ran(one, attack, quality, advance) for one in work]
     cells = ArmCells(Cells(folder), attack, quality)
     for stage in get_args(Stage):
-        if any(stage in cells.stages(one) for one in work):
-            advance = progress_bar(progress, f"arms: {stage}", len(work))
+        if pieces := sum(len(cells.pieces(one, stage)) for one in work):
+            advance = progress_bar(progress, f"arms: {stage}", pieces)
             cells.fill(work, stage, records=False, advance=advance)
     return [cells.outcome(one) for one in work]
 

@@ -130,7 +130,7 @@ def present(variant: Variant) -> Files | None:
 def named_files(
     name: str, variant: Variant | None, given: Files, *, bundled: Files | None = None
 ) -> Files:
-    """Return the files to load: those that the user named, or an organism's own.
+    """Return the files to load: those that the user named, and an organism's own.
 
     Args:
         name: name of the model.
@@ -139,12 +139,12 @@ def named_files(
         bundled: files of an organism; None for any other model.
 
     Raises:
-        InputError: a file is not named, or named for an organism; the message says what to type.
+        InputError: a file is not named, or an organism's tokenizer is; the message says what to
+            type.
     """
     if bundled is not None:
-        if given:
-            raise bundled_refusal(name)
-        return bundled
+        _check_bundled(name, given)
+        return {**bundled, **given}
     roles = tuple(variant.files) if variant is not None and variant.files else ROLES
     if missing := [_option(role) for role in roles if role not in given]:
         raise InputError(f"{name} needs {' and '.join(missing)}: {_advice(variant)}")
@@ -160,14 +160,15 @@ def check_files(name: str, given: Mapping[str, str | Path | None]) -> dict[str, 
 
     Raises:
         UnknownNameError: no installed adapter knows the model.
-        InputError: a file is not there, or one that a hosted model needs is not named, or one is
-            named for a model that is bundled, or in a role that the model does not know.
+        InputError: a file is not there, or one that a hosted model needs is not named, or another
+            than the transformer's is named for a model that is bundled, or one in a role that the
+            model does not know.
         WeightsError: a file begins as no weights do.
     """
     variant = None if name in plugins.families() else plugins.find_variant(name)[1]
     named = {role: path for role, path in given.items() if path is not None}
-    if variant is not None and variant.organism is not None and named:
-        raise bundled_refusal(name)
+    if variant is not None and variant.organism is not None:
+        _check_bundled(name, named)
     known = {*ROLES, *(() if variant is None else variant.files)}
     if variant is not None and (strange := sorted(named.keys() - known)):
         raise InputError(
@@ -207,9 +208,13 @@ def checked_file(path: str | Path) -> Path:
     return file
 
 
-def bundled_refusal(name: str) -> InputError:
-    """Return the refusal of files that are named for a model that is bundled."""
-    return InputError(f"{name} is bundled: leave out --weights and --tokenizer")
+def _check_bundled(name: str, given: Mapping[str, object]) -> None:
+    """Refuse files of an organism but the weights of another transformer, trained as it was."""
+    if given.keys() - {"weights"}:
+        raise InputError(
+            f"{name} is bundled with its tokenizer: leave out --tokenizer; --weights may name the "
+            "file of another transformer that was trained on the same pictures"
+        )
 
 
 def _row(adapter: type[Adapter], variant: Variant) -> dict[str, Any]:

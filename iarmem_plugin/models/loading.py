@@ -40,8 +40,9 @@ def load(
     Args:
         name: name of a model as listed by ``iarmem models``, such as ``"var-d16"``; or of a
             family, such as ``"var"``, for weights of any size, which is then read from them.
-        weights: file of the transformer's weights; a bundled organism needs none.
-        tokenizer: file of the image tokenizer's weights; a bundled organism needs none.
+        weights: file of the transformer's weights; a bundled organism needs none, and takes those
+            of another that was trained on its pictures, or of itself after an edit.
+        tokenizer: file of the image tokenizer's weights; a bundled organism has its own.
         files: files by their role, for a model of more than these two, such as
             ``{"text encoder": path}``.
         device: device as torch names it.

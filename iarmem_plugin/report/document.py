@@ -24,6 +24,7 @@ from iarmem_plugin.evaluation.counts import (
 from iarmem_plugin.evaluation.losses import LOSS, TEMPERATURE
 from iarmem_plugin.evaluation.recognition import count_outcome
 from iarmem_plugin.interfaces import QualityValue
+from iarmem_plugin.report.depth.rows import depth_document
 from iarmem_plugin.report.evidence.document import evidence_document
 from iarmem_plugin.report.evidence.evidence import evidence_of
 from iarmem_plugin.report.published.beside import document_of
@@ -68,6 +69,7 @@ def to_document(results: Results) -> dict[str, Any]:
         **document_of(results),
         **_evidence(results),
         **({} if results.recovery is None else {"recovery": recovery_document(results.recovery)}),
+        **({} if results.depth is None else {"depth": plain(depth_document(results.depth))}),
     }
 
 

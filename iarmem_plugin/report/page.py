@@ -27,6 +27,7 @@ from iarmem_plugin.evaluation.counts import (
 from iarmem_plugin.report import arm_figures
 from iarmem_plugin.report import figures as plots
 from iarmem_plugin.report.costs import costs, first_cost
+from iarmem_plugin.report.depth.section import depth_section
 from iarmem_plugin.report.evidence.evidence import evidence_of
 from iarmem_plugin.report.evidence.figure import outcomes_over_band
 from iarmem_plugin.report.evidence.section import banded, section, splits
@@ -138,6 +139,7 @@ def render(results: Results, pictures: Mapping[str, bytes]) -> str:
             evidence=section(results, evidence),
             recovery=recovery_section(results),
             membership=membership_section(results.membership),
+            depth=depth_section(results),
             banded=banded(evidence),
             treated=any(arm.role == "treatment" for arm in results.arms[1:]),
             controls=control_word(results.arms),

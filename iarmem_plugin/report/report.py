@@ -37,7 +37,7 @@ from iarmem_plugin.table import TextTable
 DATASETS = (
     *("extraction.nc", "calibration.nc", "quality.nc"),
     *("scores.nc", "neurons.nc", "gallery.nc"),
-    *("recovery.nc", "membership.nc"),
+    *("recovery.nc", "membership.nc", "depth.nc"),
 )
 FIGURES = (
     "extraction_by_group",
@@ -153,6 +153,8 @@ class Report(Results):
             found["quality.nc"] = self.features
         if self.membership is not None:
             found["membership.nc"] = self.membership
+        if self.depth is not None:
+            found["depth.nc"] = self.depth
         if self.recovery is not None:
             found["recovery.nc"] = self.recovery
         if self.gallery:
@@ -190,7 +192,8 @@ def _may_stay(entry: Path) -> bool:
 def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     extraction = read_netcdf(folder / "extraction.nc")
     captured, names = folder / CAPTURED, ("neurons", "gallery", "calibration", "quality")
-    recovery, membership = folder / "recovery.nc", folder / "membership.nc"
+    tried = ("recovery", "membership", "depth")
+    recovery, membership, depth = (folder / f"{name}.nc" for name in tried)
     neurons, gallery, fixed, seen = (folder / f"{name}.nc" for name in names)
     return {
         "model": document["model"],
@@ -206,4 +209,5 @@ def _fields(folder: Path, document: Mapping[str, Any]) -> dict[str, Any]:
         "floors": floors_of(document),
         "recovery": read_netcdf(recovery) if recovery.exists() else None,
         "membership": read_netcdf(membership) if membership.exists() else None,
+        "depth": read_netcdf(depth) if depth.exists() else None,
     }

@@ -139,6 +139,8 @@ class Results:
             None where none were tried.
         membership: ``membership``, dims (arm, candidate, signal), see `membership_signals`; None
             where it is left out.
+        depth: ``patched_loss``, dims (arm, block, candidate), see `patched_losses`; None where it
+            is left out.
         losses: what `count_losses` makes of the extraction; None where it holds no losses.
 
     Raises:
@@ -158,6 +160,7 @@ class Results:
     captured: tuple[CapturedImage, ...] = ()
     recovery: xr.Dataset | None = None
     membership: xr.Dataset | None = None
+    depth: xr.Dataset | None = None
     losses: xr.Dataset | None = field(init=False, default=None, compare=False)
 
     def __repr__(self) -> str:

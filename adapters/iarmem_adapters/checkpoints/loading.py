@@ -97,14 +97,15 @@ def load_networks(
     Args:
         family: what is known about the family.
         name: name of a variant, or the family's own name for weights of any size.
-        files: the transformer's and the tokenizer's file by role; an organism needs none.
+        files: the transformer's and the tokenizer's file by role; an organism needs none, and may
+            be given the transformer's.
         device: device for both networks, in torch's naming.
         dtype: precision of the transformer; the tokenizer stays in float32.
         sizes: sizes that the weights must have; by default those of the variant or, for the
             family's name, whatever their shapes tell.
 
     Raises:
-        InputError: a file that is not named, or named for an organism, or not there.
+        InputError: a file that is not named, or not there, or an organism's tokenizer is named.
         WeightsError: a file that does not hold such weights.
     """
     variant = family.variants().get(name)
@@ -149,7 +150,7 @@ def open_checkpoint(
     """
     variant = family.variants().get(name)
     bundled = _bundled(family.name, variant)
-    path = bundled["weights"] if bundled is not None else weights
+    path = bundled["weights"] if bundled is not None and weights is None else weights
     if path is None:
         raise InputError(f"{name} needs --weights, the file of its transformer")
     file = read_weights(path)

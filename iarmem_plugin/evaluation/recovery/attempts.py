@@ -72,6 +72,10 @@ class TriggerProtocol:
         """Tell whether triggers are tried in an arm."""
         return self.arms is None or arm in self.arms
 
+    def one_by_one(self) -> dict[str, TriggerProtocol]:
+        """Return the same for each trigger alone, by its key."""
+        return {one.key: replace(self, triggers=(one,)) for one in self.triggers}
+
     def attempted(self, model: Completes, progress: Progress | None = None) -> xr.Dataset:
         """Try to bring the pictures back by a model, edited or not.
 

@@ -171,9 +171,11 @@ class _Counts:
         predicted, completed = tried + fitted if fitted else 0, tried + again
         part = plan.recovery
         recovering = float(sum(create("trigger", one).passes for one in part.triggers))
-        brought = part.pictures + min(part.pictures, tried) + min(part.calibration, unseen)
+        put = part.pictures + min(part.pictures, tried)
+        brought, blocks = put + min(part.calibration, unseen), model.layout.num_blocks
         bytes_of: dict[Stage, int] = {
             "membership": 24 * tried,
+            "depth": 8 * (blocks + 1) * put,
             "recovery": 80 * brought * len(part.triggers),
             "losses": 16 * tried,
             "completions": tokens * completed,
@@ -186,6 +188,7 @@ class _Counts:
                 "losses": predicted,
                 "completions": completed,
                 "membership": 2 * tried if part.membership else 0,
+                "depth": (blocks + 2) * put if part.depth else 0,
                 "recovery": brought if part.triggers else 0,
                 "images": drawn,
             },
@@ -310,7 +313,7 @@ def _stage(stage: Stage, counts: _Counts, rates: _Rates) -> Step:
     if stage == "recovery":
         return _recovery(counts, rates)
     images, like = counts.arms * counts.images[stage], stage
-    if stage == "membership":  # teacher-forced passes, as those of the losses
+    if stage in ("membership", "depth"):  # teacher-forced passes, as those of the losses
         like = "losses"
     return Step(
         stage,

@@ -189,10 +189,11 @@ class _Comparison:
         return report
 
     def _fill(self, arms: ArmCells, stage: Stage) -> None:
-        work = [one for one in self._left(stage) if stage in arms.stages(one)]
-        if not work:
+        work = self._left(stage)
+        pieces = sum(len(arms.pieces(one, stage)) for one in work)
+        if not pieces:
             return
-        advance = progress_bar(self.progress, f"arms: {stage}", len(work))
+        advance = progress_bar(self.progress, f"arms: {stage}", pieces)
         found = arms.fill(work, stage, advance=advance)
         self.failed |= found
         if UNMODIFIED.name in found:
@@ -247,7 +248,7 @@ class _Comparison:
 
     def _without(self, one: ReadyArm) -> tuple[Stage, ...]:
         """Return the stages that an arm of the report was dropped before, or failed at."""
-        later: tuple[Stage, ...] = ("membership", "recovery", "images")
+        later: tuple[Stage, ...] = ("membership", "depth", "recovery", "images")
         return tuple(stage for stage in later if one not in self._left(stage))
 
     def _reload(self, one: ReadyArm) -> None:

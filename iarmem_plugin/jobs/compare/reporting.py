@@ -9,6 +9,7 @@ from typing import Any
 
 import xarray as xr
 
+from iarmem_plugin.evaluation.counts import TWIN
 from iarmem_plugin.evaluation.determinism import check_batching as batching_differences
 from iarmem_plugin.evaluation.extraction import stored_tokens
 from iarmem_plugin.evaluation.recovery.curves import with_recovered
@@ -62,6 +63,7 @@ def reported(
         floors={one.name: one.quality for one in (quality.floors if quality else ())},
         recovery=_recovery(outcomes),
         membership=_membership(outcomes),
+        depth=_depth(outcomes),
     )
 
 
@@ -73,6 +75,15 @@ def _membership(outcomes: Sequence[ArmOutcome]) -> xr.Dataset | None:
     names = xr.DataArray(list(known), dims="arm", name="arm")
     every = [one.drop_vars("half", errors="ignore") for one in known.values()]
     return xr.concat(every, names, join="inner", combine_attrs="drop_conflicts")
+
+
+def _depth(outcomes: Sequence[ArmOutcome]) -> xr.Dataset | None:
+    """Return the losses that the blocks of arms leave, dims (arm, block, candidate)."""
+    known = {one.result.name: one.depth for one in outcomes if one.depth is not None}
+    if TWIN not in known:
+        return None
+    names = xr.DataArray(list(known), dims="arm", name="arm")
+    return xr.concat(list(known.values()), names, combine_attrs="override")
 
 
 def _recovery(outcomes: Sequence[ArmOutcome]) -> xr.Dataset | None:

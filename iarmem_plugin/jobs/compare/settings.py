@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import Candidates
+from iarmem_plugin.evaluation.counts import HELD_OUT
+from iarmem_plugin.evaluation.depth.protocol import DepthProtocol
 from iarmem_plugin.evaluation.extraction import GREEDY
 from iarmem_plugin.evaluation.generation import with_generations
 from iarmem_plugin.evaluation.likelihood import HeldOutLoss
@@ -20,11 +24,14 @@ from iarmem_plugin.interfaces import Quality, Sampling, Similarity, TunedSamplin
 from iarmem_plugin.jobs.attack import Attack, ExtractionOptions, make_attack, taken_views
 from iarmem_plugin.jobs.compare.material import Material, organism_of, others
 from iarmem_plugin.jobs.compare.shared import Shared, without_threshold
+from iarmem_plugin.jobs.contrast import TRIED
+from iarmem_plugin.jobs.demo.pictures import spread
 from iarmem_plugin.jobs.edits.making import edit_data
 from iarmem_plugin.jobs.protocol import RATE
 from iarmem_plugin.jobs.quality import QualityProtocol, quality_protocol
 from iarmem_plugin.jobs.recalibration import Recalibration
 from iarmem_plugin.jobs.triggers.protocol import trigger_protocol
+from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.plugins.create import create
 
 if TYPE_CHECKING:
@@ -71,6 +78,7 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
     attack = replace(attack, recognition=recognition, losses=_losses(plan, shared, whole))
     attack = replace(attack, recovery=_recovery(plan, attack, whole))
     attack = replace(attack, membership=plan.recovery.membership)
+    attack = replace(attack, depth=_depth(plan, shared, attack))
     if not plan.attack.recalibrate:
         attack = replace(attack, recalibration=None, unseen=None)
     return Protocol(attack, _quality(plan, shared, whole), whole)
@@ -181,6 +189,26 @@ def _recovery(plan: Plan, attack: Attack, material: Material) -> TriggerProtocol
         data=edit_data(attack.candidates, material.retained, material.fitted),
         seed=plan.seed,
     )
+
+
+def _depth(plan: Plan, shared: Shared, attack: Attack) -> DepthProtocol | None:
+    """Choose pictures as `trigger_protocol` does; see that the blocks of the model can be read."""
+    if not plan.recovery.depth:
+        return None
+    roles, most = attack.candidates.role, plan.recovery.pictures
+    tried = spread(np.flatnonzero(np.isin(roles, TRIED)), most)
+    places = np.sort(np.append(tried, spread(np.flatnonzero(roles == HELD_OUT), most)))
+    found = DepthProtocol(
+        shared.model,
+        weights_sha256(shared.model),
+        attack.candidates.subset(places),
+        attack.targets.tokens[places],
+        attack.prefix_tokens,
+        attack.completing,
+        places,
+    )
+    found.subset(np.arange(1)).read(shared.model)
+    return found
 
 
 def _losses(plan: Plan, shared: Shared, material: Material) -> LossProtocol | None:

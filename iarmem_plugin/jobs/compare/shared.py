@@ -23,7 +23,7 @@ from iarmem_plugin.evaluation.ranking.run import rank
 from iarmem_plugin.evaluation.recognition import Recognition
 from iarmem_plugin.interfaces import ImageScorer, Quality, Similarity, TunedSampling
 from iarmem_plugin.jobs.attack import Attack, taken_views
-from iarmem_plugin.jobs.compare.cells import content_sha256, shared_settings, stamps_sha256
+from iarmem_plugin.jobs.compare.inputs import content_sha256, shared_settings, stamps_sha256
 from iarmem_plugin.jobs.contrast import CrossFit, contrast, cross_fit, halves, scored_on
 from iarmem_plugin.jobs.localize import localize
 from iarmem_plugin.jobs.measuring import centred, features_of, tune_sampling

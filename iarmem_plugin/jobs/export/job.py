@@ -21,7 +21,7 @@ from iarmem_plugin.jobs.export.card import Told, called, card
 from iarmem_plugin.jobs.export.edit import check_rest, make_edit
 from iarmem_plugin.jobs.export.wanted import Wanted, from_list, from_report
 from iarmem_plugin.jobs.export.writing import ENDINGS, as_file, check_types
-from iarmem_plugin.models.hub import bundled_refusal, checked_file
+from iarmem_plugin.models.hub import checked_file
 from iarmem_plugin.models.loading import PRECISIONS
 from iarmem_plugin.models.provenance import weights_sha256
 from iarmem_plugin.neurons.listed import as_csv, as_netcdf, read_neurons
@@ -192,11 +192,8 @@ def _opened(wanted: Wanted, weights: str | Path | None, out: Path) -> Checkpoint
     """Return the original's weights; refuse a file that would be replaced.
 
     Raises:
-        InputError: no such file, one that is not asked for, or the one that is written.
+        InputError: no such file, or the one that is written.
     """
-    variant = wanted.adapter.variants().get(wanted.model)
-    if weights is not None and variant is not None and variant.organism is not None:
-        raise bundled_refusal(wanted.model)
     file = None if weights is None else checked_file(weights)
     with blamed(wanted.adapter):
         found: object = wanted.adapter.checkpoint(wanted.model, file)

@@ -136,7 +136,7 @@ outcome."""
         return self
 
     def _check_recovery(self, arms: Sequence[PlannedArm]) -> None:
-        """Refuse triggers without pictures never seen, and arms that there are not."""
+        """Refuse triggers without pictures never seen, depth without a twin, and unknown arms."""
         known = [ORIGINAL, *(one.name for one in arms), *((TWIN,) if self.twin else ())]
         for place, name in enumerate(self.recovery.arms):
             if name not in known:
@@ -144,6 +144,12 @@ outcome."""
                     f"[recovery] arms has {shown(name, 120)!r}; {nearest(name, known)}",
                     *("recovery", "arms", place),
                 )
+        if self.recovery.depth and self.twin is None:
+            raise wrong(
+                "[recovery] depth is true, which is told by a model that never saw the pictures; "
+                "give one trained alike in [twin], or leave depth out",
+                *("recovery", "depth"),
+            )
         if self.recovery.triggers and not self.pictures.organism and not self.pictures.held_out:
             raise wrong(
                 "[recovery] has triggers, whose thresholds are fixed on pictures never seen; give "

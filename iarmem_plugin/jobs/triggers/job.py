@@ -10,6 +10,7 @@ from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
 from iarmem_plugin.jobs.compare.rerun import plan_of
+from iarmem_plugin.jobs.plan.mistakes import nearest
 from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.planned import PlannedArm
 from iarmem_plugin.jobs.plan.reading import read_plan, with_given
@@ -96,8 +97,9 @@ def _of_comparison(model: str, path: Path, recovery: Mapping[str, Any]) -> Plan:
     wanted, arms = list(recovery["arms"]), {one.name: one for one in whole.arms()}
     known = [ORIGINAL, *arms, *((TWIN,) if whole.twin else ())]
     if missing := [one for one in wanted if one not in known]:
-        listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-        raise InputError(f"{shown(path)} has no arm {shown(missing[0], 80)!r}; it has: {listed}")
+        raise InputError(
+            f"{shown(path)} has no arm {shown(missing[0], 80)!r}; {nearest(missing[0], known)}"
+        )
     if wanted:
         chosen = [arms[one] for one in wanted if one in arms]
         splits = max((one.split for one in chosen), default=0) + 1

@@ -17,6 +17,8 @@ from iarmem_plugin.evaluation.counts import (
     having_role,
     outcomes,
 )
+from iarmem_plugin.report.depth.rows import COLUMNS as DEPTH
+from iarmem_plugin.report.depth.rows import csv_rows as depth_rows
 from iarmem_plugin.report.document import FLOORS, OUTCOMES
 from iarmem_plugin.report.evidence.document import (
     CELLS,
@@ -63,6 +65,7 @@ COLUMNS = {
     "evidence": CELLS,
     "hypotheses": HYPOTHESES,
     "recovery": RECOVERY,
+    "depth": DEPTH,
     "dropped": ("name", "before", "why"),
     "failed": ("stage", "name", "error"),
 }
@@ -93,6 +96,7 @@ def csv_tables(results: Results, document: Document) -> dict[str, bytes]:
         "evidence": lambda _, written: cell_rows(written),
         "hypotheses": lambda _, written: hypothesis_rows(written),
         "recovery": lambda found, _: recovery_rows(found.recovery),
+        "depth": lambda found, _: depth_rows(found.depth),
     }
     found = {name: list(make(results, document)) for name, make in made.items()}
     for name in ("dropped", "failed"):

@@ -192,5 +192,6 @@ def test_an_organism_is_exported_and_loaded_by_its_familys_name(name: str, tmp_p
             assert [key for key in found if not torch.equal(found[key], expected[key])] == []
         for one in tmp_path.iterdir():
             one.unlink()
-    with pytest.raises(IarmemError, match="is bundled: leave out --weights"):
-        export(name, out, neurons=chosen, intervention=HALVED, weights=stored)
+    export(name, out, neurons=chosen, intervention=HALVED, weights=stored)
+    again = load(name, out, dtype="float16").adapter.network.state_dict()  # as its organism, too
+    assert [key for key in again if not torch.equal(again[key], found[key])] == []

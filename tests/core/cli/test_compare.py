@@ -31,7 +31,7 @@ class Outcome:
     def __init__(self, plan: Plan | None = None, **provenance: Any) -> None:
         self.provenance = provenance | ({} if plan is None else {"plan": plan.to_document()})
         self.arms = ("original",)
-        self.recovery = None
+        self.recovery = self.depth = None
 
     def to_dict(self) -> dict[str, Any]:
         return {"provenance": self.provenance}

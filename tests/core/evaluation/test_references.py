@@ -15,7 +15,7 @@ from iarmem_plugin.evaluation.quality import TorchFidelity, frechet_distance
 from iarmem_plugin.evaluation.references import file as references
 from iarmem_plugin.evaluation.references.file import ReferenceFeatures, holds_features, see_all
 from iarmem_plugin.interfaces import Condition, Sampling
-from iarmem_plugin.jobs.compare.cells import _of_quality
+from iarmem_plugin.jobs.compare.inputs import _of_quality
 from iarmem_plugin.jobs.quality import QualityProtocol
 
 MEASURE = TorchFidelity(nn.Identity(), "small classifier")

@@ -352,9 +352,9 @@ def test_what_cannot_be_fetched_is_refused(tmp_path: Path) -> None:
         fetch("var-d16", tmp_path / "file")
 
 
-def test_an_organism_needs_no_files_and_takes_none(tmp_path: Path) -> None:
+def test_an_organism_needs_no_files_and_has_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "x.pth").touch()
-    with pytest.raises(InputError, match="is bundled: leave out --weights"):
+    with pytest.raises(InputError, match="is bundled with its tokenizer: leave out --tokenizer"):
         load("var-organism", tmp_path / "x.pth", tmp_path / "x.pth")
 
 

@@ -228,7 +228,7 @@ def test_a_report_that_was_killed_in_the_middle_is_finished_by_who_reads_it(
     assert (found.model, found.neurons) == ("var-d16", None)
     lacking = {"neurons.nc", "figures/selected_by_block.png", "calibration.nc", "quality.nc"}
     lacking |= {"captured_images.csv", "figures/outcomes_against_loss.png", "membership.nc"}
-    lacking |= {"recovery.nc", "figures/recovery.png"}
+    lacking |= {"recovery.nc", "figures/recovery.png", "depth.nc", "tables/depth.csv"}
     lacking |= {"tables/membership.csv", "tables/membership_sets.csv"}
     absent = (
         "losses",

@@ -101,5 +101,8 @@ and at most as many pictures never seen beside them."""
     """Further pictures never seen, on which each arm's thresholds are fixed."""
     membership: of.Flag = False
     """Measure by how much each arm takes candidates for members, too."""
+    depth: of.Flag = False
+    """Measure how deep each arm's edit goes, too: what its blocks hand on, put into the \
+unmodified model; held against the twin."""
     arms: tuple[of.Words, ...] = ()
     """Names of the arms in which they are tried; by default all of them."""

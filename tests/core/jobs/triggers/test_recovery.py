@@ -146,6 +146,29 @@ def test_finished_attempts_are_not_repeated(
     assert before.recovery.identical(after.recovery)
 
 
+def test_a_further_trigger_is_tried_alone_and_each_has_its_own_cell(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[list[str]] = []
+    run = arm_cells.run_stages
+
+    def told(model: Any, arm: Any, neurons: Any, attack: Any, *rest: Any) -> Any:
+        if rest[-1] == ("recovery",):
+            tried.append([one.name for one in attack.recovery.triggers])
+        return run(model, arm, neurons, attack, *rest)
+
+    monkeypatch.setattr(arm_cells, "run_stages", told)
+    known = document(folder, triggers=[PREFIX, EMBEDDING], arms=["original"]) | {"arm": []}
+    before = compare(Plan.from_document(known), tmp_path / "out").recovery
+    assert tried == [["prefix"], ["learned-embedding"]]
+    known["recovery"]["triggers"] = ["rounded", PREFIX, EMBEDDING]
+    after = compare(Plan.from_document(known), tmp_path / "out").recovery
+    assert tried[2:] == [["rounded"]]
+    assert before is not None
+    assert after is not None
+    assert after.isel(attempt=slice(1, None)).identical(before)
+
+
 def test_every_arm_says_by_how_much_it_takes_candidates_for_members(out: Path) -> None:
     report = Report.load(out)
     assert report.membership is not None
@@ -259,7 +282,7 @@ def test_arms_that_are_not_named_are_not_run_again(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"arms": ["nothing"]}, "has no arm 'nothing'; it has: original, gradient-weight"),
+        ({"arms": ["nothing"]}, "has no arm 'nothing'; it has: original, 'gradient-weight"),
         ({"candidates": "x"}, "has pictures of its own"),
     ],
 )

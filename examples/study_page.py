@@ -1,0 +1,108 @@
+"""Depth against damage: a picture and a table of what ``examples/study.py`` measured.
+
+    python examples/study_page.py DIR/var-seed-0.csv DIR/var-seed-1.csv --out depth-var.png
+
+All files of one family; values of several seeds stand beside each other, in the files' order.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iarmem_plugin.report.arm_figures import LINE, STYLES
+from iarmem_plugin.report.backend import Axes
+from iarmem_plugin.report.figures import add_legend, finish, new_figure, png
+
+LEARNED = "extracted by learned-embedding 40"
+SHOWN = {  # heads of the table, and the columns behind them
+    "ΔNLL": ("held_out_change",),
+    "depth": ("depth",),
+    "extracted; after 40 steps of learning": ("extracted by learned-embedding 0", LEARNED),
+    "never seen": (f"never seen, {LEARNED}",),
+    "after 55 tokens": ("extracted by prefix 55",),
+    "of 16 samples": ("extracted by samples 16",),
+    "relearned for 200 steps": ("extracted by relearn 200",),
+    "8 bits": ("extracted by rounded 8",),
+    "recognisable": ("recognisable by learned-embedding 0",),
+}
+
+Row = Mapping[str, str]
+
+
+def main(
+    files: Annotated[list[Path], typer.Argument(help="Rows of one family, a file a seed.")],
+    out: Annotated[Path, typer.Option(help="The picture to write, a .png file.")],
+) -> None:
+    """Draw depth and what comes back against damage, and print a table."""
+    seeds = [_read(file) for file in files]
+    arms = list(dict.fromkeys(row["arm"] for rows in seeds for row in rows))
+    out.write_bytes(drawn(seeds, arms))
+    print("\n".join(table(seeds, arms)))
+
+
+def table(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> list[str]:
+    """Return the lines of a table in Markdown: an arm a line, the seeds' values side by side."""
+    known = [row for rows in seeds for row in rows]
+    heads = {head: some for head, some in SHOWN.items() if any(row.get(some[0]) for row in known)}
+    lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for arm in arms:
+        mine = [row for row in known if row["arm"] == arm]
+        cells = [" / ".join(_cell(row, some) for row in mine) for some in heads.values()]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(row: Row, columns: Sequence[str]) -> str:
+    return ", ".join(_short(row.get(one, "")) for one in columns)
+
+
+def _short(value: str) -> str:
+    if "." not in value:
+        return value or "–"
+    return f"{float(value):+.3f}" if abs(float(value)) < 10 else f"{float(value):.0f}"
+
+
+def drawn(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> bytes:
+    """Return the picture: two panels, a mark an arm and seed, the same mark for an arm."""
+    figure = new_figure(9.6, 4.4)
+    panels = figure.subplots(1, 2)
+    handles: dict[str, Any] = {}
+    for axes, (name, column) in zip(
+        panels,
+        {"depth": "depth", "extracted after 40 steps of learning": LEARNED}.items(),
+        strict=True,
+    ):
+        handles |= _marks(axes, seeds, arms, column)
+        axes.set_ylabel(name)
+        axes.set_xlabel("ΔNLL on held-out pictures [nats a token]")
+    add_legend(figure, list(handles.values()), list(handles), fontsize=8.5)
+    return png(figure)
+
+
+def _marks(
+    axes: Axes, seeds: Sequence[Sequence[Row]], arms: Sequence[str], column: str
+) -> dict[str, Any]:
+    finish(axes)
+    axes.grid(color=LINE, linewidth=0.5)
+    found: dict[str, Any] = {}
+    for place, arm in enumerate(arms):
+        mine = [row for rows in seeds for row in rows if row["arm"] == arm and row.get(column)]
+        points = [(float(row["held_out_change"]), float(row[column])) for row in mine]
+        if points:
+            colour, marker = STYLES[place % len(STYLES)]
+            (found[arm],) = axes.plot(*zip(*points, strict=True), marker, color=colour)
+    return found
+
+
+def _read(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""How depth is shown: rows, and a section of the page."""

@@ -1,0 +1,92 @@
+"""The study of training seeds: its plan for a seed, and its rows from a report's tables."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import iarmem_plugin as iarmem
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The program, as a module."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study as program
+
+    return sys.modules.get("study", program)
+
+
+def test_a_trained_seed_takes_its_own_weights_and_fewer_arms(study: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "rar" / "seed-1"
+    folder.mkdir(parents=True)
+    for name in ("transformer", "twin"):
+        (folder / f"{name}.safetensors").touch()
+    file = study.planned("rar", folder, tmp_path / "plan.toml", ["rounded"])
+    plan = iarmem.read_plan(file)
+    assert plan.model.name == "rar-organism"
+    assert plan.model.weights == folder / "transformer.safetensors"
+    assert plan.twin is not None
+    assert plan.twin.weights == folder / "twin.safetensors"
+    assert {one.whole_name for one in plan.arms()} == set(study.ARMS)
+    assert plan.recovery.triggers == ("rounded",)
+
+
+def test_the_bundled_seed_takes_all_arms_of_the_preset(study: Any, tmp_path: Path) -> None:
+    plan = iarmem.read_plan(study.planned("var", None, tmp_path / "plan.toml"))
+    assert plan.model.weights is None
+    assert set(study.ARMS) < {one.whole_name for one in plan.arms()}
+
+
+def write(file: Path, heads: str, *rows: str) -> None:
+    file.write_text("\n".join([heads, *rows]) + "\n", encoding="utf-8")
+
+
+def test_a_row_holds_what_an_edit_costs_and_what_comes_back(study: Any, tmp_path: Path) -> None:
+    write(tmp_path / "arms.csv", "arm,held_out_change,held_out_low,held_out_high", "a,0.1,0.0,0.2")
+    write(
+        tmp_path / "recovery.csv",
+        "arm,trigger,outcome,group,budget,recovered",
+        "a,prefix,extracted,all tried,0,5",
+        "a,prefix,extracted,canary 40,0,2",
+        "a,prefix,extracted,held-out,0,1",
+        "b,prefix,extracted,all tried,0,7",
+    )
+    assert study.rows(tmp_path, "var", 2) == [
+        {
+            "family": "var",
+            "seed": 2,
+            "arm": "a",
+            "held_out_change": "0.1",
+            "held_out_low": "0.0",
+            "held_out_high": "0.2",
+            "depth": "",
+            "depth_low": "",
+            "depth_high": "",
+            "extracted by prefix 0": "5",
+            "never seen, extracted by prefix 0": "1",
+        }
+    ]
+
+
+def test_the_page_of_several_seeds_has_their_values_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_page
+
+    learned = "extracted by learned-embedding 40"
+    heads = f"arm,held_out_change,depth,extracted by learned-embedding 0,{learned}"
+    write(tmp_path / "0.csv", heads, "original,0.0,0.0,9,10", '"random, halved",0.125,0.5,3,8')
+    write(tmp_path / "1.csv", heads, "original,0.0,0.0,8,9")
+    study_page.main([tmp_path / "0.csv", tmp_path / "1.csv"], tmp_path / "page.png")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "| arm | ΔNLL | depth | extracted; after 40 steps of learning |"
+    assert said[2] == "| original | +0.000 / +0.000 | +0.000 / +0.000 | 9, 10 / 8, 9 |"
+    assert said[3] == "| random, halved | +0.125 | +0.500 | 3, 8 |"
+    assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
