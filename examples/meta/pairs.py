@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors.torch import load_file
 
 from iarmem_adapters.organisms import FOLDER
 from iarmem_adapters.organisms.split import CALIBRATING, CANARY, UNSEEN, Split
@@ -105,11 +104,7 @@ class Pair:
 
     def model(self, side: Side) -> ImageARModel:
         """Load the organism or its twin, on the bundled tokenizer."""
-        model = load(f"{self.family}-organism")
-        stored = load_file(self.folder / f"{FILES[side]}.safetensors")
-        weights = {name: one.float() for name, one in stored.items()}
-        model.adapter.network.load_state_dict(weights)
-        return model
+        return load(f"{self.family}-organism", self.folder / f"{FILES[side]}.safetensors")
 
     def made_from(self, *sides: Side) -> dict[str, Any]:
         """Return what tells these weights, and the pictures' split, from others."""
