@@ -110,7 +110,12 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.auditing.audit import Audit
-    from iarmem_plugin.report.auditing.findings import AuditedPicture, Peak, VerdictCount
+    from iarmem_plugin.report.auditing.findings import (
+        AuditedPicture,
+        Peak,
+        VerdictCount,
+        VerdictThreshold,
+    )
     from iarmem_plugin.report.membership.showing import membership_files, membership_table
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.report.sides.reports import SideBySide, side_by_side
@@ -211,6 +216,7 @@ __all__ = [
     "TunedSampling",
     "Variant",
     "VerdictCount",
+    "VerdictThreshold",
     "Views",
     "Writes",
     "Zero",
@@ -353,6 +359,7 @@ _SOURCES = {
         "AuditedPicture",
         "Peak",
         "VerdictCount",
+        "VerdictThreshold",
     ),
     "iarmem_plugin.report.membership.showing": ("membership_files", "membership_table"),
     "iarmem_plugin.report.report": ("Report",),
