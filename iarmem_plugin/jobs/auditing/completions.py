@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
@@ -40,7 +42,7 @@ class Completions:
                 if key not in self._best or value > self._best[key][0]:
                     self._best[key] = (value, _small(_picture(made[image])))
 
-    def of(self, place: int, verdict: Verdict) -> dict[str, np.ndarray]:
+    def of(self, place: int, verdict: Verdict) -> dict[str, Any]:
         """Return the picture, and what came back of it where it was brought back."""
         if place >= len(self._images):
             return {}

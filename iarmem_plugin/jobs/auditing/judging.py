@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool
@@ -15,6 +13,7 @@ from iarmem_plugin.report.auditing.findings import (
     NOTHING,
     VERDICTS,
     AuditedPicture,
+    Verdict,
     VerdictThreshold,
 )
 
@@ -72,7 +71,7 @@ def _picture(
     above: np.ndarray,
 ) -> AuditedPicture:
     first = fixed[int(above.argmax())] if above.any() else None
-    by: tuple[Any, ...] = (NOTHING, None, None, None)
+    by: tuple[Verdict, str | None, int | None, str | None] = (NOTHING, None, None, None)
     if first is not None:
         by = (first.verdict, first.found_by, first.budget, first.unit)
 
