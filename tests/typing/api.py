@@ -495,7 +495,11 @@ def members(model: ImageARModel, tried: Candidates, out: Path) -> DatasetInferen
     audit: iarmem.Audit = iarmem.audit(model, tried.images, tried.images, rate=0.01, neurons=True)
     one: iarmem.AuditedPicture = audit.having("extracted")[0]
     told: tuple[iarmem.Peak | iarmem.VerdictCount, ...] = (*one.neurons, *audit.counts)
-    limit: iarmem.VerdictThreshold = audit.thresholds[0]
-    print(told, limit.threshold, audit.table(), audit.save(out))
+    print(
+        told,
+        isinstance(audit.thresholds[0], iarmem.VerdictThreshold),
+        audit.table(),
+        audit.save(out),
+    )
     values: np.ndarray = signals["membership"].values
     return dataset_inference(values[:40], values[40:], seed=0, draws=100)

@@ -93,10 +93,7 @@ def audit(
     attempts = replace(protocol, seen=shown.keep).attempted(model, progress)
     fixed, every = judged(attempts, signals, protocol.calibrates, rate)
     mine, unseen, fixing = _measured(protocol, images, every, shown)
-    if neurons:
-        pictures = protocol.candidates.images.subset(np.flatnonzero(~protocol.calibrates))
-        found = peaks(model, pictures, len(images), seed=seed, **how)
-        mine = [replace(one, neurons=top) for one, top in zip(mine, found, strict=True)]
+    mine = _with_neurons(model, protocol, mine, seed=seed, **how) if neurons else mine
     return Audit(
         model=adapter.variant.name,
         pictures=tuple(sorted(mine, key=_place)),
@@ -112,6 +109,14 @@ def audit(
         unseen=tuple(unseen),
         fixing=tuple(fixing),
     )
+
+
+def _with_neurons(
+    model: ImageARModel, protocol: TriggerProtocol, mine: list[AuditedPicture], **how: Any
+) -> list[AuditedPicture]:
+    pictures = protocol.candidates.images.subset(np.flatnonzero(~protocol.calibrates))
+    found = peaks(model, pictures, len(mine), **how)
+    return [replace(one, neurons=top) for one, top in zip(mine, found, strict=True)]
 
 
 def default_triggers(model: ImageARModel) -> tuple[AnyTrigger, ...]:

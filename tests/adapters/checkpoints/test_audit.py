@@ -74,8 +74,8 @@ def test_a_checkpoint_with_lora_merged_is_audited_and_predicts_as_with_its_branc
 
 
 def branched(layer: nn.Module, up: Tensor, down: Tensor) -> None:
-    if not hasattr(layer, "bias") or layer.bias is None:  # VAR's: the weight is read, with a bias
-        layer.get_parameter("weight").data.add_(up @ down)  # made elsewhere; it is not called
+    if layer.bias is None:  # VAR's attention reads the weight, and never calls the layer
+        layer.get_parameter("weight").data.add_(up @ down)
         return
     layer.register_forward_hook(lambda _, given, out: out + given[0] @ down.T @ up.T)
 
