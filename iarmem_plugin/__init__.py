@@ -112,7 +112,12 @@ if TYPE_CHECKING:
     from iarmem_plugin.neurons.selectors import Highest, Lowest, Random, RandomMatched, select
     from iarmem_plugin.plugins.hookspecs import hookimpl
     from iarmem_plugin.report.auditing.audit import Audit
-    from iarmem_plugin.report.auditing.findings import AuditedPicture, Peak, VerdictCount
+    from iarmem_plugin.report.auditing.findings import (
+        AuditedPicture,
+        Peak,
+        VerdictCount,
+        VerdictThreshold,
+    )
     from iarmem_plugin.report.membership.showing import membership_files, membership_table
     from iarmem_plugin.report.report import Report
     from iarmem_plugin.report.sides.reports import SideBySide, side_by_side
@@ -215,6 +220,7 @@ __all__ = [
     "TunedSampling",
     "Variant",
     "VerdictCount",
+    "VerdictThreshold",
     "Views",
     "Writes",
     "Zero",
@@ -325,14 +331,8 @@ _SOURCES = {
         "Writes",
     ),
     "iarmem_plugin.neurons.interventions": (
-        "Clamp",
-        "MeanAblate",
-        "ScaleBiases",
-        "ScaleOutgoing",
-        "ScaleWeights",
-        "ScaleWeightsAndBiases",
-        "Zero",
-        "ZeroWeights",
+        *("Clamp", "MeanAblate", "ScaleBiases", "ScaleOutgoing", "ScaleWeights"),
+        *("ScaleWeightsAndBiases", "Zero", "ZeroWeights"),
     ),
     "iarmem_plugin.jobs.localize": ("localize",),
     "iarmem_plugin.jobs.export.job": ("export",),
@@ -358,7 +358,12 @@ _SOURCES = {
     "iarmem_plugin.activations.settings": ("CaptureOptions", "CaptureSettings"),
     "iarmem_plugin.jobs.auditing.job": ("audit",),
     "iarmem_plugin.report.auditing.audit": ("Audit",),
-    "iarmem_plugin.report.auditing.findings": ("AuditedPicture", "Peak", "VerdictCount"),
+    "iarmem_plugin.report.auditing.findings": (
+        "AuditedPicture",
+        "Peak",
+        "VerdictCount",
+        "VerdictThreshold",
+    ),
     "iarmem_plugin.report.membership.showing": ("membership_files", "membership_table"),
     "iarmem_plugin.report.report": ("Report",),
     "iarmem_plugin.report.sides.reports": ("SideBySide", "side_by_side"),

@@ -489,12 +489,12 @@ def members(model: ImageARModel, tried: Candidates, out: Path) -> DatasetInferen
     tokens = make_targets(model, tried, model.adapter.variant.views).tokens
     signals: xr.Dataset = membership_signals(model, tried, tokens, without_class=None, batch_size=8)
     found: tuple[Membership, ...] = compare_membership(signals, seed=1)
-    for name, content in membership_files(found).items():
-        (out / name).write_bytes(content)
+    print(membership_files(found).items())
     print(membership_table(found), membership_table(found, against="generated"))
     audit: iarmem.Audit = iarmem.audit(model, tried.images, tried.images, rate=0.01, neurons=True)
     one: iarmem.AuditedPicture = audit.having("extracted")[0]
     told: tuple[iarmem.Peak | iarmem.VerdictCount, ...] = (*one.neurons, *audit.counts)
-    print(told, audit.table(), audit.save(out))
+    limit: iarmem.VerdictThreshold = audit.thresholds[0]
+    print(told, limit.threshold, audit.table(), audit.save(out))
     values: np.ndarray = signals["membership"].values
     return dataset_inference(values[:40], values[40:], seed=0, draws=100)

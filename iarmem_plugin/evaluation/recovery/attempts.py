@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Best = tuple[np.ndarray, np.ndarray]
 """Similarity and agreement, dims (budget, image); -inf where there was no attempt."""
+Seen = Callable[[slice, Tensor, np.ndarray, np.ndarray], None]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -54,6 +55,7 @@ class TriggerProtocol:
         places: place of each of the candidates among those of the attack; -1 of those that
             calibrate.
         arms: names of the arms in which triggers are tried; None: in all.
+        seen: is given the places, images, similarities and agreements of all attempts.
     """
 
     triggers: tuple[AnyTrigger, ...]
@@ -67,6 +69,7 @@ class TriggerProtocol:
     batching: Batching
     places: Int64[np.ndarray, " candidate"]
     arms: frozenset[str] | None = None
+    seen: Seen | None = None
 
     def covers(self, arm: str) -> bool:
         """Tell whether triggers are tried in an arm."""
@@ -232,8 +235,11 @@ class TriggerProtocol:
                 place = _place(trigger, one, target.tokens)
                 completion = Completion(model.decode(one.tokens), one.tokens)
                 alike = compared(self.similarity, completion, target, names).float().cpu().numpy()
+                agreeing = _agreement(one, target.tokens)
                 values[place] = np.maximum(values[place], alike)
-                shares[place] = np.maximum(shares[place], _agreement(one, target.tokens))
+                shares[place] = np.maximum(shares[place], agreeing)
+                if self.seen is not None:
+                    self.seen(rows, completion.images, alike, agreeing)
         return values, shares
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Int
 
 from iarmem_plugin.checks import check_kind, check_number
 from iarmem_plugin.data.images import Images
@@ -21,11 +19,12 @@ from iarmem_plugin.evaluation.extraction import make_targets
 from iarmem_plugin.evaluation.membership.inference import DatasetInference, dataset_inference
 from iarmem_plugin.evaluation.membership.signals import LEFT_OUT, VALUES, membership_signals
 from iarmem_plugin.evaluation.recovery.attempts import TriggerProtocol, check_triggers
-from iarmem_plugin.evaluation.recovery.curves import thresholds
 from iarmem_plugin.evaluation.similarity import PixelCorrelation
 from iarmem_plugin.evaluation.statistics import clopper_pearson
 from iarmem_plugin.interfaces import AnyTrigger, EditData, Similarity
 from iarmem_plugin.interfaces.edits import EDIT_PARTS
+from iarmem_plugin.jobs.auditing.completions import Completions
+from iarmem_plugin.jobs.auditing.judging import judged
 from iarmem_plugin.jobs.auditing.peaks import peaks
 from iarmem_plugin.jobs.protocol import RATE, check_unseen
 from iarmem_plugin.jobs.triggers.completing import PrefixLadder
@@ -36,10 +35,7 @@ from iarmem_plugin.models.provenance import model_provenance
 from iarmem_plugin.models.tracing import ImageARModel
 from iarmem_plugin.report.auditing.audit import Audit
 from iarmem_plugin.report.auditing.findings import (
-    EXTRACTED,
-    MEMBER_LIKE,
     NOTHING,
-    RECOGNISABLE,
     VERDICTS,
     AuditedPicture,
     Verdict,
@@ -50,7 +46,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 STEPS = (0, 5, 10)
-SMALL = 96  # pixels of a picture on the page
 ANY = "any of these"
 
 
@@ -94,26 +89,34 @@ def audit(
     how: Any = {"batch_size": batch_size, "progress": progress}
     protocol = _protocol(model, images, held_out, chosen, similarity, seed=seed, **how)
     signals = membership_signals(model, protocol.candidates, protocol.targets.tokens, **how)
-    judged = _judged(protocol.attempted(model, progress), signals, protocol.calibrates, rate)
-    mine = [replace(one, pixels=_small(images, at)) for at, one in enumerate(judged[: len(images)])]
-    reported = np.flatnonzero(~protocol.calibrates)
-    if neurons:
-        shown = protocol.candidates.images.subset(reported)
-        found = peaks(model, shown, len(images), seed=seed, **how)
-        mine = [replace(one, neurons=top) for one, top in zip(mine, found, strict=True)]
-    unseen = [judged[at] for at in reported[len(images) :]]
+    shown = Completions(images, protocol.targets.images)
+    attempts = replace(protocol, seen=shown.keep).attempted(model, progress)
+    fixed, every = judged(attempts, signals, protocol.calibrates, rate)
+    mine, unseen, fixing = _measured(protocol, images, every, shown)
+    mine = _with_neurons(model, protocol, mine, seed=seed, **how) if neurons else mine
     return Audit(
         model=adapter.variant.name,
         pictures=tuple(sorted(mine, key=_place)),
         counts=_counts(mine, unseen),
         held_out=len(unseen),
-        calibrating=int(protocol.calibrates.sum()),
+        calibrating=len(fixing),
         rate=float(rate),
         triggers=tuple(one.key for one in protocol.triggers),
         inference=_inference(signals, len(images), seed),
         left_out=_left_out(model, triggers, signals, neurons=neurons),
         provenance=model_provenance(model) | {"recovery": protocol.provenance, "seed": seed},
+        thresholds=fixed,
+        unseen=tuple(unseen),
+        fixing=tuple(fixing),
     )
+
+
+def _with_neurons(
+    model: ImageARModel, protocol: TriggerProtocol, mine: list[AuditedPicture], **how: Any
+) -> list[AuditedPicture]:
+    pictures = protocol.candidates.images.subset(np.flatnonzero(~protocol.calibrates))
+    found = peaks(model, pictures, len(mine), **how)
+    return [replace(one, neurons=top) for one, top in zip(mine, found, strict=True)]
 
 
 def default_triggers(model: ImageARModel) -> tuple[AnyTrigger, ...]:
@@ -197,66 +200,20 @@ def _protocol(
     )
 
 
-def _judged(
-    attempts: xr.Dataset,
-    signals: xr.Dataset,
-    calibrates: Bool[np.ndarray, " candidate"],
-    rate: float,
-) -> list[AuditedPicture]:
-    """Return the verdict on every candidate, calibrating ones among them."""
-    alike, agreeing = (
-        attempts[name].transpose("attempt", "candidate").to_numpy().astype(float)
-        for name in ("similarity", "agreement")
+def _measured(
+    protocol: TriggerProtocol, images: Images, judged: list[AuditedPicture], shown: Completions
+) -> tuple[list[AuditedPicture], list[AuditedPicture], list[AuditedPicture]]:
+    """Return the pictures to audit, those never seen that are reported, and those that fix."""
+    mine = [replace(one, number=at, **shown.of(at, one.verdict)) for at, one in enumerate(judged)][
+        : len(images)
+    ]
+    rest = [replace(one, number=at) for at, one in enumerate(judged[len(images) :])]
+    fixes = protocol.calibrates[len(images) :]
+    reported, fixing = (
+        [one for one, fixed in zip(rest, fixes, strict=True) if fixed == wanted]
+        for wanted in (False, True)
     )
-    likely = signals[VALUES].transpose("signal", "candidate").to_numpy()
-    firsts = [_first_above(values, calibrates, rate) for values in (alike, agreeing, likely)]
-    tried = [attempts[name].values.tolist() for name in ("trigger", "budget", "unit")]
-    names = signals["signal"].values.astype(str).tolist()
-    found = []
-    for place, path in enumerate(attempts["path"].values.astype(str).tolist()):
-        at = [int(first[place]) for first in firsts]
-        verdict: Verdict = next(
-            (one for one, first in zip(VERDICTS[:3], at, strict=True) if first >= 0), NOTHING
-        )
-        by: tuple[Any, Any, Any] = (None, None, None)
-        if verdict in (EXTRACTED, RECOGNISABLE):
-            first = at[0] if verdict == EXTRACTED else at[1]
-            by = (str(tried[0][first]), int(tried[1][first]), str(tried[2][first]))
-        elif verdict == MEMBER_LIKE:
-            by = (names[at[2]], None, None)
-        found.append(
-            AuditedPicture(
-                path,
-                label if (label := int(attempts["label"].values[place])) >= 0 else None,
-                verdict,
-                *by,
-                float(alike[:, place].max()),
-                float(agreeing[:, place].max()),
-                dict(zip(names, likely[:, place].tolist(), strict=True)),
-            )
-        )
-    return found
-
-
-def _first_above(
-    values: np.ndarray, calibrates: Bool[np.ndarray, " candidate"], rate: float
-) -> Int[np.ndarray, " candidate"]:
-    """Return the first row above its threshold, thresholds fixed together; -1: none is.
-
-    Of pictures that calibrate, -1. The picture to judge is among those that a row's mean and
-    standard deviation are taken of: it is then above with probability (k + 1) / (n + 1) at most if
-    it is like the n that calibrate, k of which may be; without it somewhat more often.
-
-    Reference: Vovk, Gammerman and Shafer 2005 (conformal prediction).
-    """
-    fixing, found = values[:, calibrates], np.full(len(calibrates), -1)
-    count = fixing.shape[1]
-    share = (math.floor(rate * count + 1e-9) + 1) / (count + 1)
-    for place in np.flatnonzero(~calibrates):
-        own = values[:, place]
-        above = own > thresholds(np.column_stack((fixing, own)), share)
-        found[place] = above.argmax() if above.any() else -1
-    return found
+    return mine, reported, fixing
 
 
 def _counts(
@@ -294,10 +251,3 @@ def _left_out(
 
 def _place(one: AuditedPicture) -> tuple[int, float]:
     return VERDICTS.index(one.verdict), -one.similarity
-
-
-def _small(images: Images, place: int) -> np.ndarray:
-    picture = images.load(place)
-    picture.thumbnail((SMALL, SMALL))
-    pixels: np.ndarray = np.asarray(picture.convert("RGB"), np.uint8)
-    return pixels

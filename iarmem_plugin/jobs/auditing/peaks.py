@@ -111,7 +111,7 @@ def peaks(
     """
     if len(images) < 2:
         return [()] * mine
-    options = CaptureOptions(views=VIEWS, batch_size=batch_size, seed=seed)
+    options = CaptureOptions(views=_views(model, images, seed), batch_size=batch_size, seed=seed)
     found = localize(
         model, images, metric=("unitmem", RunnerUp()), options=options, progress=progress
     )
@@ -131,6 +131,18 @@ def peaks(
         tuple(peak(*cell) for cell in _highest(np.where(top == image, scores, -np.inf)))
         for image in images.ids[:mine].tolist()
     ]
+
+
+def _views(model: ImageARModel, images: Images, seed: int) -> int:
+    """Return 2, or 1 where two views of a picture cannot be drawn, or of none differ."""
+    draw, differ = model.adapter.variant.views.draw_pixels, False
+    try:
+        for place, image in enumerate(images.ids.tolist()):
+            one, *others = draw(images.load(place), image=image, count=VIEWS, seed=seed)
+            differ = differ or any((one != other).any() for other in others)
+    except InputError:
+        return 1
+    return VIEWS if differ else 1
 
 
 def _highest(scores: Float[np.ndarray, "block scale neuron"]) -> list[tuple[int, int, int]]:

@@ -19,7 +19,7 @@ class Audit(Findings):
         return counts_table(self)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``audit.html``, ``audit.csv`` and ``audit.json``: all of them, or none.
+        """Write ``audit.html``, ``audit.csv``, ``audit.json`` and ``values.csv``: all, or none.
 
         Returns:
             the folder.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,13 @@ RECOGNISABLE: Verdict = "recognisable"
 MEMBER_LIKE: Verdict = "member-like"
 NOTHING: Verdict = "nothing found"
 VERDICTS: tuple[Verdict, ...] = (EXTRACTED, RECOGNISABLE, MEMBER_LIKE, NOTHING)
+SIGNAL_WORDS = {
+    "nll": "likelihood of its tokens",
+    "min-k": "likelihood of its unlikeliest tokens",
+    "conditional-unconditional": "likelihood with its class against without",
+}
+APART = ("pictures", "counts", "inference", "thresholds", "unseen", "fixing")
+"""What is written in a form or a file of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,12 @@ class AuditedPicture:
         agreement: largest share of an attempt's completed tokens that are the true ones, in [0, 1].
         signals: membership signals by name; larger is more member-like.
         neurons: neurons that are most active on it, of the highest UnitMem.
-        pixels: the picture, small; uint8.
+        pixels: the picture, small; of one that came back, as the tokenizer gives it, with which
+            attempts are compared; uint8.
+        completion: of one that came back, the attempt that is most like it, or has most tokens
+            right where it is recognisable; uint8.
+        values: what is compared with each of the audit's thresholds, in their order.
+        number: its place among the pictures as they were given.
     """
 
     path: str
@@ -73,13 +86,48 @@ class AuditedPicture:
     pixels: UInt8[np.ndarray, "height width 3"] | None = field(
         default=None, repr=False, compare=False
     )
+    completion: UInt8[np.ndarray, "height width 3"] | None = field(
+        default=None, repr=False, compare=False
+    )
+    values: tuple[float, ...] = field(default=(), repr=False)
+    number: int = 0
 
     @property
     def found(self) -> str:
         """Return what found it, in words; empty: nothing."""
-        if self.found_by is None or self.budget is None:
-            return self.found_by or ""
-        return f"{self.found_by.partition('(')[0]}, {self.budget} {self.unit}"
+        if self.found_by is None:
+            return ""
+        if self.budget is None:
+            return SIGNAL_WORDS.get(self.found_by, self.found_by)
+        return in_words(self.found_by, [self.budget], str(self.unit))
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictThreshold:
+    """What a picture must be above to get a verdict, fixed on pictures never seen.
+
+    Attributes:
+        verdict: the verdict.
+        measure: what is compared: similarity, agreement, or a membership signal.
+        found_by: the trigger, by key, or the name of the signal.
+        budget: budget of the trigger; None of a signal.
+        unit: what the trigger spends; None of a signal.
+        threshold: a picture whose value is above it gets the verdict.
+    """
+
+    verdict: Verdict
+    measure: str
+    found_by: str
+    budget: int | None
+    unit: str | None
+    threshold: float
+
+    @property
+    def column(self) -> str:
+        """Return the column of ``values.csv`` that is compared with it."""
+        if self.budget is None:
+            return f"{self.measure} {self.found_by}"
+        return f"{self.measure}, {self.found_by}, {self.budget} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +164,9 @@ class Findings:
         inference: what the pictures show together; None where there are fewer than 4 a side.
         left_out: what could not be tried, and why; sentences.
         provenance: how it was made; JSON values.
+        thresholds: of every trigger with every budget, and of every signal.
+        unseen: the never-seen pictures on which false alarms are counted, with their verdicts.
+        fixing: the never-seen pictures that fixed the thresholds.
     """
 
     model: str
@@ -128,6 +179,9 @@ class Findings:
     inference: DatasetInference | None
     left_out: tuple[str, ...]
     provenance: Mapping[str, Any]
+    thresholds: tuple[VerdictThreshold, ...]
+    unseen: tuple[AuditedPicture, ...]
+    fixing: tuple[AuditedPicture, ...]
 
     def __repr__(self) -> str:
         """Return the number of pictures of each verdict."""
@@ -165,14 +219,35 @@ class Findings:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the pixels as plain values: what ``audit.json`` holds."""
         names = (one.name for one in fields(self))
-        told = (one for one in names if one not in ("pictures", "counts", "inference"))
+        told = (one for one in names if one not in APART)
         return {
             "schema": 1,
             **{one: plain(getattr(self, one)) for one in told},
             "dataset_inference": None if self.inference is None else asdict(self.inference),
             "counts": [asdict(one) for one in self.counts],
+            "thresholds": [asdict(one) | {"column": one.column} for one in self.thresholds],
             "pictures": [_written(one) for one in self.pictures],
         }
+
+
+def in_words(key: str, budgets: Sequence[int], unit: str) -> str:
+    """Return a trigger in words.
+
+    Args:
+        key: its name, with options.
+        budgets: what it may spend.
+        unit: of what.
+
+    Example:
+        >>> in_words("learned-embedding(budgets=[0,5,10],lr=0.1)", [0, 5, 10], "steps")
+        'learned embedding (lr=0.1), 0, 5 or 10 steps'
+    """
+    name, _, options = key.removesuffix(")").partition("(")
+    left = re.sub(r"budgets=\[[^]]*\],?", "", options).strip(",")
+    *more, last = map(str, budgets)
+    spent = f"{', '.join(more)} or {last}" if more else last
+    one = unit.removesuffix("s") if list(budgets) == [1] else unit
+    return f"{name.replace('-', ' ')}{f' ({left})' if left else ''}, {spent} {one}"
 
 
 def plain(value: Any) -> Any:
@@ -183,5 +258,6 @@ def plain(value: Any) -> Any:
 
 
 def _written(one: AuditedPicture) -> dict[str, Any]:
-    told = {name: plain(getattr(one, name)) for name in one.__slots__ if name != "pixels"}
+    apart = ("pixels", "completion", "values")  # values are in values.csv
+    told = {name: plain(getattr(one, name)) for name in one.__slots__ if name not in apart}
     return told | {"neurons": [asdict(peak) for peak in one.neurons]}

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iarmem_plugin.report.auditing.findings import (
     EXTRACTED,
     MEMBER_LIKE,
@@ -16,13 +18,16 @@ from iarmem_plugin.report.auditing.findings import (
     AuditedPicture,
     Findings,
     Peak,
+    VerdictThreshold,
+    in_words,
 )
 from iarmem_plugin.report.grid.csv_tables import csv_file
 from iarmem_plugin.report.page import environment, picture_uri
 from iarmem_plugin.report.sides.folder import check_folder, write_folder
 from iarmem_plugin.table import TextTable
 
-FILES = ("audit.json", "audit.html", "audit.csv")
+FILES = ("audit.json", "audit.html", "audit.csv", "values.csv")
+MOST = 100  # pictures of one verdict that the page shows; of others it has the names
 ENOUGH = 100  # pictures that fix a threshold of 1%
 UNLIKELY = 0.025  # of so many false alarms by chance
 COLUMNS = (
@@ -46,6 +51,8 @@ NOT_SAID = (
     "The held-out pictures must be of the same kind as the audited ones: the same source, subjects "
     "and quality. Where they differ, verdicts may tell the difference in kind, not memory.",
     "Member-like is a statistical hint about one picture, and no evidence that stands alone.",
+    "The base model may have seen a picture already, before your fine-tuning. Audit the base "
+    "model, too, with the same pictures, and compare.",
 )
 NEURONS_SAID = (
     "Every picture has some neurons that are most active on it, also one that was never seen. A "
@@ -69,6 +76,7 @@ def files(found: Findings, folder: Path) -> Path:
         "audit.json": (json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n").encode(),
         "audit.html": page(found).encode(),
         "audit.csv": table_file(found),
+        "values.csv": values_file(found),
     }
     return write_folder(folder, contents, FILES)
 
@@ -133,6 +141,30 @@ def table_file(found: Findings) -> bytes:
     return csv_file((*COLUMNS, *(f"signal {one}" for one in signals), *heads), rows)
 
 
+def values_file(found: Findings) -> bytes:
+    """Return the CSV file of all that verdicts are made of: a row a picture, judged or not."""
+    uses = ("audited", found.pictures), ("never seen", found.unseen), ("fixes", found.fixing)
+    rows = sorted(
+        ((use, one) for use, pictures in uses for one in pictures),
+        key=lambda row: (row[0] != "audited", row[1].number),
+    )
+    heads = ("picture", "use", "verdict", *(one.column for one in found.thresholds))
+    return csv_file(heads, ((one.path, use, one.verdict, *one.values) for use, one in rows))
+
+
+def tried(found: Findings) -> str:
+    """Return the triggers in words."""
+    each: dict[str, list[VerdictThreshold]] = {}
+    for one in found.thresholds:
+        if one.verdict == EXTRACTED:
+            each.setdefault(one.found_by, []).append(one)
+    words = (
+        in_words(key, [one.budget or 0 for one in rows], str(rows[0].unit))
+        for key, rows in each.items()
+    )
+    return "; ".join(words)
+
+
 def page(found: Findings) -> str:
     """Return the page: counts, what a verdict does not say, and every picture with its verdict."""
     rows = list(zip(found.counts, _false_alarms(found), strict=True))
@@ -143,13 +175,14 @@ def page(found: Findings) -> str:
         .render(
             found=found,
             headline=headline(found),
+            tried=tried(found),
             meanings=MEANINGS,
             rows=[
                 (one.verdict, str(one.pictures), alarms, interval)
                 for one, (alarms, interval) in rows
             ],
             together=together(found),
-            not_said=NOT_SAID,
+            not_said=(*NOT_SAID, by_chance(found)),
             neurons_said=NEURONS_SAID,
             groups=[
                 (one, len(found.having(one)), beside.get(one, ""), _tiles(found, one))
@@ -201,6 +234,16 @@ def together(found: Findings) -> Iterator[str]:
         yield f"Give {2 * ENOUGH} held-out pictures or more to come nearer to the stated share."
 
 
+def by_chance(found: Findings) -> str:
+    """Return how many of the audited pictures get a verdict although they were never seen."""
+    each = found.expected * len(found.pictures)
+    return (
+        f"Some verdicts come by chance. Of {len(found.pictures)} pictures that the model never "
+        f"saw, about {each:.1f} ({100 * found.expected:.1f}%) would get each of the three verdicts;"
+        " among your pictures, too, some may be of that kind."
+    )
+
+
 def peak_text(peak: Peak) -> str:
     """Return a neuron in words."""
     whose = f"{peak.runner_up} (never seen)" if peak.held_out else peak.runner_up
@@ -210,10 +253,15 @@ def peak_text(peak: Peak) -> str:
     )
 
 
-def _tiles(found: Findings, verdict: Any) -> list[tuple[AuditedPicture, object]]:
+def _tiles(found: Findings, verdict: Any) -> list[tuple[AuditedPicture, object, object]]:
+    """Return pictures, and what came back of them, as URIs; beyond the first ones, names alone."""
+
+    def uri(pixels: np.ndarray | None, place: int) -> object:
+        return None if pixels is None or place >= MOST else picture_uri(pixels)
+
     return [
-        (one, None if one.pixels is None else picture_uri(one.pixels))
-        for one in found.having(verdict)
+        (one, uri(one.pixels, place), uri(one.completion, place))
+        for place, one in enumerate(found.having(verdict))
     ]
 
 

@@ -48,7 +48,7 @@ def test_an_audit_writes_its_folder_and_prints_counts_and_the_path(folder: Path)
     assert "of 20" in done.stdout
     assert "Audit: audited/audit.html" in done.stderr
     assert {one.name for one in (folder / "audited").iterdir()} == {
-        *("audit.html", "audit.csv", "audit.json"),
+        *("audit.html", "audit.csv", "audit.json", "values.csv"),
     }
     again = run("audit tiny --images mine --held-out other --out audited --no-neurons --json")
     assert again.exit_code == 0, again.output
