@@ -185,7 +185,7 @@ REFUSED = {
     "an unknown model": "localize var-d99 --images images --out new",
     "weights that are not named": "localize var-d16 --images images --out new",
     "weights of any size that are not named": "localize rar --images images --out new",
-    "weights for an organism": f"{LOCALIZE} images --weights faces/a/0.png",
+    "a tokenizer for an organism": f"{LOCALIZE} images --tokenizer faces/a/0.png",
     "an unknown metric": f"{LOCALIZE} images --metric fame",
     "a metric given twice": f"{LOCALIZE} images --metric unitmem --metric unitmem",
     "no such folder of images": f"{LOCALIZE} nowhere",

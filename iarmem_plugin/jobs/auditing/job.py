@@ -204,9 +204,8 @@ def _measured(
     protocol: TriggerProtocol, images: Images, judged: list[AuditedPicture], shown: Completions
 ) -> tuple[list[AuditedPicture], list[AuditedPicture], list[AuditedPicture]]:
     """Return the pictures to audit, those never seen that are reported, and those that fix."""
-    mine = [replace(one, number=at, **shown.of(at, one.verdict)) for at, one in enumerate(judged)][
-        : len(images)
-    ]
+    first = judged[: len(images)]
+    mine = [replace(one, number=at, **shown.of(at, one.verdict)) for at, one in enumerate(first)]
     rest = [replace(one, number=at) for at, one in enumerate(judged[len(images) :])]
     fixes = protocol.calibrates[len(images) :]
     reported, fixing = (

@@ -177,11 +177,11 @@ def test_its_classifier_tells_held_out_pictures_apart(family: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["var-organism", "rar-organism", "rar-organism-twin"])
-def test_files_are_refused_for_a_bundled_model(tmp_path: Path, name: str) -> None:
-    file = tmp_path / "weights.pth"
+def test_a_tokenizer_is_refused_for_a_bundled_model(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "tokenizer.pth"
     file.touch()
-    with pytest.raises(InputError, match="bundled"):
-        load(name, weights=file)
+    with pytest.raises(InputError, match="is bundled with its tokenizer: leave out --tokenizer"):
+        load(name, tokenizer=file)
 
 
 def test_its_sampler_is_the_one_with_the_least_of_nine_kids(family: str) -> None:

@@ -265,7 +265,7 @@ def test_an_arm_that_another_version_finished_is_run_again(
     run(model, scores, pictures, kept=tmp_path / "kept")
     assert {file.name for file in (tmp_path / "kept").glob("*.nc")} == before
     monkeypatch.setattr(
-        "iarmem_plugin.jobs.compare.cells.distribution", lambda _: "iarmem-mine 0.2.0"
+        "iarmem_plugin.jobs.compare.inputs.distribution", lambda _: "iarmem-mine 0.2.0"
     )
     run(model, scores, pictures, kept=tmp_path / "kept")
     after = {file.name for file in (tmp_path / "kept").glob("*.nc")}
