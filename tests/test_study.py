@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(EXAMPLES)
     import study as program
 
-    return sys.modules.get("study", program)
+    return program
 
 
 def test_a_trained_seed_takes_its_own_weights_and_fewer_arms(study: Any, tmp_path: Path) -> None:

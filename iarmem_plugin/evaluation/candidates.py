@@ -363,3 +363,18 @@ def check_finite(values: np.ndarray, images: Images, what: str) -> None:
             f"{what} is not finite for {bad.size} of {values.size} images, first for "
             f"{images.paths[bad[0]]!r}; the edited model or the measure broke down on them"
         )
+
+
+def check_tokens(candidates: Candidates, tokens: Shaped[Tensor, "candidate token *rest"]) -> None:
+    """Refuse tokens that are not those of the candidates, or have no likelihood.
+
+    Raises:
+        InputError: saying what was given.
+    """
+    check_kind("the candidates", candidates, Candidates, "Candidates")
+    refuse_continuous(tokens, "predicted with a likelihood")
+    if len(tokens) != len(candidates):
+        raise InputError(
+            f"the tokens of {len(tokens)} images were given for {len(candidates)} candidates; "
+            "take those of make_targets for these candidates"
+        )

@@ -19,8 +19,8 @@ from iarmem_plugin.evaluation.candidates import (
     Candidates,
     Completes,
     check_finite,
+    check_tokens,
     images_named,
-    refuse_continuous,
 )
 from iarmem_plugin.evaluation.extraction import candidate_coords
 from iarmem_plugin.interfaces import Adapter, Condition
@@ -73,7 +73,7 @@ def block_outputs(
             model whose blocks cannot be read.
         NonFiniteLogitsError: naming the first image whose logits are not finite.
     """
-    _check(candidates, tokens)
+    check_tokens(candidates, tokens)
     modules = dict(enumerate(_blocks(model)))
     held: dict[int, Tensor] = {}
 
@@ -127,7 +127,7 @@ def patched_losses(
         NonFiniteLogitsError: naming the first image whose logits are not finite.
         NonFiniteSimilarityError: naming the first image a token of which has no probability.
     """
-    _check(candidates, tokens)
+    check_tokens(candidates, tokens)
     if not 0 <= given < tokens.shape[1]:
         raise InputError(
             f"{given} given tokens leave nothing to predict: these images have {tokens.shape[1]}"
@@ -235,16 +235,6 @@ def _likelihoods(
     with images_named(candidates.images.paths[rows]):
         check_likelihood(found)
     return found.double()
-
-
-def _check(candidates: Candidates, tokens: Tensor) -> None:
-    check_kind("the candidates", candidates, Candidates, "Candidates")
-    refuse_continuous(tokens, "predicted with a likelihood")
-    if len(tokens) != len(candidates):
-        raise InputError(
-            f"the tokens of {len(tokens)} images were given for {len(candidates)} candidates; "
-            "take those of make_targets for these candidates"
-        )
 
 
 def _check_fitting(outputs: BlockOutputs, blocks: int, candidates: int) -> None:

@@ -11,15 +11,13 @@ import xarray as xr
 from jaxtyping import Float64, Shaped
 from torch import Tensor
 
-from iarmem_plugin.checks import check_kind
 from iarmem_plugin.data.images import Images
-from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.candidates import (
     Candidates,
     Completes,
     check_finite,
+    check_tokens,
     images_named,
-    refuse_continuous,
 )
 from iarmem_plugin.evaluation.extraction import candidate_coords
 from iarmem_plugin.interfaces import Condition
@@ -72,7 +70,7 @@ def membership_signals(
     Reference:
         Shi et al. 2023, arXiv 2310.16789 (Min-K%); Kowalczuk et al. 2025, arXiv 2502.02514.
     """
-    _check(candidates, tokens)
+    check_tokens(candidates, tokens)
     untold = _predicts_without_class(model) if without_class is None else without_class
     names = [NLL, MIN_K, CLASS_GAIN] if untold else [NLL, MIN_K]
 
@@ -136,13 +134,3 @@ def _reason(model: Completes) -> str:
         f"{CLASS_GAIN} is left out: this model of family {model.layout.family} predicts nothing "
         "without a class"
     )
-
-
-def _check(candidates: Candidates, tokens: Tensor) -> None:
-    check_kind("the candidates", candidates, Candidates, "Candidates")
-    refuse_continuous(tokens, "predicted with a likelihood")
-    if len(tokens) != len(candidates):
-        raise InputError(
-            f"the tokens of {len(tokens)} images were given for {len(candidates)} candidates; "
-            "take those of make_targets for these candidates"
-        )
