@@ -9,7 +9,7 @@ from typing import Any
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
-from iarmem_plugin.jobs.compare.rerun import plan_of
+from iarmem_plugin.jobs.compare.rerun.differences import plan_of
 from iarmem_plugin.jobs.plan.mistakes import nearest
 from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.planned import PlannedArm

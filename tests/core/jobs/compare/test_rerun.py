@@ -13,9 +13,11 @@ import xarray as xr
 from rich.console import Console
 
 from iarmem_plugin import InputError, Plan, QualityValue, Report
-from iarmem_plugin.jobs.compare.rerun import Differences, differences, plan_of
+from iarmem_plugin.evaluation.recovery.curves import OUTCOMES
+from iarmem_plugin.jobs.compare.rerun.differences import Differences, differences, plan_of
 from iarmem_plugin.report.results import ArmResult, ArmRole
 
+DIMS = ("arm", "attempt", "candidate")
 GROUPS = ["canary 40"] * 3 + ["held-out"] * 2
 ARMS: dict[str, ArmRole] = {"original": "original", "highest": "treatment", "random 1": "control"}
 PLAN = {"model": {"name": "var-organism"}, "pictures": {"organism": True}, "grid": [{}]}
@@ -63,6 +65,30 @@ def changed(report: Report, name: str, value: float, *, by: bool = True) -> Repo
     extraction = report.extraction.copy(deep=True)
     extraction[name][1, 1] = extraction[name][1, 1] + value if by else value
     return replace(report, extraction=extraction)
+
+
+def recovered(report: Report, *, by: float = 0.0, arms: int = 3, attempts: int = 2) -> Report:
+    """Return a report with what a trigger found, the last number apart by so much."""
+    shape = (arms, attempts, len(GROUPS))
+    similarity = np.full(shape, 0.25)
+    similarity[-1, -1, 0] += by
+    found = xr.Dataset(
+        {
+            "similarity": (DIMS, similarity),
+            "agreement": (DIMS, np.zeros(shape)),
+            **dict.fromkeys(OUTCOMES, (DIMS, similarity > 0.9)),
+            **{f"{name}_threshold": (DIMS[:2], np.full(shape[:2], np.inf)) for name in OUTCOMES},
+        },
+        coords={
+            "arm": list(ARMS)[:arms],
+            "trigger": ("attempt", ["prefix"] * attempts),
+            "unit": ("attempt", ["tokens"] * attempts),
+            "budget": ("attempt", np.arange(attempts)),
+            "calibrates": ("candidate", np.zeros(len(GROUPS), bool)),
+            **{name: report.extraction[name] for name in ("group", "role", "path", "image")},
+        },
+    )
+    return replace(report, recovery=found)
 
 
 def told(found: Differences) -> str:
@@ -144,6 +170,24 @@ def test_other_candidates_are_said_and_not_compared_one_by_one() -> None:
     assert [one.what for one in found.numbers] == ["candidates: as many, but others"]
     fewer = replace(old, extraction=old.extraction.isel(candidate=slice(4)))
     assert differences(old, fewer).numbers[0].what == "candidates: 5 in the report, 4 again"
+
+
+def test_what_triggers_found_is_compared_too() -> None:
+    report = recovered(make())
+    assert not differences(report, recovered(make())).found
+    (one,) = differences(report, recovered(make(), by=0.25)).numbers
+    assert (one.arm, one.what, one.numbers) == ("random 1", "recovery, similarity", 1)
+    assert one.largest == pytest.approx(0.25)
+
+
+def test_what_was_tried_on_one_side_alone_is_said() -> None:
+    report = recovered(make())
+    (one,) = differences(report, recovered(make(), arms=2)).numbers
+    assert (one.arm, one.what) == ("random 1", "recovery: missing now")
+    found = differences(make(), report).numbers
+    assert [one.what for one in found] == ["recovery: missing in the report"] * 3
+    found = differences(report, recovered(make(), attempts=1)).numbers
+    assert [one.what for one in found] == ["recovery: of other pictures or attempts"] * 3
 
 
 def test_what_differs_is_json_too() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import xarray as xr
 from rich.console import Group
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.jobs.compare.rerun.by_picture import (
+    TOLERANCE,
+    Difference,
+    candidates_differ,
+    of_candidates,
+    of_further,
+)
 from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.reading import with_given
 from iarmem_plugin.report.report import Report
@@ -20,33 +25,9 @@ from iarmem_plugin.table import TextTable
 from iarmem_plugin.text import shown
 
 PLAN = "plan"
-TOLERANCE = 1e-6
-"""Numbers that differ by this or less are alike: other machines round differently."""
 _NOT_NUMBERS = ("name", "intervention", "selector", "fraction")
-_BY_CANDIDATE = ("similarity", "equal_tokens", "agreement", "loss", "plain_loss")
 Pairs = Mapping[str, tuple[float | None, float | None]]
 _COLUMNS = ("arm", "what", "differ", "report", "again", "largest")
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Numbers of one kind that differ in an arm.
-
-    Attributes:
-        arm: name of the arm.
-        what: the number that differs most, such as ``"extraction, canary 40, extracted"``.
-        numbers: how many numbers of the kind differ.
-        old: that number in the report; None where there is none.
-        new: the same now.
-        largest: their difference; None where one of them is missing.
-    """
-
-    arm: str
-    what: str
-    numbers: int
-    old: float | None
-    new: float | None
-    largest: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +104,13 @@ def differences(old: Report, new: Report) -> Differences:
     before, after = old.to_dict(), new.to_dict()
     ours, theirs = ({arm["name"]: arm for arm in one["arms"]} for one in (before, after))
     shared = [name for name in ours if name in theirs]
-    apart = _candidates_differ(old.extraction, new.extraction)
+    apart = candidates_differ(old.extraction, new.extraction)
     numbers = [] if apart is None else [Difference("all", apart, 1, None, None, None)]
     for name in shared:
         numbers += _of_arm(name, ours[name], theirs[name])
         if apart is None:
-            numbers += _of_candidates(name, old.extraction, new.extraction)
+            numbers += of_candidates(name, old.extraction, new.extraction)
+        numbers += of_further(name, old, new)
     return Differences(
         changes(before["provenance"], after["provenance"]),
         tuple(name for name in ours if name not in theirs),
@@ -179,39 +161,6 @@ def _largest(
     most = max(apart, key=apart.__getitem__)
     largest = apart[most] if math.isfinite(apart[most]) else None
     return Difference(name, most, len(apart), *pairs[most], largest)
-
-
-def _candidates_differ(old: xr.Dataset, new: xr.Dataset) -> str | None:
-    """Say in what the candidates differ; None where they are the same."""
-    if old.sizes["candidate"] != new.sizes["candidate"]:
-        return f"candidates: {old.sizes['candidate']} in the report, {new.sizes['candidate']} again"
-    for name in ("image", "group"):
-        if (old[name].to_numpy() != new[name].to_numpy()).any():
-            return "candidates: as many, but others"
-    return None
-
-
-def _of_candidates(name: str, old: xr.Dataset, new: xr.Dataset) -> Iterator[Difference]:
-    """Yield what differs in what was measured of each candidate."""
-    for what in _BY_CANDIDATE:
-        if what not in old or what not in new:
-            continue
-        before, after = (one[what].sel(arm=name).to_numpy().astype(float) for one in (old, new))
-        if before.ndim != 1:
-            continue
-        apart = np.nan_to_num(np.abs(before - after), nan=0.0)
-        apart[np.isnan(before) != np.isnan(after)] = np.inf
-        if (apart > TOLERANCE).any():
-            most = int(apart.argmax())
-            told = f"{what} of {shown(str(old['path'].to_numpy()[most]), 60)}"
-            ends = (_finite(before[most]), _finite(after[most]))
-            yield Difference(
-                name, told, int((apart > TOLERANCE).sum()), *ends, _finite(apart[most])
-            )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _said(value: float | None) -> str:

@@ -1,0 +1,1 @@
+"""A comparison that is run again, and what differs."""
