@@ -126,11 +126,16 @@ def rows(tables: Path, family: str, seed: int) -> list[dict[str, Any]]:
 
 def _recovered(rows: Sequence[dict[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield how many pictures of an arm are brought back: tried and never seen, by each budget."""
+    keys = dict.fromkeys(one["trigger"] for one in rows)
+    names = [key.partition("(")[0] for key in keys]
+    short = {
+        key: name if names.count(name) == 1 else key for key, name in zip(keys, names, strict=True)
+    }
     for one in rows:
         if one["group"] in ("all tried", "held-out"):
             never = "never seen, " if one["group"] == "held-out" else ""
             yield (
-                f"{never}{one['outcome']} by {one['trigger']} {one['budget']}",
+                f"{never}{one['outcome']} by {short[one['trigger']]} {one['budget']}",
                 one["recovered"],
             )
 

@@ -76,7 +76,7 @@ def protocol(plan: Plan, shared: Shared, material: Material) -> Protocol:
         given = plan.attack.threshold is not None
         shared.fix_thresholds(fixing, similarity, recognition, given=given)
     attack = replace(attack, recognition=recognition, losses=_losses(plan, shared, whole))
-    attack = replace(attack, recovery=_recovery(plan, attack, whole))
+    attack = replace(attack, recovery=_recovery(plan, shared, attack, whole))
     attack = replace(attack, membership=plan.recovery.membership)
     attack = replace(attack, depth=_depth(plan, shared, attack))
     if not plan.attack.recalibrate:
@@ -176,13 +176,20 @@ def _attack(
     )
 
 
-def _recovery(plan: Plan, attack: Attack, material: Material) -> TriggerProtocol | None:
+def _recovery(
+    plan: Plan, shared: Shared, attack: Attack, material: Material
+) -> TriggerProtocol | None:
+    """Choose what triggers are tried on; those that draw tokens do so as the plan draws images."""
     part = plan.recovery
     if not part.triggers:
         return None
+    drawn = _temperature(plan, shared, material)
+    if isinstance(drawn, TunedSampling):
+        drawn = drawn.temperature
+    offered = {} if drawn is None else {"temperature": drawn}
     return trigger_protocol(
         *(attack, material.unseen, attack.unseen),
-        [create("trigger", one) for one in part.triggers],
+        [create("trigger", one, offered) for one in part.triggers],
         pictures=part.pictures,
         calibration=part.calibration,
         arms=part.arms,
@@ -239,7 +246,7 @@ def _quality(plan: Plan, shared: Shared, material: Material) -> QualityProtocol 
         generated=part.generated,
         seed=plan.seed,
         seeds=part.seeds,
-        temperature=_temperature(plan, shared, material, measure),
+        temperature=_temperature(plan, shared, material),
         beside=material.beside,
         see=shared.features(measure),
         files=() if material.seen is None else (material.seen,),
@@ -267,11 +274,9 @@ def image_measure(plan: Plan, device: str) -> Quality:
     return made
 
 
-def _temperature(
-    plan: Plan, shared: Shared, material: Material, measure: Quality
-) -> float | TunedSampling | None:
+def _temperature(plan: Plan, shared: Shared, material: Material) -> float | TunedSampling | None:
     asked = plan.quality.temperature
-    if asked is None:
+    if asked is None or (asked == "tuned" and plan.quality.images is None):
         return _recorded(plan)
     if asked != "tuned":
         return float(asked)
@@ -280,6 +285,7 @@ def _temperature(
             "[quality] temperature is 'tuned', which is found on images that the model was not "
             "trained on; give held-out in [pictures]"
         )
+    measure = image_measure(plan, str(shared.model.device))
     return shared.sampler(measure, material.fitted, plan.quality.generated)
 
 

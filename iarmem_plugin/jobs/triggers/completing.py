@@ -62,7 +62,8 @@ class BestOfSamples(Trigger):
 
     Args:
         budgets: numbers of samples, rising.
-        temperature: what the logits are divided by; none takes what the model's own sampler does.
+        temperature: what the logits are divided by; none takes what the model's own sampler does
+            (in a comparison, what its plan draws images at).
 
     Raises:
         InputError: budgets that do not rise, or a temperature that is not above 0.

@@ -93,7 +93,10 @@ def _of_comparison(model: str, path: Path, recovery: Mapping[str, Any]) -> Plan:
             f"{shown(model, 60)}; name that model"
         )
     document = {**whole.to_document(), "recovery": dict(recovery), "drop": [], "expect": []}
-    document["quality"] = {"losses": whole.quality.losses}
+    drawn = whole.quality.temperature
+    document["quality"] = {"losses": whole.quality.losses} | (
+        {"temperature": drawn} if isinstance(drawn, float) else {}
+    )
     wanted, arms = list(recovery["arms"]), {one.name: one for one in whole.arms()}
     known = [ORIGINAL, *arms, *((TWIN,) if whole.twin else ())]
     if missing := [one for one in wanted if one not in known]:

@@ -86,7 +86,7 @@ its own classifier. By default none are generated."""
     seeds: of.Rounds = 1
     """How often to generate them, each time with the next sampling seed."""
     temperature: of.Temperature | None = None
-    """Sampling temperature, a number, or "tuned"; by default as published."""
+    """Of images and of triggers that draw tokens: a number, or "tuned"; by default as published."""
 
 
 class RecoveryPart(Part):

@@ -23,6 +23,7 @@ from iarmem_plugin.jobs.compare import cells as arm_cells
 from iarmem_plugin.jobs.compare.estimate import estimate
 from iarmem_plugin.jobs.compare.job import compare
 from iarmem_plugin.jobs.plan.plan import Plan
+from iarmem_plugin.jobs.plan.writing import as_toml
 from iarmem_plugin.jobs.triggers.job import attack_plan
 from iarmem_plugin.report.recovery.rows import TRIED, UNSEEN, recovered_rows
 from iarmem_plugin.report.recovery.section import recovery_table
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the threshold .* was fixed on 21
 
 MODEL = "var-organism"
 PREFIX, EMBEDDING = "prefix:budgets='1,5'", "learned-embedding:budgets='0,1'"
+DRAWN = "samples:budgets='1'"
 SPLIT = "gradient-weight, split"
 
 
@@ -308,3 +310,24 @@ def test_a_comparison_of_another_model_is_refused(out: Path) -> None:
 def test_pictures_are_asked_for(model: str, given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         attack_plan({"name": model}, **given)
+
+
+def test_triggers_draw_as_the_plan_draws_images(folder: Path, tmp_path: Path) -> None:
+    written = document(folder, triggers=[DRAWN, f"{DRAWN},temperature=0.7", PREFIX]) | {"arm": []}
+    written["quality"] |= {"temperature": 0.5}
+    report = compare(Plan.from_document(written), tmp_path / "drawn")
+    assert report.recovery is not None
+    assert list(dict.fromkeys(report.recovery["trigger"].to_numpy().tolist())) == [
+        "samples(budgets=[1],temperature=0.5)",
+        "samples(budgets=[1],temperature=0.7)",
+        "prefix(budgets=[1,5])",
+    ]
+
+
+def test_an_attack_on_a_comparison_draws_as_it_does(folder: Path, tmp_path: Path) -> None:
+    written = document(folder)
+    written["quality"] |= {"temperature": 0.5, "generated": 100}
+    file = tmp_path / "plan.toml"
+    file.write_text(as_toml(Plan.from_document(written)), encoding="utf-8")
+    planned = attack_plan({"name": MODEL}, mitigated=file)
+    assert (planned.quality.temperature, planned.quality.images) == (0.5, None)
