@@ -73,6 +73,26 @@ def test_a_row_holds_what_an_edit_costs_and_what_comes_back(study: Any, tmp_path
     ]
 
 
+def test_a_trigger_is_named_without_options_where_it_is_tried_once(
+    study: Any, tmp_path: Path
+) -> None:
+    write(tmp_path / "arms.csv", "arm,held_out_change,held_out_low,held_out_high", "a,0.1,0.0,0.2")
+    write(
+        tmp_path / "recovery.csv",
+        "arm,trigger,outcome,group,budget,recovered",
+        "a,samples(temperature=0.6),extracted,all tried,16,5",
+        "a,rounded(budgets=[8]),extracted,all tried,8,4",
+        "a,rounded(budgets=[4]),extracted,all tried,4,3",
+    )
+    (row,) = study.rows(tmp_path, "var", 0)
+    counts = {name: value for name, value in row.items() if name.startswith("extracted")}
+    assert counts == {
+        "extracted by samples 16": "5",
+        "extracted by rounded(budgets=[8]) 8": "4",
+        "extracted by rounded(budgets=[4]) 4": "3",
+    }
+
+
 def test_the_page_of_several_seeds_has_their_values_side_by_side(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
