@@ -19,16 +19,20 @@ from iarmem_plugin.report.backend import Axes
 from iarmem_plugin.report.figures import add_legend, finish, new_figure, png
 
 LEARNED = "extracted by learned-embedding 40"
+UNSEEN = "never seen, extracted by any trigger"
 SHOWN = {  # heads of the table, and the columns behind them
     "ΔNLL": ("held_out_change",),
     "depth": ("depth",),
     "extracted; after 40 steps of learning": ("extracted by learned-embedding 0", LEARNED),
-    "never seen": (f"never seen, {LEARNED}",),
-    "after 55 tokens": ("extracted by prefix 55",),
-    "of 16 samples": ("extracted by samples 16",),
-    "relearned for 200 steps": ("extracted by relearn 200",),
+    "given 55 tokens": ("extracted by prefix 55",),
+    "best of 16 samples": ("extracted by samples 16",),
+    "relearned for 0; 200 steps": ("extracted by relearn 0", "extracted by relearn 200"),
     "8 bits": ("extracted by rounded 8",),
-    "recognisable": ("recognisable by learned-embedding 0",),
+    "never seen, at most": (UNSEEN,),
+    "recognisable; after 40 steps": (
+        "recognisable by learned-embedding 0",
+        "recognisable by learned-embedding 40",
+    ),
 }
 
 Row = Mapping[str, str]
@@ -58,13 +62,15 @@ def table(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> list[str]:
 
 
 def _cell(row: Row, columns: Sequence[str]) -> str:
-    return ", ".join(_short(row.get(one, "")) for one in columns)
+    return ", ".join(_short(row.get(one, ""), one) for one in columns)
 
 
-def _short(value: str) -> str:
-    if "." not in value:
-        return value or "–"
-    return f"{float(value):+.3f}" if abs(float(value)) < 10 else f"{float(value):.0f}"
+def _short(value: str, column: str) -> str:
+    if not value:
+        return "–"
+    if column == "held_out_change":
+        return f"{float(value):+.3f}"
+    return f"{float(value):.2f}" if column == "depth" else value
 
 
 def drawn(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> bytes:
@@ -101,7 +107,14 @@ def _marks(
 
 def _read(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
+        return [row | {UNSEEN: _most(row)} for row in csv.DictReader(opened)]
+
+
+def _most(row: Row) -> str:
+    """Return the most never-seen pictures that a trigger made of an arm, by any budget."""
+    start = "never seen, extracted by"
+    found = [int(value) for key, value in row.items() if key.startswith(start) and value]
+    return str(max(found)) if found else ""
 
 
 if __name__ == "__main__":
