@@ -48,11 +48,7 @@ def main(
     name = f"{family}-seed-{seed}"
     file = planned(family, trained, out / f"{name}.toml", trigger)
     together([sys.executable, "-m", "iarmem_plugin", "compare", file, "--out", out / name], workers)
-    table = rows(out / name / "tables", family, seed)
-    with (out / f"{name}.csv").open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write(rows(out / name / "tables", family, seed), out / f"{name}.csv")
     print(f"written to {out / name}.csv")
 
 
@@ -102,6 +98,15 @@ def _free(file: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     return file
+
+
+def write(table: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write rows as CSV; what was not measured of an arm is left empty."""
+    columns = dict.fromkeys(key for row in table for key in row)
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        writer = csv.DictWriter(opened, list(columns))
+        writer.writeheader()
+        writer.writerows(table)
 
 
 def rows(tables: Path, family: str, seed: int) -> list[dict[str, Any]]:

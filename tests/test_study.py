@@ -73,6 +73,15 @@ def test_a_row_holds_what_an_edit_costs_and_what_comes_back(study: Any, tmp_path
     ]
 
 
+def test_what_was_not_measured_of_an_arm_is_empty(study: Any, tmp_path: Path) -> None:
+    study.write([{"arm": "a"}, {"arm": "b", "depth": "0.5"}], tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text(encoding="utf-8").split() == [
+        "arm,depth",
+        "a,",
+        "b,0.5",
+    ]
+
+
 def test_a_trigger_is_named_without_options_where_it_is_tried_once(
     study: Any, tmp_path: Path
 ) -> None:
