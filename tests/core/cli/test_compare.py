@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from iarmem_plugin import Plan
 from iarmem_plugin.cli.main import app
-from iarmem_plugin.jobs.compare import rerun
 from iarmem_plugin.jobs.compare.estimate import Estimate, Step
+from iarmem_plugin.jobs.compare.rerun import differences as rerun
 from iarmem_plugin.jobs.plan.reading import with_given
 from iarmem_plugin.table import TextTable
 
