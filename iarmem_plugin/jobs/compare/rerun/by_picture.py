@@ -70,12 +70,21 @@ def of_further(name: str, old: Report, new: Report) -> Iterator[Difference]:
             side = "missing in the report" if before is None else "missing now"
             yield Difference(name, f"{part}: {side}", 1, None, None, None)
             continue
-        if dict(before.sizes) != dict(after.sizes):
+        if not _of_the_same(before, after):
             yield Difference(name, f"{part}: of other pictures or attempts", 1, None, None, None)
             continue
         for what in [one for one in before if one in after]:
             told = f"{part}, {what}"
             yield from _apart(name, told, before[what], after[what])
+
+
+def _of_the_same(before: xr.Dataset, after: xr.Dataset) -> bool:
+    """Tell whether both are of the same pictures, tried by the same triggers and budgets."""
+    return dict(before.sizes) == dict(after.sizes) and all(
+        np.array_equal(before[name], after[name])
+        for name in ("image", "trigger", "budget")
+        if name in before.coords
+    )
 
 
 def _of_arm(name: str, found: xr.Dataset | None) -> xr.Dataset | None:

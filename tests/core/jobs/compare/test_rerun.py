@@ -67,7 +67,9 @@ def changed(report: Report, name: str, value: float, *, by: bool = True) -> Repo
     return replace(report, extraction=extraction)
 
 
-def recovered(report: Report, *, by: float = 0.0, arms: int = 3, attempts: int = 2) -> Report:
+def recovered(
+    report: Report, *, by: float = 0.0, arms: int = 3, attempts: int = 2, trigger: str = "prefix"
+) -> Report:
     """Return a report with what a trigger found, the last number apart by so much."""
     shape = (arms, attempts, len(GROUPS))
     similarity = np.full(shape, 0.25)
@@ -81,7 +83,7 @@ def recovered(report: Report, *, by: float = 0.0, arms: int = 3, attempts: int =
         },
         coords={
             "arm": list(ARMS)[:arms],
-            "trigger": ("attempt", ["prefix"] * attempts),
+            "trigger": ("attempt", [trigger] * attempts),
             "unit": ("attempt", ["tokens"] * attempts),
             "budget": ("attempt", np.arange(attempts)),
             "calibrates": ("candidate", np.zeros(len(GROUPS), bool)),
@@ -186,8 +188,9 @@ def test_what_was_tried_on_one_side_alone_is_said() -> None:
     assert (one.arm, one.what) == ("random 1", "recovery: missing now")
     found = differences(make(), report).numbers
     assert [one.what for one in found] == ["recovery: missing in the report"] * 3
-    found = differences(report, recovered(make(), attempts=1)).numbers
-    assert [one.what for one in found] == ["recovery: of other pictures or attempts"] * 3
+    for other in (recovered(make(), attempts=1), recovered(make(), trigger="samples")):
+        found = differences(report, other).numbers
+        assert [one.what for one in found] == ["recovery: of other pictures or attempts"] * 3
 
 
 def test_what_differs_is_json_too() -> None:
