@@ -142,7 +142,8 @@ def rerun(
     if out.resolve() == report.resolve():
         raise InputError(f"--out {shown(out, 120)} is the report itself; name another folder")
     check_writable(out)
-    from iarmem_plugin.jobs.compare.rerun.differences import differences, plan_of
+    from iarmem_plugin.jobs.compare.rerun.differences import differences
+    from iarmem_plugin.jobs.plan.reading import plan_of
     from iarmem_plugin.report.report import Report
 
     old = Report.load(report)

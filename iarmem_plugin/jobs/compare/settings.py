@@ -276,10 +276,16 @@ def image_measure(plan: Plan, device: str) -> Quality:
 
 def _temperature(plan: Plan, shared: Shared, material: Material) -> float | TunedSampling | None:
     asked = plan.quality.temperature
-    if asked is None or (asked == "tuned" and plan.quality.images is None):
-        return _recorded(plan)
+    recorded = _recorded(plan)
+    if asked is None or (asked == "tuned" and plan.quality.images is None and recorded):
+        return recorded
     if asked != "tuned":
         return float(asked)
+    if plan.quality.images is None:
+        raise InputError(
+            "[quality] temperature is 'tuned', which is found by a measure of images, and the plan "
+            "names none; give a number, or images in [quality]"
+        )
     if material.fitted is None:
         raise InputError(
             "[quality] temperature is 'tuned', which is found on images that the model was not "

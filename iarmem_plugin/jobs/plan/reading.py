@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.plan.mistakes import At, Source
@@ -14,6 +14,9 @@ from iarmem_plugin.jobs.plan.parts.values import Located
 from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.text import shown
 from iarmem_plugin.untrusted import read_text
+
+if TYPE_CHECKING:
+    from iarmem_plugin.report.report import Report
 
 LIMIT = 2**18  # bytes; a plan is written by hand
 MOST_DOTS = 2000  # but for numbers': a key of n parts takes memory that grows with n squared
@@ -54,6 +57,26 @@ def with_given(document: Mapping[str, Any], given: Sequence[str], *, name: str) 
     copied = _copied(document)
     source = Source(name, given=_put_all(copied, given), look=True)
     return Plan.from_document(copied, source=source)
+
+
+def plan_of(report: Report, *, given: tuple[str, ...] = (), name: str = "the report") -> Plan:
+    """Return the plan that a report was made by.
+
+    Args:
+        report: what `compare` returned or wrote.
+        given: keys in place of the plan's, see `read_plan`.
+        name: what the report is to the user.
+
+    Raises:
+        InputError: it holds none, or one that cannot be run here.
+    """
+    document = report.provenance.get("plan")
+    if not isinstance(document, Mapping):
+        raise InputError(
+            f"{shown(name)} holds no plan, so it cannot be run again; give the folder that iarmem "
+            "compare wrote"
+        )
+    return with_given(document, given, name=f"the plan in {shown(name)}")
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:

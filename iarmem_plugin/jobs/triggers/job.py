@@ -9,11 +9,10 @@ from typing import Any
 from iarmem_plugin import plugins
 from iarmem_plugin.errors import InputError
 from iarmem_plugin.evaluation.counts import ORIGINAL, TWIN
-from iarmem_plugin.jobs.compare.rerun.differences import plan_of
 from iarmem_plugin.jobs.plan.mistakes import nearest
 from iarmem_plugin.jobs.plan.plan import Plan
 from iarmem_plugin.jobs.plan.planned import PlannedArm
-from iarmem_plugin.jobs.plan.reading import read_plan, with_given
+from iarmem_plugin.jobs.plan.reading import plan_of, read_plan, with_given
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.text import shown
 

@@ -18,7 +18,7 @@ from iarmem_plugin import Plan
 from iarmem_plugin.cli.main import app
 from iarmem_plugin.jobs.compare.estimate import Estimate, Step
 from iarmem_plugin.jobs.compare.rerun import differences as rerun
-from iarmem_plugin.jobs.plan.reading import with_given
+from iarmem_plugin.jobs.plan import reading
 from iarmem_plugin.table import TextTable
 
 JOB = "iarmem_plugin.jobs.compare.job"
@@ -153,9 +153,9 @@ def test_a_report_is_run_again_and_ends_with_3_where_numbers_differ(
     differing = tuple(rerun.Difference("highest", "loss", 1, 1.0, 1.5, one) for one in numbers)
     monkeypatch.setattr(rerun, "differences", lambda *_: replace(same, numbers=differing))
     monkeypatch.setattr(
-        rerun,
+        reading,
         "plan_of",
-        lambda old, given, name: with_given(old.provenance["plan"], given, name=name),
+        lambda old, given, name: reading.with_given(old.provenance["plan"], given, name=name),
     )
     done = run("rerun", "report", "--out", "again", "--set", "seed=9")
     assert done.exit_code == code, done.output

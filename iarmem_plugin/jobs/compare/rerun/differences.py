@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Group
 
-from iarmem_plugin.errors import InputError
 from iarmem_plugin.jobs.compare.rerun.by_picture import (
     TOLERANCE,
     Difference,
@@ -17,14 +16,10 @@ from iarmem_plugin.jobs.compare.rerun.by_picture import (
     of_candidates,
     of_further,
 )
-from iarmem_plugin.jobs.plan.plan import Plan
-from iarmem_plugin.jobs.plan.reading import with_given
 from iarmem_plugin.report.report import Report
 from iarmem_plugin.report.sides.settings import Change, changes, leaves
 from iarmem_plugin.table import TextTable
-from iarmem_plugin.text import shown
 
-PLAN = "plan"
 _NOT_NUMBERS = ("name", "intervention", "selector", "fraction")
 Pairs = Mapping[str, tuple[float | None, float | None]]
 _COLUMNS = ("arm", "what", "differ", "report", "again", "largest")
@@ -72,26 +67,6 @@ class Differences:
         settings = [(one.key, one.old, one.new) for one in self.settings]
         others = [TextTable("Settings and versions that differ", columns, settings)]
         return Group(numbers, *(others if settings else ()))
-
-
-def plan_of(report: Report, *, given: tuple[str, ...] = (), name: str = "the report") -> Plan:
-    """Return the plan that a report was made by.
-
-    Args:
-        report: what `compare` returned or wrote.
-        given: keys in place of the plan's, see `read_plan`.
-        name: what the report is to the user.
-
-    Raises:
-        InputError: it holds none, or one that cannot be run here.
-    """
-    document = report.provenance.get(PLAN)
-    if not isinstance(document, Mapping):
-        raise InputError(
-            f"{shown(name)} holds no plan, so it cannot be run again; give the folder that iarmem "
-            "compare wrote"
-        )
-    return with_given(document, given, name=f"the plan in {shown(name)}")
 
 
 def differences(old: Report, new: Report) -> Differences:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from iarmem_plugin import InputError, Plan, QualityValue, Report
 from iarmem_plugin.evaluation.recovery.curves import OUTCOMES
-from iarmem_plugin.jobs.compare.rerun.differences import Differences, differences, plan_of
+from iarmem_plugin.jobs.compare.rerun.differences import Differences, differences
+from iarmem_plugin.jobs.plan.reading import plan_of
 from iarmem_plugin.report.results import ArmResult, ArmRole
 
 DIMS = ("arm", "attempt", "candidate")

@@ -324,6 +324,28 @@ def test_triggers_draw_as_the_plan_draws_images(folder: Path, tmp_path: Path) ->
     ]
 
 
+def test_a_temperature_is_not_tuned_without_a_measure(folder: Path, tmp_path: Path) -> None:
+    written = document(folder, triggers=[DRAWN]) | {"arm": []}
+    written["quality"] |= {"temperature": "tuned"}
+    with pytest.raises(InputError, match="found by a measure of images, and the plan names none"):
+        compare(Plan.from_document(written), tmp_path / "tuned")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "recorded"), [("var", 0.6), ("rar", 0.9)])
+def test_triggers_draw_as_an_organism_was_tuned(
+    family: str, recorded: float, tmp_path: Path
+) -> None:
+    planned = attack_plan({"name": f"{family}-organism"}, triggers=[DRAWN], pictures=2)
+    written = planned.to_document() | {"twin": None, "quality": {"losses": False}}
+    written["recovery"] |= {"calibration": 20}
+    report = compare(Plan.from_document(written), tmp_path / "organism")
+    assert report.recovery is not None
+    assert report.recovery["trigger"].to_numpy()[0] == (
+        f"samples(budgets=[1],temperature={recorded})"
+    )
+
+
 def test_an_attack_on_a_comparison_draws_as_it_does(folder: Path, tmp_path: Path) -> None:
     written = document(folder)
     written["quality"] |= {"temperature": 0.5, "generated": 100}
