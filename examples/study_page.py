@@ -29,10 +29,16 @@ SHOWN = {  # heads of the table, and the columns behind them
     "relearned for 0; 200 steps": ("extracted by relearn 0", "extracted by relearn 200"),
     "8 bits": ("extracted by rounded 8",),
     "never seen, at most": (UNSEEN,),
-    "recognisable; after 40 steps": (
+    "recognisable; after 40 steps; relearned": (
         "recognisable by learned-embedding 0",
         "recognisable by learned-embedding 40",
+        "recognisable by relearn 200",
     ),
+}
+PANELS = {
+    "depth": "depth",
+    "extracted after 40 steps of learning": LEARNED,
+    "recognisable after 200 steps of relearning": "recognisable by relearn 200",
 }
 
 Row = Mapping[str, str]
@@ -69,20 +75,18 @@ def _short(value: str, column: str) -> str:
     if not value:
         return "–"
     if column == "held_out_change":
-        return f"{float(value):+.3f}"
+        return f"{float(value):+.3f}".replace("-", "−") if float(value) else "–"
     return f"{float(value):.2f}" if column == "depth" else value
 
 
 def drawn(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> bytes:
-    """Return the picture: two panels, a mark an arm and seed, the same mark for an arm."""
-    figure = new_figure(9.6, 4.4)
-    panels = figure.subplots(1, 2)
+    """Return the picture: a panel a quantity that was measured, the same mark for an arm."""
+    known = [row for rows in seeds for row in rows]
+    shown = {name: one for name, one in PANELS.items() if any(row.get(one) for row in known)}
+    figure = new_figure(1.4 + 4.1 * len(shown), 4.4)
     handles: dict[str, Any] = {}
-    for axes, (name, column) in zip(
-        panels,
-        {"depth": "depth", "extracted after 40 steps of learning": LEARNED}.items(),
-        strict=True,
-    ):
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (name, column) in zip(panels, shown.items(), strict=True):
         handles |= _marks(axes, seeds, arms, column)
         axes.set_ylabel(name)
         axes.set_xlabel("ΔNLL on held-out pictures [nats a token]")

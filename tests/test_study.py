@@ -120,6 +120,6 @@ def test_the_page_of_several_seeds_has_their_values_side_by_side(
     assert said[0] == (
         "| arm | ΔNLL | depth | extracted; after 40 steps of learning | never seen, at most |"
     )
-    assert said[2] == "| original | +0.000 / +0.000 | 0.00 / 0.00 | 9, 10 / 8, 9 | 2 / 3 |"
+    assert said[2] == "| original | – / – | 0.00 / 0.00 | 9, 10 / 8, 9 | 2 / 3 |"
     assert said[3] == "| random, halved | +0.125 | 0.50 | 3, 8 | 0 |"
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
