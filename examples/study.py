@@ -29,6 +29,7 @@ ARMS = (
     *("UnitMem, halved", "UnitMem, zeroed"),
     *("gradient × weight, halved", "gradient × weight, zeroed"),
     *("random, halved", "random, zeroed"),
+    "gradient ascent",
 )
 """Arms of other seeds than 0, beside the original and the twin."""
 TRAINING = Path(__file__).with_name("train_organism.py")
