@@ -123,3 +123,25 @@ def test_the_page_of_several_seeds_has_their_values_side_by_side(
     assert said[2] == "| original | – / – | 0.00 / 0.00 | 9, 10 / 8, 9 | 2 / 3 |"
     assert said[3] == "| random, halved | +0.125 | 0.50 | 3, 8 | 0 |"
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_page_tells_what_relearning_makes_recognisable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_page
+
+    drawn: list[Any] = []
+    monkeypatch.setattr(study_page, "png", lambda figure: drawn.append(figure) or b"picture")
+    budgets = ("learned-embedding 0", "learned-embedding 40", "relearn 200")
+    heads = ",".join(f"recognisable by {one}" for one in budgets)
+    write(tmp_path / "0.csv", f"arm,held_out_change,depth,{heads}", "ascent,0.5,0.72,1,24,59")
+    study_page.main([tmp_path / "0.csv"], tmp_path / "page.png")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("| recognisable; after 40 steps; relearned |")
+    assert said[2] == "| ascent | +0.500 | 0.72 | 1, 24, 59 |"
+    panels = {axes.get_ylabel(): axes.lines[0].get_xydata().tolist() for axes in drawn[0].axes}
+    assert panels == {
+        "depth": [[0.5, 0.72]],
+        "recognisable after 200 steps of relearning": [[0.5, 59.0]],
+    }

@@ -283,14 +283,10 @@ def _temperature(plan: Plan, shared: Shared, material: Material) -> float | Tune
         return float(asked)
     if plan.quality.images is None:
         raise InputError(
-            "[quality] temperature is 'tuned', which is found by a measure of images, and the plan "
-            "names none; give a number, or images in [quality]"
+            "[quality] temperature is 'tuned', which was not recorded of this organism, and the "
+            "plan names no measure of images to find it by; give a number, or images in [quality]"
         )
-    if material.fitted is None:
-        raise InputError(
-            "[quality] temperature is 'tuned', which is found on images that the model was not "
-            "trained on; give held-out in [pictures]"
-        )
+    assert material.fitted is not None  # as the plan has seen
     measure = image_measure(plan, str(shared.model.device))
     return shared.sampler(measure, material.fitted, plan.quality.generated)
 

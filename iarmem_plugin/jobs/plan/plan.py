@@ -116,12 +116,7 @@ outcome."""
     @model_validator(mode="after")
     def _check_whole(self) -> Plan:
         self._check_pictures()
-        if self.quality.images == of.OWN_CLASSIFIER and not self.pictures.organism:
-            raise wrong(
-                "[quality] images is 'fid', which needs an extractor: fid:extractor=FILE; without "
-                "one it sees by an organism's own classifier, where organism = true",
-                *("quality", "images"),
-            )
+        self._check_quality()
         self._check_scores()
         self._check_drops()
         self._check_edits()
@@ -232,6 +227,32 @@ outcome."""
                 f"[pictures] organism is true and [model] name is {shown(self.model.name, 60)!r}; "
                 f"expected one of {own}, or the paths of pictures",
                 *("pictures", "organism"),
+            )
+
+    def _check_quality(self) -> None:
+        """Refuse a measure that cannot see, and a temperature that nothing could find."""
+        if self.pictures.organism:
+            return
+        images = self.quality.images
+        if images == of.OWN_CLASSIFIER:
+            raise wrong(
+                "[quality] images is 'fid', which needs an extractor: fid:extractor=FILE; without "
+                "one it sees by an organism's own classifier, where organism = true",
+                *("quality", "images"),
+            )
+        if self.quality.temperature != of.TUNED:
+            return
+        if images is None:
+            raise wrong(
+                "[quality] temperature is 'tuned', which is found by a measure of images, and the "
+                "plan names none; give a number, or images in [quality]",
+                *("quality", "temperature"),
+            )
+        if self.pictures.held_out is None:
+            raise wrong(
+                "[quality] temperature is 'tuned', which is found on images that the model was "
+                "not trained on; give held-out in [pictures]",
+                *("quality", "temperature"),
             )
 
     def _check_scores(self) -> None:

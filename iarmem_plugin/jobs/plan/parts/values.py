@@ -29,7 +29,7 @@ _SMALL = (
     "edit",
     "trigger",
 )  # making one refuses wrong values
-OWN_CLASSIFIER = "fid"
+OWN_CLASSIFIER, TUNED = "fid", "tuned"
 RANDOM, MATCHED = "random", "random-matched"
 Selecting = Literal["selector", "scorer"]
 Info = Any
@@ -200,11 +200,11 @@ def _of_images(value: object) -> object:
 
 
 def _temperature(value: object) -> object:
-    if value == "tuned":
+    if value == TUNED:
         return value
     if type(value) in (int, float) and _fits(cast("int | float", value), _above_0):
         return float(cast("int | float", value))
-    raise ValueError("expected a number above 0, or 'tuned'")
+    raise ValueError(f"expected a number above 0, or {TUNED!r}")
 
 
 def _above_0(value: float) -> bool:

@@ -139,6 +139,7 @@ def test_a_plan_comes_back_from_its_document(folder: Path) -> None:
         ("[attack]", "[attack]\nthreshold = nan", 12, "is nan; expected a finite number"),
         ("[attack]", "[quality]\nimages = 'held-out-loss'\n[attack]", 12, "measures predictions"),
         ("[attack]", "[quality]\ntemperature = 'hot'\n[attack]", 12, "above 0, or 'tuned'"),
+        ("[attack]", "[quality]\ntemperature = 'tuned'\n[attack]", 12, "a measure of images, and"),
         ("[attack]", "[attack]\nnear-duplicates = 1", 12, "expected a number between 0 and 1"),
         ("[attack]", "attack = 3\n[foo]", 12, "the plan has no key"),
     ],
@@ -151,6 +152,14 @@ def test_what_is_wrong_is_said_with_its_line(
     assert said in message
     if line is not None:
         assert message.startswith(f"plan.toml, line {line}: ")
+
+
+def test_a_temperature_is_tuned_on_pictures_never_seen(folder: Path) -> None:
+    quality = "[quality]\ntemperature = 'tuned'\nimages = 'fid:extractor=network'\n"
+    assert "not trained on; give held-out in [pictures]" in refused(folder, WHOLE + quality)
+    (folder / "unseen").mkdir()
+    held_out = WHOLE.replace("[scores]", "held-out = 'unseen'\n[scores]")
+    assert read(folder, held_out + quality).quality.temperature == "tuned"
 
 
 @pytest.mark.parametrize(

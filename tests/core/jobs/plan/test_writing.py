@@ -14,7 +14,7 @@ DOCUMENT = {
     "pictures": {"candidates": {"canary 40": "a", "member, distinct": "b"}, "held-out": "c"},
     "scores": {"unitmem": "scores", "mean activity": "others"},
     "attack": {"decoding": {"temperature": 0.9}, "threshold": 0.75},
-    "quality": {"temperature": "tuned"},
+    "quality": {"temperature": "tuned", "images": "fid:extractor=t5.bin"},
     "grid": [{"selectors": ["highest", "gradient-weight"]}, {"interventions": ["zero"]}],
     "arm": [{"name": "noise", "edit": "logit-noise:std=1", "seed": 4}],
     "drop": [{"before": "extraction", "outcome": "held-out change", "above": 0.5}],

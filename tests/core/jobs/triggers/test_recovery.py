@@ -324,13 +324,6 @@ def test_triggers_draw_as_the_plan_draws_images(folder: Path, tmp_path: Path) ->
     ]
 
 
-def test_a_temperature_is_not_tuned_without_a_measure(folder: Path, tmp_path: Path) -> None:
-    written = document(folder, triggers=[DRAWN]) | {"arm": []}
-    written["quality"] |= {"temperature": "tuned"}
-    with pytest.raises(InputError, match="found by a measure of images, and the plan names none"):
-        compare(Plan.from_document(written), tmp_path / "tuned")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "recorded"), [("var", 0.6), ("rar", 0.9)])
 def test_triggers_draw_as_an_organism_was_tuned(
