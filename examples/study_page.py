@@ -45,7 +45,10 @@ Row = Mapping[str, str]
 
 
 def main(
-    files: Annotated[list[Path], typer.Argument(help="Rows of one family, a file a seed.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, help="Rows of one family, a file a seed."),
+    ],
     out: Annotated[Path, typer.Option(help="The picture to write, a .png file.")],
 ) -> None:
     """Draw depth and what comes back against damage, and print a table."""
