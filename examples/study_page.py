@@ -19,7 +19,9 @@ from iarmem_plugin.report.backend import Axes
 from iarmem_plugin.report.figures import add_legend, finish, new_figure, png
 
 LEARNED = "extracted by learned-embedding 40"
-UNSEEN = "never seen, extracted by any trigger"
+UNSEEN = {
+    one: f"never seen, {one} by any trigger, at most" for one in ("extracted", "recognisable")
+}
 SHOWN = {  # heads of the table, and the columns behind them
     "ΔNLL": ("held_out_change",),
     "depth": ("depth",),
@@ -28,12 +30,12 @@ SHOWN = {  # heads of the table, and the columns behind them
     "best of 16 samples": ("extracted by samples 16",),
     "relearned for 0; 200 steps": ("extracted by relearn 0", "extracted by relearn 200"),
     "8 bits": ("extracted by rounded 8",),
-    "never seen, at most": (UNSEEN,),
     "recognisable; after 40 steps; relearned": (
         "recognisable by learned-embedding 0",
         "recognisable by learned-embedding 40",
         "recognisable by relearn 200",
     ),
+    "never seen, at most: extracted; recognisable": tuple(UNSEEN.values()),
 }
 PANELS = {
     "depth": "depth",
@@ -114,14 +116,17 @@ def _marks(
 
 def _read(file: Path) -> list[dict[str, str]]:
     with file.open(encoding="utf-8", newline="") as opened:
-        return [row | {UNSEEN: _most(row)} for row in csv.DictReader(opened)]
+        return [row | _most(row) for row in csv.DictReader(opened)]
 
 
-def _most(row: Row) -> str:
+def _most(row: Row) -> dict[str, str]:
     """Return the most never-seen pictures that a trigger made of an arm, by any budget."""
-    start = "never seen, extracted by"
-    found = [int(value) for key, value in row.items() if key.startswith(start) and value]
-    return str(max(found)) if found else ""
+    found = {}
+    for outcome, column in UNSEEN.items():
+        start = f"never seen, {outcome} by"
+        counts = [int(value) for key, value in row.items() if key.startswith(start) and value]
+        found[column] = str(max(counts)) if counts else ""
+    return found
 
 
 if __name__ == "__main__":

@@ -109,19 +109,24 @@ def test_the_page_of_several_seeds_has_their_values_side_by_side(
     import study_page
 
     learned = "extracted by learned-embedding 40"
-    unseen = '"never seen, extracted by prefix 5","never seen, extracted by rounded 8"'
+    counts = ("extracted by prefix 5", "extracted by rounded 8", "recognisable by prefix 5")
+    unseen = ",".join(f'"never seen, {one}"' for one in counts)
     heads = f"arm,held_out_change,depth,extracted by learned-embedding 0,{learned},{unseen}"
     write(
-        tmp_path / "0.csv", heads, "original,0.0,0.0,9,10,1,2", '"random, halved",0.125,0.5,3,8,0,'
+        tmp_path / "0.csv",
+        heads,
+        "original,0.0,0.0,9,10,1,2,4",
+        '"random, halved",0.125,0.5,3,8,0,,1',
     )
-    write(tmp_path / "1.csv", heads, "original,0.0,0.0,8,9,3,0")
+    write(tmp_path / "1.csv", heads, "original,0.0,0.0,8,9,3,0,0")
     study_page.main([tmp_path / "0.csv", tmp_path / "1.csv"], tmp_path / "page.png")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
-        "| arm | ΔNLL | depth | extracted; after 40 steps of learning | never seen, at most |"
+        "| arm | ΔNLL | depth | extracted; after 40 steps of learning "
+        "| never seen, at most: extracted; recognisable |"
     )
-    assert said[2] == "| original | – / – | 0.00 / 0.00 | 9, 10 / 8, 9 | 2 / 3 |"
-    assert said[3] == "| random, halved | +0.125 | 0.50 | 3, 8 | 0 |"
+    assert said[2] == "| original | – / – | 0.00 / 0.00 | 9, 10 / 8, 9 | 2, 4 / 3, 0 |"
+    assert said[3] == "| random, halved | +0.125 | 0.50 | 3, 8 | 0, 1 |"
     assert (tmp_path / "page.png").read_bytes()[:4] == b"\x89PNG"
 
 
