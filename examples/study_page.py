@@ -1,4 +1,4 @@
-"""Depth against damage: a picture and a table of what ``examples/study.py`` measured.
+"""Depth against damage: a picture, a table and rank correlations of ``examples/study.py``'s rows.
 
     python examples/study_page.py DIR/var-seed-0.csv DIR/var-seed-1.csv --out depth-var.png
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from scipy.stats import spearmanr
 
 from iarmem_plugin.report.arm_figures import LINE, STYLES
 from iarmem_plugin.report.backend import Axes
@@ -37,6 +38,11 @@ SHOWN = {  # heads of the table, and the columns behind them
     ),
     "never seen, at most: extracted; recognisable": tuple(UNSEEN.values()),
 }
+RANKED = (
+    *(LEARNED, "extracted by prefix 55", "extracted by samples 16", "extracted by rounded 8"),
+    *("extracted by relearn 200", "recognisable by relearn 200", "held_out_change"),
+)
+FEWEST = 4  # edits of a seed, whose ranks are held against those of depth
 PANELS = {
     "depth": "depth",
     "extracted after 40 steps of learning": LEARNED,
@@ -53,11 +59,11 @@ def main(
     ],
     out: Annotated[Path, typer.Option(help="The picture to write, a .png file.")],
 ) -> None:
-    """Draw depth and what comes back against damage, and print a table."""
+    """Draw depth and what comes back against damage; print a table, and ranks against depth."""
     seeds = [_read(file) for file in files]
     arms = list(dict.fromkeys(row["arm"] for rows in seeds for row in rows))
     out.write_bytes(drawn(seeds, arms))
-    print("\n".join(table(seeds, arms)))
+    print("\n".join([*table(seeds, arms), *ranks(files, seeds)]))
 
 
 def table(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> list[str]:
@@ -82,6 +88,27 @@ def _short(value: str, column: str) -> str:
     if column == "held_out_change":
         return f"{float(value):+.3f}".replace("-", "−") if float(value) else "–"
     return f"{float(value):.2f}" if column == "depth" else value
+
+
+def ranks(files: Sequence[Path], seeds: Sequence[Sequence[Row]]) -> list[str]:
+    """Return a table of Spearman's rank correlations with depth, over the edits of each seed."""
+    edits = [[row for row in rows if row["arm"] not in ("original", "twin")] for rows in seeds]
+    lines = []
+    for column in RANKED:
+        known = [[row for row in rows if row.get(column) and row.get("depth")] for rows in edits]
+        cells = [_rank(rows, column) for rows in known]
+        if any(cell != "–" for cell in cells):
+            lines.append(f"| {column} | {' | '.join(cells)} |")
+    heads = [f"{file.stem} ({len(rows)})" for file, rows in zip(files, edits, strict=True)]
+    head = f"| rank correlation with depth, over edits | {' | '.join(heads)} |"
+    return ["", head, "|---" * (len(heads) + 1) + "|", *lines] if lines else []
+
+
+def _rank(rows: Sequence[Row], column: str) -> str:
+    depths, values = ([float(row[one]) for row in rows] for one in ("depth", column))
+    if len(rows) < FEWEST or len(set(depths)) == 1 or len(set(values)) == 1:
+        return "–"
+    return f"{spearmanr(depths, values).statistic:+.2f}".replace("-", "−")
 
 
 def drawn(seeds: Sequence[Sequence[Row]], arms: Sequence[str]) -> bytes:

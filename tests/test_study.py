@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import xarray as xr
 
 import iarmem_plugin as iarmem
 
@@ -150,3 +152,76 @@ def test_the_page_tells_what_relearning_makes_recognisable(
         "depth": [[0.5, 0.72]],
         "recognisable after 200 steps of relearning": [[0.5, 59.0]],
     }
+
+
+def test_the_page_ranks_edits_by_depth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_page
+
+    heads = "arm,held_out_change,depth,extracted by rounded 8"
+    edits = ("a,0.1,0.1,9", "b,0.1,0.2,7", "c,0.1,0.3,8", "d,0.1,0.4,1")
+    write(tmp_path / "0.csv", heads, "original,0.0,0.0,0", *edits, "twin,0.0,1.0,90")
+    write(tmp_path / "1.csv", heads, *edits[:3])
+    study_page.main([tmp_path / "0.csv", tmp_path / "1.csv"], tmp_path / "page.png")
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == [
+        "| rank correlation with depth, over edits | 0 (4) | 1 (3) |",
+        "|---|---|---|",
+        "| extracted by rounded 8 | −0.80 | – |",
+    ]
+
+
+def test_rounded_weights_are_held_against_one_attempt_as_strict(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_triggers
+
+    def values(before: list[float], after: list[float]) -> tuple[Any, Any]:
+        return ("arm", "attempt", "candidate"), np.array([[before, before, after]])
+
+    similarity = values([0.9, 0.5, 0.1, 0.3, 0.4, 0.2], [0.8, 0.7, 0.1, 0.3, 0.6, 0.2])
+    agreement = values([0.5, 0.5, 0.5, 0.0, 0.1, 0.9], [0.6, 0.5, 0.4, 0.0, 0.1, 0.7])
+    found = xr.Dataset(
+        {
+            "similarity": similarity,
+            "agreement": agreement,
+            "extracted": (similarity[0], similarity[1] > 0.55),  # one fixing picture through
+            "recognisable": (agreement[0], agreement[1] > 0.75),  # none
+        },
+        coords={
+            "arm": ["original"],
+            "trigger": ("attempt", ["relearn", "relearn", "rounded"]),
+            "budget": ("attempt", [0, 200, 8]),
+            "group": ("candidate", ["canary 40", "canary 40", "held-out", *["held-out"] * 3]),
+            "calibrates": ("candidate", [False, False, False, True, True, True]),
+        },
+    )
+    xr.DataTree(found).to_netcdf(tmp_path / "recovery.nc", engine="h5netcdf")
+    assert list(study_triggers.rounding(tmp_path)) == [
+        f"| {tmp_path.name} | original | 2, 0 | 2, 0 | +0.050 |"
+    ]
+
+
+def test_each_trigger_is_told_at_its_largest_budget(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_triggers
+
+    (tmp_path / "tables").mkdir()
+    asked = [
+        f"{arm},relearn,{outcome},{group},{budget},{count},9"
+        for budget, more in ((20, 0), (200, 3))
+        for count, (arm, group) in enumerate(study_triggers.COLUMNS, more)
+        for outcome in study_triggers.OUTCOMES
+    ]
+    write(
+        tmp_path / "tables" / "recovery.csv",
+        "arm,trigger,outcome,group,budget,recovered,pictures",
+        *asked,
+    )
+    counts = " | ".join(f"{count} of 9, {count} of 9" for count in range(3, 8))
+    assert list(study_triggers.triggers(tmp_path)) == [f"| {tmp_path.name} | relearn | {counts} |"]
