@@ -12,7 +12,7 @@ cannot be compared as they stand.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -89,7 +89,7 @@ def _attempt(found: xr.Dataset, trigger: str, budget: int) -> int:
     return int(places[0])
 
 
-def _counts(rows: list[Row], arm: str, group: str) -> str:
+def _counts(rows: Sequence[Row], arm: str, group: str) -> str:
     by = {row["outcome"]: row for row in rows if (row["arm"], row["group"]) == (arm, group)}
     return ", ".join(f"{by[one]['recovered']} of {by[one]['pictures']}" for one in OUTCOMES)
 
