@@ -1,12 +1,12 @@
-"""What triggers find in a model before any edit, and what rounding changes: tables of the study.
+"""What triggers find, each in the unmodified model and all together, and what rounding changes.
 
     python examples/study_triggers.py DIR/var-seed-1 DIR/rar-seed-1
 
 Of reports that ``examples/study.py`` made. The first table has, for each trigger at its largest
-budget, what is extracted and recognisable of the unmodified model and of its twin. The second holds
-rounded weights against the same single attempt before rounding: where the best of several attempts
-counts, never-seen pictures come closer, too, and thresholds are higher, so that columns of triggers
-cannot be compared as they stand.
+budget, what is extracted and recognisable of the unmodified model and of its twin; the second, what
+all triggers together find in each arm. The third holds rounded weights against the same single
+attempt before rounding: where the best of several attempts counts, never-seen pictures come closer,
+too, and thresholds are higher, so that columns of triggers cannot be compared as they stand.
 """
 
 from __future__ import annotations
@@ -36,11 +36,15 @@ def main(
         list[Path], typer.Argument(exists=True, file_okay=False, help="Folders of reports.")
     ],
 ) -> None:
-    """Print both tables in Markdown; counts are of extracted, then of recognisable pictures."""
-    found = [line for report in reports for line in triggers(report)]
-    print("\n".join([*_head(*HEADS), *found, ""]))
-    changed = [line for report in reports for line in rounding(report)]
-    print("\n".join([*_head("report", "arm", "one attempt before", "8 bits", "equal"), *changed]))
+    """Print tables in Markdown; counts are of extracted, then of recognisable pictures."""
+    tables = {
+        HEADS: triggers,
+        ("report", "arm", "canaries", "never seen"): together,
+        ("report", "arm", "one attempt before", "8 bits", "equal tokens"): rounding,
+    }
+    for heads, lines in tables.items():
+        found = [line for report in reports for line in lines(report)]
+        print("\n".join([_line(*heads), "|---" * len(heads) + "|", *found, ""]))
 
 
 def triggers(report: Path) -> Iterator[str]:
@@ -54,14 +58,24 @@ def triggers(report: Path) -> Iterator[str]:
         yield _line(report.name, name, *(_counts(last, *column) for column in COLUMNS))
 
 
+def together(report: Path) -> Iterator[str]:
+    """Yield a line for each arm: found by any trigger and budget, of canaries and never-seen."""
+    found = _recovery(report)
+    tried = ~found.calibrates.values
+    canary = found.group.str.startswith("canary").values
+    for arm in found.arm.values:
+        any_of = [found[one].sel(arm=arm).any("attempt").values for one in OUTCOMES]
+        groups = [[int(one[tried & of].sum()) for one in any_of] for of in (canary, ~canary)]
+        yield _line(report.name, str(arm), *(", ".join(map(str, one)) for one in groups))
+
+
 def rounding(report: Path) -> Iterator[str]:
     """Yield a line for each arm: found by one attempt, before and after rounding.
 
     The threshold before lets as many of the fixing pictures through as the one after; the change
     of the share of equal tokens is a mean over the tried canaries.
     """
-    with xr.open_datatree(report / "recovery.nc") as opened:
-        found = opened.to_dataset().load()
+    found = _recovery(report)
     canaries = found.group.str.startswith("canary") & ~found.calibrates
     for arm in found.arm.values:
         of = found.sel(arm=arm)
@@ -73,6 +87,11 @@ def rounding(report: Path) -> Iterator[str]:
         ]
         change = float((after.agreement - before.agreement).values[canaries].mean())
         yield _line(report.name, str(arm), *(", ".join(map(str, one)) for one in counts), change)
+
+
+def _recovery(report: Path) -> xr.Dataset:
+    with xr.open_datatree(report / "recovery.nc") as opened:
+        return opened.to_dataset().load()
 
 
 def _again(before: xr.Dataset, after: xr.Dataset, outcome: str, tried: xr.DataArray) -> int:
@@ -92,10 +111,6 @@ def _attempt(found: xr.Dataset, trigger: str, budget: int) -> int:
 def _counts(rows: Sequence[Row], arm: str, group: str) -> str:
     by = {row["outcome"]: row for row in rows if (row["arm"], row["group"]) == (arm, group)}
     return ", ".join(f"{by[one]['recovered']} of {by[one]['pictures']}" for one in OUTCOMES)
-
-
-def _head(*heads: str) -> tuple[str, str]:
-    return _line(*heads), "|---" * len(heads) + "|"
 
 
 def _line(*cells: str | float) -> str:

@@ -179,17 +179,25 @@ def test_rounded_weights_are_held_against_one_attempt_as_strict(
     monkeypatch.syspath_prepend(EXAMPLES)
     import study_triggers
 
-    def values(before: list[float], after: list[float]) -> tuple[Any, Any]:
-        return ("arm", "attempt", "candidate"), np.array([[before, before, after]])
+    def values(before: list[float], middle: list[float], after: list[float]) -> tuple[Any, Any]:
+        return ("arm", "attempt", "candidate"), np.array([[before, middle, after]])
 
-    similarity = values([0.9, 0.5, 0.1, 0.3, 0.4, 0.2], [0.8, 0.7, 0.1, 0.3, 0.6, 0.2])
-    agreement = values([0.5, 0.5, 0.5, 0.0, 0.1, 0.9], [0.6, 0.5, 0.4, 0.0, 0.1, 0.7])
+    similarity = values(
+        [0.9, 0.5, 0.1, 0.3, 0.4, 0.2],
+        [0.1, 0.1, 0.7, 0.1, 0.1, 0.1],
+        [0.8, 0.7, 0.1, 0.3, 0.6, 0.2],
+    )
+    agreement = values(
+        [0.5, 0.5, 0.5, 0.0, 0.1, 0.9],
+        [0.1, 0.9, 0.1, 0.1, 0.1, 0.1],
+        [0.6, 0.5, 0.4, 0.0, 0.1, 0.7],
+    )
     found = xr.Dataset(
         {
             "similarity": similarity,
             "agreement": agreement,
             "extracted": (similarity[0], similarity[1] > 0.55),  # one fixing picture through
-            "recognisable": (agreement[0], agreement[1] > 0.75),  # none
+            "recognisable": (agreement[0], agreement[1] > 0.65),  # one
         },
         coords={
             "arm": ["original"],
@@ -201,7 +209,10 @@ def test_rounded_weights_are_held_against_one_attempt_as_strict(
     )
     xr.DataTree(found).to_netcdf(tmp_path / "recovery.nc", engine="h5netcdf")
     assert list(study_triggers.rounding(tmp_path)) == [
-        f"| {tmp_path.name} | original | 2, 0 | 2, 0 | +0.050 |"
+        f"| {tmp_path.name} | original | 2, 2 | 2, 0 | +0.050 |"
+    ]
+    assert list(study_triggers.together(tmp_path)) == [
+        f"| {tmp_path.name} | original | 2, 1 | 1, 0 |"
     ]
 
 
