@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from iarmem_plugin.errors import InputError
+from iarmem_plugin.interfaces.evaluation import TunedSampling
 from iarmem_plugin.jobs.compare import settings
+from iarmem_plugin.jobs.compare.material import Material
+from iarmem_plugin.jobs.compare.shared import Shared
 from iarmem_plugin.jobs.plan.plan import Plan
 
 ARM = {"name": "a", "selector": "highest", "intervention": "zero", "fraction": 0.1}
@@ -25,8 +28,8 @@ def plan(temperature: float | str | None) -> Plan:
 
 
 def found(temperature: float | str | None) -> Any:
-    nothing = cast("Any", None)
-    return settings._temperature(plan(temperature), nothing, nothing)
+    shared, material = Shared.__new__(Shared), Material.__new__(Material)  # neither is asked
+    return settings._temperature(plan(temperature), shared, material)
 
 
 def test_an_organism_without_a_recorded_sampler_cannot_be_drawn_from_as_tuned(
@@ -40,7 +43,7 @@ def test_an_organism_without_a_recorded_sampler_cannot_be_drawn_from_as_tuned(
 
 
 def test_an_organism_is_drawn_from_as_it_was_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = object()
+    recorded = TunedSampling.__new__(TunedSampling)
     monkeypatch.setattr(settings, "organism_of", lambda _: SimpleNamespace(sampler=recorded))
     assert found("tuned") is recorded
     assert found(None) is recorded
