@@ -86,7 +86,8 @@ def _short(value: str, column: str) -> str:
     if not value:
         return "–"
     if column == "held_out_change":
-        return f"{float(value):+.3f}".replace("-", "−") if float(value) else "–"
+        change = round(float(value), 3) + 0.0  # no −0
+        return f"{change:+.3f}".replace("-", "−") if float(value) else "–"
     return f"{float(value):.2f}" if column == "depth" else value
 
 
