@@ -37,6 +37,9 @@ def main(
     ],
 ) -> None:
     """Print tables in Markdown; counts are of extracted, then of recognisable pictures."""
+    for report in reports:
+        if not (report / "recovery.nc").is_file():
+            raise typer.BadParameter(f"{report} has no recovery.nc; give what study.py has written")
     tables = {
         HEADS: triggers,
         ("report", "arm", "canaries", "never seen"): together,
@@ -70,12 +73,14 @@ def together(report: Path) -> Iterator[str]:
 
 
 def rounding(report: Path) -> Iterator[str]:
-    """Yield a line for each arm: found by one attempt, before and after rounding.
+    """Yield a line for each arm: found by one attempt, before and after rounding, if both were run.
 
     The threshold before lets as many of the fixing pictures through as the one after; the change
     of the share of equal tokens is a mean over the tried canaries.
     """
     found = _recovery(report)
+    if not {"relearn", "rounded"} <= set(found.trigger.values.tolist()):
+        return  # the study was run with triggers of the user's own
     canaries = found.group.str.startswith("canary") & ~found.calibrates
     for arm in found.arm.values:
         of = found.sel(arm=arm)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 import xarray as xr
 
 import iarmem_plugin as iarmem
@@ -236,3 +237,13 @@ def test_each_trigger_is_told_at_its_largest_budget(
     )
     counts = " | ".join(f"{count} of 9, {count} of 9" for count in range(3, 8))
     assert list(study_triggers.triggers(tmp_path)) == [f"| {tmp_path.name} | relearn | {counts} |"]
+
+
+def test_a_folder_without_triggers_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import study_triggers
+
+    with pytest.raises(typer.BadParameter, match=r"has no recovery\.nc; give what study\.py"):
+        study_triggers.main([tmp_path])
